@@ -1,0 +1,64 @@
+"""Continual sine regression: 5 waves one after another, each over its own fifth of [-5, 5], 20 steps each.
+
+Paper: Flennerhag et al. 2020, arXiv 1909.00025, section 4.3 and appendix H: the meta-loss of a step is the mean over
+the current and all previous waves; after a switch, the loss on earlier waves stays around 1e-2, within an order of
+magnitude. It gives no other setting than Adam for meta-updates: widths, steps and rates are ours.
+
+Commands: python -m experiments.train --config=configs/continual.py:warp --workdir=runs/continual/warp
+  python -m experiments.train --config=configs/continual.py:maml --workdir=runs/continual/maml
+  python -m experiments.forgetting --workdirs=runs/continual/warp,runs/continual/maml
+
+| method     | published | measured mse over all 5 waves | time |
+|------------|-----------|-------------------------------|------|
+| warp       | about 1e-2, a figure | not yet run        |      |
+| maml       | -         | not yet run                   |      |
+| warp_maml  | -         | not yet run                   |      |
+| sequence   | -         | not yet run                   |      |
+
+warp: Warp-Leap's composition, online: the warp-layers learn from every step, the initial parameters by Leap.
+warp_maml: The same warp, the initial parameters by MAML through the whole sequence.
+maml: MAML on single waves, each with a fifth of the domain, as it is usually trained; at test it meets the sequence.
+sequence: MAML through the whole sequence, meta-trained not to forget, without warp-layers.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from experiments import rows
+
+NETWORK: rows.Table = {"name": "mlp", "features": (100, 100), "activation": "relu"}
+WARP: rows.Table = {**NETWORK, "warp": {"kind": "linear", "activation": "relu", "residual": True}}
+
+COMMON: rows.Table = {
+  "seed": 0,
+  "num_meta_steps": 10_000,
+  "tasks_per_step": 5,
+  "checkpoint_every": 1_000,
+  "steps_per_dispatch": 100,
+  "task_chunk": 0,
+  "data": {"name": "continual", "subtasks": 5, "points": 20, "steps_each": 20, "train_subtasks": 0},
+  "network": NETWORK,
+  "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 100},
+  "meta_gradient": {"name": "unrolled", "derivative": "mixed"},
+  "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip_norm": 10.0},
+  "eval": {"num_tasks": 200, "num_steps": 100},
+}
+
+METHODS: dict[str, rows.Table] = {
+  "warp": {
+    "network": WARP,
+    "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full", "seen_every": 20},
+  },
+  "warp_maml": {
+    "network": WARP,
+    "meta_gradient": {"name": "warp", "initial": "maml", "objective": "full", "seen_every": 20},
+  },
+  "maml": {"data": {"train_subtasks": 1}, "inner": {"num_steps": 20}},
+  "sequence": {},
+}
+
+
+def get_config(method: str = "warp") -> ml_collections.ConfigDict:
+  """The row of `METHODS` with that name."""
+  return rows.select("continual", COMMON, METHODS, method)

@@ -1,0 +1,63 @@
+"""The demo: four methods on MAML's sine waves (10 shots), sized for seconds; `make demo` runs all and draws them.
+
+Task: y = A sin(x - phase), A in [0.1, 5], phase in [0, pi], x in [-5, 5] (Finn, Abbeel, Levine 2017, arXiv
+1703.03400, 5.1). Command: python -m experiments.demo --workdir=runs/demo Published: figures only. Measured: not yet
+run. The numbers of steps, tasks and step sizes are ours, chosen so that each method learns in about half a minute on
+two cores.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from experiments import rows
+
+COMMON: rows.Table = {
+  "seed": 0,
+  "num_meta_steps": 5_000,
+  "tasks_per_step": 25,
+  "checkpoint_every": 5_000,
+  "steps_per_dispatch": 250,
+  "task_chunk": 0,
+  "data": {"name": "sinusoid", "variant": "maml", "shots": 10, "queries": 100, "train_shots": 0, "train_queries": 10},
+  "network": {"name": "mlp", "features": (40, 40), "adapts": "all"},
+  "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 5},
+  "meta_gradient": {"name": "unrolled", "derivative": "mixed"},
+  "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine"},
+  "eval": {"num_tasks": 600, "num_steps": 10},
+}
+
+METHODS: dict[str, rows.Table] = {
+  "maml": {},
+  "meta_sgd": {
+    "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.02), "num_steps": 5},
+    # A step size of 0.01 is no distance for Adam: a gradient of its own size would carry it past stability at once.
+    "optimizer": {
+      "name": "adam",
+      "learning_rate": 2e-3,
+      "schedule": "cosine",
+      "clip_norm": 10.0,
+      "rule_learning_rate": 1e-4,
+    },
+  },
+  "reptile": {
+    "data": {"train_shots": 50},
+    "inner": {"rule": "sgd", "learning_rate": 0.02, "num_steps": 10, "batch": "epochs", "batch_size": 10},
+    "meta_gradient": {"name": "reptile"},
+    "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
+  },
+  "imaml": {
+    # The inner loss curves down by up to 12 in some direction at the start: with prox below that it has no minimum.
+    "num_meta_steps": 2_500,
+    "checkpoint_every": 2_500,
+    "tasks_per_step": 10,
+    "inner": {"rule": "sgd", "learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 10.0},
+    "meta_gradient": {"name": "implicit", "operator": "paper", "solver_steps": 8},
+    "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "clip_norm": 10.0},
+  },
+}
+
+
+def get_config(method: str = "maml") -> ml_collections.ConfigDict:
+  """The row of `METHODS` with that name."""
+  return rows.select("demo", COMMON, METHODS, method)

@@ -1,0 +1,286 @@
+"""From a config's tables to the objects of warpjax: the only place where a string becomes an object.
+
+Each table of a config names a function here and holds its arguments, so the signatures below are the settings there
+are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import optax
+
+import warpjax as wj
+from experiments import datasets, multi_shot, schema, synthetic
+from experiments import warp as warp_settings
+from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, partition, rules
+from warpjax.networks import presets
+from warpjax.types import InnerLoop, LossFn, UpdateRule
+
+Table = Mapping[str, Any]
+NO_WARP: dict[str, Any] = {}
+
+
+def named(name: str, tables: Mapping[str, Table], **given: Any) -> Any:
+  """Calls the function that the table `name` names, with the rest of the table and `given` as arguments.
+
+  Raises:
+    ValueError: For a name that there is not, or an argument that `schema.call` refuses.
+  """
+  where = f"config.{name}"
+  rest = {key: value for key, value in tables[name].items() if key != "name"}
+  function = schema.choose(f"{where}.name", tables[name].get("name"), OPTIONS[name])
+  return schema.call(where, rest, function, also=("name",), **given)
+
+
+def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
+  """The inner loop of `config.inner`, which holds the arguments of the loop and those of its rule."""
+  loop_keys = [key for key in inspect.signature(_loop).parameters if key not in ("loss_fn", "rule")]
+  mine = {key: value for key, value in table.items() if key in loop_keys}
+  rest = {key: value for key, value in table.items() if key not in loop_keys and key != "rule"}
+  make_rule = schema.choose("config.inner.rule", table.get("rule"), OPTIONS["rule"])
+  rule = schema.call("config.inner", rest, make_rule, also=("rule", *loop_keys))
+  return schema.call("config.inner", mine, _loop, loss_fn=loss_fn, rule=rule)
+
+
+def loss(metric: str, network: networks.Network) -> LossFn:
+  """The loss whose aux has that metric."""
+  of = {"accuracy": losses.classification, "mse": losses.regression, "height": synthetic.surface_loss}
+  return of[metric](network.apply)
+
+
+def _mlp(
+  num_outputs: int,
+  features: Sequence[int] = (40, 40),
+  activation: Literal["relu", "tanh"] = "relu",
+  adapts: str = "all",
+  warp: dict = NO_WARP,
+) -> networks.Network:
+  function = getattr(jax.nn, activation)
+  module = networks.MLP(tuple(features), num_outputs, function, warp=warp_settings.spec(warp))
+  return networks.from_linen(module, is_shared=_is_shared(adapts))
+
+
+def _conv4(
+  num_outputs: int,
+  width: int = 64,
+  layers: Sequence[str] = ("conv", "norm", "relu"),
+  strides: int = 2,
+  readout: Literal["mean", "flatten"] = "mean",
+  hidden: Sequence[int] = (),
+  conv_bias: bool = False,
+  norm_scale: bool = False,
+  head_init: Literal["normal", "xavier"] = "normal",
+  adapts: str = "all",
+  warp: dict = NO_WARP,
+) -> networks.Network:
+  module = networks.Conv4(
+    num_classes=num_outputs,
+    width=width,
+    layers=tuple(layers),
+    strides=strides,
+    readout=readout,
+    hidden=tuple(hidden),
+    conv_bias=conv_bias,
+    norm_scale=norm_scale,
+    head_init=jax.nn.initializers.normal(1.0) if head_init == "normal" else None,
+    warp=warp_settings.spec(warp),
+  )
+  return networks.from_linen(module, is_shared=_is_shared(adapts))
+
+
+def _preset(make: Callable[..., Any]) -> Callable[..., networks.Network]:
+  def preset(num_outputs: int, width: int = 0, adapts: str = "all", warp: dict = NO_WARP) -> networks.Network:
+    overrides = {"width": width} if width else {}
+    module = make(num_outputs, warp=warp_settings.spec(warp), **overrides)
+    return networks.from_linen(module, is_shared=_is_shared(adapts))
+
+  return preset
+
+
+def _sinusoid_preset(make: Callable[..., Any]) -> Callable[..., networks.Network]:
+  def preset(
+    num_outputs: int, features: Sequence[int] = (), adapts: str = "all", warp: dict = NO_WARP
+  ) -> networks.Network:
+    overrides = {"features": tuple(features)} if features else {}
+    module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides)
+    return networks.from_linen(module, is_shared=_is_shared(adapts))
+
+  return preset
+
+
+def _is_shared(adapts: str) -> Callable[[tuple[Any, ...]], bool] | None:
+  stays = schema.choose("config.network.adapts", adapts, ADAPTS)
+  return stays and (lambda path: stays(path) or partition.is_warp(path))
+
+
+def _loop(
+  loss_fn: LossFn,
+  rule: UpdateRule,
+  num_steps: int,
+  prox: float = 0.0,
+  batch: Literal["full", "minibatch", "epochs"] = "full",
+  batch_size: int = 0,
+) -> InnerLoop:
+  schema.at_least_one("config.inner", num_steps=num_steps)
+  if batch == "full":
+    if batch_size:
+      raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
+    return InnerLoop(loss_fn, rule, num_steps, prox=prox)
+  schema.at_least_one("config.inner", batch_size=batch_size)
+  return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
+
+
+def _sgd(learning_rate: float, momentum: float | None = None, nesterov: bool = False) -> UpdateRule:
+  return rules.sgd(learning_rate, momentum, nesterov=nesterov)
+
+
+def _adam(
+  learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-8
+) -> UpdateRule:
+  return rules.adam(learning_rate, b1, b2, eps, eps_root)
+
+
+def _meta_sgd(learning_rate: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
+  return rules.meta_sgd(learning_rate)
+
+
+def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
+  return rules.newton_cg(cg_steps, damping=damping)
+
+
+def _unrolled(
+  inner: InnerLoop,
+  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+  truncate: int | None = None,
+  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
+) -> Any:
+  return meta_gradients.unrolled(inner, derivative, truncate=truncate, memory=memory)
+
+
+def _reptile(inner: InnerLoop, carry_optimizer: bool = False) -> Any:
+  return meta_gradients.along_trajectory(inner, meta_gradients.reptile(), carry_optimizer=carry_optimizer)
+
+
+def _leap(
+  inner: InnerLoop, norm: bool = True, loss: bool = True, stabilizer: bool = True, all_segments: bool = True
+) -> Any:
+  contribution = meta_gradients.leap(norm=norm, loss=loss, stabilizer=stabilizer, all_segments=all_segments)
+  return meta_gradients.along_trajectory(inner, contribution)
+
+
+def _implicit(
+  inner: InnerLoop,
+  operator: Literal["paper", "released"] = "paper",
+  solver: Literal["cg", "neumann"] = "cg",
+  solver_steps: int = 5,
+  damping: float = 0.0,
+) -> Any:
+  if operator == "released":
+    return meta_gradients.along_trajectory(inner, meta_gradients.implicit_released(solver_steps))
+  make_solve: Callable[..., Any] = linear_solve.cg if solver == "cg" else linear_solve.neumann
+  solve = make_solve(solver_steps, damping=damping)
+  return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
+
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def _outer_sgd(
+  num_meta_steps: int,
+  learning_rate: float,
+  schedule: Schedule = "constant",
+  clip: float = 0.0,
+  clip_norm: float = 0.0,
+  shared_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  def sgd(rate: float) -> optax.GradientTransformation:
+    return optax.sgd(_schedule(rate, schedule, num_meta_steps))
+
+  blocks = optimizers.per_block(sgd(learning_rate), shared=sgd(shared_learning_rate or learning_rate))
+  return _clipped(clip, clip_norm, blocks)
+
+
+def _outer_adam(
+  num_meta_steps: int,
+  learning_rate: float,
+  schedule: Schedule = "constant",
+  clip: float = 0.0,
+  clip_norm: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  rule_learning_rate: float = 0.0,
+  shared_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  def adam(rate: float) -> optax.GradientTransformation:
+    return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
+
+  blocks = optimizers.per_block(
+    adam(learning_rate),
+    shared=adam(shared_learning_rate or learning_rate),
+    rule=adam(rule_learning_rate or learning_rate),
+  )
+  return _clipped(clip, clip_norm, blocks)
+
+
+def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
+  if learning_rate <= 0:
+    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  if schedule == "linear":
+    return optax.linear_schedule(learning_rate, 0.0, num_meta_steps)
+  return optax.cosine_decay_schedule(learning_rate, num_meta_steps) if schedule == "cosine" else learning_rate
+
+
+def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`clip` bounds each element of the meta-gradient, `clip_norm` its norm over all blocks; 0 is no bound."""
+  for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
+    if bound < 0:
+      raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
+  bounds = [optax.clip(clip)] * bool(clip) + [optax.clip_by_global_norm(clip_norm)] * bool(clip_norm)
+  return optax.chain(*bounds, optimizer)
+
+
+OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+  "data": {
+    "sinusoid": datasets.sinusoid,
+    "omniglot": datasets.omniglot,
+    "multi_shot_omniglot": multi_shot.omniglot,
+    "continual": synthetic.continual,
+    "surfaces": synthetic.surfaces,
+  },
+  "network": {
+    "mlp": _mlp,
+    "conv4": _conv4,
+    "maml_sinusoid": _sinusoid_preset(presets.maml_sinusoid),
+    "reptile_sinusoid": _sinusoid_preset(presets.reptile_sinusoid),
+    "maml_omniglot": _preset(presets.maml_omniglot),
+    "meta_sgd_omniglot": _preset(presets.meta_sgd_omniglot),
+    "reptile_omniglot": _preset(presets.reptile_omniglot),
+    "imaml_omniglot": _preset(presets.imaml_omniglot),
+    "warpgrad_omniglot": _preset(presets.warpgrad_omniglot),
+    "multi_headed_omniglot": multi_shot.multi_headed,
+    "plane_warp": synthetic.plane_warp,
+  },
+  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg},
+  "meta_gradient": {
+    "unrolled": _unrolled,
+    "reptile": _reptile,
+    "leap": _leap,
+    "implicit": _implicit,
+    "warp": warp_settings.online,
+    "warp_offline": warp_settings.offline,
+    "multi_head": multi_shot.multi_head,
+    "untrained": warp_settings.untrained,
+  },
+  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam},
+}
+ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
+  "all": None,
+  "head": lambda path: path[0] != "head",
+  "body": lambda path: path[0] == "head",
+  "all_but_norm": lambda path: path[0].startswith("norm"),
+}

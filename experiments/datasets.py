@@ -1,0 +1,103 @@
+"""The task families of the experiments: what a config's `data` table names, cheap to check and loaded last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from experiments import schema
+from warpjax import networks, tasks
+from warpjax.tasks import few_shot, splits
+from warpjax.tasks import omniglot as omniglot_files
+from warpjax.tasks.few_shot import Rotations
+from warpjax.types import InnerLoop, TaskSampler
+
+
+class Data(NamedTuple):
+  """Samplers of the two splits, and what the result says of the data (the hash of the class split)."""
+
+  train: TaskSampler
+  test: TaskSampler
+  description: dict[str, Any]
+
+
+class Spec(NamedTuple):
+  """What is known of the data before it is read.
+
+  Attributes:
+    metric: "accuracy" or "mse".
+    num_outputs: Width of the network's head.
+    load: Reads the data; fails at once where it is not there, or too small for the tasks.
+    support_plus_one: Whether test tasks are also classified one query example at a time, with the support set.
+    loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
+  """
+
+  metric: str
+  num_outputs: int
+  load: Callable[[], Data]
+  support_plus_one: bool = False
+  loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
+
+
+def sinusoid(
+  data_dir: str | None,
+  cache_dir: str | None,
+  variant: Literal["maml", "meta_sgd", "reptile"],
+  shots: int,
+  queries: int,
+  train_shots: int = 0,
+  train_queries: int = 0,
+) -> Spec:
+  """Sine regression; a `train_` count of 0 is the test's."""
+  del data_dir, cache_dir
+  train = tasks.sinusoid.sampler(variant, shots=train_shots or shots, queries=train_queries or queries)
+  test = tasks.sinusoid.sampler(variant, shots=shots, queries=queries)
+  return Spec("mse", 1, lambda: Data(train, test, {}))
+
+
+def omniglot(
+  data_dir: str | None,
+  cache_dir: str | None,
+  ways: int,
+  shots: int,
+  queries: int,
+  train_shots: int = 0,
+  train_queries: int = 0,
+  split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
+  split_seed: int = 0,
+  rotations: Rotations = "per_class",
+  test_rotations: Rotations = "per_class",
+  invert: bool = True,
+) -> Spec:
+  """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class."""
+  schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries)
+
+  def load() -> Data:
+    found = omniglot_files.load(data_dir, cache_dir, invert=invert)
+    classes = _split(found, split, split_seed)
+    images = {part: np.asarray(found.images[splits.indices(found.names, getattr(classes, part))]) for part in PARTS}
+    train = few_shot.sampler(images["train"], ways, train_shots or shots, train_queries or queries, rotations=rotations)
+    test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)
+    counts = {f"{part}_classes": len(images[part]) for part in PARTS}
+    return Data(train, test, {"split": split, "split_sha256": classes.digest, **counts})
+
+  return Spec("accuracy", ways, load, support_plus_one=True)
+
+
+PARTS = ("train", "test")
+
+
+def _split(found: omniglot_files.Omniglot, name: str, seed: int) -> splits.Split:
+  """A data folder that comes split, `{train,val,test}/<class>/*`, keeps its own split, and nothing else has one."""
+  if (name == "folders") != (found.split is not None):
+    raise ValueError(
+      "config.data.split must be 'folders' for a data folder {train,val,test}/<class>/*, and only for one; "
+      f"got {name!r}."
+    )
+  if found.split is not None:
+    return found.split
+  if name == "background_evaluation":
+    return splits.background_evaluation(found.names)
+  return splits.random_characters(found.names, seed=seed)

@@ -1,0 +1,104 @@
+"""The demo: meta-trains MAML, Meta-SGD, Reptile and iMAML on sine waves, prints one table and draws what was learned.
+
+python -m experiments.demo --workdir=runs/demo
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+import warpjax as wj
+from configs import demo
+from experiments import experiment as experiments
+from experiments import figures, loop, options, run
+from experiments.options import FLAGS
+from warpjax.tasks import sinusoid
+
+SHOWN_STEPS = (0, 1, 10)
+NUM_WAVES = 3
+
+
+def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[dict[str, Any]] | int:
+  """Trains and evaluates each method in `directory/METHOD`, and draws `curves.png` and `adapted.png` in `directory`.
+
+  Args:
+    directory: Where to.
+    methods: Rows of `configs/demo.py`.
+    **overrides: Settings in place of the config's.
+
+  Returns:
+    The results, or the number of the signal that stopped one.
+  """
+  configs = [{**demo.get_config(method).to_dict(), **overrides} for method in methods]
+  places = [directory / method for method in methods]
+  results: list[dict[str, Any]] = []
+  for config, place in zip(configs, places, strict=True):
+    result = run.train_and_evaluate(config, place)
+    if isinstance(result, int):
+      return result
+    results.append(result)
+  figures.draw(places, directory / "curves.png", results=results)
+  draw_adapted(configs, places, directory / "adapted.png")
+  return results
+
+
+def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.Path], output: pathlib.Path) -> None:
+  """Draws waves, the points a learner saw of them, and its curve after 0, 1 and 10 steps; a row for each method."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  shape = (len(configs), NUM_WAVES)
+  figure, grid = pyplot.subplots(*shape, figsize=(12, 2.6 * shape[0]), sharex=True, squeeze=False, layout="constrained")
+  x = jnp.linspace(*sinusoid.DOMAIN, 200)[:, None]
+  for row, config, place in zip(grid, configs, places, strict=True):
+    experiment = experiments.build(config)
+    state = loop.restore(experiment, place, say=lambda message: None)
+    for axes, key in zip(row, jax.random.split(jax.random.key(12), NUM_WAVES), strict=True):
+      task = experiment.data.test(key)
+      axes.plot(x, sinusoid.wave(key, config["data"]["variant"])(x), color="black", linewidth=1, label="wave")
+      axes.plot(*task.support, "^", color="purple", label="seen")
+      for step, curve in zip(SHOWN_STEPS, _curves(experiment, state, task, x), strict=True):
+        axes.plot(x, curve, label=f"{step} steps", linestyle=":" if step == 0 else "-", alpha=0.9)
+    row[0].set_ylabel(config["method"])
+  grid[0, 0].legend(fontsize=7)
+  figure.savefig(output, dpi=110)
+  pyplot.close(figure)
+
+
+def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:
+  curves = [experiment.network.apply(state.meta_params.initial, state.meta_params.shared, x)]
+  for step in SHOWN_STEPS[1:]:
+    adapted = wj.adapt(experiment.test_inner, state.meta_params, task, jax.random.key(0), num_steps=step)
+    curves.append(experiment.network.apply(adapted.final.params, state.meta_params.shared, x))
+  return curves
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
+  del argv
+  started, directory = time.monotonic(), pathlib.Path(FLAGS.workdir)
+  with options.errors_in_one_line():
+    results = run_methods(directory, FLAGS.methods)
+  if isinstance(results, int):
+    return 128 + results
+  print(f"\nMean squared error on {results[0]['num_tasks']} new waves, by steps of adaptation to 10 points of each:\n")
+  print(figures.table(results))
+  print(f"\n{time.monotonic() - started:.0f} s. Look at {directory}/adapted.png and {directory}/curves.png")
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_string("workdir", "runs/demo", "Where the runs and pictures are kept.")
+  flags.DEFINE_list("methods", list(demo.METHODS), "Which to run.")
+  sys.exit(app.run(main, flags_parser=options.parse))

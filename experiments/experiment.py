@@ -1,0 +1,148 @@
+"""An experiment: a config, checked whole and built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+import warpjax as wj
+from experiments import builders, datasets, schema
+from warpjax import losses, networks
+from warpjax.types import InnerLoop
+
+
+class Run(NamedTuple):
+  """The settings that belong to no table.
+
+  Attributes:
+    experiment: Name of the config file.
+    method: Its row.
+    seed: Of parameters, rule parameters and training tasks.
+    num_meta_steps: Outer updates.
+    tasks_per_step: Tasks in each, over all devices.
+    checkpoint_every: Meta-steps between checkpoints, a multiple of `steps_per_dispatch`.
+    steps_per_dispatch: Meta-steps in one call to the device.
+    task_chunk: Tasks computed side by side; 0 chooses.
+  """
+
+  experiment: str
+  method: str
+  seed: int
+  num_meta_steps: int
+  tasks_per_step: int
+  checkpoint_every: int
+  steps_per_dispatch: int
+  task_chunk: int = 0
+
+
+class Evaluation(NamedTuple):
+  """How the result is measured, on tasks of the test split.
+
+  Attributes:
+    num_tasks: Test tasks.
+    num_steps: Inner steps.
+    seed: Of the list of test tasks; the same for every method, so that results pair.
+    batch_size: Examples in an inner step; 0 for as in training.
+  """
+
+  num_tasks: int
+  num_steps: int
+  seed: int = 0
+  batch_size: int = 0
+
+
+class Published(NamedTuple):
+  """What the paper reports for this row; an `interval` of 0 where it gives none."""
+
+  number: float
+  interval: float
+  source: str
+
+
+class Experiment(NamedTuple):
+  """A config, built. `others` are the test inner loops under other batch statistics; `published` may be None."""
+
+  run: Run
+  evaluation: Evaluation
+  spec: datasets.Spec
+  data: datasets.Data
+  network: networks.Network
+  inner: InnerLoop
+  test_inner: InnerLoop
+  others: dict[str, InnerLoop]
+  meta_grad: Any
+  optimizer: optax.GradientTransformation
+  published: dict[str, Any] | None
+
+
+TABLES = ("data", "network", "inner", "meta_gradient", "optimizer", "eval", "published")
+
+
+def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: str | None = None) -> Experiment:
+  """Builds an experiment, once every key of its config is known to be read; nothing compiles here.
+
+  Args:
+    config: Nested dicts: the keys of `Run`, and the tables of `TABLES`, of which `published` may be left out.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    An `Experiment`.
+
+  Raises:
+    ValueError: For a key that is unknown, missing or of the wrong type, or a value that is not allowed.
+    FileNotFoundError: For a data set that is not there and cannot be fetched.
+  """
+  tables = {name: config[name] for name in TABLES if name in config}
+  rest = {key: value for key, value in config.items() if key not in tables}
+  run = _checked(schema.call("config", rest, Run, also=TABLES))
+  for name in TABLES[:-1]:
+    if not isinstance(tables.get(name), Mapping):
+      raise ValueError(f"config.{name} must be a table; got {tables.get(name, 'nothing')!r}.")
+  evaluation = schema.call("config.eval", tables["eval"], Evaluation)
+  schema.at_least_one("config.eval", num_tasks=evaluation.num_tasks, num_steps=evaluation.num_steps)
+  published = schema.call("config.published", tables["published"], Published) if "published" in tables else None
+  optimizer = builders.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
+  spec = builders.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
+  network = builders.named("network", tables, num_outputs=spec.num_outputs)
+  loop = builders.inner(tables["inner"], builders.loss(spec.metric, network))
+  inner = spec.loop(loop, network, True)
+  meta_grad = builders.named("meta_gradient", tables, inner=inner)
+  test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
+  test_inner = spec.loop(test_loop, network, False)
+  others = _other_statistics(test_inner, network) if spec.support_plus_one else {}
+  _check_warp(tables)
+  data = spec.load()  # last, once everything cheap has been checked
+  numbers = published._asdict() if published else None
+  return Experiment(run, evaluation, spec, data, network, inner, test_inner, others, meta_grad, optimizer, numbers)
+
+
+def _other_statistics(inner: InnerLoop, network: networks.Network) -> dict[str, InnerLoop]:
+  loss_fn = losses.support_plus_one(network.apply)
+  return {"support_plus_one": inner._replace(query_batch_fn=losses.whole_task, query_loss_fn=loss_fn)}
+
+
+def _check_warp(tables: Mapping[str, Any]) -> None:
+  meta_gradient, steps_each = tables["meta_gradient"], tables["data"].get("steps_each", 0)
+  if meta_gradient.get("seen_every", steps_each) not in (0, steps_each):
+    raise ValueError(
+      f"config.meta_gradient.seen_every must be 0 or config.data.steps_each, {steps_each}; "
+      f"got {meta_gradient['seen_every']}."
+    )
+  if meta_gradient["name"] == "warp_offline" and tables["optimizer"].get("schedule", "constant") != "constant":
+    raise ValueError("config.optimizer.schedule must be 'constant' for warp_offline, whose blocks count other steps.")
+
+
+def _checked(run: Run) -> Run:
+  counts = ("num_meta_steps", "tasks_per_step", "checkpoint_every", "steps_per_dispatch")
+  schema.at_least_one("config", **{name: getattr(run, name) for name in counts})
+  if run.checkpoint_every % run.steps_per_dispatch:
+    raise ValueError(
+      f"config.checkpoint_every must be a multiple of steps_per_dispatch, {run.steps_per_dispatch}; "
+      f"got {run.checkpoint_every}."
+    )
+  if run.task_chunk < 0:
+    raise ValueError(f"config.task_chunk must be at least 0; got {run.task_chunk}.")
+  return run

@@ -1,0 +1,85 @@
+"""Pictures and tables of results."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import workdir
+from warpjax import evaluation
+
+
+def draw(
+  directories: Sequence[pathlib.Path], output: str | os.PathLike[str], *, results: Sequence[Mapping[str, Any]]
+) -> None:
+  """Draws the metric while training and after each inner step on test tasks, a colour for each workdir.
+
+  Args:
+    directories: Workdirs.
+    output: The PNG to write.
+    results: Their results.
+  """
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot, ticker
+
+  figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+  for directory, result in zip(directories, results, strict=True):
+    metric, label = result["metric"], f"{result['experiment']}:{result['method']}"
+    rows = [row for row in workdir.read_metrics(directory) if metric in row]
+    left.plot([row["step"] for row in rows], smooth([row[metric] for row in rows]), label=label)
+    mean, ci95 = np.array(result["per_step"], float), np.array(result.get("per_step_ci95", 0.0), float)
+    steps = np.arange(len(mean))
+    right.plot(steps, mean, marker="o", markersize=3, label=label)
+    right.fill_between(steps, mean - ci95, mean + ci95, alpha=0.2)
+  left.set(title="training tasks", xlabel="meta-step", ylabel=metric)
+  right.set(title="test tasks, 95% interval over tasks", xlabel="adaptation step", ylabel=metric)
+  right.legend()
+  right.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  for axes in (left, right):
+    axes.grid(alpha=0.3)
+    if metric == "mse":
+      axes.set_yscale("log")
+  figure.savefig(output, dpi=120)
+  pyplot.close(figure)
+
+
+def smooth(values: Sequence[float], points: int = 200) -> np.ndarray:
+  """A running mean over the 200th part of the values."""
+  width = max(1, len(values) // points)
+  padded = np.concatenate([np.full(width - 1, values[0] if len(values) else 0.0), np.asarray(values, float)])
+  return np.convolve(padded, np.ones(width) / width, mode="valid") if len(values) else padded[:0]
+
+
+def table(results: Sequence[Mapping[str, Any]], *, max_columns: int = 11) -> str:
+  """The metric after each inner step, a line for each result, with its 95% interval over tasks."""
+  longest = max(len(result["per_step"]) for result in results)
+  steps = sorted({round(step) for step in np.linspace(0, longest - 1, min(max_columns, longest))})
+  lines = [["method", *(f"step {step}" for step in steps)]]
+  for result in results:
+    mean, ci95 = result["per_step"], result.get("per_step_ci95") or [None] * len(result["per_step"])
+    cells = [_cell(mean[step], ci95[step]) if step < len(mean) else "" for step in steps]
+    lines.append([result["method"], *cells])
+  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+  return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cell(mean: float, ci95: float | None) -> str:
+  return f"{mean:.3f}" if ci95 is None else f"{mean:.3f} +/- {ci95:.3f}"
+
+
+def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Each result less the first one, over the same test tasks, with the interval of the difference."""
+  arrays = [np.load(directory / workdir.PER_TASK)[:, -1] for directory in directories]
+  lines = []
+  for result, array in list(zip(results, arrays, strict=True))[1:]:
+    if result["data"] == results[0]["data"] and array.shape == arrays[0].shape:
+      mean, ci95 = evaluation.mean_and_ci95(array - arrays[0])
+      name = f"{result['method']} - {results[0]['method']}"
+      lines.append(f"{name}: {mean:+.4f} +/- {ci95:.4f} ({result['metric']}, paired over {len(array)} test tasks)")
+  return lines

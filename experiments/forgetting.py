@@ -1,0 +1,107 @@
+"""Draws how learners forget: the loss on each wave of a sequence while they adapt to all of them, one after another.
+
+python -m experiments.forgetting --workdirs=runs/continual/warp,runs/continual/maml
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+import warpjax as wj
+from experiments import experiment as experiments
+from experiments import loop, options, workdir
+
+_WORKDIRS = flags.DEFINE_list("workdirs", None, "Finished runs of configs/continual.py.", required=True)
+_OUTPUT = flags.DEFINE_string("output", "runs/continual/forgetting.png", "The PNG; numbers go beside it, as .json.")
+_NUM_TASKS = flags.DEFINE_integer("num_tasks", 200, "Test sequences.", lower_bound=1)
+
+
+def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -> np.ndarray:
+  """The loss of each wave after each step of adaptation to the sequence.
+
+  Args:
+    config: Of the run.
+    directory: Its workdir.
+    num_tasks: Test sequences; the same for every run.
+
+  Returns:
+    Means over sequences, `[steps + 1, waves]`; a sequence that diverged is left out.
+  """
+  experiment = experiments.build(config)
+  meta_params = loop.restore(experiment, directory, say=lambda message: None).meta_params
+  inner, query_loss_fn = experiment.test_inner, experiment.test_inner.query_loss_fn
+  assert query_loss_fn is not None
+  num_waves = config["data"]["subtasks"]
+  num_steps = num_waves * config["data"]["steps_each"]
+
+  def one(key: jax.Array) -> jax.Array:
+    task = experiment.data.test(key)
+    batch = inner.query_batch_fn(key, task, meta_params.initial, meta_params.shared)
+    adapted = wj.adapt(inner, meta_params, task, key, num_steps=num_steps, record=True)
+    points = jax.tree.map(
+      lambda steps, last: jax.numpy.concatenate([steps, last[None]]), adapted.steps.state.params, adapted.final.params
+    )
+    aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], points)
+    return jax.numpy.stack([aux[f"mse_{i}"] for i in range(num_waves)], axis=-1)
+
+  curves = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), num_tasks)))
+  return curves[np.all(np.isfinite(curves), axis=(1, 2))].mean(axis=0)
+
+
+def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
+  """For every wave but the last: the loss right after its own steps, and at the end of the sequence."""
+  after = [float(curves[(i + 1) * steps_each, i]) for i in range(curves.shape[1] - 1)]
+  end = [float(value) for value in curves[-1, :-1]]
+  ratio = float(np.exp(np.mean(np.log(end) - np.log(after))))
+  return {"after_own_steps": after, "at_the_end": end, "geometric_mean_ratio": ratio}
+
+
+def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path) -> None:
+  """A picture for each run: a line for each wave, the steps on it shaded in its colour."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  size = len(curves)
+  figure, row = pyplot.subplots(1, size, figsize=(5.5 * size, 4), sharey=True, squeeze=False, layout="constrained")
+  for axes, (name, values) in zip(row[0], curves.items(), strict=True):
+    for i in range(values.shape[1]):
+      axes.axvspan(i * steps_each, (i + 1) * steps_each, color=f"C{i}", alpha=0.12)
+      axes.plot(values[:, i], color=f"C{i}", label=f"wave {i + 1}")
+    axes.set(title=name, xlabel="adaptation step", yscale="log")
+  row[0, 0].set_ylabel("mse on held-out points")
+  row[0, 0].legend(fontsize=8)
+  figure.savefig(output, dpi=120)
+  pyplot.close(figure)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    output = pathlib.Path(_OUTPUT.value)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    configs = {path: workdir.read_json(pathlib.Path(path) / workdir.CONFIG) for path in _WORKDIRS.value}
+    for path, config in configs.items():
+      if config is None or config["data"]["name"] != "continual":
+        raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
+    curves = {c["method"]: losses(c, pathlib.Path(path), _NUM_TASKS.value) for path, c in configs.items()}
+    steps_each = next(iter(configs.values()))["data"]["steps_each"]
+    draw(curves, steps_each, output)
+    found = {name: summary(values, steps_each) for name, values in curves.items()}
+    workdir.write_json(output.with_suffix(".json"), found)
+  print(json.dumps(found, indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(app.run(main, flags_parser=options.parse))

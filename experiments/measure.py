@@ -1,0 +1,87 @@
+"""Evaluation on the test split, as the object that `result.json` and `evaluation.json` hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.experiment import Experiment
+from warpjax import evaluation
+from warpjax.training import TrainState
+
+# Test tasks come from a stream of their own, which no training seed can meet.
+_TEST_STREAM = 0x7E57
+
+
+def measure(
+  experiment: Experiment, state: TrainState, *, num_tasks: int | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Adapts to test tasks, and reports the metric after each inner step.
+
+  Args:
+    experiment: What was trained.
+    state: As far as it was trained.
+    num_tasks: In place of the config's.
+
+  Returns:
+    The result, and the metric of each task after each step, `[num_tasks, num_steps + 1]`; row i is the same task for
+    every method and training seed.
+  """
+  run, settings = experiment.run, experiment.evaluation
+  found = evaluation.evaluate(
+    experiment.test_inner,
+    state.meta_params,
+    experiment.data.test,
+    jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM),
+    num_tasks=num_tasks or settings.num_tasks,
+    num_steps=settings.num_steps,
+    metric=experiment.spec.metric,
+    others=experiment.others,
+    task_chunk=run.task_chunk or None,
+  )
+  result = {
+    "experiment": run.experiment,
+    "method": run.method,
+    "num_meta_steps": int(state.step),
+    "metric": experiment.spec.metric,
+    **found.summary(),
+    "norm_stats": "transductive" if experiment.spec.metric == "accuracy" else "none",
+    "seed": run.seed,
+    "device": jax.devices()[0].device_kind,
+    "data": experiment.data.description,
+  }
+  return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
+
+
+def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:
+  """One result from several training seeds, with the interval over seeds and that over tasks apart.
+
+  Args:
+    results: Of `measure`, one a seed.
+    per_task: Likewise; the same tasks for every seed.
+
+  Returns:
+    The first result's description with `mean` over seeds, `over_seeds` (Student's t) and `over_tasks` (each task's mean
+    over seeds); `ci95` is that over seeds, which covers both where test tasks are many.
+  """
+  from scipy import stats
+
+  means = np.array([result["mean"] for result in results])
+  average = np.mean(per_task, axis=0)
+  finite = average[np.all(np.isfinite(average), axis=1)]
+  count = len(means)
+  ci95 = float(stats.t.ppf(0.975, count - 1) * np.std(means, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+  over_tasks = dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(finite[:, -1]), strict=True))
+  kept = ("experiment", "method", "num_meta_steps", "metric", "num_tasks", "norm_stats", "published", "data")
+  return {key: results[0][key] for key in kept if key in results[0]} | {
+    "seeds": [result["seed"] for result in results],
+    "mean": float(np.mean(means)),
+    "ci95": ci95,
+    "per_step": np.mean(finite, axis=0).tolist(),
+    "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": count, "means": means.tolist()},
+    "over_tasks": over_tasks | {"num_tasks": len(finite)},
+    "wall_seconds": sum(result["wall_seconds"] for result in results),
+  }

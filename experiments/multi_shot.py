@@ -1,0 +1,101 @@
+"""Multi-shot Omniglot: alphabets as tasks, augmented drawings, and the multi-headed baseline."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+import warpjax as wj
+from experiments import schema
+from experiments.datasets import Data, Spec
+from warpjax import networks
+from warpjax.adaptation import Problem
+from warpjax.tasks import augment, few_shot, multi_shot, splits
+from warpjax.tasks import omniglot as omniglot_files
+from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, Task, TaskSampler
+
+
+def omniglot(
+  data_dir: str | None,
+  cache_dir: str | None,
+  alphabets: int = 25,
+  ways: int = 20,
+  held_out: int = 5,
+  batch_size: int = 20,
+  augmentation: Literal["affine", "none"] = "affine",
+  query: Literal["support", "held_out"] = "support",
+  split_seed: int = 0,
+  numbered: bool = False,
+) -> Spec:
+  """Alphabets as `ways`-way tasks; `query` is what L_meta draws from in training, `numbered` is for `multi_head`."""
+  schema.at_least_one("config.data", alphabets=alphabets, ways=ways, held_out=held_out, batch_size=batch_size)
+  transform = augment.random_affine() if augmentation == "affine" else lambda key, images: few_shot.to_unit(images)
+
+  def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
+    query_fn = _query_minibatch(batch_size) if training else wj.full_query
+    return inner._replace(
+      loss_fn=_modulo(inner.loss_fn, ways) if numbered else inner.loss_fn,
+      batch_fn=augment.augmented(wj.minibatch(batch_size), transform),
+      query_batch_fn=augment.augmented_query(query_fn, transform),
+    )
+
+  def load() -> Data:
+    found = omniglot_files.load(data_dir, cache_dir, invert=False)
+    split = splits.multi_shot_alphabets(found.names, num_pretrain=alphabets, min_characters=ways, seed=split_seed)
+    images = lambda part: multi_shot.alphabet_images(found.images, found.names, part, ways=ways, seed=split_seed)
+    train = multi_shot.sampler(images(split.train), held_out=held_out, query=query)
+    train = jax.tree_util.Partial(_numbered, train, jnp.int32(alphabets), jnp.int32(ways)) if numbered else train
+    test = multi_shot.sampler(images(split.test), held_out=held_out)
+    return Data(train, test, {"split": "alphabets", "split_sha256": split.digest, "alphabets": alphabets})
+
+  return Spec("accuracy", ways, load, loop=loop)
+
+
+def _query_minibatch(size: int) -> Any:
+  def batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+    return wj.minibatch(size)(key, task.query, jnp.int32(0), params, shared)
+
+  return batch
+
+
+def multi_headed(num_outputs: int, alphabets: int = 25, width: int = 0) -> networks.Network:
+  """The learner with a head for each meta-training alphabet, in `shared`; a test task gets the one that none used."""
+  network = networks.from_linen(networks.warpgrad_omniglot(num_outputs, **({"width": width} if width else {})))
+
+  def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
+    params, _ = network.init(key, x)
+    heads = jax.vmap(lambda i: network.init(jax.random.fold_in(key, i), x)[0]["head"])(jnp.arange(alphabets))
+    return params, {"heads": heads}
+
+  return networks.Network(init, lambda params, shared, x: network.apply(params, (), x))
+
+
+def multi_head(inner: InnerLoop) -> Any:
+  """Joint training, no adaptation: the gradient of one batch, under the alphabet's head, in the body and that head."""
+
+  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
+    batch = Problem(inner, meta_params, task, key).batch(meta_params.initial, 0)
+    heads = meta_params.shared["heads"]
+    alphabet = batch[1][0] // heads["bias"].shape[-1]
+
+    def loss(initial: Params, heads: PyTree) -> tuple[jax.Array, Aux]:
+      head = jax.tree.map(lambda leaf: leaf[alphabet], heads)
+      return inner.loss_fn({**initial, "head": head}, (), batch)
+
+    value, (initial, shared) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(meta_params.initial, heads)
+    return value, MetaParams(initial, {"heads": shared}, jax.tree.map(jnp.zeros_like, meta_params.rule))
+
+  return grad_fn
+
+
+def _modulo(loss_fn: LossFn, ways: int) -> LossFn:
+  return lambda params, shared, batch: loss_fn(params, shared, (batch[0], batch[1] % ways))
+
+
+def _numbered(sampler: TaskSampler, alphabets: jax.Array, ways: jax.Array, key: jax.Array) -> Task:
+  """The task that `sampler` draws from the key, its labels made the rows of all alphabets' characters."""
+  first = ways * jax.random.randint(key, (), 0, alphabets)
+  (x, y), (query_x, query_y) = sampler(key)
+  return Task((x, y + first), (query_x, query_y + first))

@@ -1,0 +1,38 @@
+"""Compares workdirs: training curves and adaptation curves in a picture, and a table of them.
+
+python -m experiments.plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from experiments import figures, options, workdir
+from experiments.options import FLAGS
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 where a workdir has no result."""
+  del argv
+  with options.errors_in_one_line():
+    directories = [pathlib.Path(name) for name in FLAGS.workdirs]
+    results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
+    for directory, result in zip(directories, results, strict=True):
+      if result is None:
+        raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
+    if len({result["metric"] for result in results}) > 1:
+      raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
+    figures.draw(directories, FLAGS.output, results=results)
+    print(figures.table(results), *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n")
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_list("workdirs", None, "Workdirs, with commas between.", required=True)
+  flags.DEFINE_string("output", "comparison.png", "The picture.")
+  sys.exit(app.run(main, flags_parser=options.parse))

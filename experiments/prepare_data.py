@@ -1,0 +1,60 @@
+"""Prepares a data set on the disk, for reading without a network.
+
+python -m experiments.prepare_data omniglot --data_dir=DIR [--archives=FOLDER]
+
+Without --archives the set is downloaded. With it, FOLDER holds the archives that would be downloaded:
+images_background.zip, images_evaluation.zip, images_background_small1.zip, images_background_small2.zip.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from warpjax.tasks import tfds_omniglot
+
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
+_ARCHIVES = flags.DEFINE_string("archives", None, "A folder with the archives, used instead of the network.")
+
+PREPARE = {"omniglot": tfds_omniglot.prepare}
+
+
+def prepare_data(name: str, data_dir: str | None = None, archives: str | None = None) -> pathlib.Path:
+  """Prepares data set `name` under `data_dir`.
+
+  Args:
+    name: One of `PREPARE`.
+    data_dir: A tensorflow-datasets root; `None` for `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+    archives: A folder with the archives; `None` downloads them.
+
+  Returns:
+    The root.
+
+  Raises:
+    ValueError: for an unknown name.
+    ConnectionError: within seconds, when there is no network to fetch it from.
+    FileNotFoundError: when `archives` lacks a file.
+  """
+  if name not in PREPARE:
+    raise ValueError(f"the data set must be one of {', '.join(PREPARE)}; got {name!r}")
+  root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+  PREPARE[name](root, archives)
+  return root
+
+
+def main(argv: Sequence[str]) -> None:
+  """The command line."""
+  if len(argv) != 2:
+    raise app.UsageError(f"name one data set of: {', '.join(PREPARE)}")
+  try:
+    root = prepare_data(argv[1], _DATA_DIR.value, _ARCHIVES.value)
+  except (ValueError, OSError) as error:
+    raise SystemExit(str(error)) from error
+  print(f"{argv[1]} is prepared under {root}: pass --data_dir={root}")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,81 @@
+"""What a person sees of a run, and how they stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+@contextlib.contextmanager
+def bar(total: int, first: int, description: str, *, seconds_between_lines: float = 15.0) -> Iterator[Report]:
+  """A progress bar on a terminal, plain lines otherwise.
+
+  Args:
+    total: Meta-steps in all.
+    first: Meta-steps that are done.
+    description: What runs.
+    seconds_between_lines: Where there is no terminal.
+
+  Yields:
+    `(step, values) -> None`, to be called with the meta-steps done.
+  """
+  if not sys.stderr.isatty():
+    yield _lines(total, description, seconds_between_lines)
+    return
+  from tqdm import tqdm
+
+  with tqdm(total=total, initial=first, desc=description, unit="step", dynamic_ncols=True) as progress:
+
+    def report(step: int, values: Mapping[str, float]) -> None:
+      progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+      progress.update(step - progress.n)
+
+    yield report
+
+
+def _lines(total: int, description: str, seconds_between: float) -> Report:
+  last = [0.0]
+
+  def report(step: int, values: Mapping[str, float]) -> None:
+    now = time.monotonic()
+    if step >= total or now - last[0] >= seconds_between:
+      last[0] = now
+      shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+      print(f"{description}: {step}/{total} meta-steps, {shown}", flush=True)
+
+  return report
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], int]]:
+  """Turns a first SIGTERM or SIGINT into a question that can be asked; a second one exits at once.
+
+  Yields:
+    `() -> int`: the number of the signal that came, 0 while none has.
+  """
+  came: list[int] = []
+
+  def handle(number: int, frame: Any) -> None:
+    del frame
+    if came:
+      os._exit(128 + number)
+    came.append(number)
+    print("Stopping after this dispatch; a second signal stops at once.", file=sys.stderr, flush=True)
+
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda: 0  # only the main thread may handle signals
+    return
+  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield lambda: came[0] if came else 0
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

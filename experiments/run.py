@@ -1,0 +1,70 @@
+"""One config in, one workdir with a result out: what `experiments.train` runs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import experiment as experiments
+from experiments import figures, loop, measure, workdir
+
+
+def train_and_evaluate(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+) -> dict[str, Any] | int:
+  """Trains a config in a workdir, from wherever it stands, and evaluates it.
+
+  Args:
+    config: Nested dicts, as `experiments.experiment.build` takes them.
+    directory: The workdir.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    The result, or the number of the signal that stopped training.
+
+  Raises:
+    ValueError: For a bad config, or a workdir of another one.
+    FileNotFoundError: For data that are not there.
+    FloatingPointError: For a meta-loss or meta-gradient that is not finite.
+  """
+  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
+  path = workdir.prepare(directory, config)
+  with workdir.lock(path):
+    finished = workdir.read_json(path / workdir.RESULT)
+    if finished is not None:
+      return finished
+    trained = loop.train(experiment, path)
+    if trained.signal:
+      print(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.", flush=True)
+      return trained.signal
+    result, per_task = measure.measure(experiment, trained.state)
+    devices = loop.num_devices(experiment.run.tasks_per_step)
+    result |= {"wall_seconds": round(trained.seconds, 3), "num_devices": devices}
+    np.save(path / workdir.PER_TASK, per_task)
+    figures.draw([path], path / "curves.png", results=[result])
+    workdir.write_json(path / workdir.RESULT, result)
+    return workdir.read_json(path / workdir.RESULT)
+
+
+def sweep(config: Mapping[str, Any], directory: str | os.PathLike[str], seeds: Sequence[int], **kw: Any) -> Any:
+  """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
+  results, per_task = [], []
+  for seed in seeds:
+    path = pathlib.Path(directory) / f"seed_{seed}"
+    result = train_and_evaluate({**config, "seed": seed}, path, **kw)
+    if isinstance(result, int):
+      return result
+    results.append(result)
+    per_task.append(np.load(path / workdir.PER_TASK))
+  combined = measure.combine(results, per_task)
+  workdir.write_json(pathlib.Path(directory) / workdir.RESULT, combined)
+  return workdir.read_json(pathlib.Path(directory) / workdir.RESULT)

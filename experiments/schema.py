@@ -1,0 +1,130 @@
+"""Checks a table of settings against the function that it calls; a key that nobody reads is an error.
+
+The signature of the function is the schema: its arguments are the keys, its annotations the types, its defaults what
+may be left out. Everything here runs before anything compiles.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_NAMES = {
+  int: "an integer",
+  float: "a number",
+  bool: "True or False",
+  str: "a string",
+  dict: "a table",
+  type(None): "None",
+}
+_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def call(
+  where: str, table: Mapping[str, Any], function: Callable[..., Any], *, also: Iterable[str] = (), **given: Any
+) -> Any:
+  """Calls `function` with the table's entries as its arguments, once each is known to be one, and of its type.
+
+  Args:
+    where: Path of the table, for errors: "config.inner".
+    table: The settings.
+    function: What they are the arguments of.
+    also: Keys that another reader of the same table took, to be named among the allowed.
+    **given: Further arguments, which the table must not hold.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    ValueError: For a key that is unknown (naming the nearest), missing, or of the wrong type.
+
+  Example:
+    >>> def sgd(learning_rate: float, momentum: float = 0.0): return learning_rate
+    >>> call("config.inner", {"learning_rate": 0.1}, sgd)
+    0.1
+    >>> call("config.inner", {"momentom": 0.1}, sgd)
+    Traceback (most recent call last):
+    ValueError: config.inner.momentom is not a setting; did you mean 'momentum'? Allowed: learning_rate, momentum.
+  """
+  _check(where, table, function, given, also)
+  return function(**table, **given)
+
+
+def _check(
+  where: str, table: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str], also: Iterable[str]
+) -> None:
+  parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in given and p.kind in _KINDS}
+  hints = typing.get_type_hints(function)
+  for key, value in table.items():
+    if key not in parameters:
+      allowed = [*parameters, *also]
+      raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)} Allowed: {', '.join(allowed)}.")
+    hint = hints.get(key, Any)
+    if not _matches(value, hint):
+      raise ValueError(f"{where}.{key} must be {_describe(hint)}; got {value!r} ({type(value).__name__}).")
+  for key, parameter in parameters.items():
+    if parameter.default is parameter.empty and key not in table:
+      raise ValueError(f"{where}.{key} is missing; it must be {_describe(hints.get(key, Any))}.")
+
+
+def choose(where: str, name: Any, options: Mapping[str, Any]) -> Any:
+  """The option of that name.
+
+  Raises:
+    ValueError: Where there is none, naming the nearest.
+  """
+  if not isinstance(name, str) or name not in options:
+    raise ValueError(f"{where} has no {name!r}{nearest(name, options)} Allowed: {', '.join(options)}.")
+  return options[name]
+
+
+def at_least_one(where: str, **counts: int) -> None:
+  """Raises a ValueError for a count below 1."""
+  for name, count in counts.items():
+    if count < 1:
+      raise ValueError(f"{where}.{name} must be at least 1; got {count}.")
+
+
+def nearest(name: Any, allowed: Iterable[str]) -> str:
+  """The end of a sentence about an unknown name: "; did you mean 'x'?", or "." where nothing is near."""
+  close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
+  return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _matches(value: Any, hint: Any) -> bool:
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any:
+    return True
+  if origin is typing.Literal:
+    return value in args
+  if origin in (typing.Union, types.UnionType):
+    return any(_matches(value, arg) for arg in args)
+  if origin in (tuple, list, collections.abc.Sequence):
+    return isinstance(value, tuple | list) and _elements_match(value, args)
+  if hint in (int, float) and isinstance(value, bool):
+    return False
+  if hint is float:
+    return isinstance(value, int | float)
+  return isinstance(value, origin or hint)
+
+
+def _elements_match(value: Any, args: tuple[Any, ...]) -> bool:
+  if len(args) == 1 or args[-1] is Ellipsis:
+    return all(_matches(element, args[0]) for element in value)
+  return len(value) == len(args) and all(map(_matches, value, args))
+
+
+def _describe(hint: Any) -> str:
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is typing.Literal:
+    return f"one of {', '.join(map(repr, args))}"
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(map(_describe, args))
+  if origin in (tuple, list, collections.abc.Sequence):
+    return f"a sequence, each {_describe(args[0])}"
+  return _NAMES.get(hint, str(hint))

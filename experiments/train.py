@@ -1,0 +1,41 @@
+"""Meta-trains and evaluates one config.
+
+  python -m experiments.train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
+
+Running the same command again goes on where it stopped; a finished workdir prints its result. `--seeds=0,1,2` runs
+each seed in a sub-directory and combines them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from experiments import options
+from experiments.options import FLAGS
+from experiments.run import sweep, train_and_evaluate
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
+  del argv
+  with options.errors_in_one_line():
+    config, places = options.config(), options.places()
+    if FLAGS.seeds:
+      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **places)
+    else:
+      result = train_and_evaluate(config, FLAGS.workdir, **places)
+  if isinstance(result, int):
+    return 128 + result
+  print(json.dumps(result, indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(config=True)
+  flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
+  flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  sys.exit(app.run(main, flags_parser=options.parse))

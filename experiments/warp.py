@@ -1,0 +1,94 @@
+"""WarpGrad's settings: warp-layers, its objectives online and offline, and the baselines that need no meta-gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import schema
+from warpjax import meta_gradients, networks, replay
+from warpjax.meta_gradients import Contribution
+from warpjax.tasks import continual
+from warpjax.types import Aux, InnerLoop
+
+Objective = Literal["full", "first_order"]
+Path = Literal["leap", "reptile", "none"]
+
+
+class Offline(NamedTuple):
+  """A way to meta-train that is a step of its own: `make_step(optimizer, axis_name=..., task_chunk=...)`."""
+
+  make_step: Callable[..., Any]
+
+
+def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
+  """The warp-layers of `config.network.warp`; an empty table is none.
+
+  Raises:
+    ValueError: For a setting that there is not.
+  """
+  return schema.call("config.network.warp", table, _spec) if table else None
+
+
+def _spec(
+  kind: Literal["linear", "scale", "conv1x1", "conv3x3"],
+  activation: Literal["none", "relu", "tanh"] = "none",
+  batch_norm: bool = False,
+  residual: bool = False,
+  num_layers: int = 1,
+  hidden_width: int = 0,
+  identity_init: bool = False,
+  head: bool = False,
+) -> networks.WarpSpec:
+  function = {"none": None, "relu": jax.nn.relu, "tanh": jnp.tanh}[activation]
+  return networks.WarpSpec(
+    kind, function, batch_norm, residual, num_layers, hidden_width or None, identity_init=identity_init, head=head
+  )
+
+
+def online(
+  inner: InnerLoop,
+  initial: Literal["maml", "leap", "reptile", "none"] = "leap",
+  objective: Objective = "full",
+  reduction: Literal["mean", "sum"] = "mean",
+  seen_every: int = 0,
+) -> Any:
+  """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task."""
+  warp = meta_gradients.warp(objective, reduction=reduction)
+  if seen_every:
+    warp = continual.query_at_step(warp, continual.seen_so_far(seen_every))
+  if initial == "maml":
+    along: Any = meta_gradients.along_trajectory(inner, warp)
+    return meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along)
+  first = [] if initial == "none" else [_path(initial, True)]
+  return meta_gradients.along_trajectory(inner, *first, warp)
+
+
+def offline(
+  inner: InnerLoop,
+  initial: Path = "leap",
+  leap_loss: bool = True,
+  objective: replay.ReplayObjective = "full",
+  eta: int = 1,
+  memory: replay.Memory = "device",
+) -> Offline:
+  """Algorithm 2; `leap_loss=False` is the released code's Leap, an `eta` of 0 takes all points at once."""
+  first = None if initial == "none" else _path(initial, leap_loss)
+  return Offline(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
+
+
+def untrained(inner: InnerLoop) -> Any:
+  """No meta-training: a meta-gradient of zero, so that evaluation adapts from scratch."""
+  nothing: Callable[..., tuple[Any, Aux]] = lambda problem, carry, final: (
+    jax.tree.map(jnp.zeros_like, problem.meta_params),
+    {},
+  )
+  return meta_gradients.along_trajectory(inner, Contribution(lambda problem: (), lambda p, carry, step: carry, nothing))
+
+
+def _path(name: str, leap_loss: bool) -> Contribution:
+  return meta_gradients.leap(loss=leap_loss) if name == "leap" else meta_gradients.reptile()

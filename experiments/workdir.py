@@ -1,0 +1,129 @@
+"""A workdir: `config.json`, `metrics.jsonl`, `checkpoints/`, `result.json` and pictures, private to its user."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
+CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
+
+
+def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
+  """Makes the workdir with mode 0700 and writes the config, or checks that what was trained there is of the same.
+
+  Args:
+    path: The workdir.
+    config: All settings, as nested dicts.
+
+  Returns:
+    The workdir's path.
+
+  Raises:
+    ValueError: If the workdir belongs to another config, naming every key that differs.
+  """
+  directory = pathlib.Path(path)
+  if directory.exists() and not directory.is_dir():
+    raise ValueError(f"--workdir must be a directory; {directory} is a file.")
+  directory.mkdir(parents=True, exist_ok=True)
+  there = read_json(directory / CONFIG)
+  begun = (directory / RESULT).exists() or any(directory.glob(f"{CHECKPOINTS}/[0-9]*"))
+  if begun and there is None:
+    raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
+  differing = list(differences(there, _as_json(config))) if begun else []
+  if differing:
+    raise ValueError(
+      f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
+    )
+  if not begun:
+    directory.chmod(0o700)
+    write_json(directory / CONFIG, config)
+  return directory
+
+
+@contextlib.contextmanager
+def lock(directory: pathlib.Path) -> Iterator[None]:
+  """Holds the workdir for one process.
+
+  Raises:
+    ValueError: If another process holds it.
+  """
+  with open(directory / ".lock", "w", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      raise ValueError(f"another process is running in {directory}; wait for it or use another --workdir.") from None
+    yield
+
+
+def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+  """Each key that differs between two nested dicts, as "a.b: 1 there, 2 here"."""
+  if isinstance(there, dict) and isinstance(here, dict):
+    for key in sorted(there.keys() | here.keys()):
+      yield from differences(there.get(key, "nothing"), here.get(key, "nothing"), f"{path}.{key}" if path else key)
+  elif there != here:
+    yield f"{path}: {there} there, {here} here"
+
+
+def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+  """Appends rows to `metrics.jsonl`, one object a line."""
+  with open(directory / METRICS, "a", encoding="utf-8") as file:
+    file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def rewind_metrics(directory: pathlib.Path, step: int) -> None:
+  """Drops what was logged after meta-step `step`, and a line that a kill cut short, so that no step is there twice."""
+  kept = [row for row in read_metrics(directory) if row["step"] <= step]
+  _replace(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
+  """The rows of `metrics.jsonl`; a line that a kill cut short is left out."""
+  path, rows = directory / METRICS, []
+  for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    with contextlib.suppress(json.JSONDecodeError):
+      rows.append(json.loads(line))
+  return rows
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """The object in a file, or None where there is no file.
+
+  Raises:
+    ValueError: If it is not JSON.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    return None
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is not JSON: {error}.") from None
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes an object whole or not at all."""
+  _replace(path, json.dumps(_as_json(value), indent=2) + "\n")
+
+
+def _as_json(value: Any) -> Any:
+  """As it comes back from a file: tuples are lists, and what is not finite, which JSON cannot say, is None."""
+  if isinstance(value, Mapping):
+    return {str(key): _as_json(element) for key, element in value.items()}
+  if isinstance(value, list | tuple):
+    return [_as_json(element) for element in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  part = path.with_name(f"{path.name}.part")
+  with open(part, "w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(part, path)

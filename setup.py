@@ -1,0 +1,56 @@
+"""Installs the `warpjax` library; tool settings are in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+# tensorflow-datasets needs the other two and declares neither.
+DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
+RL = ["gymnax>=1.0"]
+PLOT = ["matplotlib>=3.8"]
+NOTEBOOKS = ["ipykernel>=6.29", "jupytext>=1.16", "nbclient>=0.10", *PLOT]
+PEERS = ["torch>=2.4"]
+DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8.6"]
+TEST = [
+  *DATA,
+  *RL,
+  *PLOT,
+  "hypothesis>=6.100",
+  "mypy>=1.15",
+  "pytest>=8.3",
+  "pytest-xdist>=3.6",
+  "ruff>=0.12",
+]
+
+setup(
+  name="warpjax",
+  version="0.1.0",
+  description="Gradient-based meta-learning in JAX: what adapts, how it adapts, how the meta-gradient is obtained.",
+  long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  packages=find_packages(include=["warpjax", "warpjax.*"]),
+  package_data={"warpjax": ["py.typed"]},
+  python_requires=">=3.11",
+  install_requires=[
+    "absl-py>=2.1",
+    "chex>=0.1.90",
+    "flax>=0.12",
+    "jax>=0.10",
+    "jaxlib>=0.10",
+    "ml_collections>=1.0",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.30",
+    "tqdm>=4.66",
+  ],
+  extras_require={
+    "data": DATA,
+    "rl": RL,
+    "plot": PLOT,
+    "test": TEST,
+    "docs": DOCS,
+    "notebooks": NOTEBOOKS,
+    "peers": PEERS,
+  },
+)

@@ -1,0 +1,1 @@
+"""The tests mirror `warpjax/`; `toy` holds the small problem that they share."""

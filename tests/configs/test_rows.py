@@ -1,0 +1,54 @@
+"""Every row of every config builds, trains two meta-steps and is evaluated."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import pytest
+
+from experiments import experiment, loop, measure
+from tests.experiments import tiny
+from warpjax import parallel
+
+FILES = ("sinusoid", "omniglot", "demo")
+ROWS = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+  root = tmp_path_factory.mktemp("images")
+  return {"data_dir": str(tiny.write_images(root / "raw")), "cache_dir": str(root / "cache")}
+
+
+@pytest.mark.parametrize(("file", "method"), ROWS, ids=[f"{file}-{method}" for file, method in ROWS])
+def test_row_trains_two_steps(file, method, images):
+  built = experiment.build(tiny.config(file, method), **(images if file == "omniglot" else {}))
+  state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
+  assert int(state.step) == 2
+  assert metrics["finite"].all() and metrics["loss"].shape == (2,)
+  assert metrics["grad_norm/initial"].min() > 0
+  result, per_task = measure.measure(built, state, num_tasks=2)
+  assert per_task.shape == (2, built.evaluation.num_steps + 1)
+  assert math.isfinite(result["mean"]) and result["num_diverged"] == 0
+  assert result["experiment"] == file and result["method"] == method
+  assert ("support_plus_one" in result) == (result["metric"] == "accuracy")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_docstring_is_a_lab_note(file):
+  module = importlib.import_module(f"configs.{file}")
+  assert f"--config=configs/{file}.py:" in module.__doc__ or "experiments.demo" in module.__doc__
+  assert "arXiv" in module.__doc__
+  for method, row in module.METHODS.items():
+    if file != "demo":
+      assert f"| {method} " in module.__doc__
+    number = row.get("published", {}).get("number")
+    if number is not None:
+      scale = 100 if file == "omniglot" else 1
+      assert any(f"{scale * number:.{digits}f} +/- " in module.__doc__ for digits in (1, 2))
+
+
+def test_misspelt_method_names_the_nearest():
+  with pytest.raises(ValueError, match=r"configs/sinusoid.py has no 'mamll'; did you mean 'maml'\?"):
+    importlib.import_module("configs.sinusoid").get_config("mamll")

@@ -1,0 +1,145 @@
+"""Bad settings: each gets one clear error, and nothing has compiled by then."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments import experiment, run
+from tests.experiments import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+_COMPILATIONS: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+  lambda event, duration, **kw: _COMPILATIONS.append(event) if "backend_compile" in event else None
+)
+
+SINUSOID = [
+  ({"num_meta_stepz": 3}, r"config\.num_meta_stepz is not a setting; did you mean 'num_meta_steps'\?"),
+  ({"inner": {"learning_rat": 0.1}}, r"config\.inner\.learning_rat is not a setting; did you mean 'learning_rate'\?"),
+  ({"inner": {"num_step": 3}}, r"config\.inner\.num_step is not a setting; did you mean 'num_steps'\?"),
+  ({"data": {"shot": 3}}, r"config\.data\.shot is not a setting; did you mean 'shots'\?"),
+  ({"eval": {"num_task": 3}}, r"config\.eval\.num_task is not a setting; did you mean 'num_tasks'\?"),
+  ({"network": {"name": "mpl"}}, r"config\.network\.name has no 'mpl'; did you mean 'mlp'\?"),
+  ({"network": {"adapts": "haed"}}, r"config\.network\.adapts has no 'haed'; did you mean 'head'\?"),
+  ({"inner": {"rule": "sdg"}}, r"config\.inner\.rule has no 'sdg'; did you mean 'sgd'\?"),
+  ({"meta_gradient": {"derivative": "mixd"}}, r"config\.meta_gradient\.derivative must be one of 'mixed', 'reverse'"),
+  ({"optimizer": {"schedule": "liner"}}, r"config\.optimizer\.schedule must be one of 'constant', 'linear'"),
+  ({"num_meta_steps": 1.5}, r"config\.num_meta_steps must be an integer; got 1\.5 \(float\)"),
+  ({"inner": {"learning_rate": "fast"}}, r"config\.inner\.learning_rate must be a number; got 'fast'"),
+  ({"network": {"features": 40}}, r"config\.network\.features must be a sequence, each an integer; got 40"),
+  ({"eval": 3}, r"config\.eval must be a table; got 3"),
+  ({"num_meta_steps": 0}, r"config\.num_meta_steps must be at least 1; got 0"),
+  ({"inner": {"num_steps": 0}}, r"config\.inner\.num_steps must be at least 1; got 0"),
+  ({"eval": {"num_steps": 0}}, r"config\.eval\.num_steps must be at least 1; got 0"),
+  ({"tasks_per_step": -4}, r"config\.tasks_per_step must be at least 1; got -4"),
+  ({"task_chunk": -1}, r"config\.task_chunk must be at least 0; got -1"),
+  ({"checkpoint_every": 3}, r"config\.checkpoint_every must be a multiple of steps_per_dispatch, 2; got 3"),
+  ({"inner": {"learning_rate": -0.1}}, r"learning_rate must be a positive number"),
+  ({"optimizer": {"learning_rate": 0.0}}, r"config\.optimizer\.learning_rate must be above 0; got 0\.0"),
+  ({"optimizer": {"clip": -1.0}}, r"config\.optimizer\.clip must be at least 0; got -1\.0"),
+  ({"inner": {"batch_size": 3}}, r"config\.inner\.batch_size needs inner\.batch"),
+  ({"inner": {"batch": "epochs"}}, r"config\.inner\.batch_size must be at least 1; got 0"),
+  ({"data": {"shots": 0}}, r"shots must be at least 1; got 0"),
+]
+ROWS = [
+  ("imaml", {"inner": {"prox": 0.0}}, r"implicit needs InnerLoop\.prox > 0"),
+  ("imaml_hf", {"meta_gradient": {"name": "unrolled"}}, r"config\.meta_gradient\.\w+ is not a setting"),
+]
+IMAGES = [
+  ({"data": {"ways": 4}}, r"ways must be at most the 3 classes there are; got 4"),
+  ({"data": {"shots": 8, "queries": 5}}, r"shots \+ queries must be at most the 12 examples there are; got 8 \+ 5"),
+  ({"data": {"train_shots": 12}}, r"shots \+ queries must be at most the 12 examples there are; got 12 \+ 1"),
+  ({"data": {"split": "random_characters"}}, r"config\.data\.split must be 'folders' for a data folder"),
+  ({"data": {"rotations": "all"}}, r"config\.data\.rotations must be one of 'none', 'per_class', 'as_classes'"),
+]
+
+
+def refused(config, message, **places):
+  before = len(_COMPILATIONS)
+  with pytest.raises(ValueError, match=message) as error:
+    experiment.build(config, **places)
+  assert len(_COMPILATIONS) == before
+  assert "\n" not in str(error.value)
+
+
+def overridden(file, method, overrides):
+  """As by the command line, but with keys and types that it would refuse."""
+  config = tiny.config(file, method)
+  for key, value in overrides.items():
+    config[key] = {**config[key], **value} if isinstance(value, dict) else value
+  return config
+
+
+@pytest.mark.parametrize(("overrides", "message"), SINUSOID)
+def test_settings(overrides, message):
+  refused(overridden("sinusoid", "maml", overrides), message)
+
+
+@pytest.mark.parametrize(("method", "overrides", "message"), ROWS)
+def test_settings_of_a_row(method, overrides, message):
+  refused(overridden("sinusoid", method, overrides), message)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+  root = tmp_path_factory.mktemp("images")
+  return {"data_dir": str(tiny.write_images(root / "raw")), "cache_dir": str(root / "cache")}
+
+
+@pytest.mark.parametrize(("overrides", "message"), IMAGES)
+def test_settings_of_images(overrides, message, images):
+  refused(overridden("omniglot", "maml", overrides), message, **images)
+
+
+def test_a_missing_table_is_named():
+  config = tiny.config("sinusoid", "maml")
+  del config["optimizer"]
+  refused(config, r"config\.optimizer must be a table; got 'nothing'")
+
+
+def test_absent_data_say_where_and_how(tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  place = tmp_path / "nothing_here"
+  before = len(_COMPILATIONS)
+  with pytest.raises(FileNotFoundError) as error:
+    experiment.build(tiny.config("omniglot", "maml"), data_dir=str(place))
+  assert str(place) in str(error.value) and "omniglot" in str(error.value).lower()
+  assert "experiments.prepare_data" in str(error.value)
+  assert len(_COMPILATIONS) == before
+
+
+def test_the_workdir_of_another_config_is_refused(tmp_path):
+  config = tiny.config("sinusoid", "maml")
+  (tmp_path / "config.json").write_text('{"seed": 3}')
+  (tmp_path / "result.json").write_text("{}")
+  before = len(_COMPILATIONS)
+  with pytest.raises(ValueError, match="belongs to another config.*seed: 3 there, 0 here"):
+    run.train_and_evaluate(config, tmp_path)
+  assert len(_COMPILATIONS) == before
+
+
+COMMANDS = [
+  (["--config=configs/sinusoid.py:mamll"], "has no 'mamll'; did you mean 'maml'?"),
+  (
+    ["--config=configs/sinusoid.py:maml", "--config.inner.num_stepz=3"],
+    "no setting 'num_stepz'; did you mean 'num_steps'?",
+  ),
+  (["--config=configs/sinusoid.py:maml", "--config.inner.num_steps=many"], "--config.inner.num_steps=many"),
+  (["--config=configs/sinusoids.py:maml"], "configs/sinusoids.py"),
+  (["--config=configs/sinusoid.py:maml", "--seeds=0,x"], "--seeds must be different non-negative integers"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMANDS)
+def test_a_bad_command_is_one_line_and_status_1(arguments, message, tmp_path):
+  command = [sys.executable, "-m", "experiments.train", *arguments, f"--workdir={tmp_path / 'run'}"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+  assert done.returncode == 1
+  assert "Traceback" not in done.stderr
+  assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+  assert not (tmp_path / "run").exists()

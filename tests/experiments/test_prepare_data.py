@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from experiments import prepare_data
+
+
+def test_the_root_is_data_dir_else_the_variable_else_the_default(monkeypatch, tmp_path):
+  calls = []
+  monkeypatch.setitem(prepare_data.PREPARE, "omniglot", lambda *args: calls.append(args))
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "env"))
+  prepare_data.prepare_data("omniglot", str(tmp_path / "given"), "archives")
+  prepare_data.prepare_data("omniglot")
+  monkeypatch.delenv("TFDS_DATA_DIR")
+  prepare_data.prepare_data("omniglot")
+  roots = ("given", "archives"), ("env", None), ("tensorflow_datasets", None)
+  assert calls == [(tmp_path / root, archives) for root, archives in roots]
+
+
+def test_an_unknown_set_is_named():
+  with pytest.raises(ValueError, match="the data set must be one of omniglot; got 'omniglut'"):
+    prepare_data.prepare_data("omniglut")

@@ -1,0 +1,244 @@
+"""Runs end to end: results, resuming, interruptions, what is not finite, several seeds."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import evaluate, experiment, figures, loop, measure, progress, run, workdir
+from tests.experiments import tiny
+from warpjax import parallel
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = tiny.config("sinusoid", "maml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """An uninterrupted run, which no test changes."""
+  path = tmp_path_factory.mktemp("runs") / "whole"
+  return path, run.train_and_evaluate(CONFIG, path)
+
+
+def state_of(path):
+  return loop.restore(experiment.build(CONFIG), path, say=lambda message: None)
+
+
+def assert_equal_bits(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    x, y = (jax.random.key_data(z) if jax.dtypes.issubdtype(z.dtype, jax.dtypes.prng_key) else z for z in (x, y))
+    np.testing.assert_array_equal(x, y)
+
+
+def without_times(rows):
+  return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
+def test_workdir_holds_what_it_should(finished):
+  path, result = finished
+  assert {"config.json", "metrics.jsonl", "checkpoints", "result.json", "curves.png"} <= {
+    p.name for p in path.iterdir()
+  }
+  assert result == json.loads((path / "result.json").read_text())
+  for key in (
+    "experiment",
+    "method",
+    "num_meta_steps",
+    "wall_seconds",
+    "metric",
+    "mean",
+    "ci95",
+    "num_tasks",
+    "per_step",
+  ):
+    assert key in result
+  assert (result["experiment"], result["method"], result["metric"]) == ("sinusoid", "maml", "mse")
+  assert (result["num_meta_steps"], result["num_tasks"], len(result["per_step"])) == (6, 3, 2)
+  assert (result["norm_stats"], result["num_devices"], result["seed"]) == ("none", loop.num_devices(2), 0)
+  assert result["published"]["number"] == 1.13 and result["published"]["interval"] == 0.18
+  assert result["mean"] == result["per_step"][-1] == pytest.approx(np.load(path / "per_task.npy")[:, -1].mean())
+  rows = workdir.read_metrics(path)
+  assert [row["step"] for row in rows] == [2, 4, 6]
+  assert all(row["split"] == "train" and row["loss"] > 0 for row in rows)
+
+
+def test_a_finished_workdir_returns_its_result_without_training(finished, monkeypatch):
+  path, result = finished
+  monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("trained again"))
+  assert run.train_and_evaluate(CONFIG, path) == result
+
+
+def stop_after(monkeypatch, dispatches):
+  """Makes the run see a signal once it has asked that many times before a dispatch."""
+  asked = [0]
+
+  class Signal:
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *args):
+      pass
+
+    def __call__(self):
+      asked[0] += 1
+      return signal.SIGTERM if asked[0] > 2 * dispatches - 1 else 0
+
+  monkeypatch.setattr(progress, "stop_signal", Signal)
+
+
+@pytest.mark.parametrize("dispatches", [1, 2])
+def test_resumed_equals_uninterrupted_bit_for_bit(finished, tmp_path, monkeypatch, capsys, dispatches):
+  path, result = finished
+  with monkeypatch.context() as patch:
+    stop_after(patch, dispatches)
+    assert run.train_and_evaluate({**CONFIG, "checkpoint_every": 4}, tmp_path) == signal.SIGTERM
+  assert not (tmp_path / "result.json").exists()
+  steps = 2 * dispatches
+  assert f"Stopped at meta-step {steps}, which is saved" in capsys.readouterr().out
+  workdir.append_metrics(tmp_path, [{"step": steps + 2, "split": "train", "loss": -1.0}])  # logged, then killed
+  again = run.train_and_evaluate({**CONFIG, "checkpoint_every": 4}, tmp_path)
+  assert f"Resuming sinusoid:maml at meta-step {steps}." in capsys.readouterr().out
+  assert_equal_bits(state_of(path), state_of(tmp_path))
+  assert without_times(workdir.read_metrics(path)) == without_times(workdir.read_metrics(tmp_path))
+  assert without_times([again]) == without_times([result])
+  np.testing.assert_array_equal(np.load(path / "per_task.npy"), np.load(tmp_path / "per_task.npy"))
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(finished, tmp_path, capsys):
+  path, _ = finished
+  shutil.copytree(path, tmp_path / "run")
+  (tmp_path / "run" / "result.json").unlink()
+  files = [p for p in (tmp_path / "run" / "checkpoints" / "6" / "state").rglob("*") if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-20])
+  run.train_and_evaluate(CONFIG, tmp_path / "run")
+  printed = capsys.readouterr().out
+  assert "Checkpoint 6 is damaged, so 4 is used" in printed and "at meta-step 4" in printed
+  assert_equal_bits(state_of(path), state_of(tmp_path / "run"))
+
+
+def test_other_data_than_it_was_trained_on_is_refused(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  built = experiment.build(CONFIG)
+  other = built._replace(data=built.data._replace(description={"split_sha256": "abc"}))
+  with pytest.raises(ValueError, match="was trained on other data: split_sha256: nothing there, abc here"):
+    loop.restore(other, tmp_path / "run")
+
+
+def test_what_is_not_finite_stops_with_step_block_and_advice(tmp_path):
+  config = tiny.config("sinusoid", "maml", {"optimizer": {"name": "sgd", "learning_rate": 1e30}})
+  config["optimizer"] = {"name": "sgd", "learning_rate": 1e30}
+  with pytest.raises(FloatingPointError) as error:
+    run.train_and_evaluate(config, tmp_path)
+  message = str(error.value)
+  assert "meta-step 2: the meta-gradient of block 'initial' is not finite" in message
+  assert "Try a smaller inner.learning_rate" in message and "No checkpoint was saved before it" in message
+  assert not (tmp_path / "result.json").exists()
+
+
+def test_the_last_good_checkpoint_stays(finished, tmp_path, monkeypatch):
+  stop_after(monkeypatch, 1)
+  run.train_and_evaluate(CONFIG, tmp_path)
+  monkeypatch.undo()
+  make = loop.make_dispatch
+
+  def poisoned(*args):
+    def dispatch(state, sampler):
+      state, metrics = make(*args)(state, sampler)
+      return state, {**metrics, "finite": metrics["finite"].at[1].set(False)}
+
+    return dispatch
+
+  monkeypatch.setattr(loop, "make_dispatch", poisoned)
+  with pytest.raises(FloatingPointError, match=r"meta-step 4: the meta-loss is not finite.*of meta-step 2 is kept"):
+    run.train_and_evaluate(CONFIG, tmp_path)
+  assert int(state_of(tmp_path).step) == 2
+
+
+def test_devices_change_nothing_but_round_off():
+  """Runs on as many devices as there are; with one, the mesh's path is compared with itself."""
+  built = experiment.build(CONFIG)
+  one, _ = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
+  many, _ = loop.make_dispatch(built, 2, parallel.device_mesh(loop.num_devices(2)))(loop.start(built), built.data.train)
+  for x, y in zip(jax.tree.leaves(one.meta_params), jax.tree.leaves(many.meta_params), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluate_writes_the_same_form(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  result = evaluate.evaluate(tmp_path / "run", num_tasks=5)
+  assert result == json.loads((tmp_path / "run" / "evaluation.json").read_text())
+  assert result["num_tasks"] == 5 and set(result) >= {"experiment", "method", "metric", "mean", "ci95", "per_step"}
+  same = evaluate.evaluate(tmp_path / "run")
+  assert same["mean"] == finished[1]["mean"]
+  with pytest.raises(ValueError, match=r"must hold a config\.json"):
+    evaluate.evaluate(tmp_path)
+
+
+def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "seed_0")
+  combined = run.sweep(CONFIG, tmp_path, [0, 1])
+  means = [json.loads((tmp_path / f"seed_{seed}" / "result.json").read_text())["mean"] for seed in (0, 1)]
+  assert combined == json.loads((tmp_path / "result.json").read_text())
+  assert combined["seeds"] == [0, 1] and means[0] != means[1]
+  assert combined["mean"] == pytest.approx(np.mean(means))
+  # Student's t with one degree of freedom, 12.706, times the deviation of two numbers, |a - b| / sqrt 2, over sqrt 2.
+  assert combined["over_seeds"]["ci95"] == pytest.approx(12.7062 * abs(means[0] - means[1]) / 2, rel=1e-4)
+  tasks = np.mean([np.load(tmp_path / f"seed_{seed}" / "per_task.npy")[:, -1] for seed in (0, 1)], axis=0)
+  assert combined["over_tasks"]["ci95"] == pytest.approx(1.96 * tasks.std(ddof=1) / np.sqrt(3))
+
+
+def test_test_tasks_pair_across_methods_and_seeds(finished):
+  built = experiment.build({**CONFIG, "seed": 9})
+  state = state_of(finished[0])
+  _, per_task = measure.measure(built, state)
+  np.testing.assert_array_equal(per_task, np.load(finished[0] / "per_task.npy"))
+
+
+def test_table_and_paired_difference(finished, tmp_path):
+  path, result = finished
+  shutil.copytree(path, tmp_path / "other")
+  np.save(tmp_path / "other" / "per_task.npy", np.load(path / "per_task.npy") - 0.5)
+  lines = figures.table([result, result]).splitlines()
+  assert len(lines) == 3 and lines[0].split() == ["method", "step", "0", "step", "1"]
+  assert f"{result['per_step'][1]:.3f} +/- " in lines[1]
+  assert figures.paired([path, tmp_path / "other"], [result, result]) == [
+    "maml - maml: -0.5000 +/- 0.0000 (mse, paired over 3 test tasks)"
+  ]
+  figures.draw([path, path], tmp_path / "both.png", results=[result, result])
+  assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_smoothing_keeps_the_length_and_the_level():
+  np.testing.assert_allclose(figures.smooth([2.0] * 1000), np.full(1000, 2.0))
+  assert len(figures.smooth([])) == 0
+  assert figures.smooth(list(range(400)))[-1] == 398.5
+
+
+def train_command(path, *arguments):
+  command = [sys.executable, "-m", "experiments.train", "--config=configs/sinusoid.py:maml", f"--workdir={path}"]
+  sizes = ["--config.tasks_per_step=2", "--config.eval.num_tasks=2", "--config.steps_per_dispatch=20", *arguments]
+  return subprocess.Popen([*command, *sizes], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
+  arguments = ["--config.num_meta_steps=2000000", "--config.checkpoint_every=1000000"]
+  process = train_command(tmp_path, *arguments)
+  deadline = time.monotonic() + 240
+  while not workdir.read_metrics(tmp_path) and time.monotonic() < deadline and process.poll() is None:
+    time.sleep(0.1)
+  process.send_signal(signal.SIGTERM)
+  printed, _ = process.communicate(timeout=240)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert "the same command goes on" in printed and "Traceback" not in printed
+  saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]
+  assert saved == [workdir.read_metrics(tmp_path)[-1]["step"]]

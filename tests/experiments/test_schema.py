@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+
+from experiments import rows, schema
+
+
+def target(
+  count: int,
+  rate: float = 0.1,
+  flag: bool = False,
+  kind: Literal["a", "b"] = "a",
+  sizes: Sequence[int] = (),
+  bounds: float | tuple[float, float] = 0.0,
+  limit: int | None = None,
+  anything: Any = None,
+) -> int:
+  return count
+
+
+ACCEPTED = [
+  {"count": 1},
+  {"count": 1, "rate": 2},
+  {"count": 1, "flag": True},
+  {"count": 1, "kind": "b"},
+  {"count": 1, "sizes": [1, 2]},
+  {"count": 1, "bounds": (0.1, 2)},
+  {"count": 1, "bounds": 3},
+  {"count": 1, "limit": None},
+  {"count": 1, "anything": object},
+]
+
+
+@pytest.mark.parametrize("table", ACCEPTED)
+def test_accepts(table):
+  assert schema.call("config", table, target) == 1
+
+
+REFUSED = [
+  ({"count": 1.5}, r"config.count must be an integer; got 1.5 \(float\)"),
+  ({"count": True}, r"config.count must be an integer; got True \(bool\)"),
+  ({"count": "1"}, r"config.count must be an integer; got '1' \(str\)"),
+  ({"count": 1, "rate": "0.1"}, "config.rate must be a number"),
+  ({"count": 1, "rate": False}, "config.rate must be a number"),
+  ({"count": 1, "flag": 1}, "config.flag must be True or False"),
+  ({"count": 1, "kind": "c"}, "config.kind must be one of 'a', 'b'; got 'c'"),
+  ({"count": 1, "sizes": 3}, "config.sizes must be a sequence, each an integer"),
+  ({"count": 1, "sizes": (1, 2.5)}, "config.sizes must be a sequence"),
+  ({"count": 1, "bounds": (1.0, 2.0, 3.0)}, "config.bounds must be a number or a sequence"),
+  ({"count": 1, "limit": 1.0}, "config.limit must be an integer or None"),
+  ({}, "config.count is missing; it must be an integer"),
+  ({"count": 1, "rat": 0.1}, r"config.rat is not a setting; did you mean 'rate'\? Allowed: count, rate, "),
+  ({"count": 1, "qqqq": 0.1}, r"config.qqqq is not a setting\. Allowed: count"),
+]
+
+
+@pytest.mark.parametrize(("table", "message"), REFUSED)
+def test_refuses(table, message):
+  with pytest.raises(ValueError, match=message):
+    schema.call("config", table, target)
+
+
+def test_given_arguments_are_not_settings():
+  assert schema.call("config", {}, target, count=3) == 3
+  with pytest.raises(ValueError, match="config.count is not a setting"):
+    schema.call("config", {"count": 4}, target, count=3)
+
+
+def test_choose_names_the_nearest():
+  assert schema.choose("config.rule", "sgd", {"sgd": 1}) == 1
+  with pytest.raises(ValueError, match=r"config.rule has no 'sgdd'; did you mean 'sgd'\? Allowed: sgd, adam"):
+    schema.choose("config.rule", "sgdd", {"sgd": 1, "adam": 2})
+  with pytest.raises(ValueError, match="config.rule has no None"):
+    schema.choose("config.rule", None, {"sgd": 1})
+
+
+def test_a_row_lays_over_a_table_or_takes_its_place():
+  common = {"steps": 1, "eval": {"tasks": 5, "steps": 1}, "rule": {"name": "sgd", "rate": 0.1}}
+  methods = {"a": {"steps": 2, "eval": {"steps": 3}, "rule": {"name": "adam"}}, "b": {"rule": {"rate": 0.2}}}
+  a, b = (rows.select("x", common, methods, name).to_dict() for name in "ab")
+  assert a == {"experiment": "x", "method": "a", "steps": 2, "eval": {"tasks": 5, "steps": 3}, "rule": {"name": "adam"}}
+  assert b["rule"] == {"name": "sgd", "rate": 0.2} and b["steps"] == 1
+  assert common["eval"] == {"tasks": 5, "steps": 1}

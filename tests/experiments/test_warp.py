@@ -1,0 +1,95 @@
+"""WarpGrad's configs: every row builds, the offline one trains and resumes, and settings that disagree are refused."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from configs import continual, sinusoid, surfaces
+from experiments import experiment as experiments
+from experiments import forgetting, loop, multi_shot, warp
+from experiments import surfaces as surfaces_experiment
+from warpjax.tasks import multi_shot as alphabets
+
+ROWS = [(module, method) for module in (continual, surfaces) for method in module.METHODS]
+ROWS += [(sinusoid, method) for method in sinusoid.METHODS if method.startswith(("warp", "t_net"))]
+
+
+@pytest.mark.parametrize(("module", "method"), ROWS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_row_builds(module, method):
+  experiments.build(module.get_config(method).to_dict())
+
+
+def tiny(**overrides):
+  config = sinusoid.get_config("warp_leap_offline").to_dict()
+  config |= {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1, "tasks_per_step": 2}
+  config["inner"]["num_steps"] = 2
+  config["network"]["features"] = (4,)
+  return {**config, **overrides}
+
+
+def test_offline_trains_and_resumes(tmp_path):
+  experiment = experiments.build(tiny())
+  whole = loop.train(experiment, tmp_path / "whole").state
+  short = experiments.build(tiny(num_meta_steps=1))
+  loop.train(short, tmp_path / "parts")
+  parts = loop.train(experiment, tmp_path / "parts", say=lambda message: None).state
+  jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
+  start = loop.start(experiment).meta_params
+  assert any(
+    np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (whole.meta_params.shared, start.shared)), strict=True)
+  )
+
+
+def test_a_schedule_is_refused_offline():
+  with pytest.raises(ValueError, match="schedule"):
+    experiments.build(tiny(optimizer={"name": "sgd", "learning_rate": 0.1, "schedule": "linear"}))
+
+
+def test_sub_tasks_of_two_lengths_are_refused():
+  config = continual.get_config("warp").to_dict()
+  config["meta_gradient"]["seen_every"] = 10
+  with pytest.raises(ValueError, match="seen_every"):
+    experiments.build(config)
+
+
+def test_an_unknown_warp_setting_is_refused():
+  config = tiny()
+  config["network"]["warp"] = {"kind": "linear", "residul": True}
+  with pytest.raises(ValueError, match="did you mean 'residual'"):
+    experiments.build(config)
+
+
+def test_no_warp_layers_for_an_empty_table():
+  assert warp.spec({}) is None
+  assert warp.spec({"kind": "linear", "activation": "tanh"}).activation is not None
+
+
+def test_forgetting_is_the_ratio_of_the_loss_at_the_end_to_that_after_its_own_steps():
+  curves = np.ones((7, 3))
+  curves[2, 0], curves[-1, 0] = 0.1, 10.0
+  found = forgetting.summary(curves, 2)
+  assert found["after_own_steps"] == [0.1, 1.0]
+  assert found["at_the_end"] == [10.0, 1.0]
+  assert found["geometric_mean_ratio"] == pytest.approx(10.0)
+
+
+def test_the_statement_counts_lower_and_higher_ends():
+  surface = jax.tree.map(lambda leaf: np.asarray(leaf)[None], surfaces_experiment.surfaces.PEAKS)
+  low, high = np.array([0.2283, -1.6255]), np.array([-0.0093, 1.5814])  # the deepest and highest points of `peaks`
+  path = lambda *ends: np.stack([np.stack(ends)])[None]
+  found = surfaces_experiment.statement(
+    surfaces_experiment.Descents(surface, None, path(low, high, low), path(high, low, low))
+  )
+  assert (found["starts"], found["lower"], found["higher"]) == (3, 1, 1)
+
+
+def test_numbered_labels_name_the_alphabet():
+  images = np.zeros((3, 2, 4, 8, 8, 1), np.uint8) + 10 * np.arange(3, dtype=np.uint8)[:, None, None, None, None, None]
+  sampler = alphabets.sampler(images, held_out=1)
+  for seed in range(5):
+    task = multi_shot._numbered(sampler, 3, 2, jax.random.key(seed))
+    np.testing.assert_array_equal(task.support[0][:, 0, 0, 0] // 10, task.support[1] // 2)
+    np.testing.assert_array_equal(task.query[0][:, 0, 0, 0] // 10, task.query[1] // 2)
+    assert set(np.asarray(task.support[1]) % 2) == {0, 1}

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from warpjax.tasks import cache
+
+ARRAYS = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+
+
+def _make(calls):
+  calls.append(1)
+  return ARRAYS, {"names": ["a", "b"]}
+
+
+def test_arrays_are_made_once_for_the_same_settings(tmp_path):
+  calls: list[int] = []
+  for size in (28, 28, 14):
+    arrays, metadata = cache.load_or_make("set", {"size": size}, lambda: _make(calls), tmp_path)
+    np.testing.assert_array_equal(arrays["x"], ARRAYS["x"])
+    assert isinstance(arrays["x"], np.memmap) and not arrays["x"].flags.writeable
+    assert metadata == {"names": ["a", "b"]}
+  assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+  def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+  with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+    patch.setattr(np, "save", fail)
+    cache.load_or_make("set", {}, lambda: _make([]), tmp_path)
+  assert list(tmp_path.iterdir()) == []
+  assert cache.load_or_make("set", {}, lambda: _make([]), tmp_path)[0].keys() == {"x"}
+
+
+def test_two_that_make_the_same_arrays_at_once_agree(tmp_path):
+  def make():
+    inner = cache.load_or_make("set", {}, lambda: _make([]), tmp_path)
+    return {"x": inner[0]["x"] + 1}, {}
+
+  arrays, _ = cache.load_or_make("set", {}, make, tmp_path)
+  np.testing.assert_array_equal(arrays["x"], ARRAYS["x"])
+  assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_default_folder_is_the_users(monkeypatch, tmp_path):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  assert cache.default_dir() == tmp_path / "warpjax"
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  assert cache.default_dir() == tmp_path / "home" / ".cache" / "warpjax"
+
+
+def test_the_fingerprint_changes_with_the_files(tmp_path):
+  (tmp_path / "a").mkdir()
+  file = tmp_path / "a" / "1.png"
+  file.write_bytes(b"one")
+  os.utime(file, (1, 1))
+  before = cache.fingerprint(tmp_path / "a")
+  assert cache.fingerprint(tmp_path / "a") == before
+  os.utime(file, (2, 2))
+  touched = cache.fingerprint(tmp_path / "a")
+  file.rename(tmp_path / "a" / "2.png")
+  assert len({before, touched, cache.fingerprint(tmp_path / "a")}) == 3

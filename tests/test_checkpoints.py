@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from warpjax import checkpoints
+from warpjax.types import MetaParams
+
+
+def make_state(value: float = 1.0):
+  """A state with what ours have: NamedTuples, empty blocks, an optimizer state, a typed key, an integer step."""
+  params = MetaParams({"w": jnp.full((64, 32), value), "b": jnp.arange(3.0) * value})
+  return {
+    "meta_params": params,
+    "opt_state": optax.adam(1e-3).init(params),
+    "step": jnp.asarray(7, jnp.int32),
+    "key": jax.random.key(3),
+    "half": jnp.ones((4,), jnp.bfloat16) * value,
+  }
+
+
+def raw(leaf):
+  return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(raw(x), raw(y))
+
+
+@pytest.fixture
+def manager(tmp_path):
+  result = checkpoints.open_manager(tmp_path / "checkpoints", max_to_keep=3)
+  yield result
+  result.close()
+
+
+def flip_a_bit(path: pathlib.Path, position: float) -> None:
+  data = bytearray(path.read_bytes())
+  data[int(position * (len(data) - 1))] ^= 0b00010000
+  path.write_bytes(bytes(data))
+
+
+def largest_file(directory: pathlib.Path) -> pathlib.Path:
+  return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_round_trip_keeps_values_types_and_extra(manager):
+  checkpoints.save(manager, 7, make_state(2.0), {"wall_seconds": 1.5})
+  restored = checkpoints.restore_latest(manager, make_state(0.0))
+  assert restored.step == 7
+  assert restored.extra == {"wall_seconds": 1.5}
+  assert_same(restored.state, make_state(2.0))
+  assert jax.random.normal(restored.state["key"]) == jax.random.normal(jax.random.key(3))
+
+
+def test_restored_arrays_are_not_pinned_to_a_device(manager):
+  checkpoints.save(manager, 0, make_state())
+  restored = checkpoints.restore_latest(manager, make_state())
+  assert not any(leaf.committed for leaf in jax.tree.leaves(restored.state))
+
+
+def test_nothing_saved_is_none(manager):
+  assert checkpoints.restore_latest(manager, make_state()) is None
+
+
+def test_keeps_the_newest_and_restores_the_last(manager):
+  for step in (1, 2, 3, 4):
+    checkpoints.save(manager, step, make_state(float(step)))
+  assert checkpoints.steps(manager) == [2, 3, 4]
+  assert_same(checkpoints.restore_latest(manager, make_state()).state, make_state(4.0))
+
+
+def test_a_step_is_not_saved_twice(manager):
+  checkpoints.save(manager, 5, make_state())
+  with pytest.raises(ValueError, match=r"above that of the newest checkpoint, 5; got 5"):
+    checkpoints.save(manager, 5, make_state())
+
+
+def test_one_checkpoint_is_too_few_to_keep(tmp_path):
+  with pytest.raises(ValueError, match="max_to_keep must be at least 2"):
+    checkpoints.open_manager(tmp_path, max_to_keep=1)
+
+
+@pytest.mark.parametrize("position", [0.2, 0.5, 0.9])
+def test_a_flipped_bit_falls_back_and_says_so(manager, position):
+  for step in (1, 2):
+    checkpoints.save(manager, step, jax.tree.map(lambda x: x, make_state(float(step))))
+  directory = pathlib.Path(manager.directory)
+  flip_a_bit(largest_file(directory / "2"), position)
+  said: list[str] = []
+  restored = checkpoints.restore_latest(manager, make_state(), warn=said.append)
+  assert restored.step == 1
+  assert_same(restored.state, make_state(1.0))
+  assert len(said) == 1 and said[0].startswith("Checkpoint 2 is damaged, so 1 is used")
+  assert (directory / "damaged-2").is_dir()
+  checkpoints.save(manager, 2, make_state(5.0))  # the number is free again
+  assert_same(checkpoints.restore_latest(manager, make_state()).state, make_state(5.0))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "record"])
+def test_missing_or_cut_files_fall_back(manager, damage):
+  for step in (1, 2):
+    checkpoints.save(manager, step, make_state(float(step)))
+  newest = pathlib.Path(manager.directory) / "2"
+  if damage == "truncate":
+    victim = largest_file(newest)
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+  elif damage == "delete":
+    largest_file(newest).unlink()
+  else:
+    next(path for path in (newest / "record").rglob("*") if path.is_file()).write_text("{")
+  said: list[str] = []
+  assert checkpoints.restore_latest(manager, make_state(), warn=said.append).step == 1
+  assert len(said) == 1
+
+
+def test_leftover_of_an_interrupted_save_is_ignored(tmp_path):
+  with checkpoints.open_manager(tmp_path) as manager:
+    checkpoints.save(manager, 1, make_state(1.0))
+  (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+  (tmp_path / "2.orbax-checkpoint-tmp" / "half").write_text("written")
+  with checkpoints.open_manager(tmp_path) as manager:
+    assert checkpoints.restore_latest(manager, make_state()).step == 1
+    checkpoints.save(manager, 2, make_state(2.0))
+    assert checkpoints.steps(manager) == [1, 2]
+
+
+def test_another_models_checkpoint_is_an_error_and_stays(manager):
+  checkpoints.save(manager, 1, make_state())
+  other = make_state() | {"half": jnp.ones((5,), jnp.bfloat16)}
+  with pytest.raises(ValueError, match="damaged or of another model"):
+    checkpoints.restore_latest(manager, other)
+  assert checkpoints.steps(manager) == [1]
+
+
+def test_digest_sees_values_dtypes_shapes_and_paths():
+  base = {"a": jnp.zeros((2, 3))}
+  others = [
+    {"a": jnp.zeros((3, 2))},
+    {"a": jnp.zeros((2, 3), jnp.int32)},
+    {"b": jnp.zeros((2, 3))},
+    {"a": jnp.full((2, 3), -0.0)},
+  ]
+  digests = {checkpoints.digest(tree) for tree in [base, *others]}
+  assert len(digests) == 5
+  assert checkpoints.digest({"a": np.zeros((2, 3), np.float32)}) == checkpoints.digest(base)

@@ -1,0 +1,130 @@
+"""Every rule with every estimator: one table each, and a new rule or estimator is one row."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import toy
+from warpjax import linear_solve, meta_gradients, rules
+from warpjax.types import CarriedMetaGrad, MetaParams
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+RULES = {
+  "sgd": lambda: rules.sgd(0.1),
+  "momentum": lambda: rules.sgd(0.1, 0.9, nesterov=True),
+  "adam": lambda: rules.adam(0.05),
+  "from_optax": lambda: rules.from_optax(optax.rmsprop(optax.exponential_decay(0.05, 1, 0.8), eps=1e-3)),
+  "meta_sgd": lambda: rules.meta_sgd((0.01, 0.2)),
+  "preconditioned": lambda: rules.preconditioned(
+    lambda scale, params, grads: jax.tree.map(lambda s, p, g: s * g / (1 + p**2), scale, params, grads),
+    0.1,
+    lambda key, params: jax.tree.map(jnp.ones_like, params),
+  ),
+  "chain": lambda: rules.chain(rules.meta_sgd(0.5), rules.sgd(0.3, 0.9), rules.from_optax(optax.scale(-1.0))),
+  "masked": lambda: rules.chain(
+    rules.masked(rules.meta_sgd(0.1), {"b": False, "w": True}), rules.freeze({"b": True, "w": False})
+  ),
+  "newton_cg": lambda: rules.newton_cg(2, damping=1.0),
+  "lbfgs": lambda: rules.from_optax(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(5)), differentiable=False),
+}
+UNROLLABLE = [name for name in RULES if name not in ("newton_cg", "lbfgs")]
+
+along, SOLVE = meta_gradients.along_trajectory, linear_solve.cg(3)
+ESTIMATORS = {
+  "mixed": lambda inner: meta_gradients.unrolled(inner),
+  "reverse": lambda inner: meta_gradients.unrolled(inner, "reverse"),
+  "first_order": lambda inner: meta_gradients.unrolled(inner, "first_order"),
+  "truncated": lambda inner: meta_gradients.unrolled(inner, truncate=1),
+  "reptile": lambda inner: along(inner, meta_gradients.reptile()),
+  "reptile_carried": lambda inner: along(inner, meta_gradients.reptile(), carry_optimizer=True),
+  "leap": lambda inner: along(inner, meta_gradients.leap()),
+  "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
+  "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),
+  "warp": lambda inner: along(inner, meta_gradients.warp()),
+  "warp_first_order": lambda inner: along(inner, meta_gradients.warp("first_order")),
+  "warp_leap": lambda inner: along(inner, meta_gradients.leap(), meta_gradients.warp()),
+  "warp_maml": lambda inner: meta_gradients.blockwise(
+    initial=meta_gradients.unrolled(inner), shared=along(inner, meta_gradients.warp())
+  ),
+}
+EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
+DIFFERENTIATES_A_STEP = ("mixed", "reverse", "first_order", "truncated", "warp", "warp_leap", "warp_maml")
+
+
+def refused(rule, estimator):
+  return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
+
+
+PAIRS = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
+REFUSED = [(r, e) for r in RULES for e in ESTIMATORS if refused(r, e)]
+
+
+def one_task(estimator):
+  """The estimator as a function of one task; a carried state starts afresh."""
+
+  def call(meta_params, task, key):
+    if isinstance(estimator, CarriedMetaGrad):
+      return estimator.grad(meta_params, task, key, estimator.init(meta_params))[0]
+    return estimator(meta_params, task, key)
+
+  return call
+
+
+@pytest.mark.parametrize(("rule_name", "name"), PAIRS)
+def test_rule_with_estimator(rule_name, name):
+  rule = RULES[rule_name]()
+  call = one_task(ESTIMATORS[name](toy.loop(rule)))
+  meta_params, tasks, keys = toy.meta_params(rule), toy.tasks(2), jax.random.split(toy.key(), 2)
+
+  @toy.jit
+  def both(meta_params, tasks, keys):
+    side_by_side = jax.vmap(call, in_axes=(None, 0, 0))(meta_params, tasks, keys)
+    return side_by_side, jax.lax.map(lambda args: call(meta_params, *args), (tasks, keys))
+
+  side_by_side, in_sequence = both(meta_params, tasks, keys)
+  toy.assert_close(side_by_side, in_sequence, rtol=1e-8)
+  (value, aux), grads = in_sequence
+  assert value.shape == (2,) and "mse" in aux and all(leaf.shape == (2,) for leaf in aux.values())
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(in_sequence))
+  assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(grads))
+
+  # A step of the outer loop later nothing compiles again.
+  mean = jax.tree.map(lambda leaf: leaf.mean(0), grads)
+  both(optax.apply_updates(meta_params, jax.tree.map(lambda g: -0.1 * g, mean)), tasks, keys)
+  assert both._cache_size() == 1
+
+  if name in EXACT:
+    toy.assert_slopes(lambda point: both(point, tasks, keys)[1][0][0].mean(), meta_params, mean)
+
+
+@pytest.mark.parametrize(("rule_name", "name"), PAIRS)
+def test_structure_and_dtypes_are_those_of_the_parameters(rule_name, name):
+  # In double precision mode bfloat16 shows every promotion; optax's L-BFGS does not trace in it.
+  rule, dtype = RULES[rule_name](), jnp.float32 if rule_name == "lbfgs" else jnp.bfloat16
+  meta_params = toy.meta_params(rule, dtype=dtype)
+  call = one_task(ESTIMATORS[name](toy.loop(rule)))
+  (value, _), grads = jax.eval_shape(call, meta_params, toy.task(dtype=dtype), toy.key())
+  assert isinstance(grads, MetaParams)
+  assert value.shape == () and value.dtype == dtype
+  expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), meta_params)
+  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), grads) == expected
+
+
+@pytest.mark.parametrize(("rule_name", "name"), REFUSED)
+def test_refused_by_name(rule_name, name):
+  rule = RULES[rule_name]()
+  with pytest.raises(ValueError, match=rule.name):
+    ESTIMATORS[name](toy.loop(rule))
+
+
+def test_the_tables_are_complete():
+  public = set(rules.__all__) - {"UpdateRule"}
+  assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
+  contributions = {"reptile", "leap", "implicit", "implicit_released", "warp"}
+  machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}
+  assert set(meta_gradients.__all__) == contributions | machinery and contributions <= set(ESTIMATORS)

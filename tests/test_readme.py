@@ -1,0 +1,30 @@
+"""What README says runs: its code, its commands' files, its links."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_runs():
+  blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  namespace: dict = {}
+  for block in blocks:
+    exec(block, namespace)
+  state, metrics = namespace["state"], namespace["metrics"]
+  assert len(blocks[-1].strip().splitlines()) <= 10
+  assert int(state.step) == 1 and np.isfinite(metrics["loss"]) and 0 <= metrics["accuracy"] <= 1
+
+
+def test_every_config_and_file_named_is_there():
+  for name, method in re.findall(r"--config=(configs/\w+\.py):(\w+)", README):
+    assert f'"{method}"' in (ROOT / name).read_text(encoding="utf-8")
+  for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    assert (ROOT / link).exists(), link
+  for module in re.findall(r"python -m (experiments\.\w+)", README):
+    assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module

@@ -1,0 +1,118 @@
+"""A small smooth problem with parameters of every kind, and the ways in which derivatives are checked on it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import warpjax as wj
+from warpjax.types import MetaParams, Task
+
+@functools.cache
+def _fast_compilation() -> dict[str, Any]:
+  """Options that compile small programs five times faster, as far as this XLA knows them."""
+  known = {}
+  for name, value in {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}.items():
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      jax.jit(lambda x: x + 1, compiler_options={name: value})(0)
+      known[name] = value
+  return known
+
+
+def jit(function: Callable[..., Any]) -> Any:
+  """`jax.jit` for programs that compile for longer than they run."""
+  return jax.jit(function, compiler_options=_fast_compilation())
+
+
+def loss_fn(params: Any, shared: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Mean squared error of a two-layer network whose second layer is shared; a polynomial, as that compiles fast."""
+  x, y = batch
+  hidden = x @ params["w"] + params["b"][None]
+  error = jnp.mean(((hidden + 0.3 * hidden**2) @ shared["warp"] - y) ** 2)
+  return error, {"mse": error}
+
+
+def draw(seed: int, *shape: int, dtype: Any = float) -> jax.Array:
+  return jnp.asarray(0.5 * np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def key(seed: int = 7) -> jax.Array:
+  return jax.random.key(seed)
+
+
+def initial(dtype: Any = float) -> Any:
+  return {"b": draw(0, 3, dtype=dtype), "w": draw(1, 2, 3, dtype=dtype)}
+
+
+def shared(dtype: Any = float) -> Any:
+  return {"warp": draw(2, 3, 2, dtype=dtype)}
+
+
+def task(seed: int = 3, num_examples: int = 4, dtype: Any = float) -> Task:
+  support_x, support_y, query_x, query_y = draw(seed, 4, num_examples, 2, dtype=dtype)
+  return Task((support_x, support_y), (query_x, query_y))
+
+
+def tasks(count: int, **kwargs: Any) -> Task:
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[task(10 + i, **kwargs) for i in range(count)])
+
+
+def meta_params(rule: wj.UpdateRule | None = None, dtype: Any = float) -> MetaParams:
+  params = initial(dtype=dtype)
+  return MetaParams(params, shared(dtype=dtype), rule.init(jax.random.key(3), params) if rule else ())
+
+
+def loop(rule: wj.UpdateRule | None = None, num_steps: int = 3, **kwargs: Any) -> wj.InnerLoop:
+  return wj.InnerLoop(kwargs.pop("loss_fn", loss_fn), rule or wj.rules.sgd(0.1), num_steps, **kwargs)
+
+
+def direction(tree: Any, seed: int = 4) -> Any:
+  """A random direction of norm one."""
+  leaves, treedef = jax.tree.flatten(tree)
+  drawn = [draw(100 * seed + i, *leaf.shape, dtype=leaf.dtype) for i, leaf in enumerate(leaves)]
+  return optax.tree.scale(1 / optax.tree.norm(drawn), jax.tree.unflatten(treedef, drawn))
+
+
+def slope(function: Callable[[Any], Any], tree: Any, along: Any, step: float = 1e-4) -> float:
+  """The derivative of `function` along a direction, by differences of fourth order."""
+  near, far = (
+    float(function(optax.tree.add_scale(tree, s, along)) - function(optax.tree.add_scale(tree, -s, along)))
+    for s in (step, 2 * step)
+  )
+  return (8 * near - far) / (12 * step)
+
+
+def assert_slopes(function: Callable[[Any], Any], tree: Any, gradient: Any, rtol: float = 1e-7) -> None:
+  """The gradient agrees with finite differences along three directions."""
+  for seed in range(3):
+    along = direction(tree, seed)
+    np.testing.assert_allclose(
+      float(optax.tree.vdot(gradient, along)), slope(function, tree, along), rtol=rtol, atol=1e-9
+    )
+
+
+def assert_close(left: Any, right: Any, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+  """Two trees have one structure, and equal leaves."""
+  assert jax.tree.structure(left) == jax.tree.structure(right)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol), left, right)
+
+
+def assert_zero(tree: Any) -> None:
+  """Exact zeros."""
+  assert all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def descent(loss: Callable[[Any, int], Any], params: Any, learning_rate: float, num_steps: int) -> list[Any]:
+  """The points of plain gradient descent, in a Python loop: the reference that shares no code with the library."""
+  points = [params]
+  for index in range(num_steps):
+    grads = jax.grad(loss)(points[-1], index)
+    points.append(jax.tree.map(lambda p, g: p - learning_rate * g, points[-1], grads))
+  return points

@@ -1,0 +1,269 @@
+"""Adaptation to one task: one `lax.scan`, so compile time does not grow with the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.ad_checkpoint import checkpoint_name
+
+from warpjax.differentiation import INNER_GRADIENT, Derivative, value_and_grad
+from warpjax.types import (
+  AdaptState,
+  Aux,
+  Batch,
+  BatchFn,
+  InnerLoop,
+  InnerStep,
+  MetaParams,
+  Params,
+  PyTree,
+  Task,
+  Trajectory,
+  UpdateRule,
+  full_batch,
+  full_query,
+)
+
+__all__ = ["Problem", "adapt", "check_inner", "epochs", "full_batch", "full_query", "minibatch", "run_steps"]
+
+# Streams of the task's key apart from the step indices that a batch_fn folds in, so that no two draws share a number.
+_QUERY_STREAM = 0x51E5
+_SHUFFLE_STREAM = 0x5A0F
+_RULE_STREAM = 0x701E
+
+
+class Problem(NamedTuple):
+  """One task and the loop that adapts to it: what every estimator computes with."""
+
+  inner: InnerLoop
+  meta_params: MetaParams
+  task: Task
+  key: jax.Array
+
+  def start(self) -> AdaptState:
+    """The initial parameters and a fresh state of the rule's transformation."""
+    initial = self.meta_params.initial
+    return AdaptState(initial, self.inner.rule.transform(self.meta_params.rule).init(initial))
+
+  def batch(self, params: Params, index: Any) -> Batch:
+    """The support batch of step `index`, held constant."""
+    batch = self.inner.batch_fn(self.key, self.task.support, index, params, self.meta_params.shared)
+    return jax.lax.stop_gradient(batch)
+
+  def inner_objective(self, params: Params, shared: PyTree, batch: Batch) -> jax.Array:
+    """`loss(params, shared, batch) + prox / 2 * |params - initial|^2`, a scalar."""
+    return self._add_prox(params, self.inner.loss_fn(params, shared, batch)[0])
+
+  def query_loss(self, params: Params, shared: PyTree, index: Any) -> tuple[jax.Array, Aux]:
+    """The meta-loss at `params`; `index` numbers the point, so that each point draws its own query batch."""
+    key = jax.random.fold_in(jax.random.fold_in(self.key, _QUERY_STREAM), index)
+    batch = jax.lax.stop_gradient(self.inner.query_batch_fn(key, self.task, params, shared))
+    return (self.inner.query_loss_fn or self.inner.loss_fn)(params, shared, batch)
+
+  def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
+    """One inner step from `state`; `derivative` says how its gradient will be differentiated, if it is."""
+    params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
+    value, grads = value_and_grad(self.inner.loss_fn, derivative)(params, shared, batch)
+    # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
+    value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
+    if derivative == "first_order":
+      value, grads = jax.lax.stop_gradient((value, grads))
+    value, grads = checkpoint_name((value, grads), INNER_GRADIENT)
+    return InnerStep(index, state, value, grads, self._update(state, index, value, grads, batch))
+
+  def _update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
+    transform = optax.with_extra_args_support(self.inner.rule.transform(self.meta_params.rule))
+
+    # optax's line searches insist that value_fn consumes every extra argument, `key` among them.
+    def value_fn(params: Params, key: jax.Array | None = None) -> jax.Array:
+      del key
+      return self.inner_objective(params, self.meta_params.shared, batch)
+
+    updates, opt_state = transform.update(
+      grads,
+      state.opt_state,
+      state.params,
+      value=value,
+      grad=grads,
+      value_fn=value_fn,
+      key=jax.random.fold_in(jax.random.fold_in(self.key, _RULE_STREAM), index),
+    )
+    return AdaptState(optax.apply_updates(state.params, updates), opt_state)
+
+  def _add_prox(self, params: Params, value: jax.Array) -> jax.Array:
+    if not has_prox(self.inner):
+      return value
+    distance = optax.tree.norm(optax.tree.sub(params, self.meta_params.initial), squared=True)
+    return value + (0.5 * self.inner.prox * distance).astype(value.dtype)
+
+  def _add_prox_gradient(self, params: Params, grads: Params) -> Params:
+    if not has_prox(self.inner):
+      return grads
+    prox = self.inner.prox
+    return jax.tree.map(lambda g, p, p0: g + (prox * (p - p0)).astype(g.dtype), grads, params, self.meta_params.initial)
+
+
+def has_prox(inner: InnerLoop) -> bool:
+  """Whether the inner loss has a proximal term; a traced weight counts as one."""
+  return not (isinstance(inner.prox, (int, float)) and inner.prox == 0)
+
+
+def run_steps(
+  problem: Problem,
+  state: AdaptState,
+  fold: tuple[Callable[[PyTree, InnerStep], PyTree], PyTree] | None = None,
+  *,
+  first: int = 0,
+  last: int,
+  derivative: Derivative = "reverse",
+  observe: Callable[[InnerStep], PyTree] | None = None,
+  wrap: Callable[[Callable], Callable] = lambda body: body,
+) -> tuple[AdaptState, PyTree, PyTree]:
+  """Inner steps `first <= index < last` as one scan.
+
+  Args:
+    problem: The task.
+    state: Where to start.
+    fold: `(step_fn, carry)`; `carry = step_fn(carry, inner_step)` runs inside the scan, so nothing is stacked.
+    first: Index of the first step.
+    last: One past the index of the last step.
+    derivative: How each inner gradient will be differentiated.
+    observe: What to stack of each step; None for nothing.
+    wrap: Applied to the scan's body (rematerialisation).
+
+  Returns:
+    The final state, the fold's carry, and the stacked observations `[last - first, ...]`.
+  """
+  fold_step, fold_carry = fold or (lambda carry, step: carry, ())
+
+  def body(carry: tuple[AdaptState, PyTree], index: jax.Array) -> tuple[tuple[AdaptState, PyTree], PyTree]:
+    step = problem.step(carry[0], index, derivative)
+    return (step.next, fold_step(carry[1], step)), observe(step) if observe else None
+
+  (state, fold_carry), seen = jax.lax.scan(wrap(body), (state, fold_carry), jnp.arange(first, last))
+  return state, fold_carry, seen
+
+
+def adapt(
+  inner: InnerLoop,
+  meta_params: MetaParams,
+  task: Task,
+  key: jax.Array,
+  *,
+  num_steps: int | None = None,
+  record: bool = False,
+) -> Trajectory:
+  """Adapts `meta_params.initial` to one task.
+
+  `theta_{k+1} = theta_k + U(grad L(theta_k, shared; batch_k))`, U the rule's transformation.
+
+  Args:
+    inner: The loop: loss, rule, number of steps.
+    meta_params: Where to start, what the loss reads, and the rule's parameters.
+    task: Its `support` is adapted on.
+    key: The task's key; the same at every step.
+    num_steps: Overrides `inner.num_steps`.
+    record: Whether to keep every step.
+
+  Returns:
+    A `Trajectory`: `final` is `(params, opt_state)`; `steps`, when recorded, an `InnerStep` of leaves
+    `[num_steps, ...]`, else None.
+
+  Raises:
+    ValueError: when a field of `inner` is not allowed.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, warpjax as wj
+    >>> loss = lambda w, shared, batch: (jnp.sum((w - batch) ** 2), {})
+    >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.25), num_steps=3)
+    >>> task = wj.Task(support=jnp.array(8.0), query=jnp.array(8.0))
+    >>> float(adapt(inner, wj.MetaParams(jnp.array(0.0)), task, jax.random.key(0)).final.params)
+    7.0
+  """
+  last = check_inner(inner, num_steps)
+  problem = Problem(inner, meta_params, task, key)
+  observe = (lambda step: step) if record else None
+  final, _, steps = run_steps(problem, problem.start(), last=last, observe=observe)
+  return Trajectory(final, steps)
+
+
+def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
+  """The number of inner steps, once every field of `inner` is known to be allowed.
+
+  Raises:
+    ValueError: naming the field, what it got and what is allowed.
+  """
+  if not isinstance(inner, InnerLoop):
+    raise ValueError(f"inner must be an InnerLoop; got {type(inner).__name__}")
+  if not isinstance(inner.rule, UpdateRule):
+    raise ValueError(f"InnerLoop.rule must be an UpdateRule such as rules.sgd(0.1); got {inner.rule!r}")
+  for name in ("loss_fn", "batch_fn", "query_batch_fn"):
+    if not callable(getattr(inner, name)):
+      raise ValueError(f"InnerLoop.{name} must be a function; got {getattr(inner, name)!r}")
+  steps = inner.num_steps if num_steps is None else num_steps
+  if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    raise ValueError(f"num_steps must be an integer of at least 1; got {steps!r}")
+  if isinstance(inner.prox, (int, float)) and not 0 <= inner.prox < float("inf"):
+    raise ValueError(f"InnerLoop.prox must be finite and at least 0; got {inner.prox!r}")
+  return steps
+
+
+def minibatch(size: int) -> BatchFn:
+  """A batch_fn: `size` examples drawn without replacement, afresh at each step.
+
+  Args:
+    size: Examples a step; at most the support has (leading axis of its leaves).
+
+  Raises:
+    ValueError: when `size` is below 1 (here) or above the examples there are (when traced).
+  """
+  _check_size(size)
+
+  def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+    del params, shared
+    order = jax.random.permutation(jax.random.fold_in(key, step), _num_examples(support, size))
+    return jax.tree.map(lambda leaf: leaf[order[:size]], support)
+
+  return batch_fn
+
+
+def epochs(size: int) -> BatchFn:
+  """A batch_fn: minibatches that cycle through a shuffled support without replacement, reshuffled when exhausted.
+
+  As in Reptile's released code, a batch may span two epochs when `size` does not divide the examples.
+
+  Args:
+    size: Examples a step.
+
+  Reference:
+    Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.
+  """
+  _check_size(size)
+
+  def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+    del params, shared
+    total = _num_examples(support, size)
+    position = step * size + jnp.arange(size)
+    first = (step * size) // total
+    stream = jax.random.fold_in(key, _SHUFFLE_STREAM)
+    this, following = (jax.random.permutation(jax.random.fold_in(stream, epoch), total) for epoch in (first, first + 1))
+    chosen = jnp.where(position // total == first, this[position % total], following[position % total])
+    return jax.tree.map(lambda leaf: leaf[chosen], support)
+
+  return batch_fn
+
+
+def _check_size(size: int) -> None:
+  if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    raise ValueError(f"size must be an integer of at least 1; got {size!r}")
+
+
+def _num_examples(support: PyTree, size: int) -> int:
+  total = jax.tree.leaves(support)[0].shape[0]
+  if size > total:
+    raise ValueError(f"size must be at most the number of support examples, {total}; got {size}")
+  return total

@@ -1,0 +1,174 @@
+"""Checkpoints of a training state: atomic, verified on reading, and a damaged one falls back to the one before it.
+
+Orbax writes the arrays and makes a save atomic, so a kill at any moment leaves the older checkpoints whole. It keeps no
+checksum of the arrays, so ours rides beside them: a flipped bit on the disk is found instead of trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warpjax.types import PyTree
+
+__all__ = ["Manager", "Restored", "digest", "open_manager", "restore_latest", "save", "steps"]
+
+Manager = Any
+"""An open `orbax.checkpoint.CheckpointManager`."""
+
+
+class Restored(NamedTuple):
+  """What came back from a checkpoint.
+
+  Attributes:
+    step: The meta-step that it was saved under.
+    state: The state, in the template's structure, dtypes and placement.
+    extra: The JSON object saved beside it.
+  """
+
+  step: int
+  state: PyTree
+  extra: dict[str, Any]
+
+
+def open_manager(directory: str | os.PathLike[str], *, max_to_keep: int = 3) -> Manager:
+  """Opens a directory of checkpoints, made if it is not there; leftovers of interrupted saves are removed.
+
+  Args:
+    directory: Where the checkpoints are, one sub-directory for each.
+    max_to_keep: How many of the newest to keep, at least 2, so that there is one to fall back to.
+
+  Returns:
+    The manager that `save`, `restore_latest` and `steps` take; close it with `.close()`.
+
+  Raises:
+    ValueError: If `max_to_keep` is below 2.
+  """
+  import orbax.checkpoint as ocp
+
+  if max_to_keep < 2:
+    raise ValueError(f"max_to_keep must be at least 2, to have one to fall back to; got {max_to_keep}.")
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=max_to_keep,
+    create=True,
+    cleanup_tmp_directories=True,
+    enable_async_checkpointing=False,  # when save returns, the checkpoint is on the disk
+  )
+  return ocp.CheckpointManager(os.path.abspath(directory), options=options)
+
+
+def steps(manager: Manager) -> list[int]:
+  """The steps that have a complete checkpoint, ascending."""
+  return sorted(manager.all_steps())
+
+
+def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | None = None) -> None:
+  """Saves `state` under `step`, with a SHA-256 of its leaves; on return it is on the disk.
+
+  Args:
+    manager: From `open_manager`.
+    step: The meta-step, above those of the checkpoints that are there.
+    state: A pytree of arrays; typed random keys keep their type.
+    extra: A JSON object to keep beside it.
+
+  Raises:
+    ValueError: If there is a checkpoint at `step` or above it.
+  """
+  import orbax.checkpoint as ocp
+
+  newest = max(steps(manager), default=-1)
+  if step <= newest:
+    raise ValueError(f"step must be above that of the newest checkpoint, {newest}; got {step}.")
+  record = {"sha256": digest(state), "extra": extra or {}}
+  manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+
+
+def restore_latest(manager: Manager, template: PyTree, *, warn: Callable[[str], object] = print) -> Restored | None:
+  """Restores the newest checkpoint that is whole.
+
+  One that cannot be read, or whose leaves do not have the SHA-256 they were saved with, is named through `warn`, put
+  aside as `damaged-STEP`, and the one before it is used.
+
+  Args:
+    manager: From `open_manager`.
+    template: A state of the structure, shapes, dtypes and placement to restore into.
+    warn: Called with a message for each checkpoint that was not used.
+
+  Returns:
+    The newest whole checkpoint, or None where no checkpoint was ever saved.
+
+  Raises:
+    ValueError: If there are checkpoints and none can be used. Nothing is put aside then, since the likelier cause is a
+      template of another model.
+  """
+  failures: dict[int, Exception] = {}
+  for step in reversed(steps(manager)):
+    try:
+      restored = _restore(manager, step, template)
+    except Exception as error:  # orbax, tensorstore and json raise many types, and each means the same here
+      failures[step] = error
+      continue
+    for damaged, reason in failures.items():
+      warn(
+        f"Checkpoint {damaged} is damaged, so {step} is used; it is kept as damaged-{damaged}. {_first_line(reason)}"
+      )
+      _put_aside(manager, damaged)
+    return restored
+  if failures:
+    reasons = "; ".join(f"{step}: {_first_line(reason)}" for step, reason in failures.items())
+    raise ValueError(
+      f"No checkpoint in {manager.directory} can be used: each is damaged or of another model. {reasons}"
+    )
+  return None
+
+
+def digest(tree: PyTree) -> str:
+  """The SHA-256 of a pytree's leaves with their paths, dtypes and shapes, as hexadecimal digits."""
+  result = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    array = np.asarray(_raw(leaf))
+    result.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+    result.update(np.ascontiguousarray(array).tobytes())
+  return result.hexdigest()
+
+
+def _restore(manager: Manager, step: int, template: PyTree) -> Restored:
+  import orbax.checkpoint as ocp
+
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+  args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore())
+  found = manager.restore(step, args=args)
+  expected, actual = found.record["sha256"], digest(found.state)
+  if actual != expected:
+    raise ValueError(f"its leaves have SHA-256 {actual[:12]}..., and were saved with {expected[:12]}...")
+  return Restored(step, jax.tree.map(_place_like, found.state, template), found.record["extra"])
+
+
+def _raw(leaf: Any) -> Any:
+  return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _place_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
+  """Leaves a restored array as free to move between devices as the template's; orbax pins what it restores."""
+  if like.committed:
+    return jax.device_put(leaf, like.sharding)
+  free = jnp.asarray(np.asarray(_raw(leaf)))
+  return jax.random.wrap_key_data(free, impl=jax.random.key_impl(like)) if _raw(leaf) is not leaf else free
+
+
+def _put_aside(manager: Manager, step: int) -> None:
+  if jax.process_index() == 0:
+    source = os.path.join(manager.directory, str(step))
+    target = os.path.join(manager.directory, f"damaged-{step}")
+    os.rename(source, target if not os.path.exists(target) else f"{target}-{os.getpid()}")
+  manager.reload()
+
+
+def _first_line(error: Exception) -> str:
+  return f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'})"

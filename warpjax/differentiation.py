@@ -1,0 +1,156 @@
+"""How the gradient of one inner step is itself differentiated: mixed mode, reverse mode, or not at all.
+
+The meta-gradient needs `H c` and `M c`, the products of an adjoint `c` with the derivatives of the inner gradient
+with respect to task parameters and shared parameters. Both Hessian blocks come from one scalar loss, so they equal
+one directional derivative of the gradient: `jvp(grad(loss, (params, shared)), params, c)`. Forward mode keeps no
+tape, hence the inner forward and backward passes store nothing for the outer sweep.
+
+Reference: Kemaev et al., "Scalable Meta-Learning via Mixed-Mode Differentiation", 2025, arXiv 2505.00793.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.extend
+
+from warpjax.types import Batch, LossFn, Params, PyTree
+
+Derivative = Literal["mixed", "reverse", "first_order"]
+Memory = Literal["auto", "save_all", "save_gradients", "recompute"]
+ValueAndGrad = Callable[[Params, PyTree, Batch], tuple[jax.Array, Params]]
+
+INNER_GRADIENT = "warpjax_inner_gradient"
+
+
+def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> ValueAndGrad:
+  """The inner value and gradient, to be differentiated as `derivative` says.
+
+  Args:
+    loss_fn: `(params, shared, batch) -> (scalar, aux)`.
+    derivative: "mixed" (forward over reverse), "reverse" (reverse over reverse) or "first_order" (held constant; the
+      caller stops it once every term has been added).
+
+  Returns:
+    `(params, shared, batch) -> (value, grads)`.
+  """
+  if derivative != "mixed":
+    return _reverse(loss_fn)
+
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Params]:
+    traced, shape = jax.make_jaxpr(loss_fn, return_shape=True)(params, shared, batch)
+    if "custom_vjp_call" in _primitives(traced):
+      # A hand-written backward pass may have no forward mode, nor a symmetric derivative; only reverse mode is safe.
+      warnings.warn("the loss contains a custom_vjp; its gradient is differentiated in reverse mode", stacklevel=2)
+      return _reverse(loss_fn)(params, shared, batch)
+    if not any(isinstance(value, jax.core.Tracer) for value in traced.consts):
+      return _mixed(loss_fn)(params, shared, batch)
+    # custom_vjp cannot close over traced values: what may be differentiated rides in `shared`, the rest in `batch`.
+    captured = [(value, None) if _is_inexact(value) else (None, value) for value in traced.consts]
+    smooth, rest = [pair[0] for pair in captured], [pair[1] for pair in captured]
+    return _mixed(_lifted(traced, shape))(params, (shared, smooth), (batch, rest))
+
+  return evaluate
+
+
+def _lifted(traced: Any, shape: Any) -> LossFn:
+  """The traced loss with the values that it closes over taken from `shared` and `batch`."""
+
+  def loss_fn(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Any]:
+    (shared, smooth), (batch, rest) = shared, batch
+    consts = [b if a is None else a for a, b in zip(smooth, rest, strict=True)]
+    closed = jax.extend.core.ClosedJaxpr(traced.jaxpr, consts)
+    outputs = jax.extend.core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, shared, batch)))
+    return jax.tree.unflatten(jax.tree.structure(shape), outputs)
+
+  return loss_fn
+
+
+def _reverse(loss_fn: LossFn) -> ValueAndGrad:
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Params]:
+    (value, _), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, shared, batch)
+    return value, grads
+
+  return evaluate
+
+
+def _mixed(loss_fn: LossFn) -> ValueAndGrad:
+  reverse = _reverse(loss_fn)
+
+  def forward(params: Params, shared: PyTree, batch: Batch) -> Any:
+    return reverse(params, shared, batch), (params, shared, batch)
+
+  def backward(residuals: Any, cotangents: Any) -> Any:
+    params, shared, batch = residuals
+    value_bar, grads_bar = cotangents
+
+    def both(point: Params) -> Any:
+      return jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(point, shared, batch)[0]
+
+    first, second = jax.jvp(both, (params,), (grads_bar,))
+    params_bar, shared_bar = jax.tree.map(lambda g, h: (value_bar * g).astype(g.dtype) + h, first, second)
+    return params_bar, shared_bar, None
+
+  evaluate = jax.custom_vjp(reverse)
+  evaluate.defvjp(forward, backward)
+  return evaluate
+
+
+def _primitives(jaxpr: Any) -> set[str]:
+  """Names of the primitives in a jaxpr and in every jaxpr inside it."""
+  names = {equation.primitive.name for equation in jaxpr.eqns}
+  for equation in jaxpr.eqns:
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+      names |= _primitives(inner) if hasattr(inner, "eqns") else set()
+  return names
+
+
+def constant(tree: PyTree, name: str) -> PyTree:
+  """`tree`, refusing to be differentiated: a silent zero gradient would be worse than an error.
+
+  Raises:
+    ValueError: when traced with a tangent on any leaf.
+  """
+
+  @jax.custom_jvp
+  def identity(leaf: jax.Array) -> jax.Array:
+    return leaf
+
+  def refuse(primals: Any, tangents: Any) -> Any:
+    if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+      raise ValueError(
+        f"{name} is differentiated, but a meta-gradient holds it constant and its derivative would be a silent zero; "
+        "put what is meta-learned in MetaParams.shared"
+      )
+    return primals[0], tangents[0]
+
+  identity.defjvp(refuse, symbolic_zeros=True)
+  return jax.tree.map(lambda leaf: identity(leaf) if _is_inexact(leaf) else leaf, tree)
+
+
+def _is_inexact(leaf: Any) -> bool:
+  return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)
+
+
+def checkpoint_step(step: Callable, derivative: Derivative, memory: Memory) -> Callable:
+  """Wraps a scan body so that the backward sweep stores what `memory` says.
+
+  "save_all" stores every residual; "save_gradients" the inner gradient beside the carry; "recompute" the carry alone.
+  "auto" is "save_gradients" for mixed mode, "recompute" for reverse mode, "save_all" for first order.
+  """
+  if memory == "auto":
+    memory = {"mixed": "save_gradients", "reverse": "recompute", "first_order": "save_all"}[derivative]  # type: ignore[assignment]
+  if memory == "save_all":
+    return step
+  policy = jax.checkpoint_policies.save_only_these_names(INNER_GRADIENT) if memory == "save_gradients" else None
+  # Inside a scan the loop itself already keeps XLA from merging the recomputation with the forward pass.
+  return jax.checkpoint(step, policy=policy, prevent_cse=False)
+
+
+def check_choice(name: str, value: Any, allowed: Any) -> None:
+  """Raises a ValueError that names the argument unless `value` is one of the literals `allowed`."""
+  if value not in get_args(allowed):
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; got {value!r}")

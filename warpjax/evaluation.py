@@ -1,0 +1,186 @@
+"""Evaluation on fixed, seeded lists of tasks: the metric after each inner step, its mean and interval over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warpjax.adaptation import Problem, check_inner, run_steps
+from warpjax.training import default_task_chunk, sample_tasks
+from warpjax.types import InnerLoop, InnerStep, MetaParams, Task, TaskSampler
+
+
+class Evaluation(NamedTuple):
+  """Per-task results.
+
+  Attributes:
+    per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`.
+    others: The metric of each further inner loop at its end point, `[num_tasks]`, by name.
+  """
+
+  per_task: np.ndarray
+  others: dict[str, np.ndarray] = {}
+
+  def summary(self) -> dict[str, Any]:
+    """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted."""
+    finite = np.all(np.isfinite(self.per_task), axis=1)
+    kept = self.per_task[finite]
+    mean, ci95 = mean_and_ci95(kept[:, -1])
+    return {
+      "mean": mean,
+      "ci95": ci95,
+      "num_tasks": int(self.per_task.shape[0]),
+      "per_step": [mean_and_ci95(column)[0] for column in kept.T],
+      "per_step_ci95": [mean_and_ci95(column)[1] for column in kept.T],
+      "num_diverged": int(np.sum(~finite)),
+      "diverged_tasks": np.flatnonzero(~finite).tolist()[:100],
+      **{name: _mean_and_interval(values[np.isfinite(values)]) for name, values in self.others.items()},
+    }
+
+
+def _mean_and_interval(values: np.ndarray) -> dict[str, float]:
+  mean, ci95 = mean_and_ci95(values)
+  return {"mean": mean, "ci95": ci95}
+
+
+def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
+  """The mean and half the width of its normal 95% interval, `1.96 std / sqrt(n)`; NaN where undefined.
+
+  Example:
+    >>> mean_and_ci95(np.array([1.0, 3.0]))[0]
+    2.0
+  """
+  count = len(values)
+  mean = float(np.mean(values)) if count else float("nan")
+  return mean, float(1.96 * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+
+
+def evaluate(
+  inner: InnerLoop,
+  meta_params: MetaParams,
+  sampler: TaskSampler,
+  key: jax.Array,
+  *,
+  num_tasks: int,
+  num_steps: int | None = None,
+  metric: str = "accuracy",
+  others: Mapping[str, InnerLoop] | None = None,
+  task_chunk: int | None = None,
+  tasks_per_dispatch: int = 200,
+) -> Evaluation:
+  """Adapts to `num_tasks` tasks and measures after each step.
+
+  Args:
+    inner: The inner loop; its query loss is what is measured.
+    meta_params: What was meta-learned.
+    sampler: Draws one held-out task; task `i` is a function of (key, i).
+    key: The evaluation's key: the same key gives the same tasks to every method.
+    num_tasks: How many tasks.
+    num_steps: Inner steps K; None for the inner loop's own.
+    metric: The name in the query loss's aux, or "loss".
+    others: Inner loops that differ in their query loss, measured at the end point (other batch statistics).
+    task_chunk: Tasks side by side.
+    tasks_per_dispatch: Tasks sampled and adapted in one call.
+
+  Returns:
+    An `Evaluation`.
+
+  Raises:
+    ValueError: when a count is below 1, or the query loss has no such metric.
+
+  Example:
+    >>> import warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=2)
+    >>> sampler = lambda key: wj.Task(jnp.array(4.0), jnp.array(4.0))
+    >>> meta_params = wj.MetaParams(jnp.array(0.0))
+    >>> evaluate(inner, meta_params, sampler, jax.random.key(0), num_tasks=3, metric="loss").summary()["per_step"]
+    [8.0, 2.0, 0.5]
+  """
+  run = evaluator(
+    inner,
+    num_steps=num_steps,
+    metric=metric,
+    others=others,
+    task_chunk=task_chunk,
+    tasks_per_dispatch=tasks_per_dispatch,
+  )
+  return run(meta_params, sampler, key, num_tasks)
+
+
+def evaluator(
+  inner: InnerLoop,
+  *,
+  num_steps: int | None = None,
+  metric: str = "accuracy",
+  others: Mapping[str, InnerLoop] | None = None,
+  task_chunk: int | None = None,
+  tasks_per_dispatch: int = 200,
+) -> Callable[[MetaParams, TaskSampler, jax.Array, int], Evaluation]:
+  """`evaluate` to be called again and again without compiling again: `(meta_params, sampler, key, num_tasks)`.
+
+  Args:
+    inner: As for `evaluate`, and so are the others.
+    num_steps: Inner steps K.
+    metric: What is measured.
+    others: Inner loops measured at the end point.
+    task_chunk: Tasks side by side.
+    tasks_per_dispatch: Tasks in one call.
+
+  Returns:
+    `(meta_params, sampler, key, num_tasks) -> Evaluation`.
+  """
+  for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
+    if count is not None and count < 1:
+      raise ValueError(f"{name} must be at least 1; got {count!r}")
+  per_task = partial(_measure, inner, others or {}, check_inner(inner, num_steps), metric)
+
+  @partial(jax.jit, static_argnums=4)
+  def part(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array, first: Any, count: int) -> Any:
+    tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(first + jnp.arange(count))
+    chunk = min(count, task_chunk or default_task_chunk(tasks))
+    return jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
+
+  def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array, num_tasks: int) -> Evaluation:
+    if num_tasks < 1:
+      raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+    sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+    size = min(num_tasks, tasks_per_dispatch)
+    # The last part is computed whole and cut, so that nothing compiles twice.
+    parts = [jax.device_get(part(meta_params, sampler, key, first, size)) for first in range(0, num_tasks, size)]
+    curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
+    return Evaluation(curve, rest)
+
+  return run
+
+
+def _measure(
+  inner: InnerLoop,
+  others: Mapping[str, InnerLoop],
+  num_steps: int,
+  metric: str,
+  meta_params: MetaParams,
+  task: Task,
+  key: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  problem = Problem(inner, meta_params, task, key)
+
+  def at(params: Any, index: Any, problem: Problem = problem) -> jax.Array:
+    loss, aux = problem.query_loss(params, meta_params.shared, index)
+    measured = {**aux, "loss": loss}
+    if metric not in measured:
+      raise ValueError(f"metric must be one of {', '.join(map(repr, measured))}; got {metric!r}")
+    return measured[metric]
+
+  def observe(step: InnerStep) -> jax.Array:
+    return at(step.state.params, step.index)
+
+  final, _, curve = run_steps(problem, problem.start(), last=num_steps, observe=observe)
+  rest = {name: at(final.params, num_steps, problem._replace(inner=other)) for name, other in others.items()}
+  return jnp.append(curve, at(final.params, num_steps)), rest

@@ -1,0 +1,105 @@
+"""Losses as warpjax takes them: `(params, shared, batch) -> (mean over the batch, aux)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from warpjax.types import Aux, LossFn, Params, PyTree, Task
+
+Apply = Callable[[Params, PyTree, jax.Array], jax.Array]
+
+
+def classification(apply: Apply) -> LossFn:
+  """Mean softmax cross-entropy with integer labels; aux holds `accuracy`, a fraction.
+
+  Args:
+    apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
+
+  Returns:
+    A loss on batches `(x, y)`, y integers `[batch]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> loss_fn = classification(lambda params, shared, x: params * x)
+    >>> loss, aux = loss_fn(0.0, (), (jnp.ones((4, 2)), jnp.zeros(4, jnp.int32)))
+    >>> round(float(loss), 4)
+    0.6931
+  """
+
+  def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
+    x, y = batch
+    logits = apply(params, shared, x)
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+    return loss, {"accuracy": _accuracy(logits, y, loss.dtype)}
+
+  return loss_fn
+
+
+def regression(apply: Apply) -> LossFn:
+  """Mean squared error over every element of the batch; aux holds it as `mse`.
+
+  Args:
+    apply: `(params, shared, x [batch, ...]) -> predictions`, of y's shape.
+
+  Returns:
+    A loss on batches `(x, y)`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> loss, aux = regression(lambda params, shared, x: params * x)(2.0, (), (jnp.ones((3, 1)), jnp.zeros((3, 1))))
+    >>> float(loss)
+    4.0
+  """
+
+  def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
+    x, y = batch
+    predictions = apply(params, shared, x)
+    if predictions.shape != y.shape:
+      raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
+    loss = jnp.mean(jnp.square(predictions - y))
+    return loss, {"mse": loss}
+
+  return loss_fn
+
+
+def support_plus_one(apply: Apply) -> LossFn:
+  """Non-transductive classification: each query example in a batch with the support set and no other query.
+
+  Batch statistics then see one query example at a time. Use with `query_batch_fn=whole_task`.
+
+  Args:
+    apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
+
+  Returns:
+    A loss on a `Task` of `(x, y)` pairs; aux holds `accuracy`.
+
+  Reference:
+    Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.1.
+  """
+
+  def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
+    support_x, _ = task.support
+    query_x, query_y = task.query
+
+    def one(x: jax.Array) -> jax.Array:
+      return apply(params, shared, jnp.concatenate([support_x, x[None]]))[-1]
+
+    logits = jax.vmap(one)(query_x)
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, query_y))
+    return loss, {"accuracy": _accuracy(logits, query_y, loss.dtype)}
+
+  return loss_fn
+
+
+def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
+  """A query_batch_fn for losses that read the support set too."""
+  del key, params, shared
+  return task
+
+
+def _accuracy(logits: jax.Array, labels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  return jnp.mean((jnp.argmax(logits, -1) == labels).astype(dtype))

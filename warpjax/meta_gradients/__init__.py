@@ -1,0 +1,24 @@
+"""Meta-gradient estimators: `(meta_params, task, key) -> ((loss, aux), MetaParams)`, as `jax.value_and_grad` has it."""
+
+from warpjax.meta_gradients.blockwise import blockwise
+from warpjax.meta_gradients.implicit import implicit, implicit_released
+from warpjax.meta_gradients.leap import leap
+from warpjax.meta_gradients.reptile import reptile
+from warpjax.meta_gradients.trajectory import Contribution, along_trajectory
+from warpjax.meta_gradients.unrolled import unrolled
+from warpjax.meta_gradients.warp import warp
+from warpjax.types import CarriedMetaGrad, MetaGradFn
+
+__all__ = [
+  "CarriedMetaGrad",
+  "Contribution",
+  "MetaGradFn",
+  "along_trajectory",
+  "blockwise",
+  "implicit",
+  "implicit_released",
+  "leap",
+  "reptile",
+  "unrolled",
+  "warp",
+]

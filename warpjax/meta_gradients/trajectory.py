@@ -1,0 +1,94 @@
+"""Meta-gradients gathered along the adaptation, which is never differentiated: memory does not grow with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+
+from warpjax.adaptation import Problem, check_inner, run_steps
+from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, PyTree, Task
+
+
+class Contribution(NamedTuple):
+  """A fold over the inner steps, run inside the adaptation's own scan.
+
+  Attributes:
+    init: `(problem) -> carry`.
+    step: `(problem, carry, inner_step) -> carry`.
+    finish: `(problem, carry, final) -> (gradient, info)`; `gradient` is a MetaParams with exact zeros in the blocks
+      that it does not estimate, `info` a dict of scalars added to aux.
+    check: `(inner) -> None`, raises a ValueError when the inner loop does not suit.
+  """
+
+  init: Callable[[Problem], PyTree]
+  step: Callable[[Problem, PyTree, InnerStep], PyTree]
+  finish: Callable[[Problem, PyTree, AdaptState], tuple[MetaParams, Aux]]
+  check: Callable[[InnerLoop], None] = lambda inner: None
+
+
+Result = tuple[tuple[jax.Array, Aux], MetaParams]
+
+
+def along_trajectory(
+  inner: InnerLoop, *contributions: Contribution, carry_optimizer: bool = False
+) -> MetaGradFn | CarriedMetaGrad:
+  """One adaptation, and the sum of the contributions folded along it.
+
+  Args:
+    inner: The inner loop, any rule.
+    *contributions: `reptile()`, `leap()`, `implicit(solve)`, `warp()`, or your own.
+    carry_optimizer: Whether the state of the rule's transformation goes on to the next task in the same slot, as
+      Adam's moments do in Reptile's released code, instead of starting afresh.
+
+  Returns:
+    A `MetaGradFn`, or a `CarriedMetaGrad` when the optimizer state is carried.
+
+  Raises:
+    ValueError: when there is no contribution, or the inner loop does not suit one.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=2)
+    >>> grad_fn = along_trajectory(inner, wj.meta_gradients.reptile())
+    >>> _, grads = grad_fn(wj.MetaParams(jnp.array(0.0)), wj.Task(4.0, 4.0), jax.random.key(0))
+    >>> float(grads.initial)
+    -3.0
+  """
+  num_steps = check_inner(inner)
+  if not contributions or not all(isinstance(c, Contribution) for c in contributions):
+    raise ValueError(f"along_trajectory takes one Contribution or more, such as reptile(); got {contributions!r}")
+  for contribution in contributions:
+    contribution.check(inner)
+
+  def run(problem: Problem, start: AdaptState) -> tuple[Result, PyTree]:
+    def fold(carries: tuple, step: InnerStep) -> tuple:
+      return tuple(c.step(problem, carry, step) for c, carry in zip(contributions, carries, strict=True))
+
+    carries = tuple(c.init(problem) for c in contributions)
+    final, carries, _ = run_steps(problem, start, (fold, carries), last=num_steps)
+    loss, aux = problem.query_loss(final.params, problem.meta_params.shared, num_steps)
+    results = [c.finish(problem, carry, final) for c, carry in zip(contributions, carries, strict=True)]
+    grads, infos = zip(*results, strict=True)
+    aux = {**aux, **{name: value for info in infos for name, value in info.items()}}
+    return ((loss, aux), jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)), final.opt_state
+
+  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> Result:
+    problem = Problem(inner, meta_params, task, key)
+    return run(problem, problem.start())[0]
+
+  def carried(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple[Result, PyTree]:
+    return run(Problem(inner, meta_params, task, key), AdaptState(meta_params.initial, carry))
+
+  def init_carry(meta_params: MetaParams) -> PyTree:
+    return inner.rule.transform(meta_params.rule).init(meta_params.initial)
+
+  return CarriedMetaGrad(init_carry, carried) if carry_optimizer else grad_fn
+
+
+def zeros(problem: Problem, **blocks: PyTree) -> MetaParams:
+  """A MetaParams of exact zeros, with the blocks given."""
+  return optax.tree.zeros_like(problem.meta_params)._replace(**blocks)

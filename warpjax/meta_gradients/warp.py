@@ -1,0 +1,86 @@
+"""WarpGrad: the gradient of one preconditioned step from each point of a trajectory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import optax
+
+from warpjax.adaptation import Problem
+from warpjax.differentiation import check_choice
+from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree
+
+Objective = Literal["full", "first_order"]
+Reduction = Literal["mean", "sum"]
+
+
+def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Contribution:
+  """`sum_k L_meta(theta_k - alpha grad L_task(theta_k; phi); phi)`, differentiated in phi at fixed theta_k.
+
+  phi is the `shared` block, and the rule's parameters where it has any. L_task sees `batch_fn`'s batch, L_meta
+  `query_batch_fn`'s, fresh at each point. The trajectory is never differentiated.
+
+  Args:
+    objective: "full" (Eq. 11) or "first_order" (Eq. 12: the step is held constant, phi enters through L_meta alone).
+    reduction: "mean" over the points, or the paper's "sum".
+
+  Returns:
+    A contribution to the `shared` and `rule` blocks.
+
+  Raises:
+    ValueError: when an argument is not one of its choices; (by `along_trajectory`) when the rule has no derivative.
+
+  Example:
+    >>> isinstance(warp("first_order"), Contribution)
+    True
+
+  Reference:
+    Flennerhag et al. 2020, arXiv 1909.00025, equations 11 and 12, algorithm 1.
+  """
+  check_choice("objective", objective, Objective)
+  check_choice("reduction", reduction, Reduction)
+
+  def init(problem: Problem) -> PyTree:
+    return optax.tree.zeros_like((problem.meta_params.shared, problem.meta_params.rule))
+
+  def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
+    return optax.tree.add(total, point_gradient(problem, seen.state, seen.index, objective))
+
+  def finish(problem: Problem, total: PyTree, final: AdaptState) -> tuple[MetaParams, Aux]:
+    del final
+    points = problem.inner.num_steps if reduction == "mean" else 1
+    shared, rule = jax.tree.map(lambda leaf: leaf / points, total)
+    return zeros(problem, shared=shared, rule=rule), {}
+
+  def check(inner: InnerLoop) -> None:
+    if objective == "full" and not inner.rule.differentiable:
+      raise ValueError(
+        f"warp('full') cannot differentiate a step of the rule {inner.rule.name!r} (a line search or the like); "
+        "use warp('first_order') or another rule"
+      )
+
+  return Contribution(init, step, finish, check)
+
+
+def point_gradient(problem: Problem, state: AdaptState, index: Any, objective: Objective) -> tuple[PyTree, PyTree]:
+  """The warp objective's gradient in (shared, rule) at one point; `state` is held constant.
+
+  Args:
+    problem: The task.
+    state: Task parameters and optimizer state at the point.
+    index: The step that the point belongs to.
+    objective: "full" or "first_order".
+
+  Returns:
+    `(shared gradient, rule gradient)`; the latter is zero for "first_order".
+  """
+
+  def loss(shared: PyTree, rule: PyTree) -> jax.Array:
+    moved = problem._replace(meta_params=problem.meta_params._replace(shared=shared, rule=rule))
+    # Constant in `initial`: the prox term, where there is one, pulls towards a fixed point.
+    after = (problem if objective == "first_order" else moved).step(state, index, "mixed").next.params
+    return moved.query_loss(after, shared, index)[0]
+
+  return jax.grad(loss, argnums=(0, 1))(problem.meta_params.shared, problem.meta_params.rule)

@@ -1,0 +1,70 @@
+"""The measurement behind `conv.AUTO_LOWERING`: both lowerings of a convolution with per-task weights."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.networks import conv
+
+
+def time_lowerings(
+  *,
+  num_tasks: int = 2,
+  batch: int = 40,
+  size: int = 14,
+  channels: int = 64,
+  features: int = 64,
+  strides: int = 2,
+  repeats: int = 5,
+) -> dict[str, dict[str, float]]:
+  """Times each lowering of a 3x3 convolution whose weights differ by task.
+
+  Args:
+    num_tasks: Tasks under `vmap`.
+    batch: Images a task.
+    size: Height and width of the images.
+    channels: Of the images.
+    features: Of the result.
+    strides: Of the convolution.
+    repeats: Timed calls after one that compiles; the median counts.
+
+  Returns:
+    `{lowering: {"value", "gradient", "second_order": seconds}}`; second order is the gradient through one inner step.
+  """
+  keys = jax.random.split(jax.random.key(0))
+  x = jax.random.normal(keys[0], (num_tasks, batch, size, size, channels))
+  kernel = 0.05 * jax.random.normal(keys[1], (num_tasks, 3, 3, channels, features))
+  return {
+    lowering: {name: _median_seconds(f, kernel, x, repeats) for name, f in _functions(lowering, strides).items()}
+    for lowering in conv.LOWERINGS
+    if lowering != "auto"
+  }
+
+
+def _functions(lowering: str, strides: int) -> dict[str, Callable[..., Any]]:
+  convolve = functools.partial(conv.conv_general_dilated, lowering=lowering, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+  def value(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.sin(convolve(x, kernel, (strides, strides), "SAME")))
+
+  gradient = jax.grad(value, argnums=(0, 1))
+  adapted = lambda kernel, x: value(kernel - 0.1 * gradient(kernel, x)[0], x)
+  return {"value": value, "gradient": gradient, "second_order": jax.grad(adapted)}
+
+
+def _median_seconds(function: Callable[..., Any], kernel: jax.Array, x: jax.Array, repeats: int) -> float:
+  compiled = jax.jit(jax.vmap(function)).lower(kernel, x).compile()
+  jax.block_until_ready(compiled(kernel, x))
+  seconds = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(kernel, x))
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds)

@@ -1,0 +1,59 @@
+"""Multi-layer perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from warpjax.networks.warp import Warp, WarpSpec, check
+
+WARP_KINDS = ("linear", "scale")
+
+
+class MLP(nn.Module):
+  """A multi-layer perceptron: `[dense, activation]` for each of `features`, then a linear head.
+
+  Attributes:
+    features: Width of each hidden layer.
+    num_outputs: Width of the head.
+    activation: Applied after each hidden layer.
+    kernel_init: Of every kernel; biases start at zero.
+    warp: Warp-layers ("linear" or "scale") after each hidden layer, named `warp_0`, `warp_1`, ...; `None` for none.
+    dtype: Compute dtype; default: that of input and parameters.
+    param_dtype: Dtype of the parameters; `float` is the default float of JAX.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> y, _ = MLP(features=(40, 40)).init_with_output(jax.random.key(0), jnp.ones((10, 1)))
+    >>> y.shape
+    (10, 1)
+  """
+
+  features: Sequence[int] = (40, 40)
+  num_outputs: int = 1
+  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  warp: WarpSpec | None = None
+  dtype: Any = None
+  param_dtype: Any = float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
+    """`[..., num_inputs] -> [..., num_outputs]`."""
+    if self.warp is not None:
+      check(self.warp, WARP_KINDS)
+    for i, width in enumerate(self.features):
+      x = self.activation(self._dense(width, f"dense_{i}")(x))
+      if self.warp is not None:
+        warp = Warp(self.warp, dtype=self.dtype, param_dtype=self.param_dtype, name=f"warp_{i}")
+        x = warp(x, use_running_average=use_running_average)
+    if self.warp is not None and self.warp.head:
+      x = self._dense(x.shape[-1], "head")(x)
+      return self._dense(self.num_outputs, "warp_head")(x)
+    return self._dense(self.num_outputs, "head")(x)
+
+  def _dense(self, width: int, name: str) -> nn.Dense:
+    return nn.Dense(width, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name)

@@ -1,0 +1,93 @@
+"""Composition of rules, as optax composes transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from warpjax.types import Params, PyTree, UpdateRule
+
+Mask = PyTree | Callable[[Params], PyTree]
+
+
+def chain(*rules: UpdateRule) -> UpdateRule:
+  """The rules one after another, each on the updates of the one before; rule parameters are their tuple.
+
+  Args:
+    *rules: At least one.
+
+  Returns:
+    An `UpdateRule`, differentiable when all of them are.
+
+  Raises:
+    ValueError: when there is no rule, or an argument is not one.
+
+  Example:
+    >>> import optax
+    >>> from warpjax.rules import from_optax, sgd
+    >>> chain(from_optax(optax.clip(1.0)), sgd(0.1)).name
+    'chain(from_optax, sgd)'
+  """
+  for rule in rules or (None,):
+    if not isinstance(rule, UpdateRule):
+      raise ValueError(f"chain takes one UpdateRule or more; got {rule!r}")
+
+  def init(key: jax.Array, params: Params) -> PyTree:
+    return tuple(rule.init(jax.random.fold_in(key, i), params) for i, rule in enumerate(rules))
+
+  def transform(rule_params: PyTree) -> optax.GradientTransformation:
+    return optax.chain(*(rule.transform(p) for rule, p in zip(rules, rule_params, strict=True)))
+
+  name = f"chain({', '.join(rule.name for rule in rules)})"
+  return UpdateRule(init, transform, all(rule.differentiable for rule in rules), name)
+
+
+def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
+  """The rule where `mask` is True; updates pass unchanged elsewhere, as with `optax.masked`.
+
+  Args:
+    rule: What to apply.
+    mask: A tree of booleans that prefixes the parameters, or a function from parameters to one.
+
+  Returns:
+    An `UpdateRule` whose rule parameters cover the masked-in parameters alone.
+
+  Example:
+    >>> from warpjax.rules import sgd
+    >>> masked(sgd(0.1), {"head": True, "body": False}).name
+    'masked(sgd)'
+  """
+
+  def init(key: jax.Array, params: Params) -> PyTree:
+    return rule.init(key, _hide(params, mask))
+
+  def transform(rule_params: PyTree) -> optax.GradientTransformation:
+    return optax.masked(rule.transform(rule_params), mask)
+
+  return UpdateRule(init, transform, rule.differentiable, f"masked({rule.name})")
+
+
+def freeze(mask: Mask) -> UpdateRule:
+  """Zero updates where `mask` is True: those parameters start tasks at their meta-learned value and keep it.
+
+  Args:
+    mask: A tree of booleans that prefixes the parameters, or a function from parameters to one.
+
+  Returns:
+    An `UpdateRule` to put last in a `chain`.
+
+  Example:
+    >>> from warpjax.rules import sgd
+    >>> chain(sgd(0.1), freeze({"head": False, "body": True})).name
+    'chain(sgd, freeze)'
+  """
+  transformation = optax.masked(optax.set_to_zero(), mask)
+  return UpdateRule(lambda key, params: (), lambda rule_params: transformation, name="freeze")
+
+
+def _hide(params: Params, mask: Mask) -> Any:
+  tree = mask(params) if callable(mask) else mask
+  return jax.tree.map(lambda keep, part: part if keep else optax.MaskedNode(), tree, params)

@@ -1,0 +1,56 @@
+"""Meta-SGD: a meta-learned step size for every parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from warpjax.types import Params, PyTree, UpdateRule
+
+
+def meta_sgd(init: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
+  """`theta <- theta - alpha (.) g`, alpha of theta's shape, its sign free; alpha is meta-learned.
+
+  Args:
+    init: One number for every alpha, or the bounds `(low, high)` of a uniform draw.
+
+  Returns:
+    An `UpdateRule` whose rule parameters are the alpha tree itself.
+
+  Raises:
+    ValueError: when `init` is neither a number nor two increasing numbers.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> meta_sgd(0.1).init(jax.random.key(0), {"w": jnp.zeros(2)})
+    {'w': Array([0.1, 0.1], dtype=float32)}
+
+  Reference:
+    Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2.
+  """
+  low, high = _bounds(init)
+
+  def init_fn(key: jax.Array, params: Params) -> PyTree:
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    draws = [
+      jax.random.uniform(k, jnp.shape(p), jnp.result_type(p), low, high) for k, p in zip(keys, leaves, strict=False)
+    ]
+    constant = [jnp.full(jnp.shape(p), low, jnp.result_type(p)) for p in leaves]
+    return jax.tree.unflatten(treedef, constant if low == high else draws)
+
+  def transform(alpha: PyTree) -> optax.GradientTransformation:
+    return optax.stateless(lambda grads, params: jax.tree.map(lambda a, g: -a * g, alpha, grads))
+
+  return UpdateRule(init_fn, transform, name="meta_sgd")
+
+
+def _bounds(init: Any) -> tuple[float, float]:
+  bounds = (init, init) if isinstance(init, (int, float)) else init
+  numbers = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, (int, float)) for b in bounds)
+  if not numbers or not -float("inf") < bounds[0] <= bounds[1] < float("inf"):
+    raise ValueError(f"init must be a number or increasing bounds (low, high); got {init!r}")
+  return tuple(bounds)

@@ -1,0 +1,93 @@
+"""Folders of images, a folder for each class, read into one uint8 array."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from warpjax.tasks.cache import PathLike
+
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+SPLITS = ("train", "val", "test")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
+
+
+class Decoder(NamedTuple):
+  """How an image file becomes an array.
+
+  Attributes:
+    size: Height and width in pixels.
+    mode: Pillow's `"L"` (one channel) or `"RGB"`.
+    resample: Pillow's filter, used where an image has another size.
+  """
+
+  size: int
+  mode: Literal["L", "RGB"] = "RGB"
+  resample: Resample = "lanczos"
+
+  def check(self) -> None:
+    """Raises ValueError for a size below 1 or an unknown filter."""
+    if self.size < 1:
+      raise ValueError(f"size must be at least 1; got {self.size}")
+    if self.resample not in get_args(Resample):
+      raise ValueError(f"resample must be one of {', '.join(get_args(Resample))}; got {self.resample!r}")
+
+  def __call__(self, data: bytes) -> np.ndarray:
+    """The bytes of an image file to uint8 `[size, size, channels]`."""
+    from PIL import Image
+
+    # OpenCV would give 255 where Pillow gives 1 for a bilevel image; a mode makes it 255 always.
+    image = Image.open(io.BytesIO(data)).convert(self.mode)
+    if image.size != (self.size, self.size):
+      image = image.resize((self.size, self.size), Image.Resampling[self.resample.upper()])
+    return np.asarray(image, np.uint8).reshape(self.size, self.size, -1)
+
+
+def classes(root: PathLike) -> dict[str, list[pathlib.Path]]:
+  """The image files of each class under `root`, by the class folder's relative path; both sorted."""
+  root = pathlib.Path(root)
+  found: dict[str, list[pathlib.Path]] = {}
+  for folder, _, files in os.walk(root, followlinks=True):
+    images = sorted(name for name in files if pathlib.Path(name).suffix.lower() in _SUFFIXES)
+    if images:
+      found[pathlib.Path(folder).relative_to(root).as_posix()] = [pathlib.Path(folder, name) for name in images]
+  return dict(sorted(found.items()))
+
+
+def has_splits(root: PathLike) -> bool:
+  """Whether `root` holds `train`, `val` and `test` folders."""
+  return all(pathlib.Path(root, split).is_dir() for split in SPLITS)
+
+
+def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder) -> np.ndarray:
+  """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores."""
+  images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8)
+
+  def fill(i: int) -> None:
+    item = items[i]
+    images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+
+  with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    collections.deque(pool.map(fill, range(len(items))), maxlen=0)
+  return images
+
+
+def read(files: Sequence[Sequence[pathlib.Path]], decoder: Decoder) -> np.ndarray:
+  """The same number of files of each class to uint8 `[classes, examples, size, size, channels]`.
+
+  Raises:
+    ValueError: when there is no class, or classes have different numbers of files.
+  """
+  counts = sorted({len(paths) for paths in files})
+  if len(counts) != 1:
+    found = f"{counts[0]} to {counts[-1]}" if counts else "no"
+    raise ValueError(f"every class must have the same number of images; found {found} images per class")
+  images = decode([path for paths in files for path in paths], decoder)
+  return images.reshape(len(files), counts[0], *images.shape[1:])

@@ -1,0 +1,135 @@
+"""Omniglot: 1623 handwritten characters of 50 alphabets, each drawn by 20 people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from warpjax.tasks import cache, image_folder, splits, tfds_omniglot
+from warpjax.tasks.cache import DatasetNotFoundError, PathLike
+
+
+class Omniglot(NamedTuple):
+  """The data set as one array.
+
+  Attributes:
+    images: uint8 `[classes, examples, size, size, 1]`, memory-mapped; `[1623, 20, 28, 28, 1]` for the whole set.
+    names: The class of each row, `"Alphabet/characterNN"`, sorted.
+    alphabets: The alphabet of each row.
+    split: The split that the data came in, for a folder `{train,val,test}/<class>/*`; else None.
+  """
+
+  images: np.ndarray
+  names: tuple[str, ...]
+  alphabets: tuple[str, ...]
+  split: splits.Split | None = None
+
+
+def load(
+  data_dir: PathLike | None = None,
+  cache_dir: PathLike | None = None,
+  *,
+  size: int = 28,
+  resample: image_folder.Resample = "lanczos",
+  invert: bool = True,
+  download: bool = True,
+) -> Omniglot:
+  """Omniglot, resized, from a prepared tensorflow-datasets root or from a folder of images, without TensorFlow.
+
+  The examples of a class are in an order that depends on their pixels alone, so that every source gives the same array.
+
+  Args:
+    data_dir: A prepared tensorflow-datasets root, a folder with the upstream trees
+      `images_background/<Alphabet>/characterNN/*.png` and `images_evaluation/...`, or a folder
+      `{train,val,test}/<class>/*`. `None`: `TFDS_DATA_DIR`, else tensorflow-datasets' own default.
+    cache_dir: Where the resized array is kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
+    size: Height and width in pixels.
+    resample: Pillow's filter: `"lanczos"` as MAML, iMAML and WarpGrad, `"nearest"` keeps two levels.
+    invert: Ink 255 on 0, as MAML; False for ink 0 on 255, as iMAML and Reptile.
+    download: Prepare the set under `data_dir` by tensorflow-datasets where it is absent and the network is there.
+
+  Returns:
+    An `Omniglot`.
+
+  Raises:
+    DatasetNotFoundError: at once, when the set is absent and cannot be fetched.
+    ValueError: for a size below 1, an unknown filter, or classes with different numbers of images.
+
+  Example:
+    >>> load("/nowhere", download=False)
+    Traceback (most recent call last):
+      ...
+    warpjax.tasks.cache.DatasetNotFoundError: Omniglot was not found in /nowhere...
+
+  Reference:
+    Lake, Salakhutdinov, Tenenbaum 2015, Science 350(6266).
+  """
+  decoder = image_folder.Decoder(size, "L", resample)
+  decoder.check()
+  root, origin = _root(data_dir)
+  folders = _raw_folders(root)
+  if not folders and not tfds_omniglot.is_prepared(root):
+    _prepare(root, origin, download)
+  sources = folders or [root / "omniglot"]
+  settings = {"source": cache.fingerprint(*sources), "invert": invert, **decoder._asdict()}
+  read = lambda: _read_folders(folders, decoder) if folders else tfds_omniglot.read(root, decoder)
+  arrays, metadata = cache.load_or_make("omniglot", settings, lambda: _finish(*read(), invert), cache_dir)
+  names = tuple(metadata["names"])
+  split = (
+    splits.make_split(**{f.name: image_folder.classes(f) for f in folders}) if image_folder.has_splits(root) else None
+  )
+  return Omniglot(arrays["images"], names, tuple(map(splits.alphabet_of, names)), split)
+
+
+def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
+  """Where to look, and who said so."""
+  choices = {
+    "data_dir": data_dir,
+    "TFDS_DATA_DIR": os.environ.get("TFDS_DATA_DIR"),
+    "tensorflow-datasets' default": "~/tensorflow_datasets",
+  }
+  origin, root = next((name, value) for name, value in choices.items() if value)
+  root = pathlib.Path(root).expanduser().absolute()
+  # `.../omniglot/3.0.0` is what a person finds on the disk; tensorflow-datasets wants what is above both.
+  return (root.parents[1] if (root / "dataset_info.json").is_file() else root), origin
+
+
+def _raw_folders(root: pathlib.Path) -> list[pathlib.Path]:
+  if image_folder.has_splits(root):
+    return [root / name for name in image_folder.SPLITS]
+  return [root / name for name in ("images_background", "images_evaluation") if (root / name).is_dir()]
+
+
+def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
+  reason = "download is off"
+  if download:
+    try:
+      return tfds_omniglot.prepare(root)
+    except ConnectionError as error:
+      reason = str(error)
+  raise DatasetNotFoundError(
+    f"Omniglot was not found in {root} (from {origin}), and was not fetched: {reason}."
+    " Looked for omniglot/<version>/ as tensorflow-datasets prepares it, for"
+    " images_background/<Alphabet>/characterNN/*.png, and for {train,val,test}/<class>/*."
+    " To prepare it where there is internet: python -m experiments.prepare_data omniglot --data_dir=DIR;"
+    " from the four archives: the same with --archives=FOLDER. Then pass --data_dir=DIR or set TFDS_DATA_DIR=DIR."
+  )
+
+
+def _read_folders(folders: list[pathlib.Path], decoder: image_folder.Decoder) -> tuple[list[str], np.ndarray]:
+  files = [item for folder in folders for item in image_folder.classes(folder).items()]
+  return [name for name, _ in files], image_folder.read([paths for _, paths in files], decoder)
+
+
+def _finish(names: list[str], images: np.ndarray, invert: bool) -> tuple[cache.Arrays, Any]:
+  """Classes by name, examples by a hash of their pixels: prepared records do not say who drew them."""
+  rows = []
+  for index in np.argsort(names):
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images[index]]
+    rows.append(images[index][sorted(range(len(digests)), key=digests.__getitem__)])
+  array = np.stack(rows)
+  return {"images": 255 - array if invert else array}, {"names": sorted(names)}

@@ -1,0 +1,157 @@
+"""The nouns of warpjax: what adapts, how it adapts, and how the meta-gradient is obtained.
+
+Everything here is written for one task. A task batch is `jax.vmap`; many devices are an axis name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import optax
+
+PyTree = Any
+Params = PyTree
+Batch = PyTree
+Aux = dict[str, jax.Array]
+
+LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
+"""`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars."""
+
+BatchFn = Callable[[jax.Array, PyTree, jax.Array, Params, PyTree], Batch]
+"""`(key, support, step, params, shared) -> batch`: what inner step `step` sees; `key` is the task's at every step."""
+
+LinearSolve = Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, Aux]]
+"""`(matvec, b) -> (x, info)` over pytrees; `info` holds `residual` (relative) and `iterations`."""
+
+
+class MetaParams(NamedTuple):
+  """What is meta-learned.
+
+  Attributes:
+    initial: Parameters that every task starts from and adapts.
+    shared: Parameters the loss reads and no task adapts (warp layers, a frozen body).
+    rule: Parameters of the update rule (step sizes, preconditioners).
+  """
+
+  initial: Params
+  shared: PyTree = ()
+  rule: PyTree = ()
+
+
+class Task(NamedTuple):
+  """One task: `support` is adapted on, `query` judges the result. For supervised tasks each is `(x, y)`."""
+
+  support: PyTree
+  query: PyTree
+
+
+QueryBatchFn = Callable[[jax.Array, Task, Params, PyTree], Batch]
+"""`(key, task, params, shared) -> batch`: what the meta-loss sees; it has the whole task."""
+
+TaskSampler = Callable[[jax.Array], Task]
+"""`(key) -> Task`: one task; the arrays it needs ride in a `jax.tree_util.Partial`."""
+
+
+class UpdateRule(NamedTuple):
+  """How parameters adapt: rule parameters in, an optax transformation out.
+
+  Attributes:
+    init: `(key, params) -> rule_params`, the meta-learned parameters of the rule; `()` for none.
+    transform: `(rule_params) -> optax.GradientTransformation`. The inner loop passes `value`, `grad`,
+      `value_fn` and `key` to its update as extra arguments.
+    differentiable: False for rules that cannot be unrolled (line searches); `unrolled` refuses those by name.
+    name: Shown in errors.
+  """
+
+  init: Callable[[jax.Array, Params], PyTree]
+  transform: Callable[[PyTree], optax.GradientTransformation]
+  differentiable: bool = True
+  name: str = "rule"
+
+
+def full_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+  """The whole support set at every inner step."""
+  del key, step, params, shared
+  return support
+
+
+def full_query(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+  """The whole query set."""
+  del key, params, shared
+  return task.query
+
+
+class InnerLoop(NamedTuple):
+  """Adaptation to one task, without the parameters.
+
+  Attributes:
+    loss_fn: The task's loss on a support batch (mean over the batch).
+    rule: The update rule.
+    num_steps: Inner steps, at least 1.
+    batch_fn: What each inner step sees; its result is held constant by every meta-gradient.
+    prox: Weight of `prox / 2 * |params - initial|^2`, added to every inner loss (iMAML's lambda).
+    query_batch_fn: What the meta-loss sees.
+    query_loss_fn: The meta-loss; `None` for `loss_fn`.
+  """
+
+  loss_fn: LossFn
+  rule: UpdateRule
+  num_steps: int
+  batch_fn: BatchFn = full_batch
+  prox: float = 0.0
+  query_batch_fn: QueryBatchFn = full_query
+  query_loss_fn: LossFn | None = None
+
+
+class AdaptState(NamedTuple):
+  """Where adaptation stands: task parameters and the state of the rule's transformation."""
+
+  params: Params
+  opt_state: PyTree
+
+
+class InnerStep(NamedTuple):
+  """What one inner step saw and made.
+
+  Attributes:
+    index: The step, a scalar integer.
+    state: The point it started from.
+    value: The inner loss there, the prox term included.
+    grads: The gradient there, the prox term included.
+    next: The point it went to.
+  """
+
+  index: jax.Array
+  state: AdaptState
+  value: jax.Array
+  grads: Params
+  next: AdaptState
+
+
+class Trajectory(NamedTuple):
+  """An adaptation: `final`, and what was recorded of its `steps` (leaves `[num_steps, ...]`), or None."""
+
+  final: AdaptState
+  steps: Any = None
+
+
+class MetaGradFn(Protocol):
+  """The signature of `jax.value_and_grad(has_aux=True)`; the value is the query loss at the end point."""
+
+  def __call__(
+    self, meta_params: MetaParams, task: Task, key: jax.Array
+  ) -> tuple[tuple[jax.Array, Aux], MetaParams]: ...
+
+
+class CarriedMetaGrad(NamedTuple):
+  """A meta-gradient whose state outlives a task: the one place for it.
+
+  Attributes:
+    init: `(meta_params) -> carry`, for one task slot.
+    grad: `(meta_params, task, key, carry) -> (((loss, aux), MetaParams), carry)`.
+  """
+
+  init: Callable[[MetaParams], PyTree]
+  grad: Callable[[MetaParams, Task, jax.Array, PyTree], tuple[tuple[tuple[jax.Array, Aux], MetaParams], PyTree]]
