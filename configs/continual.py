@@ -27,8 +27,8 @@ import ml_collections
 
 from experiments import rows
 
-NETWORK: rows.Table = {"name": "mlp", "features": (100, 100), "activation": "relu"}
-WARP: rows.Table = {**NETWORK, "warp": {"kind": "linear", "activation": "relu", "residual": True}}
+NETWORK: rows.Table = {"name": "mlp", "features": (100, 100), "activation": "tanh"}
+WARP: rows.Table = {**NETWORK, "warp": {"kind": "linear", "activation": "tanh", "residual": True}}
 
 COMMON: rows.Table = {
   "seed": 0,

@@ -37,7 +37,7 @@ METHODS: dict[str, rows.Table] = {
       "learning_rate": 2e-3,
       "schedule": "cosine",
       "clip_norm": 10.0,
-      "rule_learning_rate": 1e-4,
+      "rule_learning_rate": 3e-5,
     },
   },
   "reptile": {

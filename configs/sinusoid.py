@@ -1,9 +1,8 @@
 """Sine regression, 5 shots: y = A sin(w x + b), A in [0.1, 5], w in [0.8, 1.2], b in [0, pi], x in [-5, 5].
 
 Paper: Li, Zhou, Chen, Li 2017, "Meta-SGD", arXiv 1707.09835, section 4.1: MLP 1-40-40-1, one inner step, 4 tasks a
-meta-step, 60,000 meta-steps; MAML's step size is 0.01. The paper does not give the outer learning rate, the number of
-test tasks or that of
-query points: here Adam at 1e-3, 600 tasks, and 100 points at test, as many as shots in training.
+meta-step, 60,000 meta-steps; MAML's step size is 0.01. The paper does not give the outer learning rate, nor how many
+tasks and query points it tests on: here Adam at 1e-3, 600 tasks, and 100 points at test, as many as shots in training.
 
 Command: python -m experiments.train --config=configs/sinusoid.py:meta_sgd --workdir=runs/sinusoid/meta_sgd
 Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/meta_sgd
@@ -20,7 +19,11 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 | leap           | -              | not yet run |      |
 | imaml          | -              | not yet run |      |
 | imaml_hf       | -              | not yet run |      |
-| t_net, warp_maml, warp_meta_sgd, warp_leap_online, warp_leap_offline | - | not yet run | |
+| t_net          | -              | not yet run |      |
+| warp_maml      | -              | not yet run |      |
+| warp_meta_sgd  | -              | not yet run |      |
+| warp_leap_online  | -           | not yet run |      |
+| warp_leap_offline | -           | not yet run |      |
 
 MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, published as figures only): add
 --config.data.variant=maml --config.data.shots=10 --config.tasks_per_step=25 --config.num_meta_steps=70000.

@@ -7,21 +7,18 @@ are.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import jax
 import optax
 
 import warpjax as wj
-from experiments import datasets, multi_shot, schema, synthetic
+from experiments import datasets, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
-from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, partition, rules
-from warpjax.networks import presets
+from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
 
 Table = Mapping[str, Any]
-NO_WARP: dict[str, Any] = {}
 
 
 def named(name: str, tables: Mapping[str, Table], **given: Any) -> Any:
@@ -46,75 +43,17 @@ def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
   return schema.call("config.inner", mine, _loop, loss_fn=loss_fn, rule=rule)
 
 
+def readers(name: str, table: Table) -> list[Callable[..., Any]]:
+  """The functions whose arguments a table of a config holds; none for a name that there is not."""
+  key = "rule" if name == "inner" else "name"
+  options = OPTIONS.get("rule" if name == "inner" else name, {})
+  found = [options[table[key]]] if table.get(key) in options else []
+  return found + ([_loop] if name == "inner" else [])
+
+
 def loss(metric: str, network: networks.Network) -> LossFn:
   """The loss whose aux has that metric."""
-  of = {"accuracy": losses.classification, "mse": losses.regression, "height": synthetic.surface_loss}
-  return of[metric](network.apply)
-
-
-def _mlp(
-  num_outputs: int,
-  features: Sequence[int] = (40, 40),
-  activation: Literal["relu", "tanh"] = "relu",
-  adapts: str = "all",
-  warp: dict = NO_WARP,
-) -> networks.Network:
-  function = getattr(jax.nn, activation)
-  module = networks.MLP(tuple(features), num_outputs, function, warp=warp_settings.spec(warp))
-  return networks.from_linen(module, is_shared=_is_shared(adapts))
-
-
-def _conv4(
-  num_outputs: int,
-  width: int = 64,
-  layers: Sequence[str] = ("conv", "norm", "relu"),
-  strides: int = 2,
-  readout: Literal["mean", "flatten"] = "mean",
-  hidden: Sequence[int] = (),
-  conv_bias: bool = False,
-  norm_scale: bool = False,
-  head_init: Literal["normal", "xavier"] = "normal",
-  adapts: str = "all",
-  warp: dict = NO_WARP,
-) -> networks.Network:
-  module = networks.Conv4(
-    num_classes=num_outputs,
-    width=width,
-    layers=tuple(layers),
-    strides=strides,
-    readout=readout,
-    hidden=tuple(hidden),
-    conv_bias=conv_bias,
-    norm_scale=norm_scale,
-    head_init=jax.nn.initializers.normal(1.0) if head_init == "normal" else None,
-    warp=warp_settings.spec(warp),
-  )
-  return networks.from_linen(module, is_shared=_is_shared(adapts))
-
-
-def _preset(make: Callable[..., Any]) -> Callable[..., networks.Network]:
-  def preset(num_outputs: int, width: int = 0, adapts: str = "all", warp: dict = NO_WARP) -> networks.Network:
-    overrides = {"width": width} if width else {}
-    module = make(num_outputs, warp=warp_settings.spec(warp), **overrides)
-    return networks.from_linen(module, is_shared=_is_shared(adapts))
-
-  return preset
-
-
-def _sinusoid_preset(make: Callable[..., Any]) -> Callable[..., networks.Network]:
-  def preset(
-    num_outputs: int, features: Sequence[int] = (), adapts: str = "all", warp: dict = NO_WARP
-  ) -> networks.Network:
-    overrides = {"features": tuple(features)} if features else {}
-    module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides)
-    return networks.from_linen(module, is_shared=_is_shared(adapts))
-
-  return preset
-
-
-def _is_shared(adapts: str) -> Callable[[tuple[Any, ...]], bool] | None:
-  stays = schema.choose("config.network.adapts", adapts, ADAPTS)
-  return stays and (lambda path: stays(path) or partition.is_warp(path))
+  return LOSSES[metric](network.apply)
 
 
 def _loop(
@@ -244,6 +183,11 @@ def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformat
   return optax.chain(*bounds, optimizer)
 
 
+LOSSES: dict[str, Callable[..., LossFn]] = {
+  "accuracy": losses.classification,
+  "mse": losses.regression,
+  "height": synthetic.surface_loss,
+}
 OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
     "sinusoid": datasets.sinusoid,
@@ -252,19 +196,7 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
   },
-  "network": {
-    "mlp": _mlp,
-    "conv4": _conv4,
-    "maml_sinusoid": _sinusoid_preset(presets.maml_sinusoid),
-    "reptile_sinusoid": _sinusoid_preset(presets.reptile_sinusoid),
-    "maml_omniglot": _preset(presets.maml_omniglot),
-    "meta_sgd_omniglot": _preset(presets.meta_sgd_omniglot),
-    "reptile_omniglot": _preset(presets.reptile_omniglot),
-    "imaml_omniglot": _preset(presets.imaml_omniglot),
-    "warpgrad_omniglot": _preset(presets.warpgrad_omniglot),
-    "multi_headed_omniglot": multi_shot.multi_headed,
-    "plane_warp": synthetic.plane_warp,
-  },
+  "network": learners.NETWORKS,
   "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg},
   "meta_gradient": {
     "unrolled": _unrolled,
@@ -277,10 +209,4 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "untrained": warp_settings.untrained,
   },
   "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam},
-}
-ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
-  "all": None,
-  "head": lambda path: path[0] != "head",
-  "body": lambda path: path[0] == "head",
-  "all_but_norm": lambda path: path[0].startswith("norm"),
 }

@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments import schema
-from warpjax import networks, tasks
+from warpjax import losses, networks, tasks
 from warpjax.tasks import few_shot, splits
 from warpjax.tasks import omniglot as omniglot_files
 from warpjax.tasks.few_shot import Rotations
-from warpjax.types import InnerLoop, TaskSampler
+from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
 
 
 class Data(NamedTuple):
-  """Samplers of the two splits, and what the result says of the data (the hash of the class split)."""
+  """The two splits, and what the result says of the data (the hash of the class split).
+
+  `test` is a sampler, or all test tasks, leaves `[n, ...]`, which an evaluation takes in turn.
+  """
 
   train: TaskSampler
-  test: TaskSampler
+  test: TaskSampler | Task
   description: dict[str, Any]
+
+  def test_task(self, key: jax.Array) -> Task:
+    """One test task."""
+    if not isinstance(self.test, Task):
+      return self.test(key)
+    index = jax.random.randint(key, (), 0, jax.tree.leaves(self.test)[0].shape[0])
+    return jax.tree.map(lambda leaf: leaf[index], self.test)
 
 
 class Spec(NamedTuple):
@@ -30,14 +41,16 @@ class Spec(NamedTuple):
     metric: "accuracy" or "mse".
     num_outputs: Width of the network's head.
     load: Reads the data; fails at once where it is not there, or too small for the tasks.
-    support_plus_one: Whether test tasks are also classified one query example at a time, with the support set.
+    norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.
+    whole_task: The test task, for those choices that see the support set besides the query set.
     loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
   """
 
   metric: str
   num_outputs: int
   load: Callable[[], Data]
-  support_plus_one: bool = False
+  norm_stats: tuple[str, ...] = ("transductive",)
+  whole_task: QueryBatchFn = losses.whole_task
   loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
 
 
@@ -54,7 +67,7 @@ def sinusoid(
   del data_dir, cache_dir
   train = tasks.sinusoid.sampler(variant, shots=train_shots or shots, queries=train_queries or queries)
   test = tasks.sinusoid.sampler(variant, shots=shots, queries=queries)
-  return Spec("mse", 1, lambda: Data(train, test, {}))
+  return Spec("mse", 1, lambda: Data(train, test, {}), norm_stats=("transductive", "support", "running"))
 
 
 def omniglot(
@@ -83,7 +96,7 @@ def omniglot(
     counts = {f"{part}_classes": len(images[part]) for part in PARTS}
     return Data(train, test, {"split": split, "split_sha256": classes.digest, **counts})
 
-  return Spec("accuracy", ways, load, support_plus_one=True)
+  return Spec("accuracy", ways, load, norm_stats=("transductive", "support", "support_plus_one", "running"))
 
 
 PARTS = ("train", "test")

@@ -64,11 +64,11 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
     experiment = experiments.build(config)
     state = loop.restore(experiment, place, say=lambda message: None)
     for axes, key in zip(row, jax.random.split(jax.random.key(12), NUM_WAVES), strict=True):
-      task = experiment.data.test(key)
+      task = experiment.data.test_task(key)
       axes.plot(x, sinusoid.wave(key, config["data"]["variant"])(x), color="black", linewidth=1, label="wave")
       axes.plot(*task.support, "^", color="purple", label="seen")
       for step, curve in zip(SHOWN_STEPS, _curves(experiment, state, task, x), strict=True):
-        axes.plot(x, curve, label=f"{step} steps", linestyle=":" if step == 0 else "-", alpha=0.9)
+        axes.plot(x, curve, label=f"{step} step{'s' * (step != 1)}", linestyle=":" if step == 0 else "-", alpha=0.9)
     row[0].set_ylabel(config["method"])
   grid[0, 0].legend(fontsize=7)
   figure.savefig(output, dpi=110)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import optax
 
 import warpjax as wj
-from experiments import builders, datasets, schema
-from warpjax import losses, networks
+from experiments import builders, datasets, norm_stats, schema
+from warpjax import networks
+from warpjax.norm_stats import Readout, query_loss
 from warpjax.types import InnerLoop
 
 
@@ -45,12 +46,14 @@ class Evaluation(NamedTuple):
     num_steps: Inner steps.
     seed: Of the list of test tasks; the same for every method, so that results pair.
     batch_size: Examples in an inner step; 0 for as in training.
+    norm_stats: The batch statistics that query examples are normalised with; a network without batch norm ignores it.
   """
 
   num_tasks: int
   num_steps: int
   seed: int = 0
   batch_size: int = 0
+  norm_stats: norm_stats.NormStats = "transductive"
 
 
 class Published(NamedTuple):
@@ -62,7 +65,11 @@ class Published(NamedTuple):
 
 
 class Experiment(NamedTuple):
-  """A config, built. `others` are the test inner loops under other batch statistics; `published` may be None."""
+  """A config, built.
+
+  `norm_stats` names the batch statistics of the result, "none" without batch norm, and `readout` judges under them;
+  `others` under the other choices. `published` may be None.
+  """
 
   run: Run
   evaluation: Evaluation
@@ -71,7 +78,9 @@ class Experiment(NamedTuple):
   network: networks.Network
   inner: InnerLoop
   test_inner: InnerLoop
-  others: dict[str, InnerLoop]
+  norm_stats: str
+  readout: Readout
+  others: dict[str, Readout]
   meta_grad: Any
   optimizer: optax.GradientTransformation
   published: dict[str, Any] | None
@@ -112,16 +121,22 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   meta_grad = builders.named("meta_gradient", tables, inner=inner)
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
-  others = _other_statistics(test_inner, network) if spec.support_plus_one else {}
+  norm_stats.check(evaluation.norm_stats, spec.norm_stats)
   _check_warp(tables)
   data = spec.load()  # last, once everything cheap has been checked
+  judged = _judged(evaluation.norm_stats, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
-  return Experiment(run, evaluation, spec, data, network, inner, test_inner, others, meta_grad, optimizer, numbers)
+  return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, meta_grad, optimizer, numbers)
 
 
-def _other_statistics(inner: InnerLoop, network: networks.Network) -> dict[str, InnerLoop]:
-  loss_fn = losses.support_plus_one(network.apply)
-  return {"support_plus_one": inner._replace(query_batch_fn=losses.whole_task, query_loss_fn=loss_fn)}
+def _judged(
+  name: str, spec: datasets.Spec, data: datasets.Data, inner: InnerLoop, network: networks.Network
+) -> tuple[str, Readout, dict[str, Readout]]:
+  """What the result is under, its readout, and the readouts of the other choices."""
+  if not norm_stats.has_norm(network, data):
+    return norm_stats.NONE, query_loss(), {}
+  others = norm_stats.readouts(spec.norm_stats, inner, network, builders.LOSSES[spec.metric], spec.whole_task)
+  return name, others.pop(name), others
 
 
 def _check_warp(tables: Mapping[str, Any]) -> None:

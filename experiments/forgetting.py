@@ -43,7 +43,7 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
   num_steps = num_waves * config["data"]["steps_each"]
 
   def one(key: jax.Array) -> jax.Array:
-    task = experiment.data.test(key)
+    task = experiment.data.test_task(key)
     batch = inner.query_batch_fn(key, task, meta_params.initial, meta_params.shared)
     adapted = wj.adapt(inner, meta_params, task, key, num_steps=num_steps, record=True)
     points = jax.tree.map(

@@ -39,6 +39,7 @@ def measure(
     num_tasks=num_tasks or settings.num_tasks,
     num_steps=settings.num_steps,
     metric=experiment.spec.metric,
+    readout=experiment.readout,
     others=experiment.others,
     task_chunk=run.task_chunk or None,
   )
@@ -48,7 +49,7 @@ def measure(
     "num_meta_steps": int(state.step),
     "metric": experiment.spec.metric,
     **found.summary(),
-    "norm_stats": "transductive" if experiment.spec.metric == "accuracy" else "none",
+    "norm_stats": experiment.norm_stats,
     "seed": run.seed,
     "device": jax.devices()[0].device_kind,
     "data": experiment.data.description,

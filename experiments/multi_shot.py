@@ -11,10 +11,10 @@ import warpjax as wj
 from experiments import schema
 from experiments.datasets import Data, Spec
 from warpjax import networks
-from warpjax.adaptation import Problem
+from warpjax.problem import Problem
 from warpjax.tasks import augment, few_shot, multi_shot, splits
 from warpjax.tasks import omniglot as omniglot_files
-from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, Task, TaskSampler
+from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
 
 def omniglot(
@@ -47,10 +47,28 @@ def omniglot(
     images = lambda part: multi_shot.alphabet_images(found.images, found.names, part, ways=ways, seed=split_seed)
     train = multi_shot.sampler(images(split.train), held_out=held_out, query=query)
     train = jax.tree_util.Partial(_numbered, train, jnp.int32(alphabets), jnp.int32(ways)) if numbered else train
-    test = multi_shot.sampler(images(split.test), held_out=held_out)
+    test = multi_shot.all_tasks(images(split.test), held_out=held_out)
     return Data(train, test, {"split": "alphabets", "split_sha256": split.digest, "alphabets": alphabets})
 
-  return Spec("accuracy", ways, load, loop=loop)
+  return Spec(
+    "accuracy",
+    ways,
+    load,
+    norm_stats=("transductive", "support", "running"),
+    whole_task=_augmented_task(transform),
+    loop=loop,
+  )
+
+
+def _augmented_task(transform: augment.ImageTransform) -> QueryBatchFn:
+  """The whole test task, its two sets transformed apart, the query set as the query batch function does."""
+  support_fn = augment.augmented_query(lambda key, task, params, shared: task.support, transform)
+  query_fn = augment.augmented_query(wj.full_query, transform)
+
+  def batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
+    return Task(support_fn(jax.random.fold_in(key, 0), task, params, shared), query_fn(key, task, params, shared))
+
+  return batch
 
 
 def _query_minibatch(size: int) -> Any:
@@ -69,7 +87,13 @@ def multi_headed(num_outputs: int, alphabets: int = 25, width: int = 0) -> netwo
     heads = jax.vmap(lambda i: network.init(jax.random.fold_in(key, i), x)[0]["head"])(jnp.arange(alphabets))
     return params, {"heads": heads}
 
-  return networks.Network(init, lambda params, shared, x: network.apply(params, (), x))
+  assert network.apply_with_stats is not None  # from_linen gives one
+  with_stats = network.apply_with_stats
+  return networks.Network(
+    init,
+    lambda params, shared, x: network.apply(params, (), x),
+    lambda params, shared, stats, x: with_stats(params, (), stats, x),
+  )
 
 
 def multi_head(inner: InnerLoop) -> Any:

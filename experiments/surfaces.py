@@ -63,7 +63,7 @@ def descend(experiment: experiments.Experiment, warp: PyTree, key: jax.Array) ->
   Returns:
     The descents.
   """
-  task = experiment.data.test(key)
+  task = experiment.data.test_task(key)
   start = task.support.start
 
   def path(inner: wj.InnerLoop, shared: PyTree, task: wj.Task) -> jax.Array:

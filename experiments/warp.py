@@ -26,16 +26,16 @@ class Offline(NamedTuple):
 
 
 def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
-  """The warp-layers of `config.network.warp`; an empty table is none.
+  """The warp-layers of `config.network.warp`; an empty table, or the kind "none", is none.
 
   Raises:
     ValueError: For a setting that there is not.
   """
-  return schema.call("config.network.warp", table, _spec) if table else None
+  return schema.call("config.network.warp", table, layers)
 
 
-def _spec(
-  kind: Literal["linear", "scale", "conv1x1", "conv3x3"],
+def layers(
+  kind: Literal["none", "linear", "scale", "conv1x1", "conv3x3"] = "none",
   activation: Literal["none", "relu", "tanh"] = "none",
   batch_norm: bool = False,
   residual: bool = False,
@@ -43,7 +43,10 @@ def _spec(
   hidden_width: int = 0,
   identity_init: bool = False,
   head: bool = False,
-) -> networks.WarpSpec:
+) -> networks.WarpSpec | None:
+  """The settings of warp-layers; see `networks.WarpSpec`."""
+  if kind == "none":
+    return None
   function = {"none": None, "relu": jax.nn.relu, "tanh": jnp.tanh}[activation]
   return networks.WarpSpec(
     kind, function, batch_norm, residual, num_layers, hidden_width or None, identity_init=identity_init, head=head

@@ -30,7 +30,9 @@ RULES = {
     rules.masked(rules.meta_sgd(0.1), {"b": False, "w": True}), rules.freeze({"b": True, "w": False})
   ),
   "newton_cg": lambda: rules.newton_cg(2, damping=1.0),
-  "lbfgs": lambda: rules.from_optax(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(5)), differentiable=False),
+  "lbfgs": lambda: rules.from_optax(
+    optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(5)), differentiable=False
+  ),
 }
 UNROLLABLE = [name for name in RULES if name not in ("newton_cg", "lbfgs")]
 

@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
   {"types"},
   {"checkpoints", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
-  {"adaptation", "networks", "rules"},
+  {"problem"},
+  {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},
   {"tasks", "training"},
   {"evaluation", "parallel", "replay"},

@@ -12,8 +12,8 @@ import pytest
 
 import warpjax as wj
 from warpjax import checkpoints, meta_gradients, optimizers, parallel, replay, rules, training
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.warp import point_gradient
+from warpjax.problem import Problem
 
 NUM_TASKS, NUM_STEPS = 4, 3
 
@@ -47,7 +47,7 @@ def start(optimizer, inner, width=3):
   draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
   params = {"w1": draw(0, 2, width), "w2": draw(1, width, 1)}
   state = training.init(jax.random.key(7), inner.rule, params, {"warp": draw(2, width, width)}, optimizer)
-  return state, training.sample_tasks(sampler, training.step_key(state), NUM_TASKS)
+  return state, training.sample_tasks(sampler, training.task_key(state.key, state.step), NUM_TASKS)
 
 
 @functools.cache

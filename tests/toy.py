@@ -15,6 +15,7 @@ import optax
 import warpjax as wj
 from warpjax.types import MetaParams, Task
 
+
 @functools.cache
 def _fast_compilation() -> dict[str, Any]:
   """Options that compile small programs five times faster, as far as this XLA knows them."""
@@ -29,6 +30,11 @@ def _fast_compilation() -> dict[str, Any]:
 def jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that compile for longer than they run."""
   return jax.jit(function, compiler_options=_fast_compilation())
+
+
+def run(estimate: Callable[..., Any], meta_params: MetaParams, task: Task) -> Any:
+  """One meta-gradient, compiled."""
+  return jit(estimate)(meta_params, task, key())
 
 
 def loss_fn(params: Any, shared: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

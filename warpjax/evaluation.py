@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warpjax.adaptation import Problem, check_inner, run_steps
-from warpjax.training import default_task_chunk, sample_tasks
-from warpjax.types import InnerLoop, InnerStep, MetaParams, Task, TaskSampler
+from warpjax.adaptation import check_inner, run_steps
+from warpjax.norm_stats import Readout, query_loss
+from warpjax.problem import Problem
+from warpjax.task_batch import default_task_chunk, sample_tasks
+from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
 
 class Evaluation(NamedTuple):
@@ -20,7 +22,7 @@ class Evaluation(NamedTuple):
 
   Attributes:
     per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`.
-    others: The metric of each further inner loop at its end point, `[num_tasks]`, by name.
+    others: The metric under each further readout at the end point, `[num_tasks]`, by name.
   """
 
   per_task: np.ndarray
@@ -63,27 +65,30 @@ def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
 def evaluate(
   inner: InnerLoop,
   meta_params: MetaParams,
-  sampler: TaskSampler,
+  sampler: TaskSampler | Task,
   key: jax.Array,
   *,
   num_tasks: int,
   num_steps: int | None = None,
   metric: str = "accuracy",
-  others: Mapping[str, InnerLoop] | None = None,
+  readout: Readout | None = None,
+  others: Mapping[str, InnerLoop | Readout] | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
 ) -> Evaluation:
   """Adapts to `num_tasks` tasks and measures after each step.
 
   Args:
-    inner: The inner loop; its query loss is what is measured.
+    inner: The inner loop.
     meta_params: What was meta-learned.
-    sampler: Draws one held-out task; task `i` is a function of (key, i).
+    sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, taken in
+      turn, each with a key of its own every time.
     key: The evaluation's key: the same key gives the same tasks to every method.
     num_tasks: How many tasks.
     num_steps: Inner steps K; None for the inner loop's own.
     metric: The name in the query loss's aux, or "loss".
-    others: Inner loops that differ in their query loss, measured at the end point (other batch statistics).
+    readout: What judges each point, e.g. `norm_stats.running(...)`; None for the inner loop's query loss.
+    others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
     task_chunk: Tasks side by side.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -106,6 +111,7 @@ def evaluate(
     inner,
     num_steps=num_steps,
     metric=metric,
+    readout=readout,
     others=others,
     task_chunk=task_chunk,
     tasks_per_dispatch=tasks_per_dispatch,
@@ -118,17 +124,19 @@ def evaluator(
   *,
   num_steps: int | None = None,
   metric: str = "accuracy",
-  others: Mapping[str, InnerLoop] | None = None,
+  readout: Readout | None = None,
+  others: Mapping[str, InnerLoop | Readout] | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
-) -> Callable[[MetaParams, TaskSampler, jax.Array, int], Evaluation]:
+) -> Callable[[MetaParams, TaskSampler | Task, jax.Array, int], Evaluation]:
   """`evaluate` to be called again and again without compiling again: `(meta_params, sampler, key, num_tasks)`.
 
   Args:
     inner: As for `evaluate`, and so are the others.
     num_steps: Inner steps K.
     metric: What is measured.
-    others: Inner loops measured at the end point.
+    readout: What judges each point.
+    others: What else judges the end point.
     task_chunk: Tasks side by side.
     tasks_per_dispatch: Tasks in one call.
 
@@ -138,19 +146,24 @@ def evaluator(
   for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
     if count is not None and count < 1:
       raise ValueError(f"{name} must be at least 1; got {count!r}")
-  per_task = partial(_measure, inner, others or {}, check_inner(inner, num_steps), metric)
+  rest = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
+  per_task = partial(_measure, inner, readout or query_loss(), rest, check_inner(inner, num_steps), metric)
 
   @partial(jax.jit, static_argnums=4)
-  def part(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array, first: Any, count: int) -> Any:
-    tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(first + jnp.arange(count))
+  def part(meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, first: Any, count: int) -> Any:
+    indices = first + jnp.arange(count)
+    if isinstance(sampler, Task):
+      tasks = jax.tree.map(lambda leaf: leaf[indices % leaf.shape[0]], sampler)
+    else:
+      tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
     chunk = min(count, task_chunk or default_task_chunk(tasks))
     return jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
 
-  def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array, num_tasks: int) -> Evaluation:
+  def run(meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
-    sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+    sampler = sampler if isinstance(sampler, (jax.tree_util.Partial, Task)) else jax.tree_util.Partial(sampler)
     size = min(num_tasks, tasks_per_dispatch)
     # The last part is computed whole and cut, so that nothing compiles twice.
     parts = [jax.device_get(part(meta_params, sampler, key, first, size)) for first in range(0, num_tasks, size)]
@@ -162,7 +175,8 @@ def evaluator(
 
 def _measure(
   inner: InnerLoop,
-  others: Mapping[str, InnerLoop],
+  readout: Readout,
+  others: Mapping[str, Readout],
   num_steps: int,
   metric: str,
   meta_params: MetaParams,
@@ -170,17 +184,23 @@ def _measure(
   key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   problem = Problem(inner, meta_params, task, key)
+  readouts = [readout, *others.values()]
 
-  def at(params: Any, index: Any, problem: Problem = problem) -> jax.Array:
-    loss, aux = problem.query_loss(params, meta_params.shared, index)
+  def at(readout: Readout, seen: PyTree, params: Params, index: Any) -> jax.Array:
+    loss, aux = readout.loss(problem, seen, params, index)
     measured = {**aux, "loss": loss}
     if metric not in measured:
       raise ValueError(f"metric must be one of {', '.join(map(repr, measured))}; got {metric!r}")
     return measured[metric]
 
-  def observe(step: InnerStep) -> jax.Array:
-    return at(step.state.params, step.index)
+  def fold(carry: tuple[list[PyTree], jax.Array], step: InnerStep) -> tuple[list[PyTree], jax.Array]:
+    before, curve = carry
+    seen = [each.step(problem, part, step) for each, part in zip(readouts, before, strict=True)]
+    index = step.number + 1
+    return seen, curve.at[index].set(at(readout, seen[0], step.next.params, index))
 
-  final, _, curve = run_steps(problem, problem.start(), last=num_steps, observe=observe)
-  rest = {name: at(final.params, num_steps, problem._replace(inner=other)) for name, other in others.items()}
-  return jnp.append(curve, at(final.params, num_steps)), rest
+  state, seen = problem.start(), [each.start(problem) for each in readouts]
+  curve = jnp.full(num_steps + 1, at(readout, seen[0], state.params, 0))
+  final, (seen, curve), _ = run_steps(problem, state, (fold, (seen, curve)), last=num_steps)
+  ends = zip(others.items(), seen[1:], strict=True)
+  return curve, {name: at(other, part, final.params, num_steps) for (name, other), part in ends}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,30 @@ def support_plus_one(apply: Apply) -> LossFn:
     logits = jax.vmap(one)(query_x)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, query_y))
     return loss, {"accuracy": _accuracy(logits, query_y, loss.dtype)}
+
+  return loss_fn
+
+
+def support(
+  apply_with_stats: Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]],
+  loss_of: Callable[[Apply], LossFn] = classification,
+) -> LossFn:
+  """The loss on the query set, where batch norm uses the statistics of the support set alone.
+
+  As a query loss, with `InnerLoop.query_batch_fn=whole_task`. The statistics are those of the network it is given, so
+  of the adapted one, layer by layer, in one pass over the whole support set.
+
+  Args:
+    apply_with_stats: `(params, shared, stats or None, x [batch, ...]) -> (outputs, stats)`, a `Network`'s.
+    loss_of: `(apply) -> loss` on batches `(x, y)`, e.g. `classification`.
+
+  Returns:
+    A loss on a `Task` of `(x, y)` pairs, whose aux is that of `loss_of`.
+  """
+
+  def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
+    _, stats = apply_with_stats(params, shared, None, task.support[0])
+    return loss_of(lambda p, s, x: apply_with_stats(p, s, stats, x)[0])(params, shared, task.query)
 
   return loss_fn
 

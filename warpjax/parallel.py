@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from warpjax.training import TrainState
+from warpjax.types import Task
 
 DEVICES = "devices"
 
@@ -41,11 +42,23 @@ def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Cal
     takes_tasks: True for `(state, tasks) -> ...`, False for `(state) -> ...`.
 
   Returns:
-    The jitted step over the mesh. The number of tasks must be a multiple of the number of devices.
+    The jitted step over the mesh.
+
+  Raises:
+    ValueError: when called with a number of tasks that is no multiple of the number of devices.
   """
   split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
   specs: Any = (whole, whole, whole, whole, split)
   state = TrainState(*specs)
   in_specs: Any = (state, split) if takes_tasks else (state,)
   # The default check_vma=True sums every inner gradient over the devices; the step averages by itself.
-  return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=(state, whole), check_vma=False))
+  spread = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=(state, whole), check_vma=False)
+
+  @jax.jit
+  def run(state: TrainState, *tasks: Task) -> Any:
+    for leaf in jax.tree.leaves((tasks, state.carry)):
+      if leaf.shape[0] % mesh.size:
+        raise ValueError(f"the number of tasks must be a multiple of the {mesh.size} devices; got {leaf.shape[0]}")
+    return spread(state, *tasks)
+
+  return run

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax import optimizers, training
-from warpjax.adaptation import Problem, check_inner, run_steps
+from warpjax import optimizers
+from warpjax.adaptation import check_inner, run_steps
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
-from warpjax.training import Metrics, StepFn, TrainState, _adapt_keys, _first_task
+from warpjax.problem import Problem
+from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
+from warpjax.training import Metrics, StepFn, TrainState
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
 ReplayObjective = Literal["full", "first_order", "released_approx"]
@@ -89,7 +91,7 @@ def collect(
     grads, info = initial.finish(problem, carry, final) if initial else (nothing, {})
     return _put(states, memory), ((value, {**aux, **info}), grads)
 
-  chunk = min(task_chunk or training.default_task_chunk(tasks), keys.shape[0])
+  chunk = min(task_chunk or default_task_chunk(tasks), keys.shape[0])
   states, results = jax.lax.map(one, (tasks, keys), batch_size=chunk)
   return Replay(states, tasks, keys), jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), results)
 
@@ -136,6 +138,7 @@ def meta_step(
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
+    >>> from warpjax import training
     >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
     >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=5)
     >>> optimizer = optimizers.per_block(initial=optax.sgd(0.1), shared=optax.adam(1e-3))
@@ -159,7 +162,7 @@ def meta_step(
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)
     num_tasks = jax.tree.leaves(tasks)[0].shape[0]
-    keys = _adapt_keys(state, _first_task(num_tasks, axis_name), num_tasks)
+    keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     replay, ((loss, aux), grads) = collect(
       inner, state.meta_params, tasks, keys, initial=initial, memory=memory, task_chunk=task_chunk
     )
@@ -219,7 +222,7 @@ def warp_gradient(
     return jax.tree.map(lambda sums, leaf: sums + jnp.sum(leaf, axis=0), total, grads), None
 
   nothing = optax.tree.zeros_like(meta_params)
-  size = _divisor(points.shape[0], chunk or training.default_task_chunk(replay.tasks))
+  size = _divisor(points.shape[0], chunk or default_task_chunk(replay.tasks))
   total, _ = jax.lax.scan(add, (nothing.shared, nothing.rule), points.reshape(-1, size))
   shared, rule = jax.tree.map(lambda leaf: leaf / points.shape[0], total)
   return nothing._replace(shared=shared, rule=rule)

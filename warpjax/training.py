@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.task_batch import (
+  adapt_keys,
+  default_task_chunk,
+  first_task,
+  mean_over_tasks,
+  rule_key,
+  sample_tasks,
+  task_key,
+)
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler, UpdateRule
 
 Metrics = dict[str, jax.Array]
 StepFn = Callable[["TrainState", Task], tuple["TrainState", Metrics]]
-
-# On CPU a chunk of tasks should stay near the caches; measured on Conv-4 and on sines, see default_task_chunk.
-_CPU_CHUNK_BYTES = 1 << 19
 
 
 class TrainState(NamedTuple):
@@ -63,7 +69,7 @@ def init(
   Raises:
     ValueError: when `meta_grad` carries state and `tasks_per_step` is missing.
   """
-  meta_params = MetaParams(params, shared, rule.init(jax.random.fold_in(key, _RULE_STREAM), params))
+  meta_params = MetaParams(params, shared, rule.init(rule_key(key), params))
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
     if not tasks_per_step or tasks_per_step < 1:
@@ -111,7 +117,7 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = jax.tree.leaves(tasks)[0].shape[0]
-    keys = _adapt_keys(state, _first_task(num_tasks, axis_name), num_tasks)
+    keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     chunk = task_chunk or default_task_chunk(tasks)
     (loss, aux), grads, carry = mean_over_tasks(meta_grad, state.meta_params, tasks, keys, state.carry, chunk)
     if axis_name is not None:
@@ -122,64 +128,6 @@ def meta_step(
     return TrainState(meta_params, opt_state, state.step + 1, state.key, carry), metrics
 
   return step
-
-
-def mean_over_tasks(
-  meta_grad: MetaGradFn | CarriedMetaGrad,
-  meta_params: MetaParams,
-  tasks: Task,
-  keys: jax.Array,
-  carry: PyTree,
-  chunk: int,
-) -> tuple[Any, MetaParams, PyTree]:
-  """The mean of value, aux and gradient over tasks, `chunk` side by side, summed in sequence.
-
-  Args:
-    meta_grad: For one task.
-    meta_params: At which the gradient is taken.
-    tasks: Leaves `[num_tasks, ...]`.
-    keys: One a task, `[num_tasks]`.
-    carry: Leaves `[num_tasks, ...]`, or `()`.
-    chunk: Tasks side by side; a remainder is a chunk of its own.
-
-  Returns:
-    `((loss, aux), gradient, carry)`.
-  """
-
-  def total(inputs: tuple) -> tuple[PyTree, PyTree]:
-    results, new_carry = jax.vmap(lambda task, key, c: _with_carry(meta_grad, meta_params, task, key, c))(*inputs)
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=_sum_dtype(leaf)), results), new_carry
-
-  num_tasks = keys.shape[0]
-  inputs = (tasks, keys, carry)
-  whole = num_tasks // chunk if chunk < num_tasks else 0
-  sums, parts = None, []
-  if whole:
-    head = jax.tree.map(lambda leaf: leaf[: whole * chunk].reshape(whole, chunk, *leaf.shape[1:]), inputs)
-    sums, new_carry = _sum_in_sequence(total, head)
-    parts.append(jax.tree.map(lambda leaf: leaf.reshape(whole * chunk, *leaf.shape[2:]), new_carry))
-  if whole * chunk < num_tasks:
-    rest, new_carry = total(jax.tree.map(lambda leaf: leaf[whole * chunk :], inputs))
-    sums = rest if sums is None else jax.tree.map(jnp.add, sums, rest)
-    parts.append(new_carry)
-  (value, aux), grads = jax.tree.map(lambda leaf: leaf / num_tasks, sums)
-  return (value, aux), grads, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-
-def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: Any = 0) -> Task:
-  """Tasks `first` to `first + num_tasks - 1` of the batch that `key` stands for.
-
-  Args:
-    sampler: Draws one task from a key.
-    key: The batch's key.
-    num_tasks: How many.
-    first: Index of the first; a device that holds a part of the batch starts further on.
-
-  Returns:
-    A `Task` of leaves `[num_tasks, ...]`.
-  """
-  keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
-  return jax.vmap(sampler)(keys)
 
 
 def many_steps(
@@ -204,56 +152,9 @@ def many_steps(
     if tasks_per_step % devices:
       raise ValueError(f"tasks_per_step must be a multiple of the {devices} devices; got {tasks_per_step!r}")
     local = tasks_per_step // devices
-    return step(state, sample_tasks(sampler, step_key(state), local, _first_task(local, axis_name)))
+    return step(state, sample_tasks(sampler, task_key(state.key, state.step), local, first_task(local, axis_name)))
 
   return lambda state: jax.lax.scan(body, state, None, length=num_steps)
-
-
-def step_key(state: TrainState) -> jax.Array:
-  """The key of the task batch of the coming meta-step."""
-  return jax.random.fold_in(jax.random.fold_in(state.key, _TASK_STREAM), state.step)
-
-
-def default_task_chunk(tasks: Task) -> int:
-  """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within half a megabyte."""
-  leaves = jax.tree.leaves(tasks)
-  num_tasks = leaves[0].shape[0]
-  if jax.default_backend() != "cpu":
-    return num_tasks
-  size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.number))
-  return max(1, min(num_tasks, _CPU_CHUNK_BYTES * num_tasks // max(size, 1)))
-
-
-# Streams of the run's key, so that tasks, adaptation and the rule's draws never share a number.
-_TASK_STREAM, _ADAPT_STREAM, _RULE_STREAM = 1, 2, 3
-
-
-def _adapt_keys(state: TrainState, first: Any, num_tasks: int) -> jax.Array:
-  key = jax.random.fold_in(jax.random.fold_in(state.key, _ADAPT_STREAM), state.step)
-  return jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
-
-
-def _first_task(local: int, axis_name: str | None) -> Any:
-  return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
-
-
-def _with_carry(meta_grad: Any, meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> Any:
-  if isinstance(meta_grad, CarriedMetaGrad):
-    return meta_grad.grad(meta_params, task, key, carry)
-  return meta_grad(meta_params, task, key), carry
-
-
-def _sum_in_sequence(total: Callable[[Any], tuple[PyTree, PyTree]], chunks: PyTree) -> tuple[PyTree, PyTree]:
-  def body(sums: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
-    more, carry = total(chunk)
-    return jax.tree.map(jnp.add, sums, more), carry
-
-  shapes = jax.eval_shape(lambda chunk: total(chunk)[0], jax.tree.map(lambda leaf: leaf[0], chunks))
-  return jax.lax.scan(body, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), chunks)
-
-
-def _sum_dtype(leaf: jax.Array) -> Any:
-  return leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.result_type(float)
 
 
 def _norms(grads: MetaParams, loss: jax.Array) -> Metrics:

@@ -116,14 +116,14 @@ class InnerStep(NamedTuple):
   """What one inner step saw and made.
 
   Attributes:
-    index: The step, a scalar integer.
+    number: Which step, from 0; a scalar integer.
     state: The point it started from.
     value: The inner loss there, the prox term included.
     grads: The gradient there, the prox term included.
     next: The point it went to.
   """
 
-  index: jax.Array
+  number: jax.Array
   state: AdaptState
   value: jax.Array
   grads: Params

@@ -15,7 +15,7 @@ from warpjax.meta_gradients import along_trajectory, implicit, implicit_released
 from warpjax.tasks import quadratic
 from warpjax.types import MetaParams
 
-pytestmark = pytest.mark.usefixtures("strict")
+pytestmark = pytest.mark.usefixtures("x64")
 
 PROX, DIM = 0.5, 6
 
@@ -31,7 +31,7 @@ def quadratic_loop(rule=None, num_steps=1, **kwargs):
 def test_closed_form_of_a_quadratic():
   task, initial = quadratic_task(), toy.draw(0, DIM)
   inner = quadratic_loop(num_steps=2)
-  (value, aux), grads = along_trajectory(inner, implicit(linear_solve.cg(2 * DIM)))(MetaParams(initial), task, toy.key())
+  (value, aux), grads = toy.run(along_trajectory(inner, implicit(linear_solve.cg(2 * DIM))), MetaParams(initial), task)
   point = quadratic.prox_point(task, initial, prox=PROX)
   np.testing.assert_allclose(value, quadratic.loss(point, (), task.query)[0], rtol=1e-8)
   np.testing.assert_allclose(grads.initial, quadratic.implicit_meta_gradient(task, initial, prox=PROX), rtol=1e-8)
@@ -50,19 +50,19 @@ def test_equals_a_long_unroll():
 
 
 def test_every_block_against_finite_differences_of_a_solved_problem():
-  inner = toy.loop(rules.newton_cg(9), 8, prox=PROX)
+  inner = toy.loop(rules.sgd(0.6), 150, prox=PROX)
   estimate = toy.jit(along_trajectory(inner, implicit(linear_solve.cg(20))))
   meta_params, task = toy.meta_params(), toy.task()
   (_, aux), grads = estimate(meta_params, task, toy.key())
-  assert aux["implicit/inner_gradient_norm"] < 1e-7
-  toy.assert_slopes(lambda point: estimate(point, task, toy.key())[0][0], meta_params, grads, rtol=1e-6)
+  assert aux["implicit/inner_gradient_norm"] < 1e-12
+  toy.assert_slopes(lambda point: estimate(point, task, toy.key())[0][0], meta_params, grads)
   assert optax.tree.norm(grads.shared) > 1e-3
 
 
 SOLVERS = {
   "gradient_descent": (rules.sgd(0.6), 120),
   "momentum": (rules.sgd(0.3, 0.7), 150),
-  "adam": (rules.adam(optax.exponential_decay(0.3, 1, 0.97), eps_root=0.0), 700),
+  "adam": (rules.adam(optax.exponential_decay(0.05, 1, 0.997)), 1500),
   "lbfgs": (rules.from_optax(optax.lbfgs(), differentiable=False), 20),
   "newton_cg": (rules.newton_cg(9), 8),
 }
@@ -76,7 +76,7 @@ def test_any_inner_solver_run_to_tolerance_gives_the_same_gradient(name):
   def gradient(rule, num_steps):
     estimate = along_trajectory(toy.loop(rule, num_steps, prox=PROX), implicit(linear_solve.cg(20)))
     (_, aux), grads = toy.jit(estimate)(meta_params, task, toy.key())
-    assert aux["implicit/inner_gradient_norm"] < 1e-7
+    assert aux["implicit/inner_gradient_norm"] < 1e-8
     return grads
 
   toy.assert_close(gradient(rule, num_steps), gradient(rules.newton_cg(12, damping=0.01), 10), rtol=1e-6, atol=1e-8)
@@ -95,7 +95,7 @@ def test_the_operator_is_the_paper_s_at_any_point():
     "released": (implicit_released(40), 2.0 * jnp.eye(flat.size) + hessian / 12.0),
   }
   for name, (contribution, matrix) in systems.items():
-    (_, aux), grads = along_trajectory(inner, contribution)(meta_params, task, toy.key())
+    (_, aux), grads = toy.run(along_trajectory(inner, contribution), meta_params, task)
     expected, found = jnp.linalg.solve(matrix, outer), jax.flatten_util.ravel_pytree(grads.initial)[0]
     # The released code stops at a relative residual of 1e-5.
     np.testing.assert_allclose(found, expected, rtol=1e-8 if name == "paper" else 1e-4)
@@ -104,7 +104,7 @@ def test_the_operator_is_the_paper_s_at_any_point():
 
 def test_what_is_reported_of_an_unsolved_problem():
   meta_params, task, inner = toy.meta_params(), toy.task(), toy.loop(num_steps=1, prox=PROX)
-  (_, aux), grads = along_trajectory(inner, implicit(linear_solve.cg(1)))(meta_params, task, toy.key())
+  (_, aux), grads = toy.run(along_trajectory(inner, implicit(linear_solve.cg(1))), meta_params, task)
   final = wj.adapt(inner, meta_params, task, toy.key()).final.params
   gradient = jax.grad(toy.loss_fn, has_aux=True)(final, meta_params.shared, task.support)[0]
   pulled = jax.tree.map(lambda g, p, p0: g + PROX * (p - p0), gradient, final, meta_params.initial)
@@ -118,7 +118,7 @@ def test_any_linear_solve_fits():
   task, initial = quadratic_task(), toy.draw(0, DIM)
   solves = (linear_solve.cg(2 * DIM), linear_solve.neumann(400, step_size=0.3))
   first, second = (
-    along_trajectory(quadratic_loop(num_steps=2), implicit(solve))(MetaParams(initial), task, toy.key())[1].initial
+    toy.run(along_trajectory(quadratic_loop(num_steps=2), implicit(solve)), MetaParams(initial), task)[1].initial
     for solve in solves
   )
   np.testing.assert_allclose(first, second, rtol=1e-8)

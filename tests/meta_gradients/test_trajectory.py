@@ -26,7 +26,7 @@ def reference_points(meta_params, support, learning_rate=0.3, num_steps=3):
 
 def test_reptile_is_initial_minus_final_and_nothing_else():
   meta_params, task = toy.meta_params(rules.meta_sgd(0.3)), toy.task()
-  (value, aux), grads = along_trajectory(toy.loop(rules.meta_sgd(0.3)), reptile())(meta_params, task, toy.key())
+  (value, aux), grads = toy.run(along_trajectory(toy.loop(rules.meta_sgd(0.3)), reptile()), meta_params, task)
   _, points = reference_points(meta_params, lambda step: task.support)
   toy.assert_close(grads.initial, optax.tree.sub(points[0], points[-1]))
   toy.assert_zero((grads.shared, grads.rule))
@@ -36,7 +36,7 @@ def test_reptile_is_initial_minus_final_and_nothing_else():
 
 def test_one_step_of_reptile_is_the_learning_rate_times_the_gradient():
   meta_params, task = toy.meta_params(), toy.task()
-  _, grads = along_trajectory(toy.loop(rules.sgd(0.3), 1), reptile())(meta_params, task, toy.key())
+  _, grads = toy.run(along_trajectory(toy.loop(rules.sgd(0.3), 1), reptile()), meta_params, task)
   gradient = jax.grad(toy.loss_fn, has_aux=True)(meta_params.initial, meta_params.shared, task.support)[0]
   toy.assert_close(grads.initial, jax.tree.map(lambda g: 0.3 * g, gradient))
 
@@ -56,7 +56,7 @@ def test_reptile_s_taylor_expansion():
   def residual(learning_rate):
     pick = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
     inner = toy.loop(rules.sgd(learning_rate), count, batch_fn=pick)
-    grads = along_trajectory(inner, reptile())(meta_params, Task(batches, task.query), toy.key())[1].initial
+    grads = toy.run(along_trajectory(inner, reptile()), meta_params, Task(batches, task.query))[1].initial
     vector = jax.flatten_util.ravel_pytree(grads)[0] / learning_rate
     return jnp.linalg.norm(vector - sum(gradients) + learning_rate * second)
 
@@ -115,13 +115,13 @@ def test_leap_sees_the_proximal_term_as_part_of_the_loss():
     return toy.loss_fn(params, meta_params.shared, task.support)[0] + prox / 2 * pull
 
   points = toy.descent(loss, meta_params.initial, 0.3, 3)
-  _, grads = along_trajectory(toy.loop(rules.sgd(0.3), prox=prox), leap())(meta_params, task, toy.key())
+  _, grads = toy.run(along_trajectory(toy.loop(rules.sgd(0.3), prox=prox), leap()), meta_params, task)
   toy.assert_close(grads.initial, leap_reference(loss, points), rtol=1e-9)
 
 
 def test_leap_at_a_stationary_point_is_zero():
   flat = lambda params, shared, batch: (0.0 * jnp.sum(params["w"]), {})
-  _, grads = along_trajectory(toy.loop(loss_fn=flat), leap())(toy.meta_params(), toy.task(), toy.key())
+  _, grads = toy.run(along_trajectory(toy.loop(loss_fn=flat), leap()), toy.meta_params(), toy.task())
   toy.assert_zero(grads.initial)
 
 
@@ -129,8 +129,8 @@ def test_contributions_add_up():
   meta_params, task = toy.meta_params(), toy.task()
   inner = toy.loop(prox=0.5)
   parts = (leap(), reptile(), implicit(linear_solve.cg(3)), warp())
-  (value, aux), total = along_trajectory(inner, *parts)(meta_params, task, toy.key())
-  singles = [along_trajectory(inner, part)(meta_params, task, toy.key()) for part in parts]
+  (value, aux), total = toy.run(along_trajectory(inner, *parts), meta_params, task)
+  singles = [toy.run(along_trajectory(inner, part), meta_params, task) for part in parts]
   toy.assert_close(total, jax.tree.map(lambda *leaves: sum(leaves), *[grads for _, grads in singles]))
   toy.assert_close(value, singles[0][0][0])
   assert set(aux) == {"mse", "implicit/residual", "implicit/iterations", "implicit/inner_gradient_norm"}
@@ -146,7 +146,7 @@ def test_a_contribution_of_your_own_is_a_fold():
     finish=lambda problem, total, final: (zeros(problem, initial=total), {"mine": jnp.ones(())}),
   )
   meta_params, task = toy.meta_params(), toy.task()
-  (_, aux), grads = along_trajectory(toy.loop(rules.sgd(0.3)), mean_point)(meta_params, task, toy.key())
+  (_, aux), grads = toy.run(along_trajectory(toy.loop(rules.sgd(0.3)), mean_point), meta_params, task)
   _, points = reference_points(meta_params, lambda step: task.support)
   toy.assert_close(grads.initial, functools.reduce(optax.tree.add, points[1:]))
   assert float(aux["mine"]) == 1
@@ -169,7 +169,7 @@ def test_a_carried_optimizer_goes_on_where_the_last_task_left_it():
       params = optax.apply_updates(params, updates)
     toy.assert_close(grads.initial, optax.tree.sub(meta_params.initial, params))
     toy.assert_close(carry, state)
-  fresh = along_trajectory(toy.loop(rule, 2), reptile())(meta_params, task, toy.key())[1]
+  fresh = toy.run(along_trajectory(toy.loop(rule, 2), reptile()), meta_params, task)[1]
   assert not np.allclose(fresh.initial["w"], grads.initial["w"], rtol=1e-3)
 
 
@@ -178,7 +178,7 @@ def test_blockwise_takes_each_block_from_its_own_estimator():
   meta_params, task, inner = toy.meta_params(rule), toy.task(), toy.loop(rules.meta_sgd(0.2))
   full, first = unrolled(inner), unrolled(inner, "first_order")
   along = along_trajectory(inner, warp())
-  run = lambda estimate: estimate(meta_params, task, toy.key())
+  run = lambda estimate: toy.run(estimate, meta_params, task)
   result, grads = run(blockwise(initial=full, shared=along, rule=first))
   toy.assert_close(result, run(full)[0])
   toy.assert_close(grads.initial, run(full)[1].initial)
@@ -194,7 +194,7 @@ def test_blockwise_runs_each_estimator_once():
     calls.append(1)
     return unrolled(toy.loop())(*args)
 
-  blockwise(initial=counting, shared=counting)(toy.meta_params(), toy.task(), toy.key())
+  toy.run(blockwise(initial=counting, shared=counting), toy.meta_params(), toy.task())
   assert len(calls) == 1
 
 

@@ -33,7 +33,7 @@ def test_maml_is_the_derivative_of_a_python_loop(derivative):
   def objective(meta_params):
     return query_loss(plain_adaptation(meta_params, task, 0.3, 3)[-1], meta_params.shared, task)
 
-  (value, aux), grads = unrolled(toy.loop(rules.sgd(0.3)), derivative)(meta_params, task, toy.key())
+  (value, aux), grads = toy.run(unrolled(toy.loop(rules.sgd(0.3)), derivative), meta_params, task)
   expected_value, expected = jax.value_and_grad(objective)(meta_params)
   toy.assert_close((value, grads), (expected_value, expected))
   toy.assert_close(aux["mse"], value)
@@ -41,7 +41,7 @@ def test_maml_is_the_derivative_of_a_python_loop(derivative):
 
 def test_first_order_is_the_query_gradient_at_the_adapted_point():
   meta_params, task = toy.meta_params(), toy.task()
-  _, grads = unrolled(toy.loop(rules.sgd(0.3)), "first_order")(meta_params, task, toy.key())
+  _, grads = toy.run(unrolled(toy.loop(rules.sgd(0.3)), "first_order"), meta_params, task)
   final = plain_adaptation(meta_params, task, 0.3, 3)[-1]
   toy.assert_close(tuple(grads[:2]), jax.grad(query_loss, argnums=(0, 1))(final, meta_params.shared, task))
 
@@ -55,22 +55,22 @@ def test_first_order_still_differentiates_the_update():
   outer = jax.grad(query_loss)(points[-1], meta_params.shared, task)
   expected = jax.tree.map(lambda out, *gs: -out * sum(gs), outer, *steps)
   inner = toy.loop(rules.meta_sgd(0.2))
-  toy.assert_close(unrolled(inner, "first_order")(meta_params, task, toy.key())[1].rule, expected)
+  toy.assert_close(toy.run(unrolled(inner, "first_order"), meta_params, task)[1].rule, expected)
 
 
 def test_meta_sgd_with_a_constant_step_size_is_maml():
   task = toy.task()
   for derivative in ("mixed", "first_order"):
-    maml = unrolled(toy.loop(rules.sgd(0.3)), derivative)(toy.meta_params(), task, toy.key())
+    maml = toy.run(unrolled(toy.loop(rules.sgd(0.3)), derivative), toy.meta_params(), task)
     meta_sgd = rules.meta_sgd(0.3)
-    result = unrolled(toy.loop(meta_sgd), derivative)(toy.meta_params(meta_sgd), task, toy.key())
+    result = toy.run(unrolled(toy.loop(meta_sgd), derivative), toy.meta_params(meta_sgd), task)
     toy.assert_close(result[0], maml[0])
     toy.assert_close(tuple(result[1][:2]), tuple(maml[1][:2]))
 
 
 def test_truncation_runs_from_first_order_to_full():
   meta_params, task, inner = toy.meta_params(), toy.task(), toy.loop(rules.sgd(0.3))
-  run = lambda *args, **kwargs: unrolled(inner, *args, **kwargs)(meta_params, task, toy.key())
+  run = lambda *args, **kwargs: toy.run(unrolled(inner, *args, **kwargs), meta_params, task)
   toy.assert_close(run(truncate=0), run("first_order"))
   toy.assert_close(run(truncate=3), run())
   toy.assert_close(run(truncate=7), run())
@@ -96,7 +96,7 @@ def test_prox_is_differentiated_in_both_its_ends(rule, derivative):
 def test_a_query_loss_of_its_own():
   other = lambda params, shared, batch: (jnp.sum(params["w"] ** 2) * jnp.sum(batch[0]), {"other": jnp.zeros(())})
   meta_params, task = toy.meta_params(), toy.task()
-  (value, aux), _ = unrolled(toy.loop(rules.sgd(0.3), query_loss_fn=other))(meta_params, task, toy.key())
+  (value, aux), _ = toy.run(unrolled(toy.loop(rules.sgd(0.3), query_loss_fn=other)), meta_params, task)
   final = plain_adaptation(meta_params, task, 0.3, 3)[-1]
   toy.assert_close(value, jnp.sum(final["w"] ** 2) * jnp.sum(task.query[0]))
   assert set(aux) == {"other"}
@@ -121,7 +121,7 @@ def test_taylor_expansions_of_reptile_s_paper(derivative):
   def residual(learning_rate):
     pick = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
     inner = toy.loop(rules.sgd(learning_rate), last, batch_fn=pick)
-    grads = unrolled(inner, derivative)(meta_params, Task(batches, batch(last)), toy.key())[1].initial
+    grads = toy.run(unrolled(inner, derivative), meta_params, Task(batches, batch(last)))[1].initial
     return jnp.linalg.norm(jax.flatten_util.ravel_pytree(grads)[0] - gradients[last] - learning_rate * slope)
 
   order = np.log2(residual(2e-4) / residual(1e-4))
@@ -162,5 +162,5 @@ def test_a_user_rule_that_cannot_be_unrolled_is_named():
 def test_empty_blocks_stay_empty():
   loss = lambda w, shared, batch: (jnp.sum((w - batch) ** 2), {})
   inner = wj.InnerLoop(loss, rules.sgd(0.1), 2)
-  _, grads = unrolled(inner)(MetaParams(jnp.zeros(2)), Task(jnp.ones(2), jnp.ones(2)), toy.key())
+  _, grads = toy.run(unrolled(inner), MetaParams(jnp.zeros(2)), Task(jnp.ones(2), jnp.ones(2)))
   assert grads.shared == () and grads.rule == ()

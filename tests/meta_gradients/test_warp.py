@@ -9,8 +9,8 @@ import pytest
 
 import warpjax as wj
 from warpjax import meta_gradients, rules
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.warp import point_gradient
+from warpjax.problem import Problem
 
 WIDTH = 4
 

@@ -9,8 +9,8 @@ import pytest
 
 import warpjax as wj
 from warpjax import losses, meta_gradients, rules
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.warp import point_gradient
+from warpjax.problem import Problem
 from warpjax.tasks import continual
 
 EACH, NUM = 3, 4
@@ -93,7 +93,7 @@ def test_query_at_step_is_the_sum_over_points_written_out():
       seen = lambda key, task, params, shared: continual.seen_so_far(EACH)(key, task, k, params, shared)
       return point_gradient(Problem(inner._replace(query_batch_fn=seen), meta_params, task, key), state, k, "full")[0]
 
-    expected = jax.tree.map(lambda leaf: leaf.mean(0), jax.jit(jax.vmap(point))(steps.state, steps.index))
+    expected = jax.tree.map(lambda leaf: leaf.mean(0), jax.jit(jax.vmap(point))(steps.state, steps.number))
     np.testing.assert_allclose(grads.shared["warp"], expected["warp"], rtol=1e-10)
     _, all_of_them = jax.jit(meta_gradients.along_trajectory(inner, meta_gradients.warp()))(meta_params, task, key)
     assert not np.allclose(grads.shared["warp"], all_of_them.shared["warp"])

@@ -8,8 +8,8 @@ import jax
 import optax
 
 from warpjax import linear_solve
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, LinearSolve, MetaParams, Params, PyTree
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerStep, MetaParams, Params
 
 
@@ -65,7 +65,7 @@ def leap(
 
   def step(problem: Problem, path: _Path, seen: InnerStep) -> _Path:
     # The segment that ends here is complete once the loss at its end is known; before step 0 there is none.
-    pull = advance(path, seen.state.params, seen.value, seen.index > 0)
+    pull = advance(path, seen.state.params, seen.value, seen.number > 0)
     return _Path(seen.state.params, seen.value, seen.grads, pull)
 
   def finish(problem: Problem, path: _Path, final: AdaptState) -> tuple[MetaParams, Aux]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import optax
 
-from warpjax.adaptation import Problem, check_inner, run_steps
+from warpjax.adaptation import check_inner, run_steps
+from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, PyTree, Task
 
 

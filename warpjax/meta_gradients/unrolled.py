@@ -6,8 +6,9 @@ from functools import partial
 
 import jax
 
-from warpjax.adaptation import Problem, check_inner, run_steps
+from warpjax.adaptation import check_inner, run_steps
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
+from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaGradFn, MetaParams, Task
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import jax
 import optax
 
-from warpjax.adaptation import Problem
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree
 
 Objective = Literal["full", "first_order"]
@@ -46,7 +46,7 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
     return optax.tree.zeros_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
-    return optax.tree.add(total, point_gradient(problem, seen.state, seen.index, objective))
+    return optax.tree.add(total, point_gradient(problem, seen.state, seen.number, objective))
 
   def finish(problem: Problem, total: PyTree, final: AdaptState) -> tuple[MetaParams, Aux]:
     del final

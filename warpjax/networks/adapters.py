@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,17 +13,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from warpjax import partition
+from warpjax.networks.batch_norm import BATCH_STATS, ApplyWithStats, linen_apply_with_stats
 from warpjax.types import Params, PyTree
-
-BATCH_STATS = "batch_stats"
 
 
 class Network(NamedTuple):
-  """A network as a pair of pure functions. Anything with these two is a network; flax is not needed.
+  """A network as a pair of pure functions. Anything with the first two is a network; flax is not needed.
 
   Attributes:
     init: `(key, x) -> (params, shared)`; `shared` is `()` when nothing is shared.
-    apply: `(params, shared, x) -> outputs`, pure and deterministic.
+    apply: `(params, shared, x) -> outputs`, pure and deterministic; batch norm uses the statistics of its batch.
+    apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm under statistics that are given, or,
+      for None, its batch's own, as `apply`; it returns those that it used, `{}` where there is no batch norm. None
+      for a network that has none, or whose are nobody else's business.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -34,6 +37,7 @@ class Network(NamedTuple):
 
   init: Callable[[jax.Array, jax.Array], tuple[Params, PyTree]]
   apply: Callable[[Params, PyTree, jax.Array], Any]
+  apply_with_stats: ApplyWithStats | None = None
 
 
 def from_linen(
@@ -41,6 +45,7 @@ def from_linen(
   *,
   is_shared: partition.IsShared | None = None,
   expect_shared: bool | None = None,
+  inference_kwargs: Mapping[str, Any] = MappingProxyType({"use_running_average": True}),
   **call_kwargs: Any,
 ) -> Network:
   """Adapts a flax linen module: modules named `warp*` go to `shared`, all else to `params`.
@@ -53,6 +58,7 @@ def from_linen(
     is_shared: `(path) -> bool` over the path of each parameter, in place of the names; it may leave no side empty.
     expect_shared: True: fail at `init` when nothing is shared; False: fail when something is. Default: True if
       `is_shared` is given, else either is fine.
+    inference_kwargs: What to call the module with, over `call_kwargs`, for batch norm to use given statistics.
     **call_kwargs: Passed to the module's `__call__` besides `x`, e.g. `train=True`.
 
   Returns:
@@ -83,7 +89,7 @@ def from_linen(
     variables = {"params": partition.merge(params, shared)}
     return module.apply(variables, x, mutable=[BATCH_STATS], **call_kwargs)[0]
 
-  return Network(init, apply)
+  return Network(init, apply, linen_apply_with_stats(module, call_kwargs, inference_kwargs))
 
 
 class WarpParam(nnx.Param):
@@ -143,13 +149,26 @@ def from_nnx(
     _check_split(params, shared, expect_shared)
     return params, shared
 
-  def apply(params: Params, shared: PyTree, x: jax.Array) -> Any:
+  def bind(params: Params, shared: PyTree, stats: PyTree) -> Any:
     graph, shared_state, params_state, statistics, rest = skeleton()
     statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), statistics)
-    states = (_fill(shared_state, shared), _fill(params_state, params), statistics, rest)
-    return nnx.merge(graph, *states)(x)
+    filled = statistics if stats is None else _fill(statistics, stats)
+    return nnx.merge(graph, _fill(shared_state, shared), _fill(params_state, params), filled, rest)
 
-  return Network(init, apply)
+  def apply(params: Params, shared: PyTree, x: jax.Array) -> Any:
+    return bind(params, shared, None)(x)
+
+  def apply_with_stats(params: Params, shared: PyTree, stats: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
+    module = bind(params, shared, stats)
+    if stats is not None:
+      module.eval()
+      return module(x), stats
+    for _, node in nnx.iter_modules(module):
+      if isinstance(node, nnx.BatchNorm):
+        node.momentum = 0.0  # the average over this batch alone
+    return module(x), nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+  return Network(init, apply, apply_with_stats)
 
 
 def _fill(state: Any, values: PyTree) -> Any:

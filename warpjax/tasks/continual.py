@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from warpjax.adaptation import Problem
 from warpjax.meta_gradients.trajectory import Contribution
+from warpjax.problem import Problem
 from warpjax.types import Aux, Batch, BatchFn, InnerLoop, InnerStep, LossFn, Params, PyTree, Task, TaskSampler
 
 NUM_SUBTASKS = 5
@@ -170,7 +170,7 @@ def query_at_step(contribution: Contribution, query_fn: StepQueryFn) -> Contribu
   """
 
   def step(problem: Problem, carry: PyTree, seen: InnerStep) -> PyTree:
-    query: Any = lambda key, task, params, shared: query_fn(key, task, seen.index, params, shared)
+    query: Any = lambda key, task, params, shared: query_fn(key, task, seen.number, params, shared)
     inner: InnerLoop = problem.inner._replace(query_batch_fn=query)
     return contribution.step(problem._replace(inner=inner), carry, seen)
 

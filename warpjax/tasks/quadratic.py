@@ -43,7 +43,7 @@ def sampler(dim: int = 10, *, condition_number: float = 10.0, noise: float = 0.1
     left_key, right_key, noise_key = jax.random.split(key, 3)
     singular_values = jnp.asarray(condition_number, float) ** -jnp.linspace(0, 0.5, dim)
     left, right = jax.random.orthogonal(left_key, dim), jax.random.orthogonal(right_key, dim)
-    matrix = (left * singular_values) @ right
+    matrix = (left * singular_values[None]) @ right
     return matrix, matrix @ solution + noise * jax.random.normal(noise_key, (dim,))
 
   def sample(key: jax.Array) -> Task:

@@ -1,0 +1,150 @@
+"""Evaluation against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import warpjax as wj
+from tests import toy
+from warpjax import rules
+from warpjax.evaluation import evaluate, evaluator, mean_and_ci95
+from warpjax.types import MetaParams, Task
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+START = MetaParams(jnp.zeros((), jnp.float32))
+
+
+def loss_fn(params, shared, batch):
+  return 0.5 * (params - batch) ** 2, {"target": batch}
+
+
+def sampler(key):
+  """The minimum of the support loss and of the query loss, one number each."""
+  support, query = jax.random.normal(key, (2,))
+  return Task(support, query)
+
+
+def measure(rule=None, num_steps=3, num_tasks=10, metric="target", sampler=sampler, key=None, **kwargs):
+  inner = wj.InnerLoop(kwargs.pop("loss_fn", loss_fn), rule or rules.sgd(0.5), num_steps)
+  rule_params = inner.rule.init(toy.key(), START.initial)
+  start, key = START._replace(rule=rule_params), toy.key() if key is None else key
+  return evaluate(inner, start, sampler, key, num_tasks=num_tasks, metric=metric, **kwargs)
+
+
+def test_the_curve_by_hand():
+  """With a rate of 0.5, `theta_k = s (1 - 2^-k)`, and the loss is `(theta_k - q)^2 / 2`."""
+  query = measure().per_task[:, :1]
+  support = measure(sampler=lambda key: Task(sampler(key).support, sampler(key).support)).per_task[:, :1]
+  assert len(set(query.ravel()) | set(support.ravel())) == 20
+  expected = (support * (1 - 0.5 ** np.arange(4)) - query) ** 2 / 2
+  result = measure(metric="loss")
+  np.testing.assert_allclose(result.per_task, expected, rtol=1e-5, atol=1e-7)
+
+  summary, values = result.summary(), result.per_task
+  half = 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(10)
+  np.testing.assert_allclose(summary["per_step"], values.mean(0), rtol=1e-6)
+  np.testing.assert_allclose(summary["per_step_ci95"], half, rtol=1e-6)
+  assert summary["mean"] == summary["per_step"][-1] and summary["ci95"] == summary["per_step_ci95"][-1]
+  assert summary["num_tasks"] == 10 and summary["num_diverged"] == 0 and summary["diverged_tasks"] == []
+
+
+def test_mean_and_interval():
+  mean, half = mean_and_ci95(np.array([1.0, 2.0, 6.0]))
+  np.testing.assert_allclose((mean, half), (3.0, 1.96 * np.sqrt((4 + 1 + 9) / 2 / 3)))
+  assert mean_and_ci95(np.array([2.0]))[0] == 2 and np.isnan(mean_and_ci95(np.array([2.0]))[1])
+  assert np.isnan(mean_and_ci95(np.array([]))).all()
+
+
+def test_other_query_losses_are_measured_at_the_end_point():
+  def other(params, shared, batch):
+    return jnp.abs(params - batch), {"target": batch + 1}
+
+  inner = wj.InnerLoop(loss_fn, rules.sgd(0.5), 3, query_loss_fn=other)
+  result = measure(metric="loss", others={"absolute": inner})
+  np.testing.assert_allclose(result.others["absolute"], np.sqrt(2 * result.per_task[:, -1]), rtol=1e-4)
+  mean, half = mean_and_ci95(result.others["absolute"])
+  assert result.summary()["absolute"] == {"mean": mean, "ci95": half}
+
+
+def test_a_diverged_task_is_counted_named_and_left_out():
+  """Targets above 0.5 run away after the first step, which the curve shows at its end alone."""
+
+  def diverging(params, shared, batch):
+    return jnp.where((batch > 0.5) & (params > 0.6 * batch), jnp.nan, 0.5 * (params - batch) ** 2), {}
+
+  both = lambda key: Task(sampler(key).query, sampler(key).query)
+  targets = measure().per_task[:, 0]
+  result = measure(metric="loss", loss_fn=diverging, sampler=both)
+  bad = targets > 0.5
+  assert 0 < bad.sum() < 10
+  np.testing.assert_array_equal(np.isnan(result.per_task), bad[:, None] & (np.arange(4) >= 2)[None])
+  summary, fine = result.summary(), measure(metric="loss", sampler=both).per_task[~bad]
+  assert summary["num_tasks"] == 10 and summary["num_diverged"] == bad.sum()
+  assert summary["diverged_tasks"] == np.flatnonzero(bad).tolist()
+  np.testing.assert_allclose(summary["per_step"], fine.mean(0), rtol=1e-6)
+  np.testing.assert_allclose(summary["ci95"], 1.96 * np.std(fine[:, -1], ddof=1) / np.sqrt(len(fine)), rtol=1e-6)
+
+
+def test_when_every_task_diverges_there_is_no_mean():
+  summary = measure(sampler=lambda key: Task(jnp.nan, jnp.nan), num_tasks=3, metric="loss").summary()
+  assert summary["num_diverged"] == 3 and summary["diverged_tasks"] == [0, 1, 2]
+  assert np.isnan(summary["mean"]) and np.isnan(summary["ci95"])
+
+
+def test_one_key_gives_one_list_of_tasks_to_every_method():
+  targets = measure().per_task[:, 0]
+  np.testing.assert_array_equal(measure(rules.meta_sgd(0.1), num_steps=1).per_task[:, 0], targets)
+  np.testing.assert_array_equal(measure(num_tasks=4).per_task[:, 0], targets[:4])
+  assert not set(measure(key=toy.key(8)).per_task[:, 0]) & set(targets)
+
+
+def test_chunks_change_nothing():
+  """With a random inner loop, so that a task that met another's key would show."""
+
+  def noisy(params, shared, batch):
+    return 0.5 * (params - batch[0]) ** 2, {}
+
+  draw = lambda key: Task(jax.random.normal(key, (4,)), jax.random.normal(key, (1,)))
+  inner = wj.InnerLoop(noisy, rules.sgd(0.5), 3, batch_fn=wj.minibatch(1))
+  run = lambda **kwargs: evaluate(inner, START, draw, toy.key(), num_tasks=10, metric="loss", **kwargs).per_task
+  expected = run(task_chunk=10)
+  for chunk, dispatch in ((3, 10), (1, 4), (None, 3)):
+    np.testing.assert_allclose(run(task_chunk=chunk, tasks_per_dispatch=dispatch), expected, rtol=1e-5)
+
+
+def test_an_evaluator_compiles_once():
+  traces = []
+
+  def counting(params, shared, batch):
+    traces.append(())
+    return loss_fn(params, shared, batch)
+
+  run = evaluator(wj.InnerLoop(counting, rules.sgd(0.5), 2), metric="loss", tasks_per_dispatch=4)
+  partial = jax.tree_util.Partial(sampler)
+  run(START, partial, toy.key(), 10)
+  count = len(traces)
+  run(START._replace(initial=jnp.ones((), jnp.float32)), partial, toy.key(8), 6)
+  assert len(traces) == count > 0
+
+
+def test_bad_input():
+  refusals = {
+    "num_tasks must be at least 1; got 0": {"num_tasks": 0},
+    "task_chunk must be at least 1; got 0": {"task_chunk": 0},
+    "tasks_per_dispatch must be at least 1; got 0": {"tasks_per_dispatch": 0},
+    "num_steps must be an integer of at least 1; got 0": {"num_steps": 0},
+    "metric must be one of 'target', 'loss'; got 'accuracy'": {"metric": "accuracy"},
+  }
+  for message, arguments in refusals.items():
+    with pytest.raises(ValueError, match=message):
+      measure(**arguments)
+
+
+def test_given_tasks_are_taken_in_turn():
+  tasks = Task(jnp.array([1.0, 2.0, 3.0]), jnp.array([10.0, 20.0, 30.0]))
+  result = measure(sampler=tasks, num_tasks=8, tasks_per_dispatch=5)
+  np.testing.assert_array_equal(result.per_task[:, 0], [10, 20, 30, 10, 20, 30, 10, 20])

@@ -1,0 +1,121 @@
+"""Linear solves against dense algebra."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toy
+from warpjax import linear_solve
+
+
+def system(dim=6, condition=20.0, seed=0, dtype=float):
+  rng = np.random.default_rng(seed)
+  basis, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+  matrix = (basis * np.geomspace(1.0, 1 / condition, dim)) @ basis.T
+  return jnp.asarray((matrix + matrix.T) / 2, dtype), jnp.asarray(rng.standard_normal(dim), dtype)
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_cg_solves_in_as_many_steps_as_there_are_unknowns(damping):
+  matrix, b = system()
+  x, info = linear_solve.cg(6, damping=damping)(lambda v: matrix @ v, b)
+  np.testing.assert_allclose(x, jnp.linalg.solve(matrix + damping * jnp.eye(6), b), rtol=1e-8)
+  assert info["iterations"] == 6 and info["residual"] < 1e-9
+
+
+@pytest.mark.usefixtures("strict")
+def test_cg_minimises_over_the_krylov_space():
+  matrix, b = system()
+  krylov = jnp.stack([jnp.linalg.matrix_power(matrix, k) @ b for k in range(3)], axis=1)
+  best = krylov @ jnp.linalg.solve(krylov.T @ matrix @ krylov, krylov.T @ b)
+  x, info = linear_solve.cg(3)(lambda v: matrix @ v, b)
+  np.testing.assert_allclose(x, best, rtol=1e-8)
+  np.testing.assert_allclose(info["residual"], jnp.linalg.norm(b - matrix @ x) / jnp.linalg.norm(b), rtol=1e-8)
+
+
+@pytest.mark.usefixtures("strict")
+def test_cg_on_a_pytree_is_cg_on_its_vector():
+  matrix, b = system()
+  split = lambda v: {"a": v[:2], "b": (v[2:].reshape(2, 2),)}
+  join = lambda tree: jnp.concatenate([tree["a"], tree["b"][0].reshape(-1)])
+  x, info = linear_solve.cg(3)(lambda tree: split(matrix @ join(tree)), split(b))
+  flat, flat_info = linear_solve.cg(3)(lambda v: matrix @ v, b)
+  toy.assert_close((x, info), (split(flat), flat_info))
+
+
+@pytest.mark.usefixtures("strict")
+def test_cg_stops_at_the_tolerance():
+  matrix, b = system(dim=20, condition=100.0)
+  residuals = []
+  for tol in (1e-1, 1e-3, 1e-6):
+    x, info = linear_solve.cg(200, tol=tol)(lambda v: matrix @ v, b)
+    residuals.append(float(jnp.linalg.norm(b - matrix @ x) / jnp.linalg.norm(b)))
+    assert residuals[-1] <= tol
+    before, _ = linear_solve.cg(int(info["iterations"]) - 1)(lambda v: matrix @ v, b)
+    assert jnp.linalg.norm(b - matrix @ before) / jnp.linalg.norm(b) > tol
+  assert len(set(residuals)) == 3
+
+
+def test_cg_is_finite_however_long_it_runs():
+  # In single precision the recursive residual would shrink until 0 / 0;.
+  matrices, targets = zip(*(system(3, 5.0, seed, jnp.float32) for seed in range(100)), strict=True)
+  solve = jax.jit(jax.vmap(lambda matrix, b: linear_solve.cg(100)(lambda v: matrix @ v, b)))
+  x, info = solve(jnp.stack(matrices), jnp.stack(targets))
+  exact = np.linalg.solve(np.stack(matrices), np.stack(targets)[..., None])[..., 0]
+  np.testing.assert_allclose(x, exact, rtol=1e-4, atol=1e-4)
+  assert info["iterations"].max() < 20
+
+
+@pytest.mark.usefixtures("strict")
+def test_cg_under_vmap_stops_each_system_by_itself():
+  systems = [system(6, condition, seed) for seed, condition in enumerate((1.0, 10.0, 1000.0))]
+  matrices, targets = (jnp.stack(leaves) for leaves in zip(*systems, strict=True))
+  solve = lambda matrix, b: linear_solve.cg(50, tol=1e-8)(lambda v: matrix @ v, b)
+  together = jax.vmap(solve)(matrices, targets)
+  assert len(set(together[1]["iterations"].tolist())) == 3
+  alone = [solve(matrix, b) for matrix, b in systems]
+  toy.assert_close(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), rtol=1e-7)
+
+
+def test_of_zero_is_zero():
+  for solve in (linear_solve.cg(3), linear_solve.neumann(3)):
+    x, info = solve(lambda v: 2 * v, jnp.zeros(2))
+    toy.assert_zero(x)
+    assert info["residual"] == 0
+  assert linear_solve.cg(3)(lambda v: 2 * v, jnp.zeros(2))[1]["iterations"] == 0
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+def test_neumann_is_its_partial_sum(damping):
+  matrix, b = system()
+  x, info = linear_solve.neumann(4, step_size=0.5, damping=damping)(lambda v: matrix @ v, b)
+  damped = matrix + damping * jnp.eye(6)
+  factor = jnp.eye(6) - 0.5 * damped
+  terms = [0.5 * jnp.linalg.matrix_power(factor, j) @ b for j in range(5)]
+  np.testing.assert_allclose(x, sum(terms), rtol=1e-10)
+  last_but_one = b - damped @ sum(terms[:-1])
+  np.testing.assert_allclose(info["residual"], jnp.linalg.norm(last_but_one) / jnp.linalg.norm(b), rtol=1e-10)
+  assert info["iterations"] == 4
+
+
+@pytest.mark.usefixtures("strict")
+def test_neumann_converges_to_the_solution():
+  matrix, b = system(condition=5.0)
+  x, _ = linear_solve.neumann(300)(lambda v: matrix @ v, b)
+  np.testing.assert_allclose(x, jnp.linalg.solve(matrix, b), rtol=1e-8)
+
+
+@pytest.mark.parametrize("make", [linear_solve.cg, linear_solve.neumann])
+def test_bad_input(make):
+  for steps in (0, 1.5, True, "5"):
+    with pytest.raises(ValueError, match=f"num_steps must be an integer of at least 1; got {steps!r}"):
+      make(steps)
+  with pytest.raises(ValueError, match="damping must be finite and at least 0; got -1"):
+    make(3, damping=-1.0)
+  with pytest.raises(ValueError, match=r"(tol|step_size) must be finite and at least 0; got inf"):
+    make(3, **{"tol" if make is linear_solve.cg else "step_size": float("inf")})

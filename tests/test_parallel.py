@@ -1,0 +1,171 @@
+"""Two devices give what one gives: checked in a process of its own, as the number of devices is fixed at its start."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import warpjax as wj
+from tests import toy
+from warpjax import parallel, rules, training
+from warpjax.meta_gradients import along_trajectory, reptile, unrolled
+from warpjax.task_batch import sample_tasks, task_key
+from warpjax.types import Task
+
+ROOT = pathlib.Path(__file__).parents[1]
+TASKS, STEPS, AXIS = 4, 3, parallel.DEVICES
+OPTIMIZER = optax.adam(0.1)
+# With minibatches, so that a task that met another's key would show.
+INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
+CARRIED = along_trajectory(INNER._replace(rule=rules.sgd(0.1, 0.9)), reptile(), carry_optimizer=True)
+WAYS = ("vmap", "pmap", "shard_map", "shard_map_with_tasks")
+
+
+def sampler(key):
+  support, query = jax.random.normal(key, (2, 2, 4, 2))
+  return Task(tuple(support), tuple(query))
+
+
+def start(meta_grad):
+  point = toy.meta_params()
+  return training.init(
+    toy.key(), INNER.rule, point.initial, point.shared, OPTIMIZER, meta_grad=meta_grad, tasks_per_step=TASKS
+  )
+
+
+def many(meta_grad, axis_name):
+  step = training.meta_step(meta_grad, OPTIMIZER, axis_name=axis_name)
+  return training.many_steps(step, sampler, tasks_per_step=TASKS, num_steps=STEPS, axis_name=axis_name)
+
+
+def plain(state, metrics):
+  """Everything that a run leaves, as arrays."""
+  return state._replace(key=jax.random.key_data(state.key)), metrics
+
+
+def mapped(transformation, meta_grad):
+  """Under vmap or pmap: each part has its copy of the state and its share of the carry; the copies stay equal."""
+  state = start(meta_grad)
+  copies = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state._replace(carry=()))
+  carry = jax.tree.map(lambda leaf: leaf.reshape(2, TASKS // 2, *leaf.shape[1:]), state.carry)
+  state, metrics = plain(*transformation(many(meta_grad, AXIS), axis_name=AXIS)(copies._replace(carry=carry)))
+  jax.block_until_ready(state)
+  carry = jax.tree.map(lambda leaf: leaf.reshape(TASKS, *leaf.shape[2:]), state.carry)
+  rest = state._replace(carry=()), metrics
+  jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf[0], leaf[1]), rest)
+  state, metrics = jax.tree.map(lambda leaf: leaf[0], rest)
+  return state._replace(carry=carry), metrics
+
+
+def sharded(meta_grad):
+  run = parallel.over_devices(many(meta_grad, AXIS), parallel.device_mesh(), takes_tasks=False)
+  return plain(*jax.block_until_ready(run(start(meta_grad))))
+
+
+def sharded_with_tasks(meta_grad):
+  step = training.meta_step(meta_grad, OPTIMIZER, axis_name=AXIS)
+  run, state, seen = parallel.over_devices(step, parallel.device_mesh()), start(meta_grad), []
+  for _ in range(STEPS):
+    state, metrics = run(state, sample_tasks(sampler, task_key(state.key, state.step), TASKS))
+    seen.append(jax.block_until_ready(metrics))
+  return plain(state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen))
+
+
+def adapted(axis_name):
+  """The adapted parameters themselves, in the place of the metrics."""
+
+  def step(state: Any, tasks: Task) -> Any:
+    one = lambda task: wj.adapt(INNER, state.meta_params, task, state.key).final.params
+    params = jax.vmap(one)(tasks)
+    return state, params if axis_name is None else jax.lax.all_gather(params, axis_name, tiled=True)
+
+  return step
+
+
+def refusal(call):
+  try:
+    call()
+  except ValueError as error:
+    return str(error)
+  return "nothing was refused"
+
+
+def gap(left, right):
+  """The largest difference between two trees of one structure."""
+  assert jax.tree.structure(left) == jax.tree.structure(right)
+  pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+  return max(float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)))) for a, b in pairs)
+
+
+def main() -> None:
+  """Run with two devices and in double precision; prints what the tests look at."""
+  found: dict[str, Any] = {"devices": jax.device_count(), "gaps": {}}
+  for name, meta_grad in (("unrolled", unrolled(INNER)), ("carried", CARRIED)):
+    expected = plain(*jax.jit(many(meta_grad, None))(start(meta_grad)))
+    found["moved"] = gap(expected[0].meta_params, toy.meta_params())
+    vmapped, pmapped = functools.partial(mapped, jax.vmap), functools.partial(mapped, jax.pmap)
+    runs = dict(zip(WAYS, (vmapped, pmapped, sharded, sharded_with_tasks), strict=True))
+    found["gaps"] |= {f"{name}/{way}": gap(run(meta_grad), expected) for way, run in runs.items()}
+
+  state, tasks = start(None), toy.tasks(TASKS)
+  over = parallel.over_devices(adapted(AXIS), parallel.device_mesh())
+  found["adapted"] = gap(over(state, tasks)[1], jax.jit(adapted(None))(state, tasks)[1])
+
+  found["uneven"] = refusal(lambda: over(state, toy.tasks(3)))
+  step = training.many_steps(adapted(AXIS), sampler, tasks_per_step=3, num_steps=1, axis_name=AXIS)
+  run = parallel.over_devices(step, parallel.device_mesh(), takes_tasks=False)
+  found["uneven_many"] = refusal(lambda: run(state))
+  found["mesh"] = [refusal(lambda count=count: parallel.device_mesh(count)) for count in (0, 3)]
+  print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found():
+  quick = " ".join(f"--{name}={str(value).lower()}" for name, value in toy._fast_compilation().items())
+  environment = os.environ | {
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {quick}",
+    "JAX_ENABLE_X64": "1",
+    "JAX_PLATFORMS": "cpu",
+  }
+  code = "from tests import test_parallel; test_parallel.main()"
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+  )
+  assert done.returncode == 0, done.stderr[-4000:]
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("meta_grad", ["unrolled", "carried"])
+def test_two_devices_give_the_run_of_one(found, meta_grad, way):
+  assert found["devices"] == 2 and found["moved"] > 0.01
+  assert found["gaps"][f"{meta_grad}/{way}"] < 1e-12
+
+
+def test_an_inner_gradient_is_not_summed_over_the_devices(found):
+  assert found["adapted"] < 1e-13
+
+
+def test_uneven_tasks_are_refused(found):
+  assert found["uneven_many"] == "tasks_per_step must be a multiple of the 2 devices; got 3"
+  assert found["uneven"] == "the number of tasks must be a multiple of the 2 devices; got 3"
+
+
+def test_devices_that_are_not_there_are_refused(found):
+  assert found["mesh"] == [f"num_devices must be between 1 and 2; got {count}" for count in (0, 3)]
+
+
+def test_a_mesh_of_one_device():
+  mesh = parallel.device_mesh(1)
+  assert mesh.axis_names == (AXIS,) and mesh.size == 1

@@ -1,0 +1,179 @@
+"""The meta-step against an outer loop written out, and what a run carries on."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import warpjax as wj
+from tests import toy
+from warpjax import rules, training
+from warpjax.meta_gradients import along_trajectory, reptile, unrolled
+from warpjax.task_batch import adapt_keys, sample_tasks, task_key
+from warpjax.types import CarriedMetaGrad, Task
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))
+# With minibatches, so that a task that met another's key would show.
+INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
+
+
+def sampler(key):
+  support, query = jax.random.normal(key, (2, 2, 4, 2))
+  return Task(tuple(support), tuple(query))
+
+
+def start(inner=INNER, optimizer=OPTIMIZER, **kwargs):
+  params = toy.meta_params()
+  return training.init(toy.key(), inner.rule, params.initial, params.shared, optimizer, **kwargs)
+
+
+def quadratic_grad(aux):
+  """A meta-gradient that costs nothing to compile; a task is a number, and `aux` makes of it what it likes."""
+
+  def estimate(meta_params, task, key):
+    loss = lambda point: 0.5 * jnp.sum((point.initial - task) ** 2)
+    return (loss(meta_params), aux(task)), jax.grad(loss)(meta_params)
+
+  return estimate
+
+
+def scalar_state(**kwargs):
+  return training.init(toy.key(), rules.sgd(0.1), jnp.zeros(()), (), optax.sgd(1.0), **kwargs)
+
+
+def test_a_meta_step_is_the_outer_update_written_out():
+  estimate, tasks = unrolled(INNER), toy.tasks(3)
+  one, step = toy.jit(estimate), toy.jit(training.meta_step(estimate, OPTIMIZER))
+  state = start()
+  params, opt_state = state.meta_params, OPTIMIZER.init(state.meta_params)
+  for index in range(2):
+    state, metrics = step(state, tasks)
+    keys = adapt_keys(toy.key(), index, 0, 3)
+    results = [one(params, jax.tree.map(lambda leaf, i=i: leaf[i], tasks), keys[i]) for i in range(3)]
+    (loss, aux), grads = jax.tree.map(lambda *leaves: sum(leaves) / 3, *results)
+    updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    toy.assert_close((state.meta_params, state.opt_state), (params, opt_state))
+    norms = {f"grad_norm/{name}": optax.tree.norm(getattr(grads, name)) for name in ("initial", "shared")}
+    toy.assert_close(metrics, {"loss": loss, **aux, **norms, "finite": jnp.array(True)})
+    assert state.step == index + 1 and state.carry == ()
+    assert np.array_equal(jax.random.key_data(state.key), jax.random.key_data(toy.key()))
+
+
+def test_the_rule_is_meta_learned_too():
+  inner = toy.loop(rules.meta_sgd((0.01, 0.1)), 1)
+  state, metrics = toy.jit(training.meta_step(unrolled(inner), OPTIMIZER))(start(inner), toy.tasks(2))
+  assert {"grad_norm/initial", "grad_norm/shared", "grad_norm/rule"} < set(metrics)
+  before = start(inner).meta_params
+  assert all(np.all(a != b) for a, b in zip(*map(jax.tree.leaves, (before, state.meta_params)), strict=True))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_is_reported(where):
+  def estimate(meta_params, task, key):
+    bad = lambda name: jnp.where((task > 1) & (name == where), jnp.inf, 1.0)
+    return (bad("loss"), {}), meta_params._replace(initial=bad("gradient"))
+
+  step = training.meta_step(estimate, optax.sgd(1.0))
+  assert step(scalar_state(), jnp.array([0.0, 1.0]))[1]["finite"]
+  assert not step(scalar_state(), jnp.array([0.0, 2.0]))[1]["finite"]
+
+
+def test_the_task_chunk_changes_nothing():
+  """Which chunks there are is `mean_over_tasks`' own test."""
+  steps = [training.meta_step(unrolled(INNER), OPTIMIZER, task_chunk=chunk) for chunk in (None, 2, 8)]
+  results = [toy.jit(step)(start(), toy.tasks(3)) for step in steps]
+  for state, metrics in results[1:]:
+    toy.assert_close((state.meta_params, metrics), (results[0][0].meta_params, results[0][1]))
+
+
+def test_many_steps_are_that_many_single_steps_bit_for_bit():
+  step = training.meta_step(unrolled(INNER), OPTIMIZER)
+  many = toy.jit(training.many_steps(step, sampler, tasks_per_step=3, num_steps=4))
+  end, metrics = many(start())
+
+  @toy.jit
+  def single(state):
+    return step(state, sample_tasks(sampler, task_key(state.key, state.step), 3))
+
+  state, seen = start(), []
+  for _ in range(4):
+    state, one = single(state)
+    seen.append(one)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
+  plain = lambda state: state._replace(key=jax.random.key_data(state.key))
+  jax.tree.map(np.testing.assert_array_equal, (plain(state), stacked), (plain(end), metrics))
+  assert end.step == 4 and len(set(metrics["loss"].tolist())) == 4
+
+
+def test_a_carry_advances_by_task_slot():
+  """Each slot sums the tasks it met; the next step finds what the last one left."""
+
+  def grad(meta_params, task, key, carry):
+    return ((task, {"carry": carry}), meta_params), carry + task
+
+  meta_grad = CarriedMetaGrad(lambda meta_params: meta_params.initial + 100, grad)
+  state = scalar_state(meta_grad=meta_grad, tasks_per_step=3)
+  np.testing.assert_array_equal(state.carry, [100, 100, 100])
+  for chunk in (None, 2):
+    step, now = training.meta_step(meta_grad, optax.sgd(1.0), task_chunk=chunk), state
+    for tasks, seen in (((1.0, 2.0, 3.0), 100), ((10.0, 20.0, 60.0), 102)):
+      now, metrics = step(now, jnp.array(tasks))
+      assert metrics["carry"] == seen
+    np.testing.assert_array_equal(now.carry, [111, 122, 163])
+
+
+def test_reptile_carries_adams_moments_from_task_to_task_in_a_slot():
+  inner, outer = toy.loop(rules.adam(0.1, b1=0.5), 2), optax.sgd(0.5)
+  meta_grad = along_trajectory(inner, reptile(), carry_optimizer=True)
+  state = start(inner, outer, meta_grad=meta_grad, tasks_per_step=3)
+  step = toy.jit(training.meta_step(meta_grad, outer, task_chunk=2))
+  gradient = toy.jit(lambda params, shared, batch: jax.grad(toy.loss_fn, has_aux=True)(params, shared, batch)[0])
+  adam = inner.rule.transform(())
+  slots = [adam.init(state.meta_params.initial)] * 3
+  for index in range(2):
+    tasks = jax.tree.map(lambda leaf, index=index: leaf[3 * index : 3 * index + 3], toy.tasks(6))
+    before, (state, _) = state.meta_params, step(state, tasks)
+    ends = []
+    for slot in range(3):
+      params, support = before.initial, jax.tree.map(lambda leaf, slot=slot: leaf[slot], tasks.support)
+      for _ in range(2):
+        updates, slots[slot] = adam.update(gradient(params, before.shared, support), slots[slot], params)
+        params = optax.apply_updates(params, updates)
+      ends.append(params)
+    moved = jax.tree.map(lambda old, *new: old - 0.5 * (old - sum(new) / 3), before.initial, *ends)
+    toy.assert_close(state.meta_params, before._replace(initial=moved))
+    toy.assert_close(state.carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *slots))
+  assert set(optax.tree.get(state.carry, "count").tolist()) == {4}
+
+
+def test_counts_and_flags_in_aux():
+  estimate = quadratic_grad(lambda task: {"steps": (3 * task).astype(jnp.int32), "small": task < 2})
+  for chunk in (None, 2):
+    step = jax.jit(training.meta_step(estimate, optax.sgd(1.0), task_chunk=chunk))
+    state, metrics = step(scalar_state(), jnp.array([0.0, 1.0, 2.0, 3.0, 4.0]))
+    assert state.meta_params.initial == 2
+    np.testing.assert_allclose((metrics["steps"], metrics["small"], metrics["loss"]), (6, 0.4, 3))
+
+
+def test_bad_input():
+  estimate, carried = quadratic_grad(lambda task: {}), along_trajectory(INNER, reptile(), carry_optimizer=True)
+  step = training.meta_step(estimate, OPTIMIZER, axis_name="devices")
+  many = training.many_steps(step, jax.random.normal, tasks_per_step=3, num_steps=2, axis_name="devices")
+  state = scalar_state()
+  refusals = {
+    "task_chunk must be None or at least 1; got 0": lambda: training.meta_step(estimate, OPTIMIZER, task_chunk=0),
+    "tasks_per_step must be at least 1 for a meta-gradient with state; got None": lambda: start(meta_grad=carried),
+    "with state; got 0": lambda: start(meta_grad=carried, tasks_per_step=0),
+    "tasks_per_step must be a multiple of the 2 devices; got 3": lambda: jax.vmap(
+      lambda _: many(state), axis_name="devices"
+    )(jnp.arange(2)),
+  }
+  for message, call in refusals.items():
+    with pytest.raises(ValueError, match=message):
+      call()

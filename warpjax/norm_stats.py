@@ -1,0 +1,102 @@
+"""How the points of an adaptation are judged: by the query loss, or under statistics gathered on the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.problem import Problem
+from warpjax.types import Aux, InnerLoop, InnerStep, LossFn, Params, PyTree
+
+Apply = Callable[[Params, PyTree, jax.Array], Any]
+ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
+
+
+class Readout(NamedTuple):
+  """What judges the points of one task's adaptation: a fold over its steps, and a loss that reads what was folded.
+
+  Attributes:
+    start: `(problem) -> carry`, before the first step; every task starts anew.
+    step: `(problem, carry, inner_step) -> carry`.
+    loss: `(problem, carry, params, index) -> (scalar, aux)`, the loss of point `index`, which follows `index` steps.
+  """
+
+  start: Callable[[Problem], PyTree]
+  step: Callable[[Problem, PyTree, InnerStep], PyTree]
+  loss: Callable[[Problem, PyTree, Params, Any], tuple[jax.Array, Aux]]
+
+
+def query_loss(inner: InnerLoop | None = None) -> Readout:
+  """The query loss of an inner loop, by default of the one that adapts; nothing is folded."""
+
+  def loss(problem: Problem, carry: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
+    del carry
+    return problem._replace(inner=inner or problem.inner).query_loss(params, problem.meta_params.shared, index)
+
+  return Readout(lambda problem: (), lambda problem, carry, step: carry, loss)
+
+
+def running(
+  apply_with_stats: ApplyWithStats | None,
+  loss_of: Callable[[Apply], LossFn],
+  *,
+  momentum: float = 0.1,
+  debias: bool = False,
+) -> Readout:
+  """The query loss under moving averages of the batch statistics of the task's own steps, fresh for each task.
+
+  `stats_0 = (mean 0, var 1)`, `stats_{k+1} = (1 - momentum) stats_k + momentum b_k`, b_k those of step k's support
+  batch at the parameters before the step; point k is judged under `stats_k`. As in PyTorch, after k steps the start
+  still weighs `(1 - momentum)^k`: 3e-5 after 100 steps, 0.73 after 3. `debias=True` leaves the start out, as Adam does:
+  the rate of step k is `momentum / (1 - (1 - momentum)^(k + 1))`, so that after one step the statistics are b_0.
+  Variances are divided by the count n; PyTorch's running variance, by n - 1.
+
+  Args:
+    apply_with_stats: `(params, shared, stats or None, x) -> (outputs, stats)`, a `Network`'s.
+    loss_of: `(apply) -> loss` on query batches, e.g. `losses.classification`.
+    momentum: The weight of the newest batch, PyTorch's convention (flax's is 1 less it).
+    debias: Whether the averages are over what was seen alone.
+
+  Returns:
+    A `Readout` for inner loops whose batches are pairs `(x, y)`.
+
+  Raises:
+    ValueError: when the network gives no statistics, or momentum is outside (0, 1].
+
+  Reference:
+    Flennerhag et al. 2020, arXiv 1909.00025, the released code of the multi-shot Omniglot experiment.
+  """
+  if apply_with_stats is None:
+    raise ValueError("apply_with_stats must be a function; got None, of a Network made without one")
+  if not 0 < momentum <= 1:
+    raise ValueError(f"momentum must be above 0 and at most 1; got {momentum!r}")
+  apply = apply_with_stats
+
+  def of_batch(problem: Problem, params: Params, index: Any) -> PyTree:
+    return apply(params, problem.meta_params.shared, None, problem.batch(params, index)[0])[1]
+
+  def start(problem: Problem) -> PyTree:
+    shapes = jax.eval_shape(lambda: of_batch(problem, problem.meta_params.initial, 0))
+    return jax.tree_util.tree_map_with_path(_start, shapes)
+
+  def step(problem: Problem, stats: PyTree, inner_step: InnerStep) -> PyTree:
+    seen = of_batch(problem, inner_step.state.params, inner_step.number)
+    rate = momentum / (1 - (1 - momentum) ** (inner_step.number + 1)) if debias else momentum
+    return jax.tree.map(lambda old, new: ((1 - rate) * old + rate * new).astype(old.dtype), stats, seen)
+
+  def loss(problem: Problem, stats: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
+    loss_fn = loss_of(lambda p, s, x: apply(p, s, stats, x)[0])
+    under = problem._replace(inner=problem.inner._replace(query_loss_fn=loss_fn))
+    return under.query_loss(params, problem.meta_params.shared, index)
+
+  return Readout(start, step, loss)
+
+
+def _start(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+  name = getattr(path[-1], "key", None)
+  if name not in ("mean", "var"):
+    raise ValueError(f"statistics must be named 'mean' or 'var'; got {jax.tree_util.keystr(path)}")
+  return jnp.full(leaf.shape, float(name == "var"), leaf.dtype)

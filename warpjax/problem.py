@@ -1,0 +1,92 @@
+"""One task bound to the loop that adapts to it: what every estimator computes with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.ad_checkpoint import checkpoint_name
+
+from warpjax.differentiation import INNER_GRADIENT, Derivative, value_and_grad
+from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, MetaParams, Params, PyTree, Task
+
+# Streams of the task's key apart from the step indices that a batch_fn folds in, so that no two draws share a number.
+_QUERY_STREAM = 0x51E5
+_RULE_STREAM = 0x701E
+
+
+class Problem(NamedTuple):
+  """One task and the loop that adapts to it: what every estimator computes with."""
+
+  inner: InnerLoop
+  meta_params: MetaParams
+  task: Task
+  key: jax.Array
+
+  def start(self) -> AdaptState:
+    """The initial parameters and a fresh state of the rule's transformation."""
+    initial = self.meta_params.initial
+    return AdaptState(initial, self.inner.rule.transform(self.meta_params.rule).init(initial))
+
+  def batch(self, params: Params, index: Any) -> Batch:
+    """The support batch of step `index`, held constant."""
+    batch = self.inner.batch_fn(self.key, self.task.support, index, params, self.meta_params.shared)
+    return jax.lax.stop_gradient(batch)
+
+  def inner_objective(self, params: Params, shared: PyTree, batch: Batch) -> jax.Array:
+    """`loss(params, shared, batch) + prox / 2 * |params - initial|^2`, a scalar."""
+    return self._add_prox(params, self.inner.loss_fn(params, shared, batch)[0])
+
+  def query_loss(self, params: Params, shared: PyTree, index: Any) -> tuple[jax.Array, Aux]:
+    """The meta-loss at `params`; `index` numbers the point, so that each point draws its own query batch."""
+    key = jax.random.fold_in(jax.random.fold_in(self.key, _QUERY_STREAM), index)
+    batch = jax.lax.stop_gradient(self.inner.query_batch_fn(key, self.task, params, shared))
+    return (self.inner.query_loss_fn or self.inner.loss_fn)(params, shared, batch)
+
+  def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
+    """One inner step from `state`; `derivative` says how its gradient will be differentiated, if it is."""
+    params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
+    value, grads = value_and_grad(self.inner.loss_fn, derivative)(params, shared, batch)
+    # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
+    value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
+    if derivative == "first_order":
+      value, grads = jax.lax.stop_gradient((value, grads))
+    value, grads = checkpoint_name((value, grads), INNER_GRADIENT)
+    return InnerStep(index, state, value, grads, self._update(state, index, value, grads, batch))
+
+  def _update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
+    transform = optax.with_extra_args_support(self.inner.rule.transform(self.meta_params.rule))
+
+    # optax's line searches insist that value_fn consumes every extra argument, `key` among them.
+    def value_fn(params: Params, key: jax.Array | None = None) -> jax.Array:
+      del key
+      return self.inner_objective(params, self.meta_params.shared, batch)
+
+    updates, opt_state = transform.update(
+      grads,
+      state.opt_state,
+      state.params,
+      value=value,
+      grad=grads,
+      value_fn=value_fn,
+      key=jax.random.fold_in(jax.random.fold_in(self.key, _RULE_STREAM), index),
+    )
+    return AdaptState(optax.apply_updates(state.params, updates), opt_state)
+
+  def _add_prox(self, params: Params, value: jax.Array) -> jax.Array:
+    if not has_prox(self.inner):
+      return value
+    distance = optax.tree.norm(optax.tree.sub(params, self.meta_params.initial), squared=True)
+    return value + (0.5 * self.inner.prox * distance).astype(value.dtype)
+
+  def _add_prox_gradient(self, params: Params, grads: Params) -> Params:
+    if not has_prox(self.inner):
+      return grads
+    prox = self.inner.prox
+    return jax.tree.map(lambda g, p, p0: g + (prox * (p - p0)).astype(g.dtype), grads, params, self.meta_params.initial)
+
+
+def has_prox(inner: InnerLoop) -> bool:
+  """Whether the inner loss has a proximal term; a traced weight counts as one."""
+  return not (isinstance(inner.prox, (int, float)) and inner.prox == 0)

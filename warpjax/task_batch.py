@@ -1,0 +1,125 @@
+"""A batch of tasks: drawn by key on the device, computed in chunks, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
+
+# Streams of the run's key, so that tasks, adaptation and the rule's draws never share a number.
+_TASK_STREAM, _ADAPT_STREAM, _RULE_STREAM = 1, 2, 3
+
+# On CPU a chunk's data should stay near the caches.
+_CPU_CHUNK_BYTES = 1 << 19
+
+
+def task_key(key: jax.Array, step: Any) -> jax.Array:
+  """The key of the task batch of meta-step `step` of the run with `key`."""
+  return jax.random.fold_in(jax.random.fold_in(key, _TASK_STREAM), step)
+
+
+def adapt_keys(key: jax.Array, step: Any, first: Any, num_tasks: int) -> jax.Array:
+  """The keys that tasks `first` to `first + num_tasks - 1` of meta-step `step` are adapted with, `[num_tasks]`."""
+  step_key = jax.random.fold_in(jax.random.fold_in(key, _ADAPT_STREAM), step)
+  return jax.vmap(lambda index: jax.random.fold_in(step_key, index))(first + jnp.arange(num_tasks))
+
+
+def rule_key(key: jax.Array) -> jax.Array:
+  """The key of the rule's own draws."""
+  return jax.random.fold_in(key, _RULE_STREAM)
+
+
+def first_task(local: int, axis_name: str | None) -> Any:
+  """Index of this device's first task, where each device holds `local` of them."""
+  return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
+
+
+def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: Any = 0) -> Task:
+  """Tasks `first` to `first + num_tasks - 1` of the batch that `key` stands for.
+
+  Args:
+    sampler: Draws one task from a key.
+    key: The batch's key.
+    num_tasks: How many.
+    first: Index of the first; a device that holds a part of the batch starts further on.
+
+  Returns:
+    A `Task` of leaves `[num_tasks, ...]`.
+  """
+  keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
+  return jax.vmap(sampler)(keys)
+
+
+def default_task_chunk(tasks: Task) -> int:
+  """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within half a megabyte."""
+  leaves = jax.tree.leaves(tasks)
+  num_tasks = leaves[0].shape[0]
+  if jax.default_backend() != "cpu":
+    return num_tasks
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.number))
+  return max(1, min(num_tasks, _CPU_CHUNK_BYTES * num_tasks // max(size, 1)))
+
+
+def mean_over_tasks(
+  meta_grad: MetaGradFn | CarriedMetaGrad,
+  meta_params: MetaParams,
+  tasks: Task,
+  keys: jax.Array,
+  carry: PyTree,
+  chunk: int,
+) -> tuple[Any, MetaParams, PyTree]:
+  """The mean of value, aux and gradient over tasks, `chunk` side by side, summed in sequence.
+
+  Args:
+    meta_grad: For one task.
+    meta_params: At which the gradient is taken.
+    tasks: Leaves `[num_tasks, ...]`.
+    keys: One a task, `[num_tasks]`.
+    carry: Leaves `[num_tasks, ...]`, or `()`.
+    chunk: Tasks side by side; a remainder is a chunk of its own.
+
+  Returns:
+    `((loss, aux), gradient, carry)`.
+  """
+
+  def total(inputs: tuple) -> tuple[PyTree, PyTree]:
+    results, new_carry = jax.vmap(lambda task, key, c: _with_carry(meta_grad, meta_params, task, key, c))(*inputs)
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=_sum_dtype(leaf)), results), new_carry
+
+  num_tasks = keys.shape[0]
+  inputs = (tasks, keys, carry)
+  whole = num_tasks // chunk if chunk < num_tasks else 0
+  sums, parts = None, []
+  if whole:
+    head = jax.tree.map(lambda leaf: leaf[: whole * chunk].reshape(whole, chunk, *leaf.shape[1:]), inputs)
+    sums, new_carry = _sum_in_sequence(total, head)
+    parts.append(jax.tree.map(lambda leaf: leaf.reshape(whole * chunk, *leaf.shape[2:]), new_carry))
+  if whole * chunk < num_tasks:
+    rest, new_carry = total(jax.tree.map(lambda leaf: leaf[whole * chunk :], inputs))
+    sums = rest if sums is None else jax.tree.map(jnp.add, sums, rest)
+    parts.append(new_carry)
+  (value, aux), grads = jax.tree.map(lambda leaf: leaf / num_tasks, sums)
+  return (value, aux), grads, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _with_carry(meta_grad: Any, meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> Any:
+  if isinstance(meta_grad, CarriedMetaGrad):
+    return meta_grad.grad(meta_params, task, key, carry)
+  return meta_grad(meta_params, task, key), carry
+
+
+def _sum_in_sequence(total: Callable[[Any], tuple[PyTree, PyTree]], chunks: PyTree) -> tuple[PyTree, PyTree]:
+  def body(sums: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
+    more, carry = total(chunk)
+    return jax.tree.map(jnp.add, sums, more), carry
+
+  shapes = jax.eval_shape(lambda chunk: total(chunk)[0], jax.tree.map(lambda leaf: leaf[0], chunks))
+  return jax.lax.scan(body, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), chunks)
+
+
+def _sum_dtype(leaf: jax.Array) -> Any:
+  return leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.result_type(float)
