@@ -40,7 +40,7 @@ COMMON: rows.Table = {
   "data": {"name": "continual", "subtasks": 5, "points": 20, "steps_each": 20, "train_subtasks": 0},
   "network": NETWORK,
   "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 100},
-  "meta_gradient": {"name": "unrolled", "derivative": "mixed"},
+  "meta_gradient": {"name": "unrolled"},
   "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip_norm": 10.0},
   "eval": {"num_tasks": 200, "num_steps": 100},
 }

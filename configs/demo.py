@@ -22,7 +22,7 @@ COMMON: rows.Table = {
   "data": {"name": "sinusoid", "variant": "maml", "shots": 10, "queries": 100, "train_shots": 0, "train_queries": 10},
   "network": {"name": "mlp", "features": (40, 40), "adapts": "all"},
   "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 5},
-  "meta_gradient": {"name": "unrolled", "derivative": "mixed"},
+  "meta_gradient": {"name": "unrolled"},
   "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine"},
   "eval": {"num_tasks": 600, "num_steps": 10},
 }

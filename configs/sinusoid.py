@@ -10,8 +10,8 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 
 | method         | published mse  | measured    | time |
 |----------------|----------------|-------------|------|
-| maml           | 1.13 +/- 0.18  | not yet run |      |
-| meta_sgd       | 0.90 +/- 0.16  | not yet run |      |
+| maml           | 1.13 +/- 0.18  | 0.978 +/- 0.087 | 47 s |
+| meta_sgd       | 0.90 +/- 0.16  | 0.735 +/- 0.071 | 54 s |
 | fomaml         | -              | not yet run |      |
 | anil           | -              | not yet run |      |
 | reptile        | -              | not yet run |      |
@@ -27,6 +27,7 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 
 MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, published as figures only): add
 --config.data.variant=maml --config.data.shots=10 --config.tasks_per_step=25 --config.num_meta_steps=70000.
+Measured on one CPU core, 600 test tasks, seed 0; meta_sgd less maml, paired over the tasks: -0.244 +/- 0.041.
 Reptile's rows follow its released demo (tanh, inner SGD at 0.02, 5 steps of 10 points, outer step 0.1 annealed to 0,
 32 steps at test) on these tasks. Leap and iMAML have no sine experiment of their own; their settings are ours.
 """
@@ -49,7 +50,7 @@ COMMON: rows.Table = {
   "data": {"name": "sinusoid", "variant": "meta_sgd", "shots": 5, "queries": 100, "train_shots": 0, "train_queries": 5},
   "network": {"name": "maml_sinusoid", "features": (40, 40), "adapts": "all"},
   "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 1},
-  "meta_gradient": {"name": "unrolled", "derivative": "mixed"},
+  "meta_gradient": {"name": "unrolled"},
   "optimizer": {"name": "adam", "learning_rate": 1e-3},
   "eval": {"num_tasks": 600, "num_steps": 1},
 }

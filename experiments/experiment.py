@@ -93,7 +93,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   """Builds an experiment, once every key of its config is known to be read; nothing compiles here.
 
   Args:
-    config: Nested dicts: the keys of `Run`, and the tables of `TABLES`, of which `published` may be left out.
+    config: Nested dicts: the keys of `Run`, and the tables of `TABLES`, of which `published` may be left out; a setting
+      that is None is left to its default.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
 
@@ -104,6 +105,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     ValueError: For a key that is unknown, missing or of the wrong type, or a value that is not allowed.
     FileNotFoundError: For a data set that is not there and cannot be fetched.
   """
+  config = schema.given(config)
   tables = {name: config[name] for name in TABLES if name in config}
   rest = {key: value for key, value in config.items() if key not in tables}
   run = _checked(schema.call("config", rest, Run, also=TABLES))

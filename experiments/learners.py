@@ -1,8 +1,7 @@
-"""The networks of a config's `network` table: a preset by name, any of its fields overridden."""
+"""The networks of a config's `network` table: a preset by name; a field that is not given is the preset's."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -28,68 +27,50 @@ HEAD_INITS = {"normal": jax.nn.initializers.normal(1.0), "xavier": jax.nn.initia
 def _mlp(make: Callable[..., networks.MLP]) -> Callable[..., networks.Network]:
   def network(
     num_outputs: int,
-    features: Sequence[int],
-    activation: Literal["relu", "tanh"],
+    features: Sequence[int] | None = None,
+    activation: Literal["relu", "tanh"] | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
-    module = make(
-      num_outputs=num_outputs,
-      features=tuple(features),
-      activation=ACTIVATIONS[activation],
-      warp=warp_settings.spec(warp),
+    overrides = schema.given(
+      {"features": features and tuple(features), "activation": activation and ACTIVATIONS[activation]}
     )
+    module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides)
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
-  of_preset = make(num_outputs=1)
-  activation = next(name for name, function in ACTIVATIONS.items() if function is of_preset.activation)
-  return _with_defaults(network, features=tuple(of_preset.features), activation=activation)
+  return network
 
 
 def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Network]:
   def network(
     num_outputs: int,
-    width: int,
-    layers: Sequence[str],
-    strides: int,
-    readout: Literal["mean", "flatten"],
-    hidden: Sequence[int],
-    conv_bias: bool,
-    norm_scale: bool,
-    head_init: Literal["preset", "normal", "xavier"] = "preset",
+    width: int | None = None,
+    layers: Sequence[str] | None = None,
+    strides: int | None = None,
+    readout: Literal["mean", "flatten"] | None = None,
+    hidden: Sequence[int] | None = None,
+    conv_bias: bool | None = None,
+    norm_scale: bool | None = None,
+    head_init: Literal["normal", "xavier"] | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
-    module = make(
-      num_classes=num_outputs,
-      width=width,
-      layers=tuple(layers),
-      strides=strides,
-      readout=readout,
-      hidden=tuple(hidden),
-      conv_bias=conv_bias,
-      norm_scale=norm_scale,
-      warp=warp_settings.spec(warp),
-      **({} if head_init == "preset" else {"head_init": HEAD_INITS[head_init]}),
+    overrides = schema.given(
+      {
+        "width": width,
+        "layers": layers and tuple(layers),
+        "strides": strides,
+        "readout": readout,
+        "hidden": hidden if hidden is None else tuple(hidden),
+        "conv_bias": conv_bias,
+        "norm_scale": norm_scale,
+        "head_init": head_init and HEAD_INITS[head_init],
+      }
     )
+    module = make(num_classes=num_outputs, warp=warp_settings.spec(warp), **overrides)
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
-  of_preset = make(num_classes=1)
-  fields = ("width", "layers", "strides", "readout", "hidden", "conv_bias", "norm_scale")
-  return _with_defaults(network, **{name: getattr(of_preset, name) for name in fields})
-
-
-def _with_defaults(function: Callable[..., Any], **defaults: Any) -> Callable[..., Any]:
-  """The function with these defaults in its signature, which is what a config is completed from and checked against."""
-
-  def call(*args: Any, **kw: Any) -> Any:
-    return function(*args, **{**defaults, **kw})
-
-  signature = inspect.signature(function)
-  parameters = [p.replace(default=defaults.get(name, p.default)) for name, p in signature.parameters.items()]
-  call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-  call.__annotations__ = function.__annotations__
-  return call
+  return network
 
 
 def _is_shared(adapts: str) -> Callable[[tuple[Any, ...]], bool] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +18,9 @@ Table = Mapping[str, Any]
 
 
 def select(name: str, common: Table, methods: Mapping[str, Table], method: str) -> ml_collections.ConfigDict:
-  """The config of one method: its row over the common settings, completed by every other setting's default.
+  """The config of one method: its row over the common settings, with a place for every other setting there is.
+
+  A setting that nobody gives is None here and left to its default.
 
   Args:
     name: The config file's name.
@@ -38,7 +42,7 @@ def select(name: str, common: Table, methods: Mapping[str, Table], method: str) 
   """
   row = schema.choose(f"configs/{name}.py", method, methods)
   merged = {"experiment": name, "method": method, **lay_over(common, row)}
-  complete = {**_defaults(experiment.Run), **{key: _complete(key, value) for key, value in merged.items()}}
+  complete = {**_places(experiment.Run), **{key: _complete(key, value) for key, value in merged.items()}}
   return ml_collections.ConfigDict(complete, convert_dict=True)
 
 
@@ -56,21 +60,25 @@ def lay_over(base: Table, row: Table) -> dict[str, Any]:
 
 
 def _complete(key: str, value: Any) -> Any:
-  """A table with the defaults that its readers have, so that each can be overridden on the command line."""
+  """A table with a place for every other setting that its readers have, to be given on the command line."""
   if not isinstance(value, Mapping) or key == "published":
     return value
   readers = [experiment.Evaluation] if key == "eval" else builders.readers(key, value)
-  table = {name: default for reader in readers for name, default in _defaults(reader).items()} | dict(value)
-  return {**table, "warp": _defaults(warp.layers) | dict(table["warp"])} if "warp" in table else table
+  table = {name: place for reader in readers for name, place in _places(reader).items()} | dict(value)
+  return {**table, "warp": _places(warp.layers) | dict(value.get("warp", {}))} if "warp" in table else table
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+def _places(function: Callable[..., Any]) -> dict[str, Any]:
   hints = typing.get_type_hints(function)
   parameters = inspect.signature(function).parameters.items()
-  return {name: _overridable(p.default, hints.get(name)) for name, p in parameters if p.default is not p.empty}
+  return {name: config_dict.placeholder(_kind(hints[name])) for name, p in parameters if p.default is not p.empty}
 
 
-def _overridable(default: Any, hint: Any) -> Any:
-  if default is not None:
-    return default
-  return config_dict.placeholder(next(kind for kind in typing.get_args(hint) if kind is not type(None)))
+def _kind(hint: Any) -> type:
+  """The type that the command line reads a setting as."""
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is typing.Literal:
+    return type(args[0])
+  if origin in (typing.Union, types.UnionType):
+    return _kind(args[0])
+  return tuple if origin in (tuple, list, collections.abc.Sequence) else hint

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments import experiment as experiments
-from experiments import figures, loop, measure, workdir
+from experiments import figures, loop, measure, schema, workdir
 
 
 def train_and_evaluate(
@@ -37,7 +37,7 @@ def train_and_evaluate(
     FloatingPointError: For a meta-loss or meta-gradient that is not finite.
   """
   experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
-  path = workdir.prepare(directory, config)
+  path = workdir.prepare(directory, schema.given(config))
   with workdir.lock(path):
     finished = workdir.read_json(path / workdir.RESULT)
     if finished is not None:

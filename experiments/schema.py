@@ -20,7 +20,6 @@ _NAMES = {
   bool: "True or False",
   str: "a string",
   dict: "a table",
-  type(None): "None",
 }
 _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -70,6 +69,12 @@ def _check(
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
       raise ValueError(f"{where}.{key} is missing; it must be {_describe(hints.get(key, Any))}.")
+
+
+def given(table: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of nested tables that somebody gave: those that are not None, in tables that are not empty."""
+  found = {key: given(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+  return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
 def choose(where: str, name: Any, options: Mapping[str, Any]) -> Any:
@@ -124,7 +129,7 @@ def _describe(hint: Any) -> str:
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
   if origin in (typing.Union, types.UnionType):
-    return " or ".join(map(_describe, args))
+    return " or ".join(_describe(arg) for arg in args if arg is not type(None))  # None is what is not given
   if origin in (tuple, list, collections.abc.Sequence):
     return f"a sequence, each {_describe(args[0])}"
   return _NAMES.get(hint, str(hint))

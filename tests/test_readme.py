@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import re
 
@@ -22,8 +23,10 @@ def test_the_code_runs():
 
 
 def test_every_config_and_file_named_is_there():
-  for name, method in re.findall(r"--config=(configs/\w+\.py):(\w+)", README):
-    assert f'"{method}"' in (ROOT / name).read_text(encoding="utf-8")
+  named = re.findall(r"\b(\w+)\.py:(\w+)", README)
+  assert named
+  for name, method in named:
+    assert method in importlib.import_module(f"configs.{name}").METHODS
   for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
     assert (ROOT / link).exists(), link
   for module in re.findall(r"python -m (experiments\.\w+)", README):
