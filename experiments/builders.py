@@ -83,8 +83,10 @@ def _adam(
   return rules.adam(learning_rate, b1, b2, eps, eps_root)
 
 
-def _meta_sgd(learning_rate: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
-  return rules.meta_sgd(learning_rate)
+def _meta_sgd(learning_rate: float | tuple[float, ...] = (0.005, 0.1)) -> UpdateRule:
+  # Where the row has bounds, the command line reads a number as a tuple of one.
+  bounds: Any = learning_rate
+  return rules.meta_sgd(bounds[0] if isinstance(bounds, tuple | list) and len(bounds) == 1 else bounds)
 
 
 def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:

@@ -107,7 +107,7 @@ def _split(found: omniglot_files.Omniglot, name: str, seed: int) -> splits.Split
   if (name == "folders") != (found.split is not None):
     raise ValueError(
       "config.data.split must be 'folders' for a data folder {train,val,test}/<class>/*, and only for one; "
-      f"got {name!r}."
+      f"got {name!r} for data that come {'in such a folder' if found.split else 'otherwise'}."
     )
   if found.split is not None:
     return found.split

@@ -45,6 +45,8 @@ def evaluate(
   config = workdir.read_json(path / workdir.CONFIG)
   if config is None:
     raise ValueError(f"--workdir must hold a {workdir.CONFIG}; {path} does not.")
+  if "seed" not in config:
+    raise ValueError(f"--workdir must be one run; {path} holds one for each seed, {path}/seed_N.")
   experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
   state = loop.restore(experiment, path)
   result, _ = measure.measure(experiment, state, num_tasks=num_tasks)

@@ -12,6 +12,9 @@ import numpy as np
 from experiments import workdir
 from warpjax import evaluation
 
+# Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
+NOT_OF_TEST_TASKS = ("rotations", "invert", "query", "numbered")
+
 
 def draw(
   directories: Sequence[pathlib.Path], output: str | os.PathLike[str], *, results: Sequence[Mapping[str, Any]]
@@ -29,8 +32,9 @@ def draw(
   from matplotlib import pyplot, ticker
 
   figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-  for directory, result in zip(directories, results, strict=True):
-    metric, label = result["metric"], f"{result['experiment']}:{result['method']}"
+  names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
+  for directory, result, label in zip(directories, results, names, strict=True):
+    metric = result["metric"]
     rows = [row for row in workdir.read_metrics(directory) if metric in row]
     left.plot([row["step"] for row in rows], smooth([row[metric] for row in rows]), label=label)
     mean, ci95 = np.array(result["per_step"], float), np.array(result.get("per_step_ci95", 0.0), float)
@@ -45,8 +49,19 @@ def draw(
     axes.grid(alpha=0.3)
     if metric == "mse":
       axes.set_yscale("log")
+  pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(output, dpi=120)
   pyplot.close(figure)
+
+
+def labels(directories: Sequence[pathlib.Path], names: Sequence[str]) -> list[str]:
+  """The names, with its directory after each that several have.
+
+  Example:
+    >>> labels([pathlib.Path("runs/a"), pathlib.Path("runs/b"), pathlib.Path("runs/c")], ["maml", "maml", "anil"])
+    ['maml (runs/a)', 'maml (runs/b)', 'anil']
+  """
+  return [f"{name} ({d})" if names.count(name) > 1 else name for d, name in zip(directories, names, strict=True)]
 
 
 def smooth(values: Sequence[float], points: int = 200) -> np.ndarray:
@@ -56,15 +71,15 @@ def smooth(values: Sequence[float], points: int = 200) -> np.ndarray:
   return np.convolve(padded, np.ones(width) / width, mode="valid") if len(values) else padded[:0]
 
 
-def table(results: Sequence[Mapping[str, Any]], *, max_columns: int = 11) -> str:
+def table(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None, max_columns: int = 11) -> str:
   """The metric after each inner step, a line for each result, with its 95% interval over tasks."""
   longest = max(len(result["per_step"]) for result in results)
   steps = sorted({round(step) for step in np.linspace(0, longest - 1, min(max_columns, longest))})
   lines = [["method", *(f"step {step}" for step in steps)]]
-  for result in results:
+  for name, result in zip(names or [result["method"] for result in results], results, strict=True):
     mean, ci95 = result["per_step"], result.get("per_step_ci95") or [None] * len(result["per_step"])
     cells = [_cell(mean[step], ci95[step]) if step < len(mean) else "" for step in steps]
-    lines.append([result["method"], *cells])
+    lines.append([name, *cells])
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
   return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
@@ -76,10 +91,24 @@ def _cell(mean: float, ci95: float | None) -> str:
 def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> list[str]:
   """Each result less the first one, over the same test tasks, with the interval of the difference."""
   arrays = [np.load(directory / workdir.PER_TASK)[:, -1] for directory in directories]
+  tasks = [_test_tasks(directory, result) for directory, result in zip(directories, results, strict=True)]
+  names = labels(directories, [result["method"] for result in results])
   lines = []
-  for result, array in list(zip(results, arrays, strict=True))[1:]:
-    if result["data"] == results[0]["data"] and array.shape == arrays[0].shape:
-      mean, ci95 = evaluation.mean_and_ci95(array - arrays[0])
-      name = f"{result['method']} - {results[0]['method']}"
-      lines.append(f"{name}: {mean:+.4f} +/- {ci95:.4f} ({result['metric']}, paired over {len(array)} test tasks)")
+  for name, result, array, of in list(zip(names, results, arrays, tasks, strict=True))[1:]:
+    difference = f"{name} - {names[0]}"
+    if of == tasks[0] and array.shape == arrays[0].shape:
+      values = (array - arrays[0])[np.isfinite(array - arrays[0])]  # a task that diverged for either is left out
+      mean, ci95 = evaluation.mean_and_ci95(values)
+      lines.append(
+        f"{difference}: {mean:+.4f} +/- {ci95:.4f} ({result['metric']}, paired over {len(values)} test tasks)"
+      )
+    else:
+      lines.append(f"{difference}: not paired, the test tasks differ")
   return lines
+
+
+def _test_tasks(directory: pathlib.Path, result: Mapping[str, Any]) -> tuple[Any, ...]:
+  """What decides which tasks a run was tested on."""
+  config = workdir.read_json(directory / workdir.CONFIG)
+  test = {k: v for k, v in config["data"].items() if k not in NOT_OF_TEST_TASKS and not k.startswith("train_")}
+  return test, config["eval"].get("seed", 0), result["data"]

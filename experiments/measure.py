@@ -76,7 +76,17 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
   count = len(means)
   ci95 = float(stats.t.ppf(0.975, count - 1) * np.std(means, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
   over_tasks = dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(finite[:, -1]), strict=True))
-  kept = ("experiment", "method", "num_meta_steps", "metric", "num_tasks", "norm_stats", "published", "data")
+  kept = (
+    "experiment",
+    "method",
+    "num_meta_steps",
+    "metric",
+    "num_tasks",
+    "norm_stats",
+    "num_devices",
+    "published",
+    "data",
+  )
   return {key: results[0][key] for key in kept if key in results[0]} | {
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),

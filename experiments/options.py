@@ -6,13 +6,21 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
+
+# What absl says of a flag, and what a user is told.
+_WORDS = (
+  (r"flag --(\w+)=None: Flag .* must have a value other than None\.", r"--\1 is missing; --help says what it is."),
+  (r"flag (--\S+?)=(.*): invalid literal for int\(\).*", r"\1 must be an integer; got '\2'."),
+  (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
+)
 
 
 def define(*, config: bool = False, places: bool = True) -> None:
@@ -64,33 +72,57 @@ def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags for `app.run`; an override of a key that is not there is one line, not a traceback."""
   logging.set_verbosity(logging.WARNING)  # orbax says some 45 lines a save otherwise
   try:
-    return FLAGS(list(argv))
+    rest = FLAGS(list(argv))
   except (AttributeError, KeyError) as error:
-    hint = re.search(r"Did you mean \"(.*)\" instead of \"(.*)\"", str(error))
-    name = hint.group(2) if hint else str(error).strip("'\"").split("\n")[0].strip("'\"")
-    near = f"; did you mean {hint.group(1)!r}?" if hint else "."
-    fail(f"--config has no setting {name!r}{near}")
+    fail(_no_such_setting(str(error), argv))
+  except flags.UnrecognizedFlagError as error:
+    fail(_no_such_flag(error))
   except flags.Error as error:
     # A config file that raises comes as its traceback; the last error in it is the one that says why.
     causes = re.findall(r"^\s*\w*Error: (.+)", str(error), re.MULTILINE)
-    fail(causes[-1] if causes else str(error).splitlines()[0])
+    fail(_in_words(causes[-1] if causes else str(error).splitlines()[0]))
   except ValueError as error:
     fail(str(error))
-  raise AssertionError("unreachable")
+  if len(rest) > 1:
+    fail(f"arguments must be flags, --NAME=VALUE, lists with commas and no spaces; got {rest[1]!r}.")
+  return rest
+
+
+def _no_such_setting(message: str, argv: Sequence[str]) -> str:
+  hint = re.search(r"Did you mean \"(.*)\" instead of \"(.*)\"", message)
+  name = hint.group(2) if hint else message.strip("'\"").split("\n")[0].strip("'\"")
+  near = f"; did you mean {hint.group(1)!r}?" if hint else "."
+  chosen = re.search(r"--(config\.\w+\.(?:rule|name))\b", " ".join(argv))
+  row = f" The settings that another {chosen.group(1)} has need a row in the config file." if chosen else ""
+  return f"--config has no setting {name!r}{near}{row}"
+
+
+def _no_such_flag(error: flags.UnrecognizedFlagError) -> str:
+  setting = "config" in FLAGS and "Did you mean" not in str(error) and "." not in error.flagname
+  return f"{error}{f'; a setting of the config is --config.{error.flagname}=VALUE' if setting else ''}."
+
+
+def _in_words(message: str) -> str:
+  for pattern, words in _WORDS:
+    message = re.sub(f"^{pattern}$", words, message)
+  return message
 
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-  """Turns the errors that a user can mend into a line on stderr and exit status 1."""
+  """Turns the errors that a user can mend into a line on stderr and exit status 1, Ctrl-C into status 130."""
   try:
     yield
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
     if FLAGS.traceback:
       raise
     fail(str(error))
+  except KeyboardInterrupt:  # outside of training, which takes a signal as `progress.stop_signal` says
+    print("Interrupted; what was saved before stays.", file=sys.stderr, flush=True)
+    sys.exit(130)
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
   """Exits with status 1 and a line on stderr."""
   print(f"error: {message}", file=sys.stderr, flush=True)
   sys.exit(1)

@@ -27,7 +27,10 @@ def main(argv: Sequence[str]) -> int:
     if len({result["metric"] for result in results}) > 1:
       raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
     figures.draw(directories, FLAGS.output, results=results)
-    print(figures.table(results), *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n")
+    names = figures.labels(directories, [result["method"] for result in results])
+    print(
+      figures.table(results, names=names), *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n"
+    )
   return 0
 
 

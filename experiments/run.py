@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,14 +56,17 @@ def train_and_evaluate(
 
 def sweep(config: Mapping[str, Any], directory: str | os.PathLike[str], seeds: Sequence[int], **kw: Any) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
-  results, per_task = [], []
-  for seed in seeds:
-    path = pathlib.Path(directory) / f"seed_{seed}"
+  experiments.build({**config, "seed": seeds[0]}, **kw)  # a bad config is refused before anything is written
+  whole = workdir.prepare(directory, {key: value for key, value in schema.given(config).items() if key != "seed"})
+  paths = [whole / f"seed_{seed}" for seed in seeds]
+  results = []
+  for seed, path in zip(seeds, paths, strict=True):
     result = train_and_evaluate({**config, "seed": seed}, path, **kw)
     if isinstance(result, int):
       return result
     results.append(result)
-    per_task.append(np.load(path / workdir.PER_TASK))
-  combined = measure.combine(results, per_task)
-  workdir.write_json(pathlib.Path(directory) / workdir.RESULT, combined)
-  return workdir.read_json(pathlib.Path(directory) / workdir.RESULT)
+  per_task = [np.load(path / workdir.PER_TASK) for path in paths]
+  np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
+  figures.draw(paths, whole / "curves.png", results=results)
+  workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
+  return workdir.read_json(whole / workdir.RESULT)

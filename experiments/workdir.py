@@ -36,6 +36,7 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   begun = (directory / RESULT).exists() or any(directory.glob(f"{CHECKPOINTS}/[0-9]*"))
   if begun and there is None:
     raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
+  begun = begun or (there is not None and any(directory.glob(f"seed_*/{CHECKPOINTS}/[0-9]*")))  # a sweep
   differing = list(differences(there, _as_json(config))) if begun else []
   if differing:
     raise ValueError(

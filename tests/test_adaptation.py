@@ -187,6 +187,11 @@ def test_bad_input():
     r"rule must be an UpdateRule such as rules.sgd\(0.1\)": refuse(rule=optax.sgd(0.1)),
     "loss_fn must be a function; got None": refuse(loss_fn=None),
     "batch_fn must be a function; got 8": refuse(batch_fn=8),
+    "query_loss_fn must be a function; got 8": refuse(query_loss_fn=8),
+    "prox must be finite and at least 0; got '2'": refuse(prox="2"),
+    r"support must be arrays \[examples, ...\] to draw from; got \(\)": lambda: wj.adapt(
+      toy.loop(batch_fn=wj.minibatch(1)), toy.meta_params(), Task((), ()), toy.key()
+    ),
     "inner must be an InnerLoop; got tuple": lambda: wj.adapt((), toy.meta_params(), toy.task(), toy.key()),
     "size must be an integer of at least 1; got 0": lambda: wj.minibatch(0),
     "size must be an integer of at least 1; got 1.5": lambda: wj.epochs(1.5),

@@ -9,7 +9,7 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import rules
+from warpjax import losses, rules
 from warpjax.evaluation import evaluate, evaluator, mean_and_ci95
 from warpjax.types import MetaParams, Task
 
@@ -67,7 +67,15 @@ def test_other_query_losses_are_measured_at_the_end_point():
   result = measure(metric="loss", others={"absolute": inner})
   np.testing.assert_allclose(result.others["absolute"], np.sqrt(2 * result.per_task[:, -1]), rtol=1e-4)
   mean, half = mean_and_ci95(result.others["absolute"])
-  assert result.summary()["absolute"] == {"mean": mean, "ci95": half}
+  assert result.summary()["absolute"] == {"mean": mean, "ci95": half, "num_diverged": 0}
+
+
+def test_what_diverges_under_another_query_loss_alone_is_counted_there():
+  broken = lambda params, shared, batch: (jnp.where(batch > 0.5, jnp.nan, 1.0), {})
+  result = measure(metric="loss", others={"broken": wj.InnerLoop(loss_fn, rules.sgd(0.5), 3, query_loss_fn=broken)})
+  bad = int(np.isnan(result.others["broken"]).sum())
+  assert 0 < bad < 10 and result.summary()["num_diverged"] == 0
+  assert result.summary()["broken"] == {"mean": 1.0, "ci95": 0.0, "num_diverged": bad}
 
 
 def test_a_diverged_task_is_counted_named_and_left_out():
@@ -87,6 +95,18 @@ def test_a_diverged_task_is_counted_named_and_left_out():
   assert summary["diverged_tasks"] == np.flatnonzero(bad).tolist()
   np.testing.assert_allclose(summary["per_step"], fine.mean(0), rtol=1e-6)
   np.testing.assert_allclose(summary["ci95"], 1.96 * np.std(fine[:, -1], ddof=1) / np.sqrt(len(fine)), rtol=1e-6)
+
+
+def test_a_diverged_classifier_is_counted_although_it_has_an_accuracy():
+  draw = lambda key: Task(*2 * [(1e3 * jax.random.normal(key, (10, 3)), jnp.arange(10) % 5)])
+  inner = wj.InnerLoop(losses.classification(lambda params, shared, x: x @ params), rules.sgd(1e308), 3)
+  result = evaluate(inner, MetaParams(jnp.ones((3, 5))), draw, toy.key(), num_tasks=4)
+  assert np.isfinite(result.per_task[:, 0]).all() and result.summary()["num_diverged"] == 4
+
+
+def test_half_precision_metrics_are_averaged_in_double():
+  values = np.asarray(jnp.full(600, 0.5, jnp.bfloat16))
+  assert mean_and_ci95(np.concatenate([values, 2 * values])) == mean_and_ci95(np.repeat([0.5, 1.0], 600))
 
 
 def test_when_every_task_diverges_there_is_no_mean():

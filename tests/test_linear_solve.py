@@ -119,3 +119,10 @@ def test_bad_input(make):
     make(3, damping=-1.0)
   with pytest.raises(ValueError, match=r"(tol|step_size) must be finite and at least 0; got inf"):
     make(3, **{"tol" if make is linear_solve.cg else "step_size": float("inf")})
+  with pytest.raises(ValueError, match="damping must be finite and at least 0; got 'small'"):
+    make(3, damping="small")
+
+
+def test_a_neumann_series_of_step_size_zero_is_refused():
+  with pytest.raises(ValueError, match="step_size must be above 0; got 0"):
+    linear_solve.neumann(3, step_size=0.0)

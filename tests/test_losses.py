@@ -86,4 +86,12 @@ def test_dtypes_are_kept(dtype):
   for loss_fn, batch in calls.values():
     loss, aux = jax.eval_shape(lambda b, f=loss_fn: f(params, jnp.ones((), dtype), b), batch)
     assert loss.shape == () and loss.dtype == dtype
-    assert all(leaf.shape == () and leaf.dtype == dtype for leaf in jax.tree.leaves(aux))
+    measured = dtype if "mse" in aux else jnp.promote_types(dtype, jnp.float32)
+    assert all(leaf.shape == () and leaf.dtype == measured for leaf in jax.tree.leaves(aux))
+
+
+def test_half_precision_does_not_round_the_accuracy():
+  labels = jnp.arange(75) > 0
+  logits = jnp.tile(jnp.array([[0.0, 1.0]], jnp.bfloat16), (75, 1))
+  _, aux = losses.classification(lambda params, shared, x: x)((), (), (logits, labels.astype(int)))
+  np.testing.assert_allclose(aux["accuracy"], 74 / 75, rtol=1e-6)

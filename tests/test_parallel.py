@@ -169,3 +169,13 @@ def test_devices_that_are_not_there_are_refused(found):
 def test_a_mesh_of_one_device():
   mesh = parallel.device_mesh(1)
   assert mesh.axis_names == (AXIS,) and mesh.size == 1
+
+
+def test_a_step_that_averages_over_no_axis_is_refused():
+  """It would keep the first device's result and drop the others' without a word."""
+  inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), wj.rules.sgd(0.5), 1)
+  step = training.meta_step(wj.meta_gradients.unrolled(inner), optax.sgd(1.0))
+  with pytest.raises(ValueError, match="axis_name must be the same for the step and what runs it; got None and 'devi"):
+    parallel.over_devices(step, parallel.device_mesh(1))
+  with pytest.raises(ValueError, match="got None and 'devices'"):
+    training.many_steps(step, lambda key: None, tasks_per_step=2, num_steps=1, axis_name="devices")

@@ -105,6 +105,17 @@ def test_counts_and_flags_are_averaged_as_fractions(chunk):
   assert value.dtype == grads.initial.dtype == jnp.float32 and value == 2
 
 
+@pytest.mark.parametrize("chunk", [1, 600])
+def test_half_precision_is_averaged_in_single(chunk):
+  def estimate(meta_params, task, key):
+    return (task, {"aux": task}), meta_params._replace(initial=task)
+
+  meta_params, tasks = MetaParams(jnp.zeros((), jnp.bfloat16)), jnp.ones(600, jnp.bfloat16)
+  keys = jnp.zeros((600, 2), jnp.uint32)
+  (value, aux), grads, _ = mean_over_tasks(estimate, meta_params, tasks, keys, (), chunk)
+  assert value == aux["aux"] == grads.initial == 1 and grads.initial.dtype == jnp.bfloat16
+
+
 def test_the_default_chunk(monkeypatch):
   tasks = lambda count, size, dtype=jnp.float32: Task(jax.ShapeDtypeStruct((count, size), dtype), ())
   monkeypatch.setattr(jax, "default_backend", lambda: "cpu")

@@ -161,15 +161,35 @@ def test_counts_and_flags_in_aux():
     np.testing.assert_allclose((metrics["steps"], metrics["small"], metrics["loss"]), (6, 0.4, 3))
 
 
+def test_parameters_of_a_weak_type_do_not_compile_twice():
+  optimizer, loss = optax.adam(0.1), lambda params, shared, batch: ((params * shared - batch) ** 2, {})
+  inner = wj.InnerLoop(loss, rules.sgd(0.1), 2)
+  state = training.init(toy.key(), inner.rule, jnp.asarray(1.0), 2.0, optimizer)
+  step = jax.jit(training.meta_step(unrolled(inner), optimizer))
+  for _ in range(3):
+    state, _ = step(state, Task(jnp.ones(2), jnp.ones(2)))
+  assert step._cache_size() == 1
+
+
 def test_bad_input():
   estimate, carried = quadratic_grad(lambda task: {}), along_trajectory(INNER, reptile(), carry_optimizer=True)
   step = training.meta_step(estimate, OPTIMIZER, axis_name="devices")
   many = training.many_steps(step, jax.random.normal, tasks_per_step=3, num_steps=2, axis_name="devices")
+  adam_carried = along_trajectory(INNER._replace(rule=rules.adam(0.1)), reptile(), carry_optimizer=True)
   state = scalar_state()
   refusals = {
     "task_chunk must be None or at least 1; got 0": lambda: training.meta_step(estimate, OPTIMIZER, task_chunk=0),
     "tasks_per_step must be at least 1 for a meta-gradient with state; got None": lambda: start(meta_grad=carried),
     "with state; got 0": lambda: start(meta_grad=carried, tasks_per_step=0),
+    "the state has not the carry of this meta-gradient": lambda: training.meta_step(adam_carried, OPTIMIZER)(
+      state, jnp.arange(2.0)
+    ),
+    "tasks_per_step must be at least 1; got 0": lambda: training.many_steps(
+      step, jax.random.normal, tasks_per_step=0, num_steps=2
+    ),
+    "num_steps must be at least 1; got 0": lambda: training.many_steps(
+      step, jax.random.normal, tasks_per_step=2, num_steps=0
+    ),
     "tasks_per_step must be a multiple of the 2 devices; got 3": lambda: jax.vmap(
       lambda _: many(state), axis_name="devices"
     )(jnp.arange(2)),
@@ -177,3 +197,9 @@ def test_bad_input():
   for message, call in refusals.items():
     with pytest.raises(ValueError, match=message):
       call()
+
+
+@pytest.mark.parametrize("rule", [optax.sgd(0.1), rules.sgd])
+def test_what_is_no_rule_is_refused(rule):
+  with pytest.raises(ValueError, match=r"rule must be an UpdateRule such as rules.sgd\(0.1\), or, of an optax"):
+    training.init(jax.random.key(0), rule, jnp.zeros(2), (), optax.sgd(0.1))

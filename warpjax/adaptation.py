@@ -25,7 +25,7 @@ from warpjax.types import (
   full_query,
 )
 
-__all__ = ["adapt", "check_inner", "epochs", "full_batch", "full_query", "minibatch", "run_steps"]
+__all__ = ["adapt", "check_inner", "check_rule", "epochs", "full_batch", "full_query", "minibatch", "run_steps"]
 
 # Apart from the step indices that other batches fold in.
 _SHUFFLE_STREAM = 0x5A0F
@@ -110,6 +110,15 @@ def adapt(
   return Trajectory(final, steps)
 
 
+def check_rule(rule: UpdateRule) -> None:
+  """Raises a ValueError for what is no rule, such as an optax transformation."""
+  if not isinstance(rule, UpdateRule):
+    raise ValueError(
+      "rule must be an UpdateRule such as rules.sgd(0.1), or, of an optax transformation, "
+      f"rules.from_optax(optax.sgd(0.1)); got {rule!r}"
+    )
+
+
 def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
   """The number of inner steps, once every field of `inner` is known to be allowed.
 
@@ -118,15 +127,15 @@ def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
   """
   if not isinstance(inner, InnerLoop):
     raise ValueError(f"inner must be an InnerLoop; got {type(inner).__name__}")
-  if not isinstance(inner.rule, UpdateRule):
-    raise ValueError(f"InnerLoop.rule must be an UpdateRule such as rules.sgd(0.1); got {inner.rule!r}")
-  for name in ("loss_fn", "batch_fn", "query_batch_fn"):
-    if not callable(getattr(inner, name)):
+  check_rule(inner.rule)
+  for name in ("loss_fn", "batch_fn", "query_batch_fn", "query_loss_fn"):
+    if not callable(getattr(inner, name)) and not (name == "query_loss_fn" and inner.query_loss_fn is None):
       raise ValueError(f"InnerLoop.{name} must be a function; got {getattr(inner, name)!r}")
   steps = inner.num_steps if num_steps is None else num_steps
   if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
     raise ValueError(f"num_steps must be an integer of at least 1; got {steps!r}")
-  if isinstance(inner.prox, (int, float)) and not 0 <= inner.prox < float("inf"):
+  prox, number = inner.prox, isinstance(inner.prox, (int, float))
+  if not (0 <= prox < float("inf") if number else hasattr(prox, "dtype")):  # an array may be traced
     raise ValueError(f"InnerLoop.prox must be finite and at least 0; got {inner.prox!r}")
   return steps
 
@@ -182,7 +191,10 @@ def _check_size(size: int) -> None:
 
 
 def _num_examples(support: PyTree, size: int) -> int:
-  total = jax.tree.leaves(support)[0].shape[0]
+  leaves = jax.tree.leaves(support)
+  if not leaves or not all(jnp.ndim(leaf) for leaf in leaves):
+    raise ValueError(f"support must be arrays [examples, ...] to draw from; got {jax.tree.map(jnp.shape, support)!r}")
+  total = leaves[0].shape[0]
   if size > total:
     raise ValueError(f"size must be at most the number of support examples, {total}; got {size}")
   return total

@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
   """Per-task results.
 
   Attributes:
-    per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`.
+    per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`; NaN where the loss is not finite.
     others: The metric under each further readout at the end point, `[num_tasks]`, by name.
   """
 
@@ -29,7 +29,10 @@ class Evaluation(NamedTuple):
   others: dict[str, np.ndarray] = {}
 
   def summary(self) -> dict[str, Any]:
-    """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted."""
+    """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted.
+
+    A task diverged when its loss or its metric was not finite after any step.
+    """
     finite = np.all(np.isfinite(self.per_task), axis=1)
     kept = self.per_task[finite]
     mean, ci95 = mean_and_ci95(kept[:, -1])
@@ -41,13 +44,14 @@ class Evaluation(NamedTuple):
       "per_step_ci95": [mean_and_ci95(column)[1] for column in kept.T],
       "num_diverged": int(np.sum(~finite)),
       "diverged_tasks": np.flatnonzero(~finite).tolist()[:100],
-      **{name: _mean_and_interval(values[np.isfinite(values)]) for name, values in self.others.items()},
+      **{name: _mean_and_interval(values) for name, values in self.others.items()},
     }
 
 
 def _mean_and_interval(values: np.ndarray) -> dict[str, float]:
-  mean, ci95 = mean_and_ci95(values)
-  return {"mean": mean, "ci95": ci95}
+  finite = np.isfinite(values)
+  mean, ci95 = mean_and_ci95(values[finite])
+  return {"mean": mean, "ci95": ci95, "num_diverged": int(np.sum(~finite))}
 
 
 def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
@@ -57,7 +61,8 @@ def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
     >>> mean_and_ci95(np.array([1.0, 3.0]))[0]
     2.0
   """
-  count = len(values)
+  # In double precision: NumPy adds up bfloat16 in bfloat16, which stands still at 256.
+  values, count = np.asarray(values, np.float64), len(values)
   mean = float(np.mean(values)) if count else float("nan")
   return mean, float(1.96 * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
 
@@ -191,7 +196,8 @@ def _measure(
     measured = {**aux, "loss": loss}
     if metric not in measured:
       raise ValueError(f"metric must be one of {', '.join(map(repr, measured))}; got {metric!r}")
-    return measured[metric]
+    # A network that has diverged still has an accuracy: what its NaNs are taken for.
+    return jnp.where(jnp.isfinite(loss), measured[metric], jnp.nan)
 
   def fold(carry: tuple[list[PyTree], jax.Array], step: InnerStep) -> tuple[list[PyTree], jax.Array]:
     before, curve = carry

@@ -20,7 +20,7 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
   Args:
     num_steps: At most this many products with A.
     damping: Added to the diagonal.
-    tol: Stop once `|b - A x| <= tol |b|`.
+    tol: Stop once `|b - (A + damping I) x| <= tol |b|`.
 
   Returns:
     A solve whose info holds `residual` (relative to |b|) and `iterations`.
@@ -81,6 +81,8 @@ def neumann(num_steps: int, *, step_size: float = 1.0, damping: float = 0.0) -> 
     Lorraine, Vicol, Duvenaud 2020, arXiv 1911.02590, equation 8.
   """
   _check(num_steps, damping=damping, step_size=step_size)
+  if step_size == 0:
+    raise ValueError(f"step_size must be above 0; got {step_size!r}")
 
   def solve(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
     operator = _damped(matvec, damping)
@@ -111,5 +113,5 @@ def _check(num_steps: int, **nonnegative: float) -> None:
   if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
     raise ValueError(f"num_steps must be an integer of at least 1; got {num_steps!r}")
   for name, value in nonnegative.items():
-    if not 0 <= value < float("inf"):
+    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
       raise ValueError(f"{name} must be finite and at least 0; got {value!r}")

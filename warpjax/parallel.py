@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from warpjax.training import TrainState
+from warpjax.training import TrainState, check_averaging_over
 from warpjax.types import Task
 
 DEVICES = "devices"
@@ -45,8 +45,10 @@ def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Cal
     The jitted step over the mesh.
 
   Raises:
-    ValueError: when called with a number of tasks that is no multiple of the number of devices.
+    ValueError: when the step averages over another axis, or none; when called with a number of tasks that is no
+      multiple of the number of devices.
   """
+  check_averaging_over(mesh.axis_names[0], step)
   split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
   specs: Any = (whole, whole, whole, whole, split)
   state = TrainState(*specs)

@@ -21,7 +21,7 @@ from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
 from warpjax.problem import Problem
 from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
-from warpjax.training import Metrics, StepFn, TrainState
+from warpjax.training import Metrics, StepFn, TrainState, averaging_over
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
 ReplayObjective = Literal["full", "first_order", "released_approx"]
@@ -172,7 +172,7 @@ def meta_step(
 
     draws = _draws(state, num_tasks * inner.num_steps, eta, axis_name)
     carry, norms = jax.lax.scan(warp_update, (state.meta_params, state.opt_state), draws)
-    metrics = _mean_over(axis_name, {"loss": loss, **aux}) | jax.tree.map(jnp.mean, norms)
+    metrics = _mean_over(axis_name, {**aux, "loss": loss}) | jax.tree.map(jnp.mean, norms)
     if initial is not None:
       carry, norms = apply(carry, grads, ("initial",))
       metrics |= norms
@@ -180,7 +180,7 @@ def meta_step(
     metrics["finite"] = jnp.all(jnp.stack(finite))
     return TrainState(*carry, state.step + 1, state.key, state.carry), metrics
 
-  return step
+  return averaging_over(axis_name, step)
 
 
 def warp_gradient(

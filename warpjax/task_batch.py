@@ -83,7 +83,7 @@ def mean_over_tasks(
     chunk: Tasks side by side; a remainder is a chunk of its own.
 
   Returns:
-    `((loss, aux), gradient, carry)`.
+    `((loss, aux), gradient, carry)`; loss and aux at least in single precision, the gradient in its parameters' dtypes.
   """
 
   def total(inputs: tuple) -> tuple[PyTree, PyTree]:
@@ -103,6 +103,7 @@ def mean_over_tasks(
     sums = rest if sums is None else jax.tree.map(jnp.add, sums, rest)
     parts.append(new_carry)
   (value, aux), grads = jax.tree.map(lambda leaf: leaf / num_tasks, sums)
+  grads = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), grads, meta_params)
   return (value, aux), grads, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
@@ -122,4 +123,6 @@ def _sum_in_sequence(total: Callable[[Any], tuple[PyTree, PyTree]], chunks: PyTr
 
 
 def _sum_dtype(leaf: jax.Array) -> Any:
-  return leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.result_type(float)
+  # A sum in bfloat16 stands still at 256 tasks.
+  inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+  return jnp.promote_types(leaf.dtype, jnp.float32) if inexact else jnp.result_type(float)

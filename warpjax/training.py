@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.adaptation import check_rule
 from warpjax.task_batch import (
   adapt_keys,
   default_task_chunk,
@@ -67,8 +68,11 @@ def init(
     A `TrainState` at step 0.
 
   Raises:
-    ValueError: when `meta_grad` carries state and `tasks_per_step` is missing.
+    ValueError: when `rule` is none, or `meta_grad` carries state and `tasks_per_step` is missing.
   """
+  check_rule(rule)
+  # A weak type would be gone after the first step, and everything compiled anew.
+  params, shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), (params, shared))
   meta_params = MetaParams(params, shared, rule.init(rule_key(key), params))
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
@@ -117,6 +121,7 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+    _check_carry(meta_grad, state)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     chunk = task_chunk or default_task_chunk(tasks)
     (loss, aux), grads, carry = mean_over_tasks(meta_grad, state.meta_params, tasks, keys, state.carry, chunk)
@@ -127,7 +132,7 @@ def meta_step(
     metrics = {**aux, "loss": loss, **_norms(grads, loss)}
     return TrainState(meta_params, opt_state, state.step + 1, state.key, carry), metrics
 
-  return step
+  return averaging_over(axis_name, step)
 
 
 def many_steps(
@@ -145,7 +150,14 @@ def many_steps(
 
   Returns:
     `(state) -> (state, metrics)`, metrics of leaves `[num_steps]`.
+
+  Raises:
+    ValueError: when a count is below 1 or the step has another `axis_name`; when traced, if the devices cannot share
+      the tasks evenly.
   """
+  for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
+    if count < 1:
+      raise ValueError(f"{name} must be at least 1; got {count!r}")
 
   def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -154,7 +166,32 @@ def many_steps(
     local = tasks_per_step // devices
     return step(state, sample_tasks(sampler, task_key(state.key, state.step), local, first_task(local, axis_name)))
 
-  return lambda state: jax.lax.scan(body, state, None, length=num_steps)
+  check_averaging_over(axis_name, step)
+  return averaging_over(axis_name, lambda state: jax.lax.scan(body, state, None, length=num_steps))
+
+
+def averaging_over(axis_name: str | None, step: Callable) -> Callable:
+  """The step, marked with the axis that it averages over."""
+  step.axis_name = axis_name  # type: ignore[attr-defined]
+  return step
+
+
+def check_averaging_over(axis_name: str | None, step: Callable) -> None:
+  """Raises a ValueError for a step marked with another axis: it would keep one device's result and drop the rest."""
+  found = getattr(step, "axis_name", axis_name)
+  if found != axis_name:
+    raise ValueError(f"axis_name must be the same for the step and what runs it; got {found!r} and {axis_name!r}")
+
+
+def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState) -> None:
+  if not isinstance(meta_grad, CarriedMetaGrad):
+    return
+  expected: Any = jax.tree.structure(jax.eval_shape(meta_grad.init, state.meta_params))
+  if expected != jax.tree.structure(state.carry):
+    raise ValueError(
+      "the state has not the carry of this meta-gradient; make it by training.init(..., meta_grad=meta_grad, "
+      f"tasks_per_step=N); got {jax.tree.structure(state.carry)}"
+    )
 
 
 def _norms(grads: MetaParams, loss: jax.Array) -> Metrics:

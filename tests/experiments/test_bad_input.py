@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -129,9 +131,22 @@ COMMANDS = [
     ["--config=configs/sinusoid.py:maml", "--config.inner.num_stepz=3"],
     "no setting 'num_stepz'; did you mean 'num_steps'?",
   ),
-  (["--config=configs/sinusoid.py:maml", "--config.inner.num_steps=many"], "--config.inner.num_steps=many"),
+  (
+    ["--config=configs/sinusoid.py:maml", "--config.inner.rule=adam", "--config.inner.b1=0.5"],
+    "no setting 'b1'. The settings that another config.inner.rule has need a row in the config file.",
+  ),
+  (["--config=configs/sinusoid.py:maml", "--config.inner.num_steps=many"], "num_steps must be an integer; got 'many'"),
+  (
+    ["--config=configs/sinusoid.py:maml", "--config.inner.learning_rate=fast"],
+    "learning_rate must be a number; got 'fast'",
+  ),
+  (["--config=configs/sinusoid.py:maml", "--num_meta_steps=3"], "of the config is --config.num_meta_steps=VALUE"),
+  (["--config=configs/sinusoid.py:maml", "--data_dri=x"], "Did you mean: data_dir ?"),
+  (["--config=configs/sinusoid.py:maml", "--seeds=0,", "1"], "lists with commas and no spaces; got '1'"),
+  ([], "--config is missing"),
   (["--config=configs/sinusoids.py:maml"], "configs/sinusoids.py"),
   (["--config=configs/sinusoid.py:maml", "--seeds=0,x"], "--seeds must be different non-negative integers"),
+  (["--config=configs/sinusoid.py:maml", "--seeds=0,1", "--config.inner.num_steps=0"], "must be at least 1; got 0"),
 ]
 
 
@@ -143,3 +158,19 @@ def test_a_bad_command_is_one_line_and_status_1(arguments, message, tmp_path):
   assert "Traceback" not in done.stderr
   assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_flag_of_the_script():
+  command = [sys.executable, "-m", "experiments.train", "--help"]
+  printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False).stdout
+  for name in ("config", "workdir", "seeds", "data_dir", "cache_dir", "traceback"):
+    assert re.search(rf"--(\[no\])?{name}:", printed), name
+
+
+@pytest.mark.parametrize("values", ["0.02", "0.01,0.02"])
+def test_the_command_line_gives_meta_sgd_a_number_or_bounds(values):
+  config = importlib.import_module("configs.sinusoid").get_config("meta_sgd")
+  config.inner.learning_rate = tuple(float(value) for value in values.split(","))  # as ml_collections reads it
+  alpha = experiment.build(config.to_dict()).inner.rule.init(jax.random.key(0), jax.numpy.zeros(100))
+  assert alpha.min() >= 0.01 and alpha.max() <= 0.0200001
+  assert (alpha.min() == alpha.max()) == (values == "0.02")

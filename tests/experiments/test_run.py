@@ -195,6 +195,26 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
   assert combined["over_seeds"]["ci95"] == pytest.approx(12.7062 * abs(means[0] - means[1]) / 2, rel=1e-4)
   tasks = np.mean([np.load(tmp_path / f"seed_{seed}" / "per_task.npy")[:, -1] for seed in (0, 1)], axis=0)
   assert combined["over_tasks"]["ci95"] == pytest.approx(1.96 * tasks.std(ddof=1) / np.sqrt(3))
+  np.testing.assert_allclose(np.load(tmp_path / "per_task.npy")[:, -1], tasks)
+  assert {"config.json", "curves.png"} <= {p.name for p in tmp_path.iterdir()}
+  with pytest.raises(ValueError, match="must be one run; .* holds one for each seed"):
+    evaluate.evaluate(tmp_path)
+  with pytest.raises(ValueError, match="belongs to another config.*seed: nothing there, 0 here"):
+    run.train_and_evaluate(CONFIG, tmp_path)
+
+
+def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  with pytest.raises(ValueError, match="belongs to another config.*seed: 0 there, nothing here"):
+    run.sweep(CONFIG, tmp_path / "run", [0, 1])
+  assert json.loads((tmp_path / "run" / "result.json").read_text()) == finished[1]
+
+
+def test_an_interrupted_sweep_keeps_its_config(finished, tmp_path, monkeypatch):
+  stop_after(monkeypatch, 1)
+  assert run.sweep(CONFIG, tmp_path, [0, 1]) == signal.SIGTERM
+  with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 8 here"):
+    run.sweep({**CONFIG, "num_meta_steps": 8}, tmp_path, [0, 1])
 
 
 def test_test_tasks_pair_across_methods_and_seeds(finished):
@@ -211,11 +231,37 @@ def test_table_and_paired_difference(finished, tmp_path):
   lines = figures.table([result, result]).splitlines()
   assert len(lines) == 3 and lines[0].split() == ["method", "step", "0", "step", "1"]
   assert f"{result['per_step'][1]:.3f} +/- " in lines[1]
-  assert figures.paired([path, tmp_path / "other"], [result, result]) == [
-    "maml - maml: -0.5000 +/- 0.0000 (mse, paired over 3 test tasks)"
-  ]
-  figures.draw([path, path], tmp_path / "both.png", results=[result, result])
-  assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+  difference = f"maml ({tmp_path / 'other'}) - maml ({path})"  # two of one name are told apart
+  paired = lambda: figures.paired([path, tmp_path / "other"], [result, result])
+  assert paired() == [f"{difference}: -0.5000 +/- 0.0000 (mse, paired over 3 test tasks)"]
+  assert figures.paired([path, tmp_path / "other"], [result, {**result, "method": "anil"}])[0].startswith(
+    "anil - maml:"
+  )
+  figures.draw([path, path], tmp_path / "new" / "both.png", results=[result, result])
+  assert (tmp_path / "new" / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+  ("table", "setting", "same"),
+  [("data", {"train_queries": 9}, True), ("data", {"shots": 7}, False), ("eval", {"seed": 1}, False)],
+)
+def test_only_runs_on_the_same_test_tasks_are_paired(finished, tmp_path, table, setting, same):
+  path, result = finished
+  shutil.copytree(path, tmp_path / "other")
+  config = workdir.read_json(path / "config.json")
+  workdir.write_json(tmp_path / "other" / "config.json", {**config, table: {**config[table], **setting}})
+  (line,) = figures.paired([path, tmp_path / "other"], [result, {**result, "method": "anil"}])
+  assert ("paired over 3 test tasks" in line) == same and line.endswith("the test tasks differ") != same
+
+
+def test_a_task_that_diverged_is_left_out_of_the_difference(finished, tmp_path):
+  path, result = finished
+  shutil.copytree(path, tmp_path / "other")
+  per_task = np.load(path / "per_task.npy") + 0.5
+  per_task[0] = np.nan
+  np.save(tmp_path / "other" / "per_task.npy", per_task)
+  (line,) = figures.paired([path, tmp_path / "other"], [result, {**result, "method": "anil"}])
+  assert "+0.5000" in line and "paired over 2 test tasks" in line
 
 
 def test_smoothing_keeps_the_length_and_the_level():

@@ -198,6 +198,18 @@ def test_blockwise_runs_each_estimator_once():
   assert len(calls) == 1
 
 
+@pytest.mark.parametrize("contribution", [reptile(), leap(), warp()], ids=["reptile", "leap", "warp"])
+def test_a_differentiated_task_raises_instead_of_a_silent_zero(contribution):
+  meta_params, task, estimate = toy.meta_params(), toy.task(), along_trajectory(toy.loop(), contribution)
+
+  def norm(scale):
+    return optax.tree.norm(estimate(meta_params, jax.tree.map(lambda leaf: scale * leaf, task), toy.key())[1])
+
+  with pytest.raises(ValueError, match="the task is differentiated"):
+    jax.grad(norm)(1.0)
+  jax.eval_shape(jax.vmap(norm), jnp.ones(2))
+
+
 def test_bad_input():
   inner = toy.loop()
   refusals = {

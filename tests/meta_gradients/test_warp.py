@@ -175,3 +175,10 @@ def test_each_point_draws_its_own_query_batch():
 def test_errors_name_the_argument(kwargs, named):
   with pytest.raises(ValueError, match=named):
     meta_gradients.warp(**kwargs)
+
+
+def test_nothing_to_learn_is_refused():
+  inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), wj.rules.sgd(0.5), 1)
+  meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.warp())
+  with pytest.raises(ValueError, match="needs a shared or a rule block to learn; got neither"):
+    meta_grad(wj.MetaParams(jnp.zeros(())), wj.Task(jnp.ones(()), jnp.ones(())), jax.random.key(0))

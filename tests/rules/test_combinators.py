@@ -48,6 +48,11 @@ def test_chain_takes_rules(bad, got):
     rules.chain(*bad)
 
 
+def test_masked_takes_a_rule():
+  with pytest.raises(ValueError, match="masked takes an UpdateRule and a mask; got 0.1"):
+    rules.masked(0.1, {"w": True})
+
+
 def test_masked_passes_the_rest_unchanged_as_optax_does():
   rule = rules.masked(rules.sgd(0.1), ONLY_W)
   transform, grads = rule.transform(()), toy.draw(5, 3)

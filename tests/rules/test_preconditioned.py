@@ -65,3 +65,5 @@ def test_bad_input():
     rules.preconditioned(None)
   with pytest.raises(ValueError, match="learning_rate must be a positive number or an optax schedule; got 0"):
     rules.preconditioned(identity, 0)
+  with pytest.raises(ValueError, match="learning_rate must be a positive number .a schedule may be chained"):
+    rules.preconditioned(identity, lambda count: 0.1)

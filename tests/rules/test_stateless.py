@@ -91,6 +91,10 @@ def test_bad_learning_rates(rule, rate):
     rule(rate)
 
 
+def test_numpy_numbers_are_numbers():
+  assert rules.sgd(np.float32(0.1)).name == "sgd" and rules.meta_sgd(np.float32(0.1)).name == "meta_sgd"
+
+
 def test_what_is_not_a_transformation():
   with pytest.raises(ValueError, match=r"transformation must be an optax.GradientTransformation; got 0.1"):
     rules.from_optax(0.1)

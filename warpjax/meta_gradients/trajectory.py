@@ -9,6 +9,7 @@ import jax
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.differentiation import constant
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, PyTree, Task
 
@@ -78,11 +79,12 @@ def along_trajectory(
     return ((loss, aux), jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)), final.opt_state
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> Result:
-    problem = Problem(inner, meta_params, task, key)
+    problem = Problem(inner, meta_params, constant(task, "the task"), key)
     return run(problem, problem.start())[0]
 
   def carried(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple[Result, PyTree]:
-    return run(Problem(inner, meta_params, task, key), AdaptState(meta_params.initial, carry))
+    problem = Problem(inner, meta_params, constant(task, "the task"), key)
+    return run(problem, AdaptState(meta_params.initial, carry))
 
   def init_carry(meta_params: MetaParams) -> PyTree:
     return inner.rule.transform(meta_params.rule).init(meta_params.initial)

@@ -30,7 +30,8 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
     A contribution to the `shared` and `rule` blocks.
 
   Raises:
-    ValueError: when an argument is not one of its choices; (by `along_trajectory`) when the rule has no derivative.
+    ValueError: when an argument is not one of its choices; (by `along_trajectory`) when the rule has no derivative;
+      when traced, if there is neither a `shared` nor a `rule` block.
 
   Example:
     >>> isinstance(warp("first_order"), Contribution)
@@ -43,6 +44,8 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
   check_choice("reduction", reduction, Reduction)
 
   def init(problem: Problem) -> PyTree:
+    if not jax.tree.leaves((problem.meta_params.shared, problem.meta_params.rule)):
+      raise ValueError("warp() needs a shared or a rule block to learn; got neither (a network without warp-layers?)")
     return optax.tree.zeros_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:

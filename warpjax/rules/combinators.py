@@ -55,11 +55,17 @@ def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
   Returns:
     An `UpdateRule` whose rule parameters cover the masked-in parameters alone.
 
+  Raises:
+    ValueError: when `rule` is not one.
+
   Example:
     >>> from warpjax.rules import sgd
     >>> masked(sgd(0.1), {"head": True, "body": False}).name
     'masked(sgd)'
   """
+
+  if not isinstance(rule, UpdateRule):
+    raise ValueError(f"masked takes an UpdateRule and a mask; got {rule!r}")
 
   def init(key: jax.Array, params: Params) -> PyTree:
     return rule.init(key, _hide(params, mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import jax
@@ -49,8 +50,8 @@ def meta_sgd(init: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
 
 
 def _bounds(init: Any) -> tuple[float, float]:
-  bounds = (init, init) if isinstance(init, (int, float)) else init
-  numbers = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, (int, float)) for b in bounds)
-  if not numbers or not -float("inf") < bounds[0] <= bounds[1] < float("inf"):
+  bounds: Any = (init, init) if isinstance(init, numbers.Real) else init
+  two = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(b, numbers.Real) for b in bounds)
+  if not two or not -float("inf") < bounds[0] <= bounds[1] < float("inf"):
     raise ValueError(f"init must be a number or increasing bounds (low, high); got {init!r}")
   return tuple(bounds)

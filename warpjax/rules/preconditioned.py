@@ -41,6 +41,10 @@ def preconditioned(
   """
   if not callable(matvec):
     raise ValueError(f"matvec must be a function (rule_params, params, grads) -> grads; got {matvec!r}")
+  if callable(learning_rate):
+    raise ValueError(
+      f"learning_rate must be a positive number (a schedule may be chained after it); got {learning_rate!r}"
+    )
   check_learning_rate(learning_rate)
 
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
