@@ -23,11 +23,11 @@ time on one core of a 2-core cloud machine):
 | method       | published      | measured       | meta-steps, tasks of paper's   | time      |
 |--------------|----------------|----------------|--------------------------------|-----------|
 | maml_cpu     | 98.7 +/- 0.4   | 98.68 +/- 0.18 | 14,000 of 60,000, 16 of 32     | 33 min    |
-| fomaml_cpu   | 98.3 +/- 0.5   | not yet run    | 30,000 of 60,000, 16 of 32     |           |
+| fomaml_cpu   | 98.3 +/- 0.5   | 98.29 +/- 0.20 | 30,000 of 60,000, 16 of 32     | 30 min    |
 | anil_cpu     | -              | 97.12 +/- 0.24 | 8,000 of 60,000, 16 of 32      | 20 min    |
 | meta_sgd_cpu | 99.53 +/- 0.26 | 98.53 +/- 0.18 | 12,000 of 60,000, 16 of 32     | 30 min    |
-| reptile_cpu  | 97.68 +/- 0.04 | not yet run  | 16,000 of 100,000, 5 of 5        |           |
-| imaml_cpu    | 99.16 +/- 0.35 | not yet run  | 4,000 of 20,000, 8 of 32         |           |
+| reptile_cpu  | 97.68 +/- 0.04 | not yet run    | 16,000 of 100,000, 5 of 5      |           |
+| imaml_cpu    | 99.16 +/- 0.35 | 96.18 +/- 0.27 | 4,000 of 20,000, 8 of 32       | 41 min    |
 
 All numbers are transductive: batch norm sees the query examples of a task together. result.json has
 `support_plus_one` beside it, where each query example is classified with the support set alone (Reptile's

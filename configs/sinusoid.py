@@ -22,6 +22,7 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 | t_net          | -              | not yet run |      |
 | warp_maml      | -              | not yet run |      |
 | warp_meta_sgd  | -              | not yet run |      |
+| warp_reptile   | -              | not yet run |      |
 | warp_leap_online  | -           | not yet run |      |
 | warp_leap_offline | -           | not yet run |      |
 
@@ -116,6 +117,12 @@ METHODS: dict[str, rows.Table] = {
     "network": WARPED,
     "inner": {"num_steps": 10},
     "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full"},
+    "eval": {"num_steps": 10},
+  },
+  "warp_reptile": {
+    "network": WARPED,
+    "inner": {"num_steps": 10},
+    "meta_gradient": {"name": "warp", "initial": "reptile", "objective": "full"},
     "eval": {"num_steps": 10},
   },
   "warp_leap_offline": {

@@ -63,21 +63,21 @@ SGD = optimizers.per_block(optax.sgd(0.1))
 
 
 @pytest.mark.parametrize(
-  ("rule", "objective"),
+  ("rule", "objective", "initial"),
   [
-    (rules.sgd(0.05), "full"),
-    (rules.sgd(0.05), "first_order"),
-    (rules.chain(rules.meta_sgd((0.5, 1.0)), rules.sgd(0.05, momentum=0.9)), "full"),
+    (rules.sgd(0.05), "full", meta_gradients.leap()),
+    (rules.sgd(0.05), "first_order", meta_gradients.reptile()),
+    (rules.chain(rules.meta_sgd((0.5, 1.0)), rules.sgd(0.05, momentum=0.9)), "full", meta_gradients.leap(loss=False)),
   ],
-  ids=["full", "first_order", "rule_parameters_and_momentum"],
+  ids=["full", "first_order_and_reptile", "rule_parameters_and_momentum"],
 )
-def test_all_points_at_once_are_the_online_algorithm(rule, objective):
+def test_all_points_at_once_are_the_online_algorithm(rule, objective, initial):
   with jax.enable_x64(True):
     inner = loop(rule)
     state, tasks = start(SGD, inner)
-    contributions = meta_gradients.leap(), meta_gradients.warp(objective)
+    contributions = initial, meta_gradients.warp(objective)
     online = training.meta_step(meta_gradients.along_trajectory(inner, *contributions), SGD)
-    offline = replay.meta_step(inner, SGD, objective=objective, eta=None, initial=meta_gradients.leap())
+    offline = replay.meta_step(inner, SGD, objective=objective, eta=None, initial=initial)
     (one, metrics), (other, others) = jax.jit(online)(state, tasks), jax.jit(offline)(state, tasks)
     assert_close(one.meta_params, other.meta_params, rtol=1e-12)
     assert_close([metrics[k] for k in ("loss", "mse")], [others[k] for k in ("loss", "mse")], rtol=1e-12)

@@ -21,18 +21,19 @@ def test_every_row_builds(module, method):
   experiments.build(module.get_config(method).to_dict())
 
 
-def tiny(**overrides):
-  config = sinusoid.get_config("warp_leap_offline").to_dict()
+def tiny(method="warp_leap_offline", **overrides):
+  config = sinusoid.get_config(method).to_dict()
   config |= {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1, "tasks_per_step": 2}
   config["inner"]["num_steps"] = 2
   config["network"]["features"] = (4,)
   return {**config, **overrides}
 
 
-def test_offline_trains_and_resumes(tmp_path):
-  experiment = experiments.build(tiny())
+@pytest.mark.parametrize("method", ["warp_leap_offline", "warp_reptile"])
+def test_it_trains_and_resumes(method, tmp_path):
+  experiment = experiments.build(tiny(method))
   whole = loop.train(experiment, tmp_path / "whole").state
-  short = experiments.build(tiny(num_meta_steps=1))
+  short = experiments.build(tiny(method, num_meta_steps=1))
   loop.train(short, tmp_path / "parts")
   parts = loop.train(experiment, tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
