@@ -138,7 +138,7 @@ RECIPES: dict[str, rows.Table] = {
   "reptile": CPU,
   "fine_tuning": {**CPU, "num_meta_steps": 5_000, "network": {"width": 16, "alphabets": 10}},  # as many drawings
 }
-METHODS |= {f"{name}_cpu": rows.lay_over(METHODS[name], recipe) for name, recipe in RECIPES.items()}
+METHODS |= rows.resized(METHODS, RECIPES)
 
 
 def get_config(method: str = "warp_leap_offline") -> ml_collections.ConfigDict:

@@ -45,10 +45,9 @@ def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
 
 def readers(name: str, table: Table) -> list[Callable[..., Any]]:
   """The functions whose arguments a table of a config holds; none for a name that there is not."""
-  key = "rule" if name == "inner" else "name"
-  options = OPTIONS.get("rule" if name == "inner" else name, {})
-  found = [options[table[key]]] if table.get(key) in options else []
-  return found + ([_loop] if name == "inner" else [])
+  kind, key, others = ("rule", "rule", [_loop]) if name == "inner" else (name, "name", [])
+  options = OPTIONS.get(kind, {})
+  return [options[table[key]], *others] if table.get(key) in options else others
 
 
 def loss(metric: str, network: networks.Network) -> LossFn:

@@ -59,6 +59,11 @@ def lay_over(base: Table, row: Table) -> dict[str, Any]:
   return merged
 
 
+def resized(methods: Mapping[str, Table], recipes: Mapping[str, Table], suffix: str = "_cpu") -> dict[str, Table]:
+  """A further row for each recipe: the method of that name with the recipe over it."""
+  return {f"{name}{suffix}": lay_over(methods[name], recipe) for name, recipe in recipes.items()}
+
+
 def _complete(key: str, value: Any) -> Any:
   """A table with a place for every other setting that its readers have, to be given on the command line."""
   if not isinstance(value, Mapping) or key == "published":

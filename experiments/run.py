@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,10 @@ def train_and_evaluate(
     FloatingPointError: For a meta-loss or meta-gradient that is not finite.
   """
   experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
-  path = workdir.prepare(directory, schema.given(config))
+  return _run(experiment, workdir.prepare(directory, schema.given(config)))
+
+
+def _run(experiment: experiments.Experiment, path: pathlib.Path) -> dict[str, Any] | int:
   with workdir.lock(path):
     finished = workdir.read_json(path / workdir.RESULT)
     if finished is not None:
@@ -56,12 +60,13 @@ def train_and_evaluate(
 
 def sweep(config: Mapping[str, Any], directory: str | os.PathLike[str], seeds: Sequence[int], **kw: Any) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
-  experiments.build({**config, "seed": seeds[0]}, **kw)  # a bad config is refused before anything is written
-  whole = workdir.prepare(directory, {key: value for key, value in schema.given(config).items() if key != "seed"})
-  paths = [whole / f"seed_{seed}" for seed in seeds]
-  results = []
-  for seed, path in zip(seeds, paths, strict=True):
-    result = train_and_evaluate({**config, "seed": seed}, path, **kw)
+  settings, results, paths = schema.given(config), [], []
+  for seed in seeds:
+    one = {**settings, "seed": seed}
+    experiment = experiments.build(one, **kw)  # a bad config is refused before anything is written
+    whole = workdir.prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
+    paths.append(workdir.prepare(whole / f"seed_{seed}", one))
+    result = _run(experiment, paths[-1])
     if isinstance(result, int):
       return result
     results.append(result)

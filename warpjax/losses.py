@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.types import Aux, LossFn, Params, PyTree, Task
-
-Apply = Callable[[Params, PyTree, jax.Array], jax.Array]
+from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
 
 def classification(apply: Apply) -> LossFn:
@@ -97,7 +94,7 @@ def support_plus_one(apply: Apply) -> LossFn:
 
 
 def support(
-  apply_with_stats: Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]],
+  apply_with_stats: ApplyWithStats,
   loss_of: Callable[[Apply], LossFn] = classification,
 ) -> LossFn:
   """The loss on the query set, where batch norm uses the statistics of the support set alone.

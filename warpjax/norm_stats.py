@@ -9,10 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.problem import Problem
-from warpjax.types import Aux, InnerLoop, InnerStep, LossFn, Params, PyTree
-
-Apply = Callable[[Params, PyTree, jax.Array], Any]
-ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
+from warpjax.types import Apply, ApplyWithStats, Aux, InnerLoop, InnerStep, LossFn, Params, PyTree
 
 
 class Readout(NamedTuple):

@@ -19,6 +19,16 @@ Aux = dict[str, jax.Array]
 LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
 """`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars."""
 
+Apply = Callable[[Params, PyTree, jax.Array], Any]
+"""`(params, shared, x [batch, ...]) -> outputs`: a network."""
+
+ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
+"""`(params, shared, stats, x) -> (outputs, stats)`: under `stats`, or, where that is None, under the batch's own.
+
+What it returns is what it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the mean,
+divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
+"""
+
 BatchFn = Callable[[jax.Array, PyTree, jax.Array, Params, PyTree], Batch]
 """`(key, support, step, params, shared) -> batch`: what inner step `step` sees; `key` is the task's at every step."""
 

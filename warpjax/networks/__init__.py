@@ -1,7 +1,6 @@
 """Networks: the only part of warpjax that imports flax."""
 
 from warpjax.networks.adapters import Network, WarpParam, from_linen, from_nnx
-from warpjax.networks.batch_norm import ApplyWithStats
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.mlp import MLP
@@ -21,7 +20,6 @@ from warpjax.networks.warp import Warp, WarpSpec
 
 __all__ = [
   "MLP",
-  "ApplyWithStats",
   "Conv4",
   "Network",
   "Warp",

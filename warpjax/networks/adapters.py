@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from warpjax import partition
-from warpjax.networks.batch_norm import BATCH_STATS, ApplyWithStats, linen_apply_with_stats
-from warpjax.types import Params, PyTree
+from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
+from warpjax.types import Apply, ApplyWithStats, Params, PyTree
 
 
 class Network(NamedTuple):
@@ -36,7 +36,7 @@ class Network(NamedTuple):
   """
 
   init: Callable[[jax.Array, jax.Array], tuple[Params, PyTree]]
-  apply: Callable[[Params, PyTree, jax.Array], Any]
+  apply: Apply
   apply_with_stats: ApplyWithStats | None = None
 
 

@@ -12,16 +12,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from warpjax import partition
-from warpjax.types import Params, PyTree
+from warpjax.types import ApplyWithStats, Params, PyTree
 
 BATCH_STATS = "batch_stats"
-
-ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
-"""`(params, shared, stats, x) -> (outputs, stats)`: under `stats`, or, where that is None, under the batch's own.
-
-What it returns is what it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the mean,
-divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
-"""
 
 
 def linen_apply_with_stats(
