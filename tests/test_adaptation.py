@@ -157,6 +157,16 @@ def test_batches_are_held_constant():
   toy.assert_close(*(toy.run(unrolled(inner), meta_params, task) for inner in inners))
 
 
+def test_a_derivative_in_the_task_is_refused():
+  meta_params = toy.meta_params()
+
+  def first_weight(task):
+    return wj.adapt(toy.loop(), meta_params, task, toy.key()).final.params["b"][0]
+
+  with pytest.raises(ValueError, match=r"the task is differentiated.*MetaParams\.shared"):
+    jax.grad(first_weight)(toy.task())
+
+
 def test_query_batches_draw_from_a_stream_of_their_own():
   seen = lambda key, task, params, shared: jax.random.key_data(key).astype(float)
   inner = toy.loop(query_batch_fn=seen, query_loss_fn=lambda params, shared, batch: (batch[0], {"low": batch[1]}))

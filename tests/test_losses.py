@@ -76,7 +76,7 @@ def test_whole_task_hands_over_support_and_query():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-def test_dtypes_are_kept(dtype):
+def test_losses_are_of_float32_or_more(dtype):
   params, x = jnp.ones((2, 3), dtype), jnp.ones((4, 2), dtype)
   calls = {
     "classification": (losses.classification(apply), (x, LABELS)),
@@ -85,13 +85,17 @@ def test_dtypes_are_kept(dtype):
   }
   for loss_fn, batch in calls.values():
     loss, aux = jax.eval_shape(lambda b, f=loss_fn: f(params, jnp.ones((), dtype), b), batch)
-    assert loss.shape == () and loss.dtype == dtype
-    measured = dtype if "mse" in aux else jnp.promote_types(dtype, jnp.float32)
+    measured = jnp.promote_types(dtype, jnp.float32)
+    assert loss.shape == () and loss.dtype == measured
     assert all(leaf.shape == () and leaf.dtype == measured for leaf in jax.tree.leaves(aux))
 
 
-def test_half_precision_does_not_round_the_accuracy():
-  labels = jnp.arange(75) > 0
+def test_half_precision_rounds_neither_the_loss_nor_the_accuracy():
+  labels = (jnp.arange(75) > 0).astype(int)
   logits = jnp.tile(jnp.array([[0.0, 1.0]], jnp.bfloat16), (75, 1))
-  _, aux = losses.classification(lambda params, shared, x: x)((), (), (logits, labels.astype(int)))
+  loss, aux = losses.classification(lambda params, shared, x: x)((), (), (logits, labels))
   np.testing.assert_allclose(aux["accuracy"], 74 / 75, rtol=1e-6)
+  np.testing.assert_allclose(loss, cross_entropy(np.asarray(logits, float), labels), rtol=1e-6)
+  errors = jnp.linspace(0.0, 1.0, 75).astype(jnp.bfloat16)
+  mse, _ = losses.regression(lambda params, shared, x: x)((), (), (errors, jnp.zeros_like(errors)))
+  np.testing.assert_allclose(mse, np.mean(np.asarray(errors, float) ** 2), rtol=1e-6)

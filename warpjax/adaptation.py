@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from warpjax.differentiation import Derivative
+from warpjax.differentiation import Derivative, constant
 from warpjax.problem import Problem
 from warpjax.types import (
   AdaptState,
@@ -93,7 +93,7 @@ def adapt(
     `[num_steps, ...]`, else None.
 
   Raises:
-    ValueError: when a field of `inner` is not allowed.
+    ValueError: when a field of `inner` is not allowed, or the task is differentiated (its batches are held constant).
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -104,7 +104,7 @@ def adapt(
     7.0
   """
   last = check_inner(inner, num_steps)
-  problem = Problem(inner, meta_params, task, key)
+  problem = Problem(inner, meta_params, constant(task, "the task"), key)
   observe = (lambda step: step) if record else None
   final, _, steps = run_steps(problem, problem.start(), last=last, observe=observe)
   return Trajectory(final, steps)

@@ -31,8 +31,7 @@ def classification(apply: Apply) -> LossFn:
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y = batch
     logits = apply(params, shared, x)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-    return loss, {"accuracy": _accuracy(logits, y)}
+    return _cross_entropy(logits, y), {"accuracy": _accuracy(logits, y)}
 
   return loss_fn
 
@@ -58,7 +57,7 @@ def regression(apply: Apply) -> LossFn:
     predictions = apply(params, shared, x)
     if predictions.shape != y.shape:
       raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
-    loss = jnp.mean(jnp.square(predictions - y))
+    loss = jnp.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)))
     return loss, {"mse": loss}
 
   return loss_fn
@@ -87,8 +86,7 @@ def support_plus_one(apply: Apply) -> LossFn:
       return apply(params, shared, jnp.concatenate([support_x, x[None]]))[-1]
 
     logits = jax.vmap(one)(query_x)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, query_y))
-    return loss, {"accuracy": _accuracy(logits, query_y)}
+    return _cross_entropy(logits, query_y), {"accuracy": _accuracy(logits, query_y)}
 
   return loss_fn
 
@@ -123,7 +121,15 @@ def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ta
   return task
 
 
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels))
+
+
 def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  # In bfloat16 74 of 75 would come out as 0.9883.
-  dtype = jnp.promote_types(logits.dtype, jnp.float32)
-  return jnp.mean((jnp.argmax(logits, -1) == labels).astype(dtype))
+  correct = jnp.argmax(logits, -1) == labels
+  return jnp.mean(correct.astype(_at_least_float32(logits).dtype))
+
+
+def _at_least_float32(outputs: jax.Array) -> jax.Array:
+  """Losses sum in float32 or more: of a bfloat16 network, 74 of 75 would come out as 0.9883."""
+  return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))

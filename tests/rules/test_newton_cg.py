@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,6 +31,25 @@ def test_one_step_solves_a_quadratic(prox):
   task, start = quadratic.sampler(DIM, condition_number=5.0)(toy.key()), toy.draw(0, DIM)
   (point,) = points(quadratic.loss, rules.newton_cg(DIM), start, task, prox=prox)
   np.testing.assert_allclose(point, quadratic.prox_point(task, start, prox=prox), rtol=1e-9)
+
+
+def test_masked_it_solves_for_what_it_moves():
+  """With the rest held, a quadratic's minimum in the masked-in coordinates is the solution of their own block."""
+  task, start = quadratic.sampler(DIM, condition_number=5.0)(toy.key()), toy.draw(0, DIM)
+
+  def loss(params, shared, batch):
+    return quadratic.loss(jnp.concatenate([params["moved"], params["held"]]), shared, batch)
+
+  rule = rules.chain(
+    rules.masked(rules.newton_cg(2), {"moved": True, "held": False}), rules.freeze({"moved": False, "held": True})
+  )
+  inner = wj.InnerLoop(loss, rule, num_steps=1)
+  initial = {"moved": start[:2], "held": start[2:]}
+  meta_params = MetaParams(initial, rule=rule.init(toy.key(), initial))
+  final = toy.jit(lambda t: wj.adapt(inner, meta_params, t, toy.key()).final.params)(task)
+  np.testing.assert_array_equal(final["held"], start[2:])
+  gradient = jax.grad(lambda params: loss(params, (), task.support)[0])(final)
+  np.testing.assert_allclose(gradient["moved"], 0.0, atol=1e-9)
 
 
 def test_damping_is_added_to_the_hessian():

@@ -70,8 +70,13 @@ def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
   def init(key: jax.Array, params: Params) -> PyTree:
     return rule.init(key, _hide(params, mask))
 
-  def transform(rule_params: PyTree) -> optax.GradientTransformation:
-    return optax.masked(rule.transform(rule_params), mask)
+  def transform(rule_params: PyTree) -> optax.GradientTransformationExtraArgs:
+    transformation = optax.masked(rule.transform(rule_params), mask)
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any) -> Any:
+      return transformation.update(updates, state, params, **_restrict(extra, params, mask))
+
+    return optax.GradientTransformationExtraArgs(transformation.init, update)
 
   return UpdateRule(init, transform, rule.differentiable, f"masked({rule.name})")
 
@@ -92,6 +97,23 @@ def freeze(mask: Mask) -> UpdateRule:
   """
   transformation = optax.masked(optax.set_to_zero(), mask)
   return UpdateRule(lambda key, params: (), lambda rule_params: transformation, name="freeze")
+
+
+def _restrict(extra: dict[str, Any], params: Params | None, mask: Mask) -> dict[str, Any]:
+  """The extra arguments that are trees, or functions of one, in terms of the masked-in parameters alone."""
+  restricted = dict(extra)
+  if "grad" in extra:
+    restricted["grad"] = _hide(extra["grad"], mask)
+  if "value_fn" in extra:
+    tree = mask(params) if callable(mask) else mask
+
+    # optax's line searches ask for `key` by name.
+    def value_fn(part: Params, key: jax.Array | None = None) -> jax.Array:
+      whole = jax.tree.map(lambda keep, mine, other: mine if keep else other, tree, part, params)
+      return extra["value_fn"](whole, key=key)
+
+    restricted["value_fn"] = value_fn
+  return restricted
 
 
 def _hide(params: Params, mask: Mask) -> Any:
