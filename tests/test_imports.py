@@ -14,12 +14,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those of the rows above its own; a new module gets a place here.
 LAYERS = (
   {"types"},
-  {"checkpoints", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
+  {"checkpoints", "cost", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
   {"problem"},
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},
   {"tasks", "training"},
-  {"evaluation", "parallel", "replay"},
+  {"evaluation", "parallel", "replay", "sanity"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")
