@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import jax
 from absl import app, flags
 
-from experiments import loop, options
 from experiments import experiment as experiments
+from experiments import loop, options
 from experiments.options import FLAGS
 from experiments.warp import Offline
 from warpjax import sanity

@@ -9,8 +9,8 @@ import pytest
 
 from tests import toy
 from warpjax import cost, training
-from warpjax.meta_gradients import along_trajectory, implicit, unrolled
 from warpjax.linear_solve import cg
+from warpjax.meta_gradients import along_trajectory, implicit, unrolled
 
 
 def shape(*extents):

@@ -30,7 +30,7 @@ class Worker:
 
   def __init__(self, name: str, case: Case):
     self.name = name
-    self.errors = tempfile.TemporaryFile("w+")
+    self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  `close` closes it
     self.process = subprocess.Popen(
       [sys.executable, "-m", "experiments.peers.worker", json.dumps([name, case])],
       cwd=ROOT,

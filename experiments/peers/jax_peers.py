@@ -13,6 +13,7 @@ from experiments.peers import cases
 from experiments.peers.cases import Case
 from warpjax import cost, losses, meta_gradients, networks, rules, training
 
+NAMES = ("warpjax", "reverse", "flax", "matmul")
 MATMUL_SIZE = 2048
 
 
@@ -61,14 +62,25 @@ class Matmul:
     jax.block_until_ready(self.product(self.x, self.x))
 
 
-def _loss(name: str, case: Case) -> Any:
+def network(name: str, case: Case) -> networks.Network:
+  """The case's network; flax's has its own convolution."""
   if case.network == "mlp":
-    return losses.regression(networks.from_linen(networks.MLP(cases.HIDDEN)).apply)
+    return networks.from_linen(networks.MLP(cases.HIDDEN))
   convolution = {"conv_general_dilated": jax.lax.conv_general_dilated} if name == "flax" else {}
-  network = networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
-  return losses.classification(network.apply)
+  return networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
+
+
+def _loss(name: str, case: Case) -> Any:
+  make_loss = losses.regression if case.network == "mlp" else losses.classification
+  return make_loss(network(name, case).apply)
 
 
 def make(name: str, case: Case) -> Any:
-  """The peer of that name."""
+  """The peer of that name.
+
+  Raises:
+    ValueError: for a name that there is not.
+  """
+  if name not in NAMES:
+    raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")
   return Matmul(case) if name == "matmul" else JaxPeer(name, case)

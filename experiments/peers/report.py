@@ -83,14 +83,16 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
   for result in results:
     for name, peer in result["peers"].items():
       low, high = peer["quartiles"]
+      memory = f"temporaries {peer['temp_bytes'] / 2**20:.1f} MiB" if "temp_bytes" in peer else ""
       times = f"{result['case']['name']:<12} {name:<11} {peer['median']:>9.4g} {f'{low:.4g} - {high:.4g}':>17}"
       if name == OURS:
         share = f"{result['gflop']:.3g} GFLOP, {100 * result['matmul_fraction']:.0f}% of the matmul rate, "
-        lines.append(f"{times} {'1':>10} {'':>15}  {share}{result['matmul_gflop_per_second']:.0f} GFLOP/s")
+        rate = f"{result['matmul_gflop_per_second']:.0f} GFLOP/s"
+        lines.append(f"{times} {'1':>10} {'':>15}  {share}{rate}; {memory}")
       else:
         first, last = peer["ratio_ci95"]
-        same = "" if peer["agrees"] else "DIFFERENT loss or gradient"
-        lines.append(f"{times} {peer['ratio']:>10.2f} {f'{first:.2f} - {last:.2f}':>15}  {same}".rstrip())
+        remarks = memory if peer["agrees"] else f"ANOTHER loss or gradient; {memory}"
+        lines.append(f"{times} {peer['ratio']:>10.2f} {f'{first:.2f} - {last:.2f}':>15}  {remarks}".rstrip())
     lines += [f"{result['case']['name']:<12} {name:<11} missing: {why}" for name, why in result["missing"].items()]
   return "\n".join(lines)
 

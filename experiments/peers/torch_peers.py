@@ -15,6 +15,10 @@ from experiments.peers.cases import Case
 Params = dict[str, torch.Tensor]
 
 
+class Layer(torch.nn.Module):
+  """Holds the parameters of one layer; `higher` cannot take a bare `torch.nn.Module`."""
+
+
 class Network(torch.nn.Module):
   """Either network, as a module whose parameters are named as in `cases.parameters`, dots in place of slashes."""
 
@@ -22,22 +26,24 @@ class Network(torch.nn.Module):
     super().__init__()
     self.case = case
     for layer, leaves in cases.parameters(case).items():
-      module = torch.nn.Module()
+      module = Layer()
       for name, value in leaves.items():
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         module.register_parameter(name, torch.nn.Parameter(torch.tensor(value)))
       self.add_module(layer, module)
+    # The second derivative of batch norm fails without a scale, so there is one that nothing learns.
+    self.register_buffer("scale", torch.ones(case.width))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     """Logits `[examples, ways]` of images NCHW, or predictions `[examples, 1]`."""
-    layers: Any = dict(self.named_children())
+    layers: Any = self._modules
     if self.case.network == "mlp":
       for i in range(len(cases.HIDDEN)):
         x = F.relu(x @ layers[f"dense_{i}"].kernel + layers[f"dense_{i}"].bias)
     else:
       for i in range(cases.NUM_BLOCKS):
         x = F.conv2d(F.pad(x, _same(x.shape[-1])), layers[f"conv_{i}"].kernel, stride=2)
-        x = F.batch_norm(x, None, None, None, layers[f"norm_{i}"].bias, training=True, eps=cases.NORM_EPSILON)
+        x = F.batch_norm(x, None, None, self.scale, layers[f"norm_{i}"].bias, training=True, eps=cases.NORM_EPSILON)
         x = F.relu(x)
       x = x.mean((2, 3))
     return x @ layers["head"].kernel + layers["head"].bias
@@ -156,7 +162,7 @@ class TorchPeer:
       grads, loss = gradient(dict(network.named_parameters()), support, query)
       for name, p in network.named_parameters():
         p.grad = grads[name].detach()
-      return float(loss)
+      return float(loss.detach())
 
     return run
 

@@ -1,6 +1,6 @@
 """One peer in a process of its own: it prints what it computes, then runs a meta-step for each line that it reads.
 
-  python -m experiments.peers.worker '["torch", ["sine", "mlp", 25, 10, 10, 1, ["torch"], 5, 64, 0.01]]'
+python -m experiments.peers.worker '["torch", ["sine", "mlp", 25, 10, 10, 1, ["torch"], 5, 64, 0.01]]'
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def held_out(tasks: Task, others: Task | None) -> Check:
     return Check("held out", "skipped", "tasks are not examples, `(x [examples, ...], y)`")
   seen, unseen = (set().union(*(_rows(task) for part in each for task in part)) for each in sets)  # type: ignore[union-attr]
   if both := len(seen & unseen):
-    return Check("held out", "warning", f"{both} of {len(unseen)} examples of the held-out tasks are training examples")
-  return Check("held out", "passed", f"none of {len(unseen)} examples of the held-out tasks is among {len(seen)} others")
+    return Check("held out", "warning", f"{both} of {len(unseen)} examples of held-out tasks are training examples")
+  return Check("held out", "passed", f"none of {len(unseen)} examples of held-out tasks is among {len(seen)} others")
 
 
 def _inputs(part: PyTree) -> Any:

@@ -95,9 +95,7 @@ def _order(given: MetaParams, exact: MetaParams, first: MetaParams) -> Check:
 def _zero_leaves(gradient: MetaParams) -> Check:
   zeros, sizes = zero_leaves(gradient), [float(jnp.max(jnp.abs(leaf))) for _, leaf in named_leaves(gradient)]
   small = [
-    path
-    for (path, _), size in zip(named_leaves(gradient), sizes, strict=True)
-    if 0 < size < _ROUND_OFF * max(sizes)
+    path for (path, _), size in zip(named_leaves(gradient), sizes, strict=True) if 0 < size < _ROUND_OFF * max(sizes)
   ]
   said = [f"exactly zero: {', '.join(zeros)}"] * bool(zeros)
   said += [f"zero but for round-off, which Adam would turn into full steps: {', '.join(small)}"] * bool(small)
@@ -123,8 +121,8 @@ def rule_at_zero(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax
   gradient = _jit(unrolled(still))(meta_params, task, key)[1]
   bad = [path for path, leaf in named_leaves(gradient) if not np.all(np.isfinite(leaf))]
   if bad:
-    words = f"where the inner gradient is zero the meta-gradient is not finite, in {bad[0]} and {len(bad) - 1} others"
-    return Check("rule at zero", "failed", f"{words}: a square root at zero? Adam needs eps_root > 0, as rules.adam has")
+    words = f"where the inner gradient is zero the meta-gradient of {bad[0]} and {len(bad) - 1} more is not finite"
+    return Check("rule at zero", "failed", f"{words}: a root at zero? Adam needs eps_root > 0, as rules.adam has")
   return Check("rule at zero", "passed", "the derivative of the rule is finite at an inner gradient of zero")
 
 
