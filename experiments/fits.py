@@ -56,7 +56,7 @@ def table(
         meta_gradients.unrolled, derivative=derivative, memory=memory
       )
   if not isinstance(experiment.meta_grad, Offline):  # a training step, whose estimator stands by itself
-    tables = {"meta_gradient": config["meta_gradient"]}
+    tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
     own = f"{experiment.run.method}, as configured"
     estimators[own] = lambda inner: builders.named("meta_gradient", tables, inner=inner)
   peaks = {name: partial(_peak, experiment, make) for name, make in estimators.items()}
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with options.errors_in_one_line():
-    config = schema.given(options.config())
+    config = options.config()
     found = table(config, experiments.build(config, **options.places()), FLAGS.gib, FLAGS.at_most)
   print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
   for name, steps in found.items():

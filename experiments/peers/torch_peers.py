@@ -121,7 +121,7 @@ class TorchPeer:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Network(case).to(self.device)
-    self.params = list(network.parameters())
+    self.params: list[Any] = list(network.parameters())
     self.optimizer = torch.optim.Adam(self.params, lr=cases.OUTER_LEARNING_RATE)
     arrays = {name: self._tensor(name, value) for name, value in cases.tasks(case).items()}
     self.tasks = [
@@ -131,7 +131,7 @@ class TorchPeer:
     self.gradients = self._under_vmap(network, case) if name == "torch_func" else None
     self.query_loss = QUERY_LOSSES[name](network, case) if name in QUERY_LOSSES else None
     loss = self.backward()
-    norm = torch.sqrt(sum((p.grad**2).sum() for p in self.params))  # type: ignore[union-attr]
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in self.params))
     device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
     self.facts = {"loss": loss, "grad_norm": float(norm), "version": torch.__version__, "device": device}
 
