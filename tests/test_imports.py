@@ -60,7 +60,7 @@ def test_every_layer_exists():
 
 
 def test_import_is_light_and_starts_no_backend():
-  heavy = ["tensorflow_datasets", "tensorflow", "orbax", "gymnax", "matplotlib", "PIL", "tqdm"]
+  heavy = ["tensorflow_datasets", "tensorflow", "orbax", "gymnax", "matplotlib", "PIL", "tqdm", "flax", "jax.extend"]
   loaded = f"[name for name in {heavy} if name in sys.modules]"
   code = f"import sys, warpjax; from jax._src import xla_bridge; print({loaded}, xla_bridge.backends_are_initialized())"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
