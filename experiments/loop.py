@@ -15,7 +15,7 @@ import numpy as np
 from experiments import progress, workdir
 from experiments.experiment import Experiment
 from experiments.warp import Offline
-from warpjax import checkpoints, parallel, training
+from warpjax import checkpoints, cost, parallel, sanity, training
 from warpjax.training import TrainState
 from warpjax.types import TaskSampler
 
@@ -60,14 +60,20 @@ def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str
     workdir.rewind_metrics(directory, int(state.step))
     started = time.monotonic() - seconds
     mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
+    state = parallel.place(state, mesh)  # as a dispatch leaves it, or the second one would compile again
     dispatches: dict[int, Dispatch] = {}
     with progress.stop_signal() as signal, progress.bar(run.num_meta_steps, int(state.step), _name(run)) as report:
       while (first := int(state.step)) < run.num_meta_steps and not signal():
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
-        dispatch = dispatches.setdefault(count, make_dispatch(experiment, count, mesh))
-        state, metrics = dispatch(state, experiment.data.train)
+        if new := count not in dispatches:
+          dispatches[count] = make_dispatch(experiment, count, mesh)
+          _say_cost(dispatches[count], state, experiment, count, say)
+        before = state.meta_params
+        state, metrics = dispatches[count](state, experiment.data.train)
         metrics = jax.device_get(metrics)  # waits: several dispatches in flight deadlock on several CPU devices
         _check_finite(metrics, first, manager)
+        if new and first == 0:
+          _warn_of_still_leaves(before, state.meta_params, count, say)
         done, seconds = first + count, time.monotonic() - started
         row = {name: float(np.mean(values)) for name, values in metrics.items() if name != "finite"}
         workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
@@ -145,6 +151,23 @@ def _restore(
     raise ValueError(f"{manager.directory} was trained on other data: {differing}.")
   say(f"Resuming {_name(experiment.run)} at meta-step {restored.step}.")
   return restored.state, restored.extra["seconds"]
+
+
+def _say_cost(
+  dispatch: Any, state: TrainState, experiment: Experiment, count: int, say: Callable[[str], object]
+) -> None:
+  found = cost.compiled_cost(dispatch, state, experiment.data.train)  # the call that follows does not compile again
+  each = found._replace(flops=found.flops / count)
+  say(f"A meta-step of {_name(experiment.run)}, data and state included: {each} on each device.")
+
+
+def _warn_of_still_leaves(before: Any, after: Any, count: int, say: Callable[[str], object]) -> None:
+  still = sanity.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
+  if still:
+    say(
+      f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, or "
+      "its outer learning rate is. `python -m experiments.check` tells more."
+    )
 
 
 def _check_finite(metrics: Mapping[str, np.ndarray], first: int, manager: checkpoints.Manager) -> None:

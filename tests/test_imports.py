@@ -14,12 +14,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those of the rows above its own; a new module gets a place here.
 LAYERS = (
   {"types"},
-  {"checkpoints", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
+  {"checkpoints", "cost", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
   {"problem"},
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},
   {"tasks", "training"},
-  {"evaluation", "parallel", "replay"},
+  {"evaluation", "parallel", "replay", "sanity"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")
@@ -60,7 +60,7 @@ def test_every_layer_exists():
 
 
 def test_import_is_light_and_starts_no_backend():
-  heavy = ["tensorflow_datasets", "tensorflow", "orbax", "gymnax", "matplotlib", "PIL", "tqdm"]
+  heavy = ["tensorflow_datasets", "tensorflow", "orbax", "gymnax", "matplotlib", "PIL", "tqdm", "flax", "jax.extend"]
   loaded = f"[name for name in {heavy} if name in sys.modules]"
   code = f"import sys, warpjax; from jax._src import xla_bridge; print({loaded}, xla_bridge.backends_are_initialized())"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

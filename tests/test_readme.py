@@ -30,4 +30,5 @@ def test_every_config_and_file_named_is_there():
   for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
     assert (ROOT / link).exists(), link
   for module in re.findall(r"python -m (experiments\.\w+)", README):
-    assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    path = ROOT / module.replace(".", "/")
+    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module

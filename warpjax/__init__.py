@@ -3,23 +3,32 @@
 Which parameters adapt (`MetaParams`), how they adapt (`rules`), how the meta-gradient is obtained (`meta_gradients`).
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from warpjax import (
+  cost,
   evaluation,
   geometry,
   linear_solve,
   losses,
   meta_gradients,
-  networks,
   norm_stats,
   optimizers,
   parallel,
   replay,
   rules,
+  sanity,
   tasks,
   training,
 )
 from warpjax.adaptation import adapt, epochs, full_batch, full_query, minibatch
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task, Trajectory, UpdateRule
+
+if TYPE_CHECKING:
+  from warpjax import networks
 
 __version__ = "0.1.0"
 
@@ -32,6 +41,7 @@ __all__ = [
   "Trajectory",
   "UpdateRule",
   "adapt",
+  "cost",
   "epochs",
   "evaluation",
   "full_batch",
@@ -47,6 +57,14 @@ __all__ = [
   "parallel",
   "replay",
   "rules",
+  "sanity",
   "tasks",
   "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+  # Flax takes longer to import than jax's own half of this package, and a learner without it never needs it.
+  if name == "networks":
+    return importlib.import_module("warpjax.networks")
+  raise AttributeError(f"module 'warpjax' has no attribute {name!r}")

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
-import jax.extend
 
 from warpjax.types import Batch, LossFn, Params, PyTree
 
@@ -58,12 +57,13 @@ def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> Value
 
 def _lifted(traced: Any, shape: Any) -> LossFn:
   """The traced loss with the values that it closes over taken from `shared` and `batch`."""
+  from jax.extend import core  # imports pallas, a sixth of a second that most programs never need
 
   def loss_fn(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Any]:
     (shared, smooth), (batch, rest) = shared, batch
     consts = [b if a is None else a for a, b in zip(smooth, rest, strict=True)]
-    closed = jax.extend.core.ClosedJaxpr(traced.jaxpr, consts)
-    outputs = jax.extend.core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, shared, batch)))
+    closed = core.ClosedJaxpr(traced.jaxpr, consts)
+    outputs = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, shared, batch)))
     return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
   return loss_fn

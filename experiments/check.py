@@ -1,0 +1,57 @@
+"""Checks the learner of a config: its meta-gradient, its tasks, what its query loss mixes.
+
+  python -m experiments.check --config=configs/sinusoid.py:maml --config.inner.num_steps=2
+
+Prints a table, and exits with 1 when something failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags
+
+from experiments import experiment as experiments
+from experiments import loop, options
+from experiments.options import FLAGS
+from experiments.warp import Offline
+from warpjax import sanity
+
+
+def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.Report:
+  """`sanity.check_learner` on the learner of an experiment, at its initial parameters.
+
+  Args:
+    experiment: A built config.
+    num_tasks: Tasks of each split that are looked at for leaks.
+
+  Returns:
+    The report.
+  """
+  offline = isinstance(experiment.meta_grad, Offline)  # a training step, which has no meta-gradient of one task
+  return sanity.check_learner(
+    experiment.inner,
+    loop.start(experiment).meta_params,
+    experiment.data.train,
+    jax.random.key(experiment.run.seed),
+    meta_grad=None if offline else experiment.meta_grad,
+    held_out=experiment.data.test,
+    num_tasks=num_tasks,
+  )
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error or a failed check."""
+  del argv
+  with options.errors_in_one_line():
+    report = check(experiments.build(options.config(), **options.places()), num_tasks=FLAGS.num_tasks)
+  print(report)
+  return int(any(found.status == "failed" for found in report.checks))
+
+
+if __name__ == "__main__":
+  options.define(config=True)
+  flags.DEFINE_integer("num_tasks", 64, "Tasks of each split that are looked at for leaks.", lower_bound=1)
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,91 @@
+"""The largest number of inner steps that fits into memory, for each way to differentiate and each memory policy.
+
+  python -m experiments.fits --config=configs/omniglot.py:maml --gib=4 --config.tasks_per_step=32
+
+Each program is compiled and none is run, so the budget may be larger than what this machine has. What the unrolled
+meta-gradients need grows with the steps; the config's own estimator is the last row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from experiments import builders, loop, options, schema
+from experiments import experiment as experiments
+from experiments.options import FLAGS
+from experiments.warp import Offline
+from warpjax import cost, meta_gradients, training
+from warpjax.differentiation import Derivative, Memory
+from warpjax.types import InnerLoop
+
+POLICIES: tuple[tuple[Derivative, Memory], ...] = (
+  ("mixed", "recompute"),
+  ("mixed", "save_gradients"),
+  ("mixed", "save_all"),
+  ("reverse", "recompute"),
+  ("reverse", "save_all"),
+  ("first_order", "recompute"),
+  ("first_order", "save_all"),
+)
+
+
+def table(
+  config: Mapping[str, Any], experiment: experiments.Experiment, gib: float, at_most: int = 4096
+) -> dict[str, int]:
+  """The largest number of inner steps of a meta-step on one device, by name of the policy.
+
+  Args:
+    config: The config, nested dicts.
+    experiment: What it builds; its tasks, chunks and optimizer count.
+    gib: The budget in 2^30 bytes: arguments, results and temporaries.
+    at_most: Where to stop looking.
+
+  Returns:
+    `{"unrolled, mixed, recompute": 123, ...}`, `at_most` where more would fit; the last entry is the config's own.
+  """
+  estimators: dict[str, Callable[[InnerLoop], Any]] = {}
+  if experiment.inner.rule.differentiable:
+    for derivative, memory in POLICIES:
+      estimators[f"unrolled, {derivative}, {memory}"] = partial(
+        meta_gradients.unrolled, derivative=derivative, memory=memory
+      )
+  if not isinstance(experiment.meta_grad, Offline):  # a training step, whose estimator stands by itself
+    tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
+    own = f"{experiment.run.method}, as configured"
+    estimators[own] = lambda inner: builders.named("meta_gradient", tables, inner=inner)
+  peaks = {name: partial(_peak, experiment, make) for name, make in estimators.items()}
+  return {name: cost.largest_num_steps(peak, gib * 2**30, at_most=at_most) for name, peak in peaks.items()}
+
+
+def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], num_steps: int) -> int:
+  run, data = experiment.run, experiment.data
+  meta_grad = make(experiment.inner._replace(num_steps=num_steps))
+  step = training.meta_step(meta_grad, experiment.optimizer, task_chunk=run.task_chunk or None)
+  state = jax.eval_shape(lambda: loop.start(experiment._replace(meta_grad=meta_grad)))
+  tasks = jax.eval_shape(lambda key: training.sample_tasks(data.train, key, run.tasks_per_step), jax.random.key(0))
+  return cost.compiled_cost(step, state, tasks).peak_bytes
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    config = options.config()
+    found = table(config, experiments.build(config, **options.places()), FLAGS.gib, FLAGS.at_most)
+  print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
+  for name, steps in found.items():
+    print(f"  {name:<36} {steps}")
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(config=True)
+  flags.DEFINE_float("gib", None, "Memory of one device, in 2^30 bytes.", required=True, lower_bound=1e-6)
+  flags.DEFINE_integer("at_most", 4096, "Inner steps at which to stop looking.", lower_bound=1)
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,86 @@
+"""The peers in JAX: warpjax, warpjax in plain reverse mode, flax's own convolution under `vmap`, a matrix product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import warpjax as wj
+from experiments.peers import cases
+from experiments.peers.cases import Case
+from warpjax import cost, losses, meta_gradients, networks, rules, training
+
+NAMES = ("warpjax", "reverse", "flax", "matmul")
+MATMUL_SIZE = 2048
+
+
+class JaxPeer:
+  """A meta-step that is ready to be timed; `facts` says what it computes and costs."""
+
+  def __init__(self, name: str, case: Case):
+    arrays = jax.tree.map(jnp.asarray, cases.tasks(case))
+    tasks = wj.Task(*((arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("support", "query")))
+    inner = wj.InnerLoop(_loss(name, case), rules.sgd(case.learning_rate), case.num_steps)
+    reverse = {"derivative": "reverse", "memory": "save_all"} if name in ("reverse", "flax") else {}
+    chunk = case.num_tasks if name == "flax" else None  # as `jax.vmap` over the tasks has it
+    optimizer = optax.adam(cases.OUTER_LEARNING_RATE)
+    params = jax.tree.map(jnp.asarray, cases.parameters(case))
+    self.state = training.init(jax.random.key(0), inner.rule, params, (), optimizer)
+    self.tasks = tasks
+    step: Any = training.meta_step(meta_gradients.unrolled(inner, **reverse), optimizer, task_chunk=chunk)
+    self.step = jax.jit(step)
+    found = cost.compiled_cost(self.step, self.state, tasks)
+    _, metrics = self.step(self.state, tasks)
+    self.facts = {
+      "loss": float(metrics["loss"]),
+      "grad_norm": float(metrics["grad_norm/initial"]),
+      "flops": found.flops,
+      "temp_bytes": found.temp_bytes,
+      "version": jax.__version__,
+      "device": jax.devices()[0].device_kind,
+    }
+
+  def __call__(self) -> None:
+    """One meta-step, to its end."""
+    self.state, _ = jax.block_until_ready(self.step(self.state, self.tasks))
+
+
+class Matmul:
+  """A float32 matrix product, the yardstick of the machine."""
+
+  def __init__(self, case: Case):
+    del case
+    self.x = jax.random.normal(jax.random.key(0), (MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
+    self.product = jax.jit(jnp.dot)
+    self.facts = {"flops": 2.0 * MATMUL_SIZE**3, "version": jax.__version__}
+
+  def __call__(self) -> None:
+    """One product."""
+    jax.block_until_ready(self.product(self.x, self.x))
+
+
+def network(name: str, case: Case) -> networks.Network:
+  """The case's network; flax's has its own convolution."""
+  if case.network == "mlp":
+    return networks.from_linen(networks.MLP(cases.HIDDEN))
+  convolution = {"conv_general_dilated": jax.lax.conv_general_dilated} if name == "flax" else {}
+  return networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
+
+
+def _loss(name: str, case: Case) -> Any:
+  make_loss = losses.regression if case.network == "mlp" else losses.classification
+  return make_loss(network(name, case).apply)
+
+
+def make(name: str, case: Case) -> Any:
+  """The peer of that name.
+
+  Raises:
+    ValueError: for a name that there is not.
+  """
+  if name not in NAMES:
+    raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")
+  return Matmul(case) if name == "matmul" else JaxPeer(name, case)

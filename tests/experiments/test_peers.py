@@ -1,0 +1,85 @@
+"""The comparison with peers: they do the same work, they take turns, and the figures are what they are said to be."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.peers import __main__ as peers
+from experiments.peers import cases, group, jax_peers, report
+
+SINE, IMAGES = (cases.smaller(cases.CASES[name]) for name in ("sine", "omniglot_5"))
+
+
+def same(peer, ours):
+  for key in ("loss", "grad_norm"):
+    np.testing.assert_allclose(peer[key], ours[key], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def ours():
+  return jax_peers.make("warpjax", SINE)
+
+
+def test_the_parameters_are_those_of_the_networks():
+  for case in (SINE, IMAGES):
+    network = jax_peers.network("warpjax", case)
+    x = jax.eval_shape(lambda case=case: cases.tasks(case)["support_x"][0])
+    expected = jax.eval_shape(lambda x, network=network: network.init(jax.random.key(0), x)[0], x)
+    found = cases.parameters(case)
+    assert jax.tree.map(np.shape, found) == jax.tree.map(lambda leaf: leaf.shape, expected)
+
+
+def test_plain_reverse_mode_computes_the_same(ours):
+  same(jax_peers.make("reverse", SINE).facts, ours.facts)
+
+
+@pytest.mark.parametrize("name", cases.TORCH)
+def test_pytorch_computes_the_same(ours, name):
+  pytest.importorskip("torch", reason='pip install -e ".[peers]"')
+  if name in ("higher", "torchopt"):
+    pytest.importorskip(name, reason='pip install -e ".[peers]"')
+  from experiments.peers import torch_peers
+
+  same(torch_peers.make(name, SINE).facts, ours.facts)
+
+
+def test_the_figures():
+  seconds = {"warpjax": [1.0, 2.0, 1.0], "torch": [3.0, 8.0, 4.0], "matmul": [0.5, 0.5, 0.9]}
+  facts = {
+    "warpjax": {"loss": 1.0, "grad_norm": 2.0, "flops": 20e9, "temp_bytes": 2**20},
+    "torch": {"loss": 1.0, "grad_norm": 3.0},
+    "matmul": {"flops": 50e9},
+  }
+  found = report.summary(SINE, group.Timed(seconds, facts, {"higher": "no module"}))
+  torch = found["peers"]["torch"]
+  assert (torch["median"], torch["ratio"], torch["quartiles"]) == (4.0, 4.0, [3.5, 6.0])
+  assert torch["ratio_ci95"][0] <= 4.0 <= torch["ratio_ci95"][1] and not torch["agrees"]
+  assert found["matmul_gflop_per_second"] == pytest.approx(100) and found["matmul_fraction"] == pytest.approx(0.2)
+  lines = report.table([found]).splitlines()
+  assert len(lines) == 4 and "20% of the matmul rate" in lines[1] and "temporaries 1.0 MiB" in lines[1]
+  assert "ANOTHER loss" in lines[2] and lines[3].endswith("missing: no module")
+
+
+def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
+  said = []
+  timed = group.time_case(SINE._replace(peers=("nobody",)), rounds=2, say=said.append)
+  assert timed.missing == {"nobody": "ValueError: peer must be one of warpjax, reverse, flax, matmul; got 'nobody'"}
+  assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
+  assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
+  assert group._turned([1, 2, 3], 4) == [2, 3, 1]
+  with pytest.raises(ValueError, match="no 'sines'; did you mean 'sine'"):
+    peers.compare(tmp_path, ["sines"], 1)
+
+
+@pytest.mark.slow
+def test_a_whole_comparison(tmp_path):
+  results = peers.compare(tmp_path, ["flax"], 2, small=True)
+  written = json.loads((tmp_path / "peers.json").read_text())
+  assert written["machine"]["cores"] >= 1 and written["rounds"] == 2
+  assert written["cases"][0]["peers"].keys() == {"warpjax", "flax"} == results[0]["peers"].keys()
+  assert results[0]["peers"]["flax"]["agrees"] and not results[0]["missing"]
+  assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,62 @@
+"""What a run says of itself, what it compiles, and the two scripts that look at a config without training it."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import pytest
+
+from experiments import check, experiment, fits, loop, workdir
+from tests.experiments import tiny
+
+CONFIG = tiny.config("sinusoid", "maml")
+
+
+@pytest.fixture
+def compiled():
+  """The names of the programs compiled so far."""
+  seen = []
+  listener = lambda name, seconds, **facts: seen.append(name) if name.endswith("backend_compile_duration") else None
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_nothing_compiles_after_the_first_dispatch_and_the_cost_is_said(tmp_path, monkeypatch, compiled):
+  built, counts, said = experiment.build(CONFIG), [], []
+  append = workdir.append_metrics
+  monkeypatch.setattr(workdir, "append_metrics", lambda *args: (counts.append(len(compiled)), append(*args)))
+  loop.train(built, tmp_path, say=said.append)
+  assert len(counts) == 3 and counts[0] > 0
+  assert counts == [counts[0]] * 3
+  (cost,) = said
+  assert re.search(r"A meta-step of sinusoid:maml.*GFLOP, peak \d+\.\d MiB, of it temporaries \d+\.\d MiB", cost)
+
+
+def test_meta_parameters_that_do_not_move_are_named(tmp_path):
+  built, said = experiment.build(CONFIG), []
+
+  def held(meta_params, task, key):
+    value, grads = built.meta_grad(meta_params, task, key)
+    grads.initial["head"]["bias"] = 0 * grads.initial["head"]["bias"]
+    return value, grads
+
+  loop.train(built._replace(meta_grad=held), tmp_path, say=said.append)
+  (warning,) = [line for line in said if line.startswith("Warning")]
+  assert "initial/head/bias did not move in 2 meta-steps" in warning and "dense" not in warning
+
+
+def test_check_of_a_config():
+  report = check.check(experiment.build(CONFIG), num_tasks=2)
+  assert report["finite differences"].status == "passed" and report["order"].status == "passed"
+  assert report["held out"].status == "passed"
+
+
+def test_the_largest_number_of_inner_steps_by_memory_policy(monkeypatch):
+  monkeypatch.setattr(fits, "POLICIES", (("mixed", "recompute"), ("mixed", "save_gradients")))
+  built = experiment.build(CONFIG)._replace(meta_grad=None)
+  found = fits.table(CONFIG, built, gib=1e-4, at_most=4096)
+  recompute, save_gradients, own = found.values()
+  assert 1 < save_gradients < recompute < 4096
+  assert own == save_gradients  # the config's own is unrolled(inner), whose default saves gradients

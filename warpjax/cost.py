@@ -1,0 +1,145 @@
+"""What a compiled function costs, before it runs: its bytes, and its FLOPs by count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Cost(NamedTuple):
+  """What one call costs on one device.
+
+  Attributes:
+    flops: Of matrix products and convolutions, by count: loops times their length, a `while` loop once.
+    argument_bytes: Of the arguments, constants of the program not among them.
+    output_bytes: Of the results.
+    temp_bytes: Of everything in between, at its largest.
+  """
+
+  flops: float
+  argument_bytes: int
+  output_bytes: int
+  temp_bytes: int
+
+  @property
+  def peak_bytes(self) -> int:
+    """Arguments, results and temporaries together."""
+    return self.argument_bytes + self.output_bytes + self.temp_bytes
+
+  def __str__(self) -> str:
+    """One line for a person."""
+    peak, temp = (size / 2**20 for size in (self.peak_bytes, self.temp_bytes))
+    return f"{self.flops / 1e9:.3g} GFLOP, peak {peak:.1f} MiB, of it temporaries {temp:.1f} MiB"
+
+
+def compiled_cost(function: Callable[..., Any], *args: Any) -> Cost:
+  """Compiles a function, without running it, and reads off what a call will cost.
+
+  Args:
+    function: For example `training.meta_step(...)`; jitted or not.
+    *args: Arrays or `jax.ShapeDtypeStruct`s, such as `jax.eval_shape` gives: nothing of their size is made.
+
+  Returns:
+    A `Cost`.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> square = jax.ShapeDtypeStruct((100, 100), jnp.float32)
+    >>> cost = compiled_cost(lambda a, b: a @ b, square, square)
+    >>> cost.flops, cost.argument_bytes, cost.output_bytes
+    (2000000.0, 80000, 40000)
+  """
+  jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
+  traced = jitted.trace(*args)
+  memory = traced.lower().compile().memory_analysis()
+  sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
+  return Cost(_count(traced.jaxpr.jaxpr), *sizes)
+
+
+def flops(function: Callable[..., Any], *args: Any) -> float:
+  """The FLOPs of a call by count, without compiling: `2 m n k` for each matrix product, convolutions likewise.
+
+  Args:
+    function: Any function of arrays.
+    *args: As for `compiled_cost`.
+
+  Returns:
+    The count; a scan counts as often as it runs, a conditional as its dearest branch, a `while` loop once.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> power = lambda a: jax.lax.fori_loop(0, 10, lambda i, b: a @ b, a)
+    >>> flops(power, jax.ShapeDtypeStruct((100, 100), jnp.float32))
+    20000000.0
+  """
+  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def largest_num_steps(peak_bytes: Callable[[int], int], budget_bytes: float, *, at_most: int = 4096) -> int:
+  """The most inner steps whose peak stays within a budget.
+
+  Bytes grow along a line in the number of steps, so a few compilations find it.
+
+  Args:
+    peak_bytes: `(num_steps) -> bytes`, growing; for example of `compiled_cost`.
+    budget_bytes: What there is.
+    at_most: Where to stop looking.
+
+  Returns:
+    The largest number that fits: 0 if one step does not, `at_most` if all do.
+
+  Raises:
+    ValueError: when `budget_bytes` or `at_most` is not above 0.
+
+  Example:
+    >>> largest_num_steps(lambda num_steps: 1000 + 10 * num_steps, budget_bytes=2000)
+    100
+  """
+  for name, value in (("budget_bytes", budget_bytes), ("at_most", at_most)):
+    if value <= 0:
+      raise ValueError(f"{name} must be above 0; got {value!r}")
+  (low, low_bytes), (high, high_bytes) = ((count, peak_bytes(count)) for count in (1, at_most))
+  if low_bytes > budget_bytes:
+    return 0
+  if high_bytes <= budget_bytes:
+    return at_most
+  while high - low > 1:
+    # Along the line between the two, which is exact after the first steps; kept away from its ends.
+    slope = (high_bytes - low_bytes) / (high - low)
+    middle = min(max(low + math.floor((budget_bytes - low_bytes) / slope), low + 1), high - 1)
+    size = peak_bytes(middle)
+    if size <= budget_bytes:
+      low, low_bytes = middle, size
+    else:
+      high, high_bytes = middle, size
+  return low
+
+
+def _count(jaxpr: Any) -> float:
+  return float(sum(_equation(equation) for equation in jaxpr.eqns))
+
+
+def _equation(equation: Any) -> float:
+  name, params = equation.primitive.name, equation.params
+  if name == "dot_general":
+    (contracted, _), _ = params["dimension_numbers"]
+    return 2.0 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+  if name == "conv_general_dilated":
+    kernel = equation.invars[1].aval
+    return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+  if name == "cond":
+    return max(_count(branch.jaxpr) for branch in params["branches"])
+  times = params["length"] if name == "scan" else 1
+  return times * sum(_count(inner) for inner in _inside(params))
+
+
+def _inside(params: dict[str, Any]) -> Iterator[Any]:
+  """The jaxprs among the parameters of an equation."""
+  for value in params.values():
+    if hasattr(value, "eqns"):
+      yield value
+    elif hasattr(getattr(value, "jaxpr", None), "eqns"):
+      yield value.jaxpr

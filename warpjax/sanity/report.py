@@ -1,0 +1,60 @@
+"""What a check found, and what it says."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from warpjax.types import PyTree
+
+Status = Literal["passed", "note", "warning", "failed", "skipped"]
+
+
+class Check(NamedTuple):
+  """One finding: the check's name, its status, and what was found in a sentence."""
+
+  name: str
+  status: Status
+  found: str
+
+
+class Report(NamedTuple):
+  """The findings on a learner; printing it gives a table."""
+
+  checks: tuple[Check, ...]
+
+  @property
+  def ok(self) -> bool:
+    """Whether nothing failed and nothing was warned of."""
+    return not any(check.status in ("failed", "warning") for check in self.checks)
+
+  def __getitem__(self, name: int | str) -> Check:  # type: ignore[override]
+    """The finding of the check with that name."""
+    found = {check.name: check for check in self.checks}
+    if name not in found:
+      raise ValueError(f"name must be one of {', '.join(map(repr, found))}; got {name!r}")
+    return found[str(name)]
+
+  def __str__(self) -> str:
+    """A table, one line for each check."""
+    width = max(len(check.name) for check in self.checks)
+    return "\n".join(f"{check.name:<{width}}  {check.status:<7}  {check.found}" for check in self.checks)
+
+
+def zero_leaves(tree: PyTree) -> list[str]:
+  """The paths of the leaves that are exactly zero, as "initial/conv_0/bias".
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> zero_leaves({"w": jnp.ones(2), "b": jnp.zeros(3)})
+    ['b']
+  """
+  return [path for path, leaf in named_leaves(tree) if not np.any(np.asarray(leaf))]
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, jax.Array]]:
+  """Each leaf with its path, the keys joined by slashes."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
