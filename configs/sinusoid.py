@@ -36,8 +36,8 @@ MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, 
 Measured on one CPU core, 600 test tasks, seed 0; meta_sgd less maml, paired over the tasks: -0.244 +/- 0.041.
 Reptile's rows follow its released demo (tanh, inner SGD at 0.02, 5 steps of 10 points, outer step 0.1 annealed to 0,
 32 steps at test) on these tasks. Leap and iMAML have no sine experiment of their own; their settings are ours. So are
-those of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter
-2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv
+those of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels,
+Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv
 2112.13835).
 """
 

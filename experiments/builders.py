@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import optax
 
 import warpjax as wj
-from experiments import datasets, learners, multi_shot, schema, synthetic
+from experiments import datasets, estimators, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
-from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, rules
+from warpjax import losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
 
 Table = Mapping[str, Any]
@@ -113,55 +112,6 @@ def _leap(
   return meta_gradients.along_trajectory(inner, contribution)
 
 
-def _implicit(
-  inner: InnerLoop,
-  operator: Literal["paper", "released"] = "paper",
-  solver: Literal["cg", "neumann", "nystrom"] = "cg",
-  solver_steps: int = 5,
-  damping: float = 0.0,
-) -> Any:
-  """`solver_steps` is the rank of "nystrom"."""
-  if operator == "released":
-    return meta_gradients.along_trajectory(inner, meta_gradients.implicit_released(solver_steps))
-  make_solve: dict[str, Callable[..., Any]] = {
-    "cg": linear_solve.cg,
-    "neumann": linear_solve.neumann,
-    "nystrom": linear_solve.nystrom,
-  }
-  solve = make_solve[solver](solver_steps, damping=damping)
-  return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
-
-
-def _one_step(inner: InnerLoop) -> Any:
-  return meta_gradients.along_trajectory(inner, meta_gradients.one_step())
-
-
-def _forward_gradient(
-  inner: InnerLoop,
-  num_directions: int = 1,
-  distribution: Literal["normal", "rademacher", "orthogonal"] = "normal",
-) -> Any:
-  return meta_gradients.forward_gradient(inner, num_directions, distribution=distribution)
-
-
-class NeedsTask(NamedTuple):
-  """A meta-gradient that is made once the shapes of a task are known: `make(task)`."""
-
-  make: Callable[[Any], Any]
-
-
-def _evolution_strategies(
-  inner: InnerLoop,
-  std: float = 0.01,
-  num_pairs: int = 1,
-  window: int = 0,
-  distribution: Literal["normal", "rademacher", "orthogonal"] = "normal",
-) -> Any:
-  """A `window` of 0 is the whole adaptation; another makes it persistent (PES)."""
-  make = partial(meta_gradients.evolution_strategies, inner, std, num_pairs, distribution=distribution)
-  return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
-
-
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -239,10 +189,10 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "unrolled": _unrolled,
     "reptile": _reptile,
     "leap": _leap,
-    "implicit": _implicit,
-    "one_step": _one_step,
-    "forward_gradient": _forward_gradient,
-    "evolution_strategies": _evolution_strategies,
+    "implicit": estimators.implicit,
+    "one_step": estimators.one_step,
+    "forward_gradient": estimators.forward_gradient,
+    "evolution_strategies": estimators.evolution_strategies,
     "warp": warp_settings.online,
     "warp_offline": warp_settings.offline,
     "multi_head": multi_shot.multi_head,

@@ -9,7 +9,7 @@ import jax
 import optax
 
 import warpjax as wj
-from experiments import builders, datasets, norm_stats, schema
+from experiments import builders, datasets, estimators, norm_stats, schema
 from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.types import InnerLoop
@@ -127,7 +127,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
   _check_warp(tables)
   data = spec.load()  # last, once everything cheap has been checked
-  if isinstance(meta_grad, builders.NeedsTask):
+  if isinstance(meta_grad, estimators.NeedsTask):
     meta_grad = meta_grad.make(jax.eval_shape(data.train, jax.random.key(0)))
   judged = _judged(evaluation.norm_stats, spec, data, test_inner, network)
   numbers = published._asdict() if published else None

@@ -17,8 +17,8 @@ _MOST = 2  # a third derivative counts as a second
 def counted(loss_fn: LossFn, counter: Counter) -> LossFn:
   """The loss, which adds each evaluation to `counter` under the order of derivative that it is evaluated for.
 
-  0 is a value alone, 1 a gradient (or a directional derivative), 2 a gradient together with a Hessian-vector product. An
-  evaluation under `vmap` counts once for each element. Wait for `jax.effects_barrier()` before reading.
+  0 is a value alone, 1 a gradient (or a directional derivative), 2 a gradient together with a Hessian-vector product.
+  An evaluation under `vmap` counts once for each element. `totals` reads the counter.
 
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from experiments import builders, schema
+from experiments.estimators import NeedsTask
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
 
 Estimator = Callable[[InnerLoop], Any]
 
 
-def from_tables(
-  tables: Mapping[str, Mapping[str, Any]], example: Any, only: Sequence[str] = ()
-) -> dict[str, Estimator]:
+def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[str, Estimator]:
   """The estimators of a config: each table is what `config.meta_gradient` is in an experiment.
 
   Args:
     tables: By the name shown.
     example: A task, or its shapes.
-    only: Names to keep; all of them where there is none.
 
   Returns:
     `name -> (inner) -> MetaGradFn`.
-
-  Raises:
-    ValueError: for a name in `only` that the tables have not.
   """
-  chosen = {name: schema.choose("config.only", name, tables) for name in only} or tables
-  return {name: _estimator(schema.given(table), example) for name, table in chosen.items()}
+  return {name: _estimator(schema.given(table), example) for name, table in tables.items()}
 
 
 def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:
   def make(inner: InnerLoop) -> Any:
     estimate = builders.named("meta_gradient", {"meta_gradient": table}, inner=inner)
-    if isinstance(estimate, builders.NeedsTask):
+    if isinstance(estimate, NeedsTask):
       return over_a_lifetime(estimate.make(example), inner.num_steps // table["window"])
     return estimate
 
