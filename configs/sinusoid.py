@@ -19,6 +19,10 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 | leap           | -              | not yet run |      |
 | imaml          | -              | not yet run |      |
 | imaml_hf       | -              | not yet run |      |
+| imaml_nystrom  | -              | not yet run |      |
+| one_step       | -              | not yet run |      |
+| forward_gradient | -            | not yet run |      |
+| pes            | -              | not yet run |      |
 | t_net          | -              | not yet run |      |
 | warp_maml      | -              | not yet run |      |
 | warp_meta_sgd  | -              | not yet run |      |
@@ -31,7 +35,10 @@ MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, 
 --config.num_meta_steps=70000.
 Measured on one CPU core, 600 test tasks, seed 0; meta_sgd less maml, paired over the tasks: -0.244 +/- 0.041.
 Reptile's rows follow its released demo (tanh, inner SGD at 0.02, 5 steps of 10 points, outer step 0.1 annealed to 0,
-32 steps at test) on these tasks. Leap and iMAML have no sine experiment of their own; their settings are ours.
+32 steps at test) on these tasks. Leap and iMAML have no sine experiment of their own; their settings are ours. So are
+those of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels,
+Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv
+2112.13835).
 """
 
 from __future__ import annotations
@@ -66,6 +73,7 @@ REPTILE: rows.Table = {
   "eval": {"num_steps": 32, "batch_size": 5},
 }
 
+PROXIMAL = {"learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 10.0}
 IMPLICIT = {"name": "implicit", "operator": "paper", "solver_steps": 8}
 
 # Warp-layers that start as the identity, so that a warped learner starts where the plain one does.
@@ -92,7 +100,7 @@ METHODS: dict[str, rows.Table] = {
     "eval": {"num_steps": 10},
   },
   "imaml": {
-    "inner": {"learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 10.0},
+    "inner": PROXIMAL,
     "meta_gradient": IMPLICIT,
     "eval": {"num_steps": 16},
   },
@@ -100,6 +108,20 @@ METHODS: dict[str, rows.Table] = {
     "inner": {"rule": "newton_cg", "num_steps": 3, "prox": 10.0},
     "meta_gradient": IMPLICIT,
     "eval": {"num_steps": 3},
+  },
+  "imaml_nystrom": {
+    "inner": PROXIMAL,
+    "meta_gradient": {"name": "implicit", "solver": "nystrom", "solver_steps": 8},
+    "eval": {"num_steps": 16},
+  },
+  "one_step": {"inner": PROXIMAL, "meta_gradient": {"name": "one_step"}, "eval": {"num_steps": 16}},
+  "forward_gradient": {
+    "meta_gradient": {"name": "forward_gradient", "num_directions": 16, "distribution": "rademacher"},
+  },
+  "pes": {
+    "inner": {"num_steps": 4},
+    "meta_gradient": {"name": "evolution_strategies", "std": 0.01, "num_pairs": 16, "window": 2},
+    "eval": {"num_steps": 4},
   },
   "t_net": {"network": WARPED},
   "warp_maml": {

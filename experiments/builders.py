@@ -13,9 +13,9 @@ from typing import Any, Literal
 import optax
 
 import warpjax as wj
-from experiments import datasets, learners, multi_shot, schema, synthetic
+from experiments import datasets, estimators, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
-from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, rules
+from warpjax import losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
 
 Table = Mapping[str, Any]
@@ -112,20 +112,6 @@ def _leap(
   return meta_gradients.along_trajectory(inner, contribution)
 
 
-def _implicit(
-  inner: InnerLoop,
-  operator: Literal["paper", "released"] = "paper",
-  solver: Literal["cg", "neumann"] = "cg",
-  solver_steps: int = 5,
-  damping: float = 0.0,
-) -> Any:
-  if operator == "released":
-    return meta_gradients.along_trajectory(inner, meta_gradients.implicit_released(solver_steps))
-  make_solve: Callable[..., Any] = linear_solve.cg if solver == "cg" else linear_solve.neumann
-  solve = make_solve(solver_steps, damping=damping)
-  return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
-
-
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -203,7 +189,10 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "unrolled": _unrolled,
     "reptile": _reptile,
     "leap": _leap,
-    "implicit": _implicit,
+    "implicit": estimators.implicit,
+    "one_step": estimators.one_step,
+    "forward_gradient": estimators.forward_gradient,
+    "evolution_strategies": estimators.evolution_strategies,
     "warp": warp_settings.online,
     "warp_offline": warp_settings.offline,
     "multi_head": multi_shot.multi_head,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 import warpjax as wj
-from experiments import builders, datasets, norm_stats, schema
+from experiments import builders, datasets, estimators, norm_stats, schema
 from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.types import InnerLoop
@@ -126,6 +127,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
   _check_warp(tables)
   data = spec.load()  # last, once everything cheap has been checked
+  if isinstance(meta_grad, estimators.NeedsTask):
+    meta_grad = meta_grad.make(jax.eval_shape(data.train, jax.random.key(0)))
   judged = _judged(evaluation.norm_stats, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
   return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, meta_grad, optimizer, numbers)

@@ -47,6 +47,9 @@ ESTIMATORS = {
   "leap": lambda inner: along(inner, meta_gradients.leap()),
   "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
   "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),
+  "one_step": lambda inner: along(inner, meta_gradients.one_step()),
+  "forward_gradient": lambda inner: meta_gradients.forward_gradient(inner, 2),
+  "evolution_strategies": lambda inner: meta_gradients.evolution_strategies(inner, 0.1, 2),
   "warp": lambda inner: along(inner, meta_gradients.warp()),
   "warp_first_order": lambda inner: along(inner, meta_gradients.warp("first_order")),
   "warp_leap": lambda inner: along(inner, meta_gradients.leap(), meta_gradients.warp()),
@@ -55,7 +58,17 @@ ESTIMATORS = {
   ),
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
-DIFFERENTIATES_A_STEP = ("mixed", "reverse", "first_order", "truncated", "warp", "warp_leap", "warp_maml")
+DIFFERENTIATES_A_STEP = (
+  "mixed",
+  "reverse",
+  "first_order",
+  "truncated",
+  "one_step",
+  "forward_gradient",
+  "warp",
+  "warp_leap",
+  "warp_maml",
+)
 
 
 def refused(rule, estimator):
@@ -127,6 +140,8 @@ def test_refused_by_name(rule_name, name):
 def test_the_tables_are_complete():
   public = set(rules.__all__) - {"UpdateRule"}
   assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
-  contributions = {"reptile", "leap", "implicit", "implicit_released", "warp"}
+  contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
+  whole = {"forward_gradient", "evolution_strategies"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}
-  assert set(meta_gradients.__all__) == contributions | machinery and contributions <= set(ESTIMATORS)
+  assert set(meta_gradients.__all__) == contributions | whole | machinery
+  assert contributions | whole <= set(ESTIMATORS)

@@ -82,7 +82,7 @@ def test_cg_under_vmap_stops_each_system_by_itself():
 
 
 def test_of_zero_is_zero():
-  for solve in (linear_solve.cg(3), linear_solve.neumann(3)):
+  for solve in (linear_solve.cg(3), linear_solve.neumann(3), linear_solve.nystrom(2)):
     x, info = solve(lambda v: 2 * v, jnp.zeros(2))
     toy.assert_zero(x)
     assert info["residual"] == 0
@@ -108,6 +108,52 @@ def test_neumann_converges_to_the_solution():
   matrix, b = system(condition=5.0)
   x, _ = linear_solve.neumann(300)(lambda v: matrix @ v, b)
   np.testing.assert_allclose(x, jnp.linalg.solve(matrix, b), rtol=1e-8)
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("sketch", ["gaussian", "columns"])
+def test_nystrom_is_exact_where_its_rank_is_enough(sketch):
+  matrix, b = system()
+  low = matrix[:, :3] @ matrix[:3]  # rank 3 and not symmetric
+  low = low @ low.T
+  for curvature, rank in ((low, 5), (matrix, 6)):
+    solve = linear_solve.nystrom(rank, shift=0.5, damping=0.2, sketch=sketch)
+    x, info = toy.jit(lambda matrix, b, solve=solve: solve(lambda v: 0.5 * v + matrix @ v, b))(curvature, b)
+    np.testing.assert_allclose(x, jnp.linalg.solve(curvature + 0.7 * jnp.eye(6), b), rtol=1e-8)
+    assert info["residual"] < 1e-10 and info["iterations"] == rank
+
+
+@pytest.mark.usefixtures("strict")
+def test_nystrom_of_columns_is_its_dense_formula():
+  matrix, b = system()
+  chosen = jax.random.choice(jax.random.key(4), 6, (2,), replace=False)
+  columns, core = matrix[:, chosen], matrix[chosen][:, chosen]
+  approximate = columns @ jnp.linalg.inv(core) @ columns.T + 0.5 * jnp.eye(6)
+  x, info = linear_solve.nystrom(2, shift=0.5, sketch="columns", seed=4)(lambda v: 0.5 * v + matrix @ v, b)
+  np.testing.assert_allclose(x, jnp.linalg.solve(approximate, b), rtol=1e-8)
+  residual = jnp.linalg.norm(b - (matrix + 0.5 * jnp.eye(6)) @ x) / jnp.linalg.norm(b)
+  np.testing.assert_allclose(info["residual"], residual, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("strict")
+def test_nystrom_on_a_pytree_is_that_on_its_vector():
+  matrix, b = system()
+  split = lambda v: {"a": v[:2], "b": (v[2:].reshape(2, 2),)}
+  join = lambda tree: jnp.concatenate([tree["a"], tree["b"][0].reshape(-1)])
+  x, info = linear_solve.nystrom(3)(lambda tree: split(join(tree) + matrix @ join(tree)), split(b))
+  flat, flat_info = linear_solve.nystrom(3)(lambda v: v + matrix @ v, b)
+  toy.assert_close((x, info), (split(flat), flat_info))
+
+
+def test_nystrom_refuses():
+  with pytest.raises(ValueError, match="rank must be an integer of at least 1; got 0"):
+    linear_solve.nystrom(0)
+  with pytest.raises(ValueError, match="shift must be above 0; got 0"):
+    linear_solve.nystrom(1, shift=0.0)
+  with pytest.raises(ValueError, match="sketch must be one of 'gaussian', 'columns'; got 'rows'"):
+    linear_solve.nystrom(1, sketch="rows")
+  with pytest.raises(ValueError, match="rank must be at most the number of unknowns, 2; got 3"):
+    linear_solve.nystrom(3)(lambda v: v, jnp.ones(2))
 
 
 @pytest.mark.parametrize("make", [linear_solve.cg, linear_solve.neumann])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
 from warpjax.types import Aux, LinearSolve, PyTree
 
 MatVec = Callable[[PyTree], PyTree]
+Sketch = Literal["gaussian", "columns"]
 
 
 def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve:
@@ -101,6 +103,72 @@ def neumann(num_steps: int, *, step_size: float = 1.0, damping: float = 0.0) -> 
   return solve
 
 
+def nystrom(
+  rank: int, *, shift: float = 1.0, damping: float = 0.0, sketch: Sketch = "gaussian", seed: int = 0
+) -> LinearSolve:
+  """A low-rank solve of `(A + damping I) x = b`, where `A = shift I + H`, H symmetric: no iterations.
+
+  `H ~ C W^+ C^T` with `C = H S`, `W = S^T H S` for a random S `[size, rank]`, and by the identity of Woodbury, with
+  `s = shift + damping`: `x = (b - C (s W + C^T C)^+ C^T b) / s`. Exact where H has no more than `rank` non-zero
+  eigenvalues. The operator of `meta_gradients.implicit` is `I + H / prox`, hence the shift of 1.
+
+  Args:
+    rank: Columns of S, at most the number of unknowns; products with A, one after another, and one for the residual.
+    shift: What A holds on its diagonal besides the part of low rank.
+    damping: Added to A's diagonal.
+    sketch: S has "gaussian" orthonormal columns, or "columns" of the identity, which pick columns of H (the paper's).
+    seed: Of the draw of S, which is the same for every system.
+
+  Returns:
+    A solve whose info holds `residual` (relative to |b|) and `iterations` (the rank). It stores `rank` vectors.
+
+  Raises:
+    ValueError: when an argument is out of range; when traced, if `rank` exceeds the number of unknowns.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x, info = nystrom(1)(lambda v: v + jnp.ones(2) * v.sum(), jnp.array([3.0, 3.0]))
+    >>> x.round(3).tolist()
+    [1.0, 1.0]
+
+  Reference:
+    Hataya and Yamada 2023, arXiv 2302.09726, equations 5 and 6.
+  """
+  _check(rank, count="rank", shift=shift, damping=damping)
+  if shift == 0:
+    raise ValueError(f"shift must be above 0; got {shift!r}")
+  if sketch not in get_args(Sketch):
+    raise ValueError(f"sketch must be one of {', '.join(map(repr, get_args(Sketch)))}; got {sketch!r}")
+
+  def solve(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
+    flat, unravel = jax.flatten_util.ravel_pytree(b)
+    dtype = jnp.promote_types(flat.dtype, jnp.float32)
+
+    def product(vector: jax.Array) -> jax.Array:
+      return jax.flatten_util.ravel_pytree(matvec(unravel(vector.astype(flat.dtype))))[0].astype(dtype)
+
+    target = flat.astype(dtype)
+    tests = _tests(jax.random.key(seed), rank, flat.size, sketch, dtype)
+    columns = jax.lax.map(product, tests) - shift * tests
+    core, scale = columns @ tests.T, shift + damping
+    small = scale * (core + core.T) / 2 + columns @ columns.T
+    x = (target - columns.T @ (jnp.linalg.pinv(small, hermitian=True) @ (columns @ target))) / scale
+    residual, norm = jnp.linalg.norm(target - product(x) - damping * x), jnp.linalg.norm(target)
+    info = {"residual": residual / jnp.where(norm > 0, norm, 1.0), "iterations": jnp.asarray(rank, jnp.int32)}
+    return unravel(x.astype(flat.dtype)), info
+
+  return solve
+
+
+def _tests(key: jax.Array, rank: int, size: int, sketch: Sketch, dtype: Any) -> jax.Array:
+  """Orthonormal rows `[rank, size]`."""
+  if rank > size:
+    raise ValueError(f"rank must be at most the number of unknowns, {size}; got {rank}")
+  if sketch == "columns":
+    return jax.nn.one_hot(jax.random.choice(key, size, (rank,), replace=False), size, dtype=dtype)
+  return jnp.linalg.qr(jax.random.normal(key, (size, rank), dtype))[0].T
+
+
 def _damped(matvec: MatVec, damping: float) -> MatVec:
   return (lambda v: _add_scaled(matvec(v), damping, v)) if damping else matvec
 
@@ -109,9 +177,9 @@ def _add_scaled(x: PyTree, scale: Any, y: PyTree) -> PyTree:
   return jax.tree.map(lambda a, b: a + (scale * b).astype(a.dtype), x, y)
 
 
-def _check(num_steps: int, **nonnegative: float) -> None:
-  if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-    raise ValueError(f"num_steps must be an integer of at least 1; got {num_steps!r}")
+def _check(number: int, *, count: str = "num_steps", **nonnegative: float) -> None:
+  if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    raise ValueError(f"{count} must be an integer of at least 1; got {number!r}")
   for name, value in nonnegative.items():
     if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
       raise ValueError(f"{name} must be finite and at least 0; got {value!r}")

@@ -1,8 +1,11 @@
 """Meta-gradient estimators: `(meta_params, task, key) -> ((loss, aux), MetaParams)`, as `jax.value_and_grad` has it."""
 
 from warpjax.meta_gradients.blockwise import blockwise
+from warpjax.meta_gradients.evolution_strategies import evolution_strategies
+from warpjax.meta_gradients.forward_gradient import forward_gradient
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
+from warpjax.meta_gradients.one_step import one_step
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory
 from warpjax.meta_gradients.unrolled import unrolled
@@ -15,9 +18,12 @@ __all__ = [
   "MetaGradFn",
   "along_trajectory",
   "blockwise",
+  "evolution_strategies",
+  "forward_gradient",
   "implicit",
   "implicit_released",
   "leap",
+  "one_step",
   "reptile",
   "unrolled",
   "warp",

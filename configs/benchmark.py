@@ -1,0 +1,116 @@
+"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (memory, scaling, speed).
+
+Command: python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
+A few of them: add --only=mixed,implicit_cg_20
+
+accuracy: Each estimator against the exact meta-gradient, by the gradients and Hessian-vector products it evaluates:
+  linear_regression, ill-conditioned, as in figure 2a of iMAML (Rajeswaran et al. 2019, arXiv 1909.04630), whose sizes
+  are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
+  many steps of descent; network, with warp-layers, against a long unroll in double precision.
+memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
+scaling: A meta-step by tasks, inner steps, parameters and devices.
+speed: Meta-steps per second over methods, ways, shots, inner steps, chunks and dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_collections
+
+from experiments import schema
+
+UNROLLED: dict[str, dict[str, Any]] = {
+  "mixed": {"name": "unrolled"},
+  "reverse": {"name": "unrolled", "derivative": "reverse"},
+  "first_order": {"name": "unrolled", "derivative": "first_order"},
+}
+ESTIMATORS: dict[str, dict[str, Any]] = {
+  **UNROLLED,
+  "truncate_1": {"name": "unrolled", "truncate": 1},
+  "truncate_4": {"name": "unrolled", "truncate": 4},
+  "implicit_cg_2": {"name": "implicit", "solver_steps": 2},
+  "implicit_cg_5": {"name": "implicit", "solver_steps": 5},
+  "implicit_cg_20": {"name": "implicit", "solver_steps": 20},
+  # The operator is I + H / prox: `step_size` has to be below 2 / (1 + curvature / prox).
+  "implicit_neumann_5": {"name": "implicit", "solver": "neumann", "solver_steps": 5, "step_size": 0.015},
+  "implicit_neumann_20": {"name": "implicit", "solver": "neumann", "solver_steps": 20, "step_size": 0.015},
+  "implicit_nystrom_5": {"name": "implicit", "solver": "nystrom", "solver_steps": 5},
+  "implicit_nystrom_20": {"name": "implicit", "solver": "nystrom", "solver_steps": 20},
+  "one_step": {"name": "one_step"},
+  "reptile": {"name": "reptile"},
+  "leap": {"name": "leap"},
+  "warp": {"name": "warp", "initial": "leap"},
+  "forward_8": {"name": "forward_gradient", "num_directions": 8, "distribution": "rademacher"},
+  "es_16": {"name": "evolution_strategies", "num_pairs": 16},
+  "pes_16": {"name": "evolution_strategies", "num_pairs": 16, "window": 4},
+}
+MEMORY: dict[str, dict[str, Any]] = {
+  "reverse_save_all": {"name": "unrolled", "derivative": "reverse", "memory": "save_all"},
+  "reverse_recompute": {"name": "unrolled", "derivative": "reverse", "memory": "recompute"},
+  "mixed_save_all": {"name": "unrolled", "memory": "save_all"},
+  "mixed_save_gradients": {"name": "unrolled", "memory": "save_gradients"},
+  "mixed_recompute": {"name": "unrolled", "memory": "recompute"},
+  "first_order": UNROLLED["first_order"],
+  "implicit": ESTIMATORS["implicit_cg_5"],
+  "one_step": ESTIMATORS["one_step"],
+  "forward": {"name": "forward_gradient"},
+}
+SGD = {"rule": "sgd", "learning_rate": 0.1}
+METHODS: dict[str, dict[str, Any]] = {
+  "maml": {"inner": SGD, "meta_gradient": UNROLLED["mixed"]},
+  "maml_reverse": {"inner": SGD, "meta_gradient": UNROLLED["reverse"]},
+  "fomaml": {"inner": SGD, "meta_gradient": UNROLLED["first_order"]},
+  "meta_sgd": {"inner": {"rule": "meta_sgd"}, "meta_gradient": UNROLLED["mixed"]},
+  "reptile": {"inner": {"rule": "adam", "learning_rate": 1e-3, "b1": 0.0}, "meta_gradient": {"name": "reptile"}},
+  "imaml": {"inner": {**SGD, "prox": 2.0}, "meta_gradient": ESTIMATORS["implicit_cg_5"]},
+}
+
+MODES: dict[str, dict[str, Any]] = {
+  "accuracy": {
+    "problems": {
+      "linear_regression": {"num_tasks": 10, "dim": 50, "condition_number": 100.0, "prox": 0.01, "dtype": "float64"},
+      "quadratic": {"num_tasks": 10, "dim": 20, "condition_number": 10.0, "dtype": "float64"},
+      "network": {"num_tasks": 4, "features": 16, "prox": 1.0, "reference_steps": 400, "dtype": "float32"},
+    },
+    "estimators": ESTIMATORS,
+    "inner_steps": (1, 4, 16, 64, 256),
+  },
+  "memory": {
+    "setting": {"problem": "images", "ways": 5, "shots": 5, "queries": 5, "width": 64},
+    "inner": {**SGD, "prox": 1.0},
+    "estimators": MEMORY,
+    "inner_steps": (1, 4, 16, 64, 256),
+    "peak_steps": (16, 256),
+  },
+  "scaling": {
+    "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 32},
+    "methods": {name: METHODS[name] for name in ("maml", "fomaml", "reptile", "imaml")},
+    "axes": {
+      "tasks": (1, 2, 4, 8, 16, 32),
+      "inner_steps": (1, 4, 16, 64),
+      "width": (8, 16, 32, 64),
+      "devices": (1, 2, 4, 8),
+    },
+    "repeats": 5,
+  },
+  "speed": {
+    "setting": {"problem": "images", "width": 64},
+    "methods": METHODS,
+    "grid": {
+      "ways": (5, 20),
+      "shots": (1, 5),
+      "inner_steps": (1, 5),
+      "tasks": (32,),
+      "task_chunk": (0, 1, 8),
+      "dtype": ("float32", "bfloat16"),
+    },
+    "repeats": 5,
+  },
+}
+
+
+def get_config(mode: str = "accuracy") -> ml_collections.ConfigDict:
+  """The settings of that benchmark."""
+  settings = schema.choose("configs/benchmark.py", mode, MODES)
+  return ml_collections.ConfigDict({"mode": mode, **settings})

@@ -1,0 +1,119 @@
+"""Benchmarks meta-gradients: how exact they are, what they cost.
+
+  python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
+
+Writes `results.csv`, a row for each measurement, and pictures in the workdir, and prints the rows as a table.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import app, flags
+
+from experiments import options, schema
+from experiments.benchmarks import accuracy, cases, cost, memory, report
+from experiments.benchmarks.estimators import from_tables
+from experiments.options import FLAGS
+
+Row = dict[str, Any]
+
+
+class Mode(NamedTuple):
+  """One benchmark: `rows(**settings)`, its settings those of the config, and what draws them."""
+
+  rows: Callable[..., Iterator[Row]]
+  draw: Callable[[Sequence[Row], pathlib.Path], Any]
+
+
+def _accuracy(problems: dict, estimators: dict, inner_steps: Sequence[int], only: Sequence[str] = ()) -> Iterator[Row]:
+  for name, table in problems.items():
+    case = schema.call(f"config.problems.{name}", table, schema.choose("config.problems", name, cases.CASES))
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), case.tasks)
+    yield from accuracy.compare(case, from_tables(_kept(estimators, only), example), num_steps=inner_steps)
+
+
+def _memory(
+  estimators: dict,
+  inner: dict,
+  setting: dict,
+  inner_steps: Sequence[int],
+  peak_steps: Sequence[int] = (),
+  only: Sequence[str] = (),
+) -> Iterator[Row]:
+  return memory.rows(_setting(setting), inner, _kept(estimators, only), inner_steps, peak_steps)
+
+
+def _speed(methods: dict, setting: dict, grid: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
+  return cost.speed(_setting(setting), _kept(methods, only), grid, repeats)
+
+
+def _scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
+  return cost.scaling(_setting(setting), _kept(methods, only), axes, repeats)
+
+
+MODES: dict[str, Mode] = {
+  "accuracy": Mode(_accuracy, report.draw_accuracy),
+  "memory": Mode(_memory, report.draw_memory),
+  "scaling": Mode(_scaling, report.draw_scaling),
+  "speed": Mode(_speed, report.draw_speed),
+}
+
+
+def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = ()) -> list[Row]:
+  """Measures what the config says; `results.csv` grows row by row, so that an interrupted run keeps its rows.
+
+  Args:
+    config: `mode`, and the settings of that mode.
+    workdir: Where results go.
+    only: Names of the estimators or methods to measure; all of them where there is none.
+
+  Returns:
+    The rows.
+
+  Raises:
+    ValueError: for a setting that is unknown or not allowed.
+  """
+  settings = schema.given({key: value for key, value in config.items() if key != "mode"})
+  mode = schema.choose("config.mode", config.get("mode"), MODES)
+  if only:
+    settings["only"] = tuple(only)
+  found = schema.call("config", settings, mode.rows)
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+  device, rows = jax.devices()[0].device_kind, []
+  for row in found:
+    rows.append({"mode": config["mode"], **row})
+    report.write_csv(workdir / "results.csv", rows)
+  print(f"{config['mode']} on {jax.device_count()} x {device}, jax {jax.__version__}\n\n{report.table(rows)}")
+  if rows:
+    mode.draw(rows, workdir)
+  return rows
+
+
+def _setting(table: Mapping[str, Any]) -> cost.Setting:
+  return schema.call("config.setting", table, cost.Setting)
+
+
+def _kept(tables: Mapping[str, Any], only: Sequence[str]) -> Mapping[str, Any]:
+  return {name: schema.choose("--only", name, tables) for name in only} or tables
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    run(options.config(), pathlib.Path(FLAGS.workdir), FLAGS.only)
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(config=True, places=False)
+  flags.DEFINE_string("workdir", None, "Where results go.", required=True)
+  flags.DEFINE_list("only", [], "Estimators or methods to measure; default: all of them.")
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,1 @@
+"""What the benchmark measures: the accuracy of meta-gradients, and what they cost."""

@@ -1,0 +1,153 @@
+"""The benchmark: counts that can be known, errors that must be zero, memory that does not grow, files."""
+
+from __future__ import annotations
+
+import collections
+import csv
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import benchmark as config
+from experiments import benchmark
+from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, report
+from tests import toy
+from warpjax import linear_solve, meta_gradients
+from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
+
+STEPS = 3
+ALONG = along_trajectory
+# Gradients and Hessian-vector products of one task; each ends with the gradient of the query loss but Reptile.
+COUNTS = {
+  "mixed": (unrolled, 2 * STEPS + 1, STEPS),  # each product comes with a gradient, of a second evaluation
+  "reverse": (lambda inner: unrolled(inner, "reverse", memory="save_all"), STEPS + 1, STEPS),
+  "first_order": (lambda inner: unrolled(inner, "first_order"), STEPS + 1, 0),
+  "reptile": (lambda inner: ALONG(inner, reptile()), STEPS, 0),
+  "implicit": (lambda inner: ALONG(inner, implicit(linear_solve.cg(2))), STEPS + 1 + 3, 3),  # one for `shared`
+  "forward": (lambda inner: meta_gradients.forward_gradient(inner, 2), 2 * (STEPS + 1), 2 * STEPS),
+  "evolution": (lambda inner: meta_gradients.evolution_strategies(inner, 0.1, 2), 4 * STEPS, 0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_counted(name):
+  make, gradients, hvps = COUNTS[name]
+  counter = collections.Counter()
+  loop = toy.loop(num_steps=STEPS, prox=0.5, loss_fn=count.counted(toy.loss_fn, counter))
+  found = toy.run(make(loop), toy.meta_params(), toy.task())
+  assert count.totals(counter) == {"gradients": gradients, "hvps": hvps}
+  toy.assert_close(found, toy.run(make(toy.loop(num_steps=STEPS, prox=0.5)), toy.meta_params(), toy.task()), rtol=1e-5)
+
+
+def test_exact_estimators_have_no_error_and_others_have():
+  case, said = cases.quadratic_family(num_tasks=2, dim=5), []
+  mine = {
+    "mixed": unrolled,
+    "first_order": lambda inner: unrolled(inner, "first_order"),
+    "implicit": lambda inner: ALONG(inner, implicit(linear_solve.cg(2))),
+  }
+  rows = accuracy.compare(case, mine, num_steps=(3,), say=said.append)
+  exact, first_order = rows
+  assert exact["relative_error"] < 1e-12 and abs(exact["cosine"] - 1) < 1e-12 and abs(exact["norm_ratio"] - 1) < 1e-12
+  assert first_order["relative_error"] > 0.1 and first_order["norm_ratio"] > 1  # descent shrinks what it passes back
+  assert (
+    said == ["quadratic: implicit with 3 inner steps is left out: " + said[0].split(": ", 2)[2]] and "prox" in said[0]
+  )
+
+
+def test_implicit_gradients_reach_the_exact_one_of_linear_regression():
+  case = cases.linear_regression(num_tasks=2, dim=6, condition_number=10.0, prox=0.1)
+  mine = {str(steps): lambda inner, steps=steps: ALONG(inner, implicit(linear_solve.cg(steps))) for steps in (2, 6)}
+  two, six = accuracy.compare(case, mine, num_steps=(200,))
+  assert six["relative_error"] < 1e-6 < two["relative_error"]
+
+
+def test_the_network_s_reference_is_the_limit_of_the_estimators():
+  case = cases.small_network(num_tasks=1, features=3, reference_steps=300, learning_rate=0.1, dtype="float64")
+  rows = accuracy.compare(case, {"mixed": unrolled, "implicit": COUNTS["implicit"][0]}, num_steps=(150,))
+  assert {row["block"] for row in rows} == {"initial", "shared"}
+  assert all(row["relative_error"] < 1e-2 for row in rows if row["method"] == "mixed")
+  assert all(0.5 < row["cosine"] <= 1 for row in rows)
+
+
+def test_persistence_is_measured_over_a_lifetime():
+  case = cases.quadratic_family(num_tasks=2, dim=3)
+  example = jax.tree.map(lambda leaf: leaf[0], case.tasks)
+  table = {"pes": {"name": "evolution_strategies", "num_pairs": 3, "window": 2, "distribution": "orthogonal"}}
+  (row,) = accuracy.compare(case, estimators.from_tables(table, example), num_steps=(4,))
+  # `initial` is perturbed in the first window alone, here in every direction once.
+  assert row["relative_error"] < 1e-6
+
+
+SMALL = cost.Setting(problem="sines", shots=10, queries=10, width=16, tasks=2, inner_steps=2)
+INNER = {"rule": "sgd", "learning_rate": 0.1, "prox": 1.0}
+
+
+def test_memory_of_implicit_gradients_is_the_same_at_16_and_256_inner_steps_and_mixed_mode_stores_the_parameters():
+  tables = {name: config.MEMORY[name] for name in ("implicit", "mixed_recompute")}
+  rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(SMALL, INNER, tables, (16, 256))}
+  temporaries = {key: row["temp_bytes"] for key, row in rows.items()}
+  assert temporaries["implicit", 16] == temporaries["implicit", 256]
+  slope = (temporaries["mixed_recompute", 256] - temporaries["mixed_recompute", 16]) / 240
+  assert 0 < slope <= 1.05 * 4 * rows["mixed_recompute", 16]["num_params"]
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_shows_the_temporaries():
+  setting = SMALL._replace(width=64, shots=2000, inner_steps=64)
+  found = {}
+  for name in ("mixed_recompute", "reverse_save_all"):
+    planned = memory.compiled(setting, INNER, config.MEMORY[name])[2]["temp_bytes"]
+    found[name] = planned, memory.peak_of_a_process(setting, INNER, config.MEMORY[name])
+  (low, low_peak), (high, high_peak) = found.values()
+  assert high - low > 2**27 and 0.5 < (high_peak - low_peak) / (high - low) < 2
+
+
+def test_modes_write_their_rows_and_pictures(tmp_path, capsys):
+  setting = {"problem": "sines", "width": 4, "tasks": 2, "inner_steps": 1}
+  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.METHODS["maml"]}, "repeats": 1}
+  rows = benchmark.run({**shared, "axes": {"tasks": (2, 4), "devices": (1, 1024)}}, tmp_path)
+  assert [(row["axis"], row["tasks"], row["devices"]) for row in rows] == [
+    ("tasks", 2, 1),
+    ("tasks", 4, 1),
+    ("devices", 2, 1),
+  ]
+  with (tmp_path / "results.csv").open() as file:
+    written = list(csv.DictReader(file))
+  assert {"cosine", "relative_error", "temp_bytes", "flops", "seconds"} <= written[0].keys()
+  assert float(written[0]["seconds"]) == rows[0]["seconds"] > 0 and int(written[0]["temp_bytes"]) > 0
+  assert (tmp_path / "scaling.png").stat().st_size > 0 and "method" in capsys.readouterr().out
+
+
+def test_pictures_of_the_other_modes(tmp_path):
+  point = {"case": "c", "method": "m", "block": "initial", "gradients": 3, "hvps": 1, "cosine": 0.5, "norm_ratio": 1.0}
+  drawn = report.draw_accuracy([{**point, "relative_error": 0.1}], tmp_path)
+  drawn += report.draw_memory([{"method": "m", "inner_steps": 1, "temp_bytes": 3, "peak_bytes": 5}], tmp_path)
+  drawn += report.draw_speed([{"method": "m", "meta_steps_per_second": 2.0}], tmp_path)
+  assert [path.name for path in drawn] == ["accuracy_c_initial.png", "memory.png", "speed.png"]
+  assert all(path.stat().st_size > 0 for path in drawn)
+
+
+def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
+  assert set(config.MODES) <= set(benchmark.MODES)
+  for mode in config.MODES:
+    assert config.get_config(mode).mode == mode
+  settings = config.get_config("accuracy").to_dict()
+  with pytest.raises(ValueError, match="config.inner_step is not a setting; did you mean 'inner_steps'"):
+    benchmark.run({**settings, "inner_step": 1}, tmp_path)
+  with pytest.raises(ValueError, match="--only has no 'mixd'; did you mean 'mixed'"):
+    benchmark.run(settings, tmp_path, only=["mixd"])
+  with pytest.raises(ValueError, match="config.dtype has no 'float8'"):
+    cost.work(SMALL._replace(dtype="float8"), INNER)
+
+
+def test_bfloat16_computes_in_it_and_keeps_the_parameters():
+  todo = cost.work(SMALL._replace(dtype="bfloat16"), INNER)
+  assert todo.meta_params.initial["head"]["kernel"].dtype == jnp.float32
+  text = str(
+    jax.make_jaxpr(todo.inner.loss_fn)(
+      todo.meta_params.initial, (), (todo.tasks.support[0][0], todo.tasks.support[1][0])
+    )
+  )
+  assert "bf16" in text

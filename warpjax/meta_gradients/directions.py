@@ -1,0 +1,71 @@
+"""Random directions in the space of the meta-parameters, for estimators that only evaluate."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+
+from warpjax.types import PyTree
+
+Distribution = Literal["normal", "rademacher", "orthogonal"]
+
+
+def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribution = "normal") -> PyTree:
+  """Vectors v with `E[v v^T] = I`, leaves `[count, ...]`.
+
+  Args:
+    key: Of the draw.
+    tree: Whose structure, shapes and dtypes they have.
+    count: How many.
+    distribution: "normal" or "rademacher" (signs) elements, independent; "orthogonal": `sqrt(size)` times the rows of a
+      random rotation, so that `count = size` of them hold every direction once.
+
+  Returns:
+    The vectors.
+
+  Raises:
+    ValueError: for more orthogonal directions than the tree has elements.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> vectors = directions(jax.random.key(0), jnp.zeros(3), 3, "orthogonal")
+    >>> (vectors @ vectors.T).round(3).tolist()
+    [[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 3.0]]
+  """
+  leaves, treedef = jax.tree.flatten(tree)
+  sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
+  total = sum(sizes)
+  if distribution == "orthogonal":
+    if count > total:
+      raise ValueError(f"there are {total} orthogonal directions; got {count}")
+    dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
+    flat = math.sqrt(total) * jnp.linalg.qr(jax.random.normal(key, (total, count), dtype))[0].T
+    edges = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    drawn = jnp.split(flat, edges, axis=1)
+  else:
+    sample = jax.random.normal if distribution == "normal" else jax.random.rademacher
+    keys = jax.random.split(key, len(leaves))
+    drawn = [sample(k, (count, size), jnp.result_type(leaf)) for k, size, leaf in zip(keys, sizes, leaves, strict=True)]
+  shaped = [
+    array.astype(jnp.result_type(leaf)).reshape(count, *jnp.shape(leaf))
+    for array, leaf in zip(drawn, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, shaped)
+
+
+def check_count(name: str, value: int) -> None:
+  """Raises a ValueError unless `value` is an integer of at least 1."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
+
+
+def check_differentiable(estimator: str, rule_name: str, differentiable: bool) -> None:
+  """Raises a ValueError for a rule whose step has no derivative."""
+  if not differentiable:
+    raise ValueError(
+      f"{estimator} cannot differentiate a step of the rule {rule_name!r} (a line search or the like); use another rule"
+    )
