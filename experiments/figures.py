@@ -22,7 +22,7 @@ def draw(
   """Draws the metric while training and after each inner step on test tasks, a colour for each workdir.
 
   Args:
-    directories: Workdirs.
+    directories: Workdirs; those of a sweep show the mean over its seeds, in a band from the lowest to the highest.
     output: The PNG to write.
     results: Their results.
   """
@@ -34,15 +34,15 @@ def draw(
   figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
   names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
   for directory, result, label in zip(directories, results, names, strict=True):
-    metric = result["metric"]
-    rows = [row for row in workdir.read_metrics(directory) if metric in row]
-    left.plot([row["step"] for row in rows], smooth([row[metric] for row in rows]), label=label)
+    metric, runs = result["metric"], seeds(directory)
+    _band(left, *_training(runs, metric), label=label)
     mean, ci95 = np.array(result["per_step"], float), np.array(result.get("per_step_ci95", 0.0), float)
-    steps = np.arange(len(mean))
-    right.plot(steps, mean, marker="o", markersize=3, label=label)
-    right.fill_between(steps, mean - ci95, mean + ci95, alpha=0.2)
+    every = [workdir.read_json(run / workdir.RESULT)["per_step"] for run in runs] if len(runs) > 1 else []
+    low, high = (np.min(every, axis=0), np.max(every, axis=0)) if every else (mean - ci95, mean + ci95)
+    _band(right, np.arange(len(mean)), mean, low, high, label=label, marker="o", markersize=3)
   left.set(title="training tasks", xlabel="meta-step", ylabel=metric)
-  right.set(title="test tasks, 95% interval over tasks", xlabel="adaptation step", ylabel=metric)
+  title = "test tasks; band: 95% interval over tasks, or range over seeds"
+  right.set(title=title, xlabel="adaptation step", ylabel=metric)
   right.legend()
   right.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   for axes in (left, right):
@@ -52,6 +52,24 @@ def draw(
   pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(output, dpi=120)
   pyplot.close(figure)
+
+
+def seeds(directory: pathlib.Path) -> list[pathlib.Path]:
+  """The runs of a sweep, or the workdir itself."""
+  return sorted(path.parent for path in directory.glob(f"seed_*/{workdir.RESULT}")) or [directory]
+
+
+def _training(runs: Sequence[pathlib.Path], metric: str) -> tuple[np.ndarray, ...]:
+  """Meta-steps, and the mean, lowest and highest of the runs' smoothed metric there."""
+  logged = [[row for row in workdir.read_metrics(run) if metric in row] for run in runs]
+  length = min(map(len, logged))
+  values = np.stack([smooth([row[metric] for row in rows[:length]]) for rows in logged])
+  return np.array([row["step"] for row in logged[0][:length]]), values.mean(0), values.min(0), values.max(0)
+
+
+def _band(axes: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style: Any) -> None:
+  (line,) = axes.plot(x, middle, **style)
+  axes.fill_between(x, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
 
 
 def labels(directories: Sequence[pathlib.Path], names: Sequence[str]) -> list[str]:
@@ -82,6 +100,21 @@ def table(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None =
     lines.append([name, *cells])
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
   return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def markdown(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None) -> str:
+  """A Markdown table of results, a line for each: the metric, the published number, and what it took."""
+  lines = [
+    "| method | measured | published | meta-steps | test tasks | seeds | seconds |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for name, result in zip(names or [result["method"] for result in results], results, strict=True):
+    said = result.get("published") or {}
+    published = _cell(said["number"], said.get("interval") or None) if "number" in said else "-"
+    spent = f"{result['num_meta_steps']:,} | {result['num_tasks']:,} | {len(result.get('seeds', [0]))}"
+    measured = f"{result['metric']} {_cell(result['mean'], result['ci95'])}"
+    lines.append(f"| {name} | {measured} | {published} | {spent} | {result['wall_seconds']:.0f} |")
+  return "\n".join(lines)
 
 
 def _cell(mean: float, ci95: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
+
+from experiments import schema
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -48,7 +51,8 @@ def config() -> dict[str, Any]:
   value = FLAGS.config
   if not isinstance(value, ml_collections.ConfigDict):
     path = config_flags.get_config_filename(FLAGS["config"])
-    raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read.")
+    near = schema.nearest(path, map(str, pathlib.Path("configs").glob("[!_]*.py")))
+    raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read{near} --list shows all.")
   return value.to_dict()
 
 

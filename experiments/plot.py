@@ -1,6 +1,9 @@
 """Compares workdirs: training curves and adaptation curves in a picture, and a table of them.
 
 python -m experiments.plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
+
+The workdir of a sweep (`experiments.train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown`
+prints the table in Markdown.
 """
 
 from __future__ import annotations
@@ -28,14 +31,14 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
     figures.draw(directories, FLAGS.output, results=results)
     names = figures.labels(directories, [result["method"] for result in results])
-    print(
-      figures.table(results, names=names), *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n"
-    )
+    table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
+    print(table, "", *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n")
   return 0
 
 
 if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_list("workdirs", None, "Workdirs, with commas between.", required=True)
+  flags.DEFINE_bool("markdown", False, "Print a Markdown table: measured, published, meta-steps, tasks, seconds.")
   flags.DEFINE_string("output", "comparison.png", "The picture.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -3,7 +3,8 @@
   python -m experiments.train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
 
 Running the same command again goes on where it stopped; a finished workdir prints its result. `--seeds=0,1,2` runs
-each seed in a sub-directory and combines them.
+each seed in a sub-directory and combines them. `--list` prints every experiment and method with its paper and numbers.
+Any setting of the config can be given: `--config.inner.num_steps=5`, `--config.optimizer.learning_rate=0.01`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import options
+from experiments import listing, options
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -38,4 +39,7 @@ if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
   flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
+  if "--list" in sys.argv[1:]:  # before the flags that are required
+    sys.exit(print(listing.text()))
   sys.exit(app.run(main, flags_parser=options.parse))

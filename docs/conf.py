@@ -1,0 +1,59 @@
+"""Sphinx settings: `make docs` builds docs/_build/html, and a warning is an error."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import sys
+from typing import Any
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import generated  # noqa: E402
+
+project, author, copyright = "warpjax", "the warpjax authors", "the warpjax authors, Apache-2.0"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "papers/results"]
+html_theme = "furo"
+html_title = "warpjax"
+html_static_path = ["_static"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+# The notebooks hold no output: every build runs them, so what a page shows is never older than the code.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_ivar = True
+
+_CODE = re.compile(r"(`[^`]+`)")
+
+
+def _markdown_to_rest(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+  """Docstrings mark code by single backticks; in reST that is a pair, and `|x|` or `*` outside code mean something."""
+  parts = _CODE.split("\n".join(lines))
+  for index, part in enumerate(parts):
+    if index % 2:
+      parts[index] = f"`{part}`" + ("\\ " if re.match(r"\w", parts[index + 1]) else "")
+    else:
+      parts[index] = re.sub(r"\|", r"\\|", part)
+  lines[:] = "".join(parts).split("\n")
+
+
+def _no_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+  """A named tuple's fields are in its docstring's Attributes."""
+  return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def setup(app: Any) -> None:
+  """Called by Sphinx."""
+  generated.write_api(HERE / "api")
+  generated.write_results(HERE / "papers" / "results")
+  app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
+  app.connect("autodoc-skip-member", _no_fields)

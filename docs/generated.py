@@ -1,0 +1,90 @@
+"""The pages made from the code: the API reference, a page for each public module, and each paper's table of results."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import pkgutil
+import types
+
+import warpjax
+from experiments import listing
+
+PAGE = """# {name}
+
+```{{eval-rst}}
+.. automodule:: {name}
+   :members:{options}
+```
+"""
+INDEX = """# API
+
+The docstrings, module by module. The nouns are in [](warpjax.types.md).
+
+| module | what it is |
+|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
+def modules() -> dict[str, types.ModuleType]:
+  """Every public module: those of `warpjax`, and those that a sub-package names in its `__all__`."""
+  found = {}
+  for info in pkgutil.iter_modules(warpjax.__path__, "warpjax."):
+    module = importlib.import_module(info.name)
+    found[info.name] = module
+    inside = vars(module).get("__all__", ()) if info.ispkg else ()
+    found |= {f"{info.name}.{name}": getattr(module, name) for name in inside if _is_module(getattr(module, name))}
+  return dict(sorted((name, module) for name, module in found.items() if "._" not in name))
+
+
+def names(name: str, module: types.ModuleType) -> list[str]:
+  """The full names of a module's public functions and classes: its `__all__`, else what it defines."""
+  exported = vars(module).get("__all__")
+  return [
+    f"{name}.{key}"
+    for key, value in vars(module).items()
+    if isinstance(value, types.FunctionType | type)
+    and (key in exported if exported else value.__module__ == name and not key.startswith("_"))
+  ]
+
+
+def write_api(folder: pathlib.Path) -> None:
+  """Writes a page for each module, and an index of them."""
+  pages = {}
+  for name, module in modules().items():
+    options = "\n   :imported-members:" if "__all__" in vars(module) else ""
+    pages[f"{name}.md"] = PAGE.format(name=name, options=options)
+  rows = [f"| [{name}]({name}.md) | {_first_line(module)} |" for name, module in modules().items()]
+  pages["index.md"] = INDEX.format(rows="\n".join(rows), names="\n".join(modules()))
+  _write(folder, pages)
+
+
+def write_results(folder: pathlib.Path) -> None:
+  """Writes a table for each paper: the configs of its methods, with the numbers that their docstrings have."""
+  rows = [row for name in listing.experiments() for row in listing.rows(name)]
+  of_paper = {name: [row for row in rows if row.paper == paper] for name, paper in listing.PAPERS.items()}
+  _write(folder, {f"{name}.md": listing.markdown(found) for name, found in of_paper.items()})
+
+
+def _write(folder: pathlib.Path, pages: dict[str, str]) -> None:
+  """Writes the pages; those that nobody makes any more are removed."""
+  folder.mkdir(exist_ok=True)
+  for stale in set(folder.glob("*.md")) - {folder / page for page in pages}:
+    stale.unlink()
+  for page, text in pages.items():
+    (folder / page).write_text(text, encoding="utf-8")
+
+
+def _is_module(value: object) -> bool:
+  return isinstance(value, types.ModuleType)
+
+
+def _first_line(module: types.ModuleType) -> str:
+  return (module.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,127 @@
+"""What there is to run: every config's methods, with their papers and the numbers published and measured.
+
+The numbers are read from the tables of the configs' docstrings, which are the one place where they are written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+# By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
+PAPERS = {
+  "anil": "Raghu et al. 2020, arXiv 1909.09157",
+  "fomaml": "Finn et al. 2017, arXiv 1703.03400",
+  "imaml": "Rajeswaran et al. 2019, arXiv 1909.04630",
+  "l2l": "Andrychowicz et al. 2016, arXiv 1606.04474",
+  "leap": "Flennerhag et al. 2019, arXiv 1812.01054",
+  "maml": "Finn et al. 2017, arXiv 1703.03400",
+  "mamlpp": "Antoniou et al. 2019, arXiv 1810.09502",
+  "meta_curvature": "Park and Oliva 2019, arXiv 1902.03356",
+  "meta_lstm": "Ravi and Larochelle 2017",
+  "meta_sgd": "Li et al. 2017, arXiv 1707.09835",
+  "reptile": "Nichol et al. 2018, arXiv 1803.02999",
+  "t_net": "Lee and Choi 2018, arXiv 1801.05558",
+  "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
+}
+NOTHING = "-"
+
+
+class Row(NamedTuple):
+  """One method of one experiment; numbers are text, "-" where there is none.
+
+  Attributes:
+    experiment: The config file's name.
+    method: After the colon of `--config=configs/NAME.py:METHOD`.
+    paper: Where the method comes from.
+    published: The number of a paper for this experiment.
+    measured: What this repository measured, or "not yet run".
+  """
+
+  experiment: str
+  method: str
+  paper: str
+  published: str
+  measured: str
+
+
+def experiments() -> dict[str, str]:
+  """The name of each config file that can be trained, and the first line of its docstring."""
+  modules = {path.stem: importlib.import_module(f"configs.{path.stem}") for path in sorted(CONFIGS.glob("[!_]*.py"))}
+  return {name: (m.__doc__ or "").split("\n")[0] for name, m in modules.items() if hasattr(m, "METHODS")}
+
+
+def rows(experiment: str) -> list[Row]:
+  """The methods of one config file."""
+  module = importlib.import_module(f"configs.{experiment}")
+  found = tables(module.__doc__ or "")
+  return [
+    Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), NOTHING))
+    for m in module.METHODS
+  ]
+
+
+def tables(text: str) -> dict[tuple[str, str], str]:
+  """The cells of a docstring's tables, by the row's first cell and the first word of the column's head.
+
+  Example:
+    >>> tables('''
+    ... | method | published mse | measured |
+    ... |--------|---------------|----------|
+    ... | maml   | 1.13 +/- 0.18 | 0.98     |
+    ... ''')
+    {('maml', 'published'): '1.13 +/- 0.18', ('maml', 'measured'): '0.98'}
+  """
+  cells, head = {}, None
+  for line in text.splitlines():
+    if not line.startswith("|"):
+      head = None
+    elif head is None:
+      head = _cells(line)
+    elif not set(line) <= set("|-: "):
+      name, *values = _cells(line)
+      cells |= {(name, re.split(r"\W", word)[0]): value for word, value in zip(head[1:], values, strict=False) if value}
+  return cells
+
+
+def paper(method: str) -> str:
+  """The paper that a method comes from, by its name.
+
+  Example:
+    >>> paper("imaml_hf"), paper("warp_leap_offline"), paper("scratch")
+    ('Rajeswaran et al. 2019, arXiv 1909.04630', 'Flennerhag et al. 2020, arXiv 1909.00025', '-')
+  """
+  return next((PAPERS[name] for name in sorted(PAPERS, reverse=True) if f"{method}_".startswith(f"{name}_")), NOTHING)
+
+
+def text() -> str:
+  """Every experiment and method, for a terminal."""
+  parts = ["python -m experiments.train --config=configs/EXPERIMENT.py:METHOD --workdir=DIR"]
+  for name, title in experiments().items():
+    lines = [
+      ("method", "published", "measured", "paper"),
+      *((r.method, r.published, r.measured, r.paper) for r in rows(name)),
+    ]
+    parts.append(f"{name}: {title}\n" + _aligned(lines))
+  return "\n\n".join(parts)
+
+
+def markdown(found: Sequence[Row]) -> str:
+  """A Markdown table of rows."""
+  lines = [f"| `{r.experiment}.py:{r.method}` | {r.published} | {r.measured} |" for r in found]
+  return "\n".join(["| config | published | measured |", "|---|---|---|", *lines])
+
+
+def _cells(line: str) -> list[str]:
+  return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return "\n".join(
+    "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+  )
