@@ -13,7 +13,7 @@ from typing import Any, Literal
 import optax
 
 import warpjax as wj
-from experiments import datasets, learners, multi_shot, schema, synthetic
+from experiments import datasets, learned_rules, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
 from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
@@ -90,15 +90,6 @@ def _meta_sgd(learning_rate: float | tuple[float, ...] = (0.005, 0.1)) -> Update
 
 def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
   return rules.newton_cg(cg_steps, damping=damping)
-
-
-def _unrolled(
-  inner: InnerLoop,
-  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
-  truncate: int | None = None,
-  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
-) -> Any:
-  return meta_gradients.unrolled(inner, derivative, truncate=truncate, memory=memory)
 
 
 def _reptile(inner: InnerLoop, carry_optimizer: bool = False) -> Any:
@@ -188,6 +179,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "accuracy": losses.classification,
   "mse": losses.regression,
   "height": synthetic.surface_loss,
+  "loss": learned_rules.quadratic_loss,
 }
 OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
@@ -196,11 +188,13 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_shot_omniglot": multi_shot.omniglot,
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
+    "quadratics": learned_rules.quadratics,
   },
   "network": learners.NETWORKS,
-  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg},
+  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg, **learned_rules.RULES},
   "meta_gradient": {
-    "unrolled": _unrolled,
+    "unrolled": learned_rules.unrolled,
+    "truncated_unroll": learned_rules.truncated_unroll,
     "reptile": _reptile,
     "leap": _leap,
     "implicit": _implicit,
@@ -209,5 +203,5 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_head": multi_shot.multi_head,
     "untrained": warp_settings.untrained,
   },
-  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam},
+  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam, "rule_adam": learned_rules.rule_adam},
 }

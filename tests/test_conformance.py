@@ -20,6 +20,11 @@ RULES = {
   "adam": lambda: rules.adam(0.05),
   "from_optax": lambda: rules.from_optax(optax.rmsprop(optax.exponential_decay(0.05, 1, 0.8), eps=1e-3)),
   "meta_sgd": lambda: rules.meta_sgd((0.01, 0.2)),
+  "per_step_sgd": lambda: rules.per_step_sgd(0.1, 2),
+  "kronecker": lambda: rules.kronecker(0.1),
+  "learned": lambda: rules.learned(optax.adamw, positive=("learning_rate",), learning_rate=0.05, b1=0.8, eps_root=1e-3),
+  "meta_lstm": lambda: rules.meta_lstm(3),
+  "l2l_lstm": lambda: rules.l2l_lstm((3, 2), p=3.0, scale=0.1),
   "preconditioned": lambda: rules.preconditioned(
     lambda scale, params, grads: jax.tree.map(lambda s, p, g: s * g / (1 + p**2), scale, params, grads),
     0.1,
@@ -125,7 +130,7 @@ def test_refused_by_name(rule_name, name):
 
 
 def test_the_tables_are_complete():
-  public = set(rules.__all__) - {"UpdateRule"}
+  public = set(rules.__all__) - {"UpdateRule", "as_optax"}
   assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
   contributions = {"reptile", "leap", "implicit", "implicit_released", "warp"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}

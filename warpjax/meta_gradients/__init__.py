@@ -3,8 +3,10 @@
 from warpjax.meta_gradients.blockwise import blockwise
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
+from warpjax.meta_gradients.path_loss import annealed_step_weights
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory
+from warpjax.meta_gradients.truncated_unroll import truncated_unroll
 from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.meta_gradients.warp import warp
 from warpjax.types import CarriedMetaGrad, MetaGradFn
@@ -14,11 +16,13 @@ __all__ = [
   "Contribution",
   "MetaGradFn",
   "along_trajectory",
+  "annealed_step_weights",
   "blockwise",
   "implicit",
   "implicit_released",
   "leap",
   "reptile",
+  "truncated_unroll",
   "unrolled",
   "warp",
 ]
