@@ -12,7 +12,7 @@ from experiments import rows
 
 COMMON: rows.Table = {
   "seed": 0,
-  "num_meta_steps": 2_000,
+  "num_meta_steps": 1_500,
   "tasks_per_step": 16,
   "checkpoint_every": 200,
   "steps_per_dispatch": 20,

@@ -47,6 +47,10 @@ ESTIMATORS = {
   "reverse": lambda inner: meta_gradients.unrolled(inner, "reverse"),
   "first_order": lambda inner: meta_gradients.unrolled(inner, "first_order"),
   "truncated": lambda inner: meta_gradients.unrolled(inner, truncate=1),
+  "multi_step": lambda inner: meta_gradients.unrolled(
+    inner, step_weights=meta_gradients.annealed_step_weights(inner.num_steps, 2)
+  ),
+  "truncated_unroll": lambda inner: meta_gradients.truncated_unroll(inner, inner.num_steps),
   "reptile": lambda inner: along(inner, meta_gradients.reptile()),
   "reptile_carried": lambda inner: along(inner, meta_gradients.reptile(), carry_optimizer=True),
   "leap": lambda inner: along(inner, meta_gradients.leap()),
@@ -60,7 +64,8 @@ ESTIMATORS = {
   ),
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
-DIFFERENTIATES_A_STEP = ("mixed", "reverse", "first_order", "truncated", "warp", "warp_leap", "warp_maml")
+UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
+DIFFERENTIATES_A_STEP = (*UNROLLS, "warp", "warp_leap", "warp_maml")
 
 
 def refused(rule, estimator):
@@ -134,4 +139,5 @@ def test_the_tables_are_complete():
   assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
   contributions = {"reptile", "leap", "implicit", "implicit_released", "warp"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}
-  assert set(meta_gradients.__all__) == contributions | machinery and contributions <= set(ESTIMATORS)
+  of_paths = {"annealed_step_weights", "truncated_unroll"}
+  assert set(meta_gradients.__all__) == contributions | machinery | of_paths and contributions <= set(ESTIMATORS)
