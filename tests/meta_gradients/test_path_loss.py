@@ -67,7 +67,7 @@ def test_annealed_weights_are_the_released_ones():
 def test_a_segment_of_the_whole_adaptation_is_the_mean_of_its_losses():
   result, segment = carried(truncated_unroll(toy.loop(RULE), 3, "mixed"))
   toy.assert_close(result, run(unrolled(toy.loop(RULE), step_weights=(1 / 3,) * 3)))
-  assert segment.index == 0
+  assert segment.number == 0
 
 
 def test_segments_go_on_where_the_last_one_ended_and_then_start_afresh():
@@ -77,7 +77,7 @@ def test_segments_go_on_where_the_last_one_ended_and_then_start_afresh():
   second, end = carried(estimate, middle)
   again, _ = carried(estimate, end)
   toy.assert_close(first, again)
-  assert (middle.index, end.index) == (2, 0)
+  assert (middle.number, end.number) == (2, 0)
 
   plain = toy.jit(
     lambda n: wj.adapt(inner, meta_params, toy.task(), toy.key(), num_steps=n).final.params, static_argnums=0

@@ -65,7 +65,7 @@ def test_a_learned_step_size_is_sgd_and_has_the_sum_of_meta_sgd_s_derivatives(pl
 
 def test_a_schedule_is_learned_through():
   """A decay over inner steps is LSLR's sizes by the chain rule: a_k = a r^k."""
-  factory = lambda first, decay: optax.sgd(optax.exponential_decay(first, 1, decay))
+  factory = lambda first, decay: optax.sgd(lambda step: first * decay**step)
   rule, lslr, task = rules.learned(factory, first=0.3, decay=0.5), rules.per_step_sgd(0.3, 3), toy.task()
   grads = toy.run(unrolled(toy.loop(rule)), toy.meta_params(rule), task)[1]
   sizes = 0.3 * 0.5 ** jnp.arange(3)
@@ -80,7 +80,8 @@ def test_a_schedule_over_inner_steps_composes_with_any_rule():
   scheduled = rules.chain(rules.meta_sgd(0.3), rules.from_optax(optax.scale_by_schedule(schedule)))
   point = lambda rule: wj.adapt(toy.loop(rule), toy.meta_params(rule), toy.task(), toy.key()).final.params
   decayed = rules.sgd(optax.exponential_decay(0.3, 1, 0.5))
-  toy.assert_close(toy.jit(lambda: point(scheduled))(), toy.jit(lambda: point(decayed))())
+  # optax computes schedules in single precision.
+  toy.assert_close(toy.jit(lambda: point(scheduled))(), toy.jit(lambda: point(decayed))(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def annealed_step_weights(
     check_size(name, count)
 
   def weights(meta_steps: Any) -> jax.Array:
-    epoch = meta_steps // steps_per_epoch
+    epoch = jnp.asarray(meta_steps // steps_per_epoch, float)
     early = jnp.maximum(1 - epoch / num_epochs, 0.03) / num_steps
     early = jnp.where(epoch < num_epochs, early, 0.0)
     return jnp.full(num_steps, early).at[-1].set(1 - (num_steps - 1) * early)

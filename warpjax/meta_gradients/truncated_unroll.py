@@ -18,9 +18,9 @@ from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Ta
 
 
 class Segment(NamedTuple):
-  """Where an adaptation was left: the index of its next step, and its state."""
+  """Where an adaptation was left: the number of its next step, and its state."""
 
-  index: jax.Array
+  number: jax.Array
   state: AdaptState
 
 
@@ -63,7 +63,7 @@ def truncated_unroll(
 
   def objective(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[jax.Array, Any]:
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
-    fresh = segment.index == 0
+    fresh = segment.number == 0
     state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
     path = weighted_path(problem, jnp.full(num_steps, 1 / length))
 
@@ -72,8 +72,8 @@ def truncated_unroll(
       return (step.next, path.step(carry[1], step)), None
 
     wrap = partial(checkpoint_step, derivative=derivative, memory=memory)
-    (state, seen), _ = jax.lax.scan(wrap(body), (state, path.start), segment.index + jnp.arange(length))
-    return seen.total, ((seen.loss, seen.aux), Segment((segment.index + length) % num_steps, state))
+    (state, seen), _ = jax.lax.scan(wrap(body), (state, path.start), segment.number + jnp.arange(length))
+    return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,29 @@ from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 
-StepWeights = Sequence[float] | Callable[[jax.Array], jax.Array]
+WeightsByMetaStep = Callable[[jax.Array], jax.Array]
+
+
+@overload
+def unrolled(
+  inner: InnerLoop,
+  derivative: Derivative = "mixed",
+  *,
+  truncate: int | None = None,
+  memory: Memory = "auto",
+  step_weights: Sequence[float] | None = None,
+) -> MetaGradFn: ...
+
+
+@overload
+def unrolled(
+  inner: InnerLoop,
+  derivative: Derivative = "mixed",
+  *,
+  truncate: int | None = None,
+  memory: Memory = "auto",
+  step_weights: WeightsByMetaStep,
+) -> CarriedMetaGrad: ...
 
 
 def unrolled(
@@ -25,7 +47,7 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
-  step_weights: StepWeights | None = None,
+  step_weights: Sequence[float] | WeightsByMetaStep | None = None,
 ) -> MetaGradFn | CarriedMetaGrad:
   """`d L_query(theta_K) / d(initial, shared, rule)` through the K inner steps, or `d sum_k w_k L_query(theta_k)`.
 
