@@ -32,7 +32,7 @@ time on one core of a 2-core cloud machine):
 | reptile_cpu  | 97.68 +/- 0.04 | not yet run    | 40,000 of 100,000, 5 of 5      |           |
 | imaml_cpu    | 99.16 +/- 0.35 | 96.18 +/- 0.27 | 4,000 of 20,000, 8 of 32       | 41 min    |
 | meta_lstm_cpu      | -        | not yet run    | 6,000 of 75,000, 4 of 1        |           |
-| meta_curvature_cpu | -        | not yet run    | 12,000 of 60,000, 16 of 32     |           |
+| meta_curvature_cpu | -        | not yet run    | 10,000 of 60,000, 16 of 32     |           |
 
 All numbers are transductive: batch norm sees the query examples of a task together. result.json has
 `support_plus_one` beside it, where each query example is classified with the support set alone (Reptile's
@@ -242,7 +242,7 @@ RECIPES: dict[str, rows.Table] = {
   "reptile": CPU_REPTILE,
   "imaml": CPU_IMAML,
   "meta_lstm": CPU_META_LSTM,
-  "meta_curvature": {**CPU, "num_meta_steps": 12_000},
+  "meta_curvature": {**CPU, "num_meta_steps": 10_000},
 }
 METHODS |= rows.resized(METHODS, RECIPES)
 

@@ -79,9 +79,8 @@ def test_segments_go_on_where_the_last_one_ended_and_then_start_afresh():
   toy.assert_close(first, again)
   assert (middle.number, end.number) == (2, 0)
 
-  plain = toy.jit(
-    lambda n: wj.adapt(inner, meta_params, toy.task(), toy.key(), num_steps=n).final.params, static_argnums=0
-  )
+  adapted = lambda n: lambda m, t: wj.adapt(inner, m, t, toy.key(), num_steps=n).final.params
+  plain = lambda n: toy.jit(adapted(n))(meta_params, toy.task())
   toy.assert_close((middle.state.params, end.state.params), (plain(2), plain(4)))
   half = unrolled(toy.loop(RULE, 2), step_weights=(0.5, 0.5))
   toy.assert_close(first, run(half))
