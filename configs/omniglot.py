@@ -16,6 +16,9 @@ Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/m
 | imaml_hf       | 99.50 +/- 0.26    | not yet run |                                  |      |
 | t_net          | -                 | not yet run |                                  |      |
 | warp_maml      | -                 | not yet run |                                  |      |
+| meta_lstm      | -                 | not yet run |                                  |      |
+| meta_curvature | -                 | not yet run |                                  |      |
+| mamlpp         | 99.47             | not yet run |                                  |      |
 
 Recipes sized for an hour on one or two CPU cores (accuracy on 4000 test tasks, interval over tasks, seed 0;
 time on one core of a 2-core cloud machine):
@@ -28,6 +31,8 @@ time on one core of a 2-core cloud machine):
 | meta_sgd_cpu | 99.53 +/- 0.26 | 98.53 +/- 0.18 | 12,000 of 60,000, 16 of 32     | 30 min    |
 | reptile_cpu  | 97.68 +/- 0.04 | not yet run    | 40,000 of 100,000, 5 of 5      |           |
 | imaml_cpu    | 99.16 +/- 0.35 | 96.18 +/- 0.27 | 4,000 of 20,000, 8 of 32       | 41 min    |
+| meta_lstm_cpu      | -        | not yet run    | 6,000 of 75,000, 4 of 1        |           |
+| meta_curvature_cpu | -        | not yet run    | 10,000 of 60,000, 16 of 32     |           |
 
 All numbers are transductive: batch norm sees the query examples of a task together. result.json has
 `support_plus_one` beside it, where each query example is classified with the support set alone (Reptile's
@@ -60,6 +65,17 @@ imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a li
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online. For 20
   ways at equal steps: --config.data.ways=20 here and for maml.
+meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", which has no Omniglot experiment:
+  the settings are those of mini-ImageNet's 1-shot tasks in its released code (32 filters, 12 steps on the whole support
+  set, one task a meta-step, 15 queries of each class, gradient norm clipped at 0.25), on MAML's network for Omniglot.
+  Gradients are held constant. meta_lstm_cpu takes 5 steps, and learns the rule at 1e-2.
+meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a meta-learned preconditioner, a Kronecker product for
+  every tensor. Its inner step size is MAML's.
+mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code: a step size for every tensor and step
+  from 0.1, 5 steps, the loss after each step annealed to the last one over 10 epochs of 500 meta-steps, 8 tasks a
+  meta-step, cosine, rotations in training alone. Second order from the start, as released; the paper's annealing of
+  the order is --config.meta_gradient.first_order_epochs=50. Without its per-step batch norm, and on MAML's network.
+  The published number is as listed by Lian et al. 2020, without an interval.
 """
 
 from __future__ import annotations
@@ -70,6 +86,7 @@ from experiments import rows
 
 MAML = "Finn et al. 2017, arXiv 1703.03400"
 FOMAML = "Reported by Nichol et al. 2018, arXiv 1803.02999, with transduction"
+MAMLPP = "Antoniou et al. 2019, arXiv 1810.09502, as listed by Lian et al. 2020"
 META_SGD = "Li et al. 2017, arXiv 1707.09835"
 REPTILE = "Nichol et al. 2018, arXiv 1803.02999, with transduction"
 IMAML = "Rajeswaran et al. 2019, arXiv 1909.04630, table 2"
@@ -165,6 +182,30 @@ METHODS: dict[str, rows.Table] = {
     "network": {"warp": {"kind": "conv3x3", "identity_init": True}},
     "meta_gradient": {"name": "warp", "initial": "maml", "objective": "full"},
   },
+  "meta_lstm": {
+    "num_meta_steps": 75_000,
+    "tasks_per_step": 1,
+    "data": {"train_queries": 15},
+    "network": {"width": 32},
+    "inner": {"rule": "meta_lstm", "units": 20, "num_steps": 12},
+    "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip_norm": 0.25},
+    "eval": {"num_steps": 12},
+  },
+  "meta_curvature": {
+    "inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1},
+    "eval": {"num_steps": 1},
+  },
+  "mamlpp": {
+    "num_meta_steps": 50_000,
+    "tasks_per_step": 8,
+    "data": {"test_rotations": "none"},
+    "inner": {"rule": "per_step_sgd", "learning_rate": 0.1, "own_steps": 5, "num_steps": 5},
+    "meta_gradient": {"name": "unrolled", "multi_step_epochs": 10, "steps_per_epoch": 500},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
+    "eval": {"num_steps": 5},
+    "published": {"number": 0.9947, "interval": 0.0, "source": MAMLPP},
+  },
 }
 
 # Recipes within an hour on two CPU cores: fewer tasks a step, a smaller initial head, a larger annealed outer step.
@@ -183,6 +224,16 @@ CPU_IMAML: rows.Table = {
   "inner": {"prox": 0.5},
   "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
 }
+CPU_META_LSTM: rows.Table = {
+  "num_meta_steps": 6_000,
+  "tasks_per_step": 4,
+  "task_chunk": 1,
+  "data": {"train_queries": 5},
+  "network": {"head_init": "xavier"},
+  "inner": {"num_steps": 5},
+  "optimizer": {"learning_rate": 3e-3, "rule_learning_rate": 1e-2, "schedule": "cosine", "clip_norm": 1.0},
+  "eval": {"num_steps": 5},
+}
 RECIPES: dict[str, rows.Table] = {
   "maml": CPU,
   "fomaml": {**CPU, "num_meta_steps": 30_000},
@@ -190,6 +241,8 @@ RECIPES: dict[str, rows.Table] = {
   "meta_sgd": {**CPU, "num_meta_steps": 12_000, "inner": {}},
   "reptile": CPU_REPTILE,
   "imaml": CPU_IMAML,
+  "meta_lstm": CPU_META_LSTM,
+  "meta_curvature": {**CPU, "num_meta_steps": 10_000},
 }
 METHODS |= rows.resized(METHODS, RECIPES)
 

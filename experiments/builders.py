@@ -13,7 +13,7 @@ from typing import Any, Literal
 import optax
 
 import warpjax as wj
-from experiments import datasets, estimators, learners, multi_shot, schema, synthetic
+from experiments import datasets, estimators, learned_rules, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
 from warpjax import losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
@@ -92,15 +92,6 @@ def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
   return rules.newton_cg(cg_steps, damping=damping)
 
 
-def _unrolled(
-  inner: InnerLoop,
-  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
-  truncate: int | None = None,
-  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
-) -> Any:
-  return meta_gradients.unrolled(inner, derivative, truncate=truncate, memory=memory)
-
-
 def _reptile(inner: InnerLoop, carry_optimizer: bool = False) -> Any:
   return meta_gradients.along_trajectory(inner, meta_gradients.reptile(), carry_optimizer=carry_optimizer)
 
@@ -174,6 +165,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "accuracy": losses.classification,
   "mse": losses.regression,
   "height": synthetic.surface_loss,
+  "loss": learned_rules.quadratic_loss,
 }
 OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
@@ -182,11 +174,13 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_shot_omniglot": multi_shot.omniglot,
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
+    "quadratics": learned_rules.quadratics,
   },
   "network": learners.NETWORKS,
-  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg},
+  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg, **learned_rules.RULES},
   "meta_gradient": {
-    "unrolled": _unrolled,
+    "unrolled": learned_rules.unrolled,
+    "truncated_unroll": learned_rules.truncated_unroll,
     "reptile": _reptile,
     "leap": _leap,
     "implicit": estimators.implicit,
@@ -198,5 +192,5 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_head": multi_shot.multi_head,
     "untrained": warp_settings.untrained,
   },
-  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam},
+  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam, "rule_adam": learned_rules.rule_adam},
 }

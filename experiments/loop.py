@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import progress, workdir
 from experiments.experiment import Experiment
+from experiments.learned_rules import Stepped
 from experiments.warp import Offline
 from warpjax import checkpoints, cost, parallel, sanity, training
 from warpjax.training import TrainState
@@ -88,8 +89,8 @@ def make_dispatch(experiment: Experiment, num_steps: int, mesh: jax.sharding.Mes
   run = experiment.run
   axis_name = parallel.DEVICES if mesh.size > 1 else None
   task_chunk = run.task_chunk or None
-  offline = isinstance(experiment.meta_grad, Offline)
-  make_step = experiment.meta_grad.make_step if offline else partial(training.meta_step, experiment.meta_grad)
+  own_step = isinstance(experiment.meta_grad, Offline | Stepped)
+  make_step = experiment.meta_grad.make_step if own_step else partial(training.meta_step, experiment.meta_grad)
   step = make_step(experiment.optimizer, axis_name=axis_name, task_chunk=task_chunk)
 
   def dispatch(state: TrainState, sampler: TaskSampler) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -114,7 +115,7 @@ def start(experiment: Experiment) -> TrainState:
       params,
       shared,
       experiment.optimizer,
-      meta_grad=experiment.meta_grad,
+      meta_grad=experiment.meta_grad.meta_grad if isinstance(experiment.meta_grad, Stepped) else experiment.meta_grad,
       tasks_per_step=run.tasks_per_step,
     )
 

@@ -20,6 +20,11 @@ RULES = {
   "adam": lambda: rules.adam(0.05),
   "from_optax": lambda: rules.from_optax(optax.rmsprop(optax.exponential_decay(0.05, 1, 0.8), eps=1e-3)),
   "meta_sgd": lambda: rules.meta_sgd((0.01, 0.2)),
+  "per_step_sgd": lambda: rules.per_step_sgd(0.1, 2),
+  "kronecker": lambda: rules.kronecker(0.1),
+  "learned": lambda: rules.learned(optax.adamw, positive=("learning_rate",), learning_rate=0.05, b1=0.8, eps_root=1e-3),
+  "meta_lstm": lambda: rules.meta_lstm(3),
+  "l2l_lstm": lambda: rules.l2l_lstm((3, 2), p=3.0, scale=0.1),
   "preconditioned": lambda: rules.preconditioned(
     lambda scale, params, grads: jax.tree.map(lambda s, p, g: s * g / (1 + p**2), scale, params, grads),
     0.1,
@@ -42,6 +47,10 @@ ESTIMATORS = {
   "reverse": lambda inner: meta_gradients.unrolled(inner, "reverse"),
   "first_order": lambda inner: meta_gradients.unrolled(inner, "first_order"),
   "truncated": lambda inner: meta_gradients.unrolled(inner, truncate=1),
+  "multi_step": lambda inner: meta_gradients.unrolled(
+    inner, step_weights=meta_gradients.annealed_step_weights(inner.num_steps, 2)
+  ),
+  "truncated_unroll": lambda inner: meta_gradients.truncated_unroll(inner, inner.num_steps),
   "reptile": lambda inner: along(inner, meta_gradients.reptile()),
   "reptile_carried": lambda inner: along(inner, meta_gradients.reptile(), carry_optimizer=True),
   "leap": lambda inner: along(inner, meta_gradients.leap()),
@@ -58,17 +67,8 @@ ESTIMATORS = {
   ),
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
-DIFFERENTIATES_A_STEP = (
-  "mixed",
-  "reverse",
-  "first_order",
-  "truncated",
-  "one_step",
-  "forward_gradient",
-  "warp",
-  "warp_leap",
-  "warp_maml",
-)
+UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
+DIFFERENTIATES_A_STEP = (*UNROLLS, "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
 
 
 def refused(rule, estimator):
@@ -138,10 +138,11 @@ def test_refused_by_name(rule_name, name):
 
 
 def test_the_tables_are_complete():
-  public = set(rules.__all__) - {"UpdateRule"}
+  public = set(rules.__all__) - {"UpdateRule", "as_optax"}
   assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
   contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
   whole = {"forward_gradient", "evolution_strategies"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}
-  assert set(meta_gradients.__all__) == contributions | whole | machinery
+  of_paths = {"annealed_step_weights", "truncated_unroll"}
+  assert set(meta_gradients.__all__) == contributions | whole | machinery | of_paths
   assert contributions | whole <= set(ESTIMATORS)

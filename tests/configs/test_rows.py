@@ -55,10 +55,9 @@ def test_docstring_is_a_lab_note(file):
   for method, row in module.METHODS.items():
     if file != "demo":
       assert f"| {method} " in module.__doc__
-    number = row.get("published", {}).get("number")
-    if number is not None:
-      scale = 100 if file == "omniglot" else 1
-      assert any(f"{scale * number:.{digits}f} +/- " in module.__doc__ for digits in (1, 2))
+    if published := row.get("published"):
+      number, end = (100 if file == "omniglot" else 1) * published["number"], " +/- " if published["interval"] else " "
+      assert any(f"{number:.{digits}f}{end}" in module.__doc__ for digits in (1, 2))
 
 
 def test_misspelt_method_names_the_nearest():

@@ -6,8 +6,10 @@ from warpjax.meta_gradients.forward_gradient import forward_gradient
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
+from warpjax.meta_gradients.path_loss import annealed_step_weights
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory
+from warpjax.meta_gradients.truncated_unroll import truncated_unroll
 from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.meta_gradients.warp import warp
 from warpjax.types import CarriedMetaGrad, MetaGradFn
@@ -17,6 +19,7 @@ __all__ = [
   "Contribution",
   "MetaGradFn",
   "along_trajectory",
+  "annealed_step_weights",
   "blockwise",
   "evolution_strategies",
   "forward_gradient",
@@ -25,6 +28,7 @@ __all__ = [
   "leap",
   "one_step",
   "reptile",
+  "truncated_unroll",
   "unrolled",
   "warp",
 ]

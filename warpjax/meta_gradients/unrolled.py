@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, overload
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
+from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
-from warpjax.types import AdaptState, Aux, InnerLoop, MetaGradFn, MetaParams, Task
+from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
+
+WeightsByMetaStep = Callable[[jax.Array], jax.Array]
+
+
+@overload
+def unrolled(
+  inner: InnerLoop,
+  derivative: Derivative = "mixed",
+  *,
+  truncate: int | None = None,
+  memory: Memory = "auto",
+  step_weights: Sequence[float] | None = None,
+) -> MetaGradFn: ...
+
+
+@overload
+def unrolled(
+  inner: InnerLoop,
+  derivative: Derivative = "mixed",
+  *,
+  truncate: int | None = None,
+  memory: Memory = "auto",
+  step_weights: WeightsByMetaStep,
+) -> CarriedMetaGrad: ...
 
 
 def unrolled(
-  inner: InnerLoop, derivative: Derivative = "mixed", *, truncate: int | None = None, memory: Memory = "auto"
-) -> MetaGradFn:
-  """`d L_query(theta_K) / d(initial, shared, rule)` through the K inner steps.
+  inner: InnerLoop,
+  derivative: Derivative = "mixed",
+  *,
+  truncate: int | None = None,
+  memory: Memory = "auto",
+  step_weights: Sequence[float] | WeightsByMetaStep | None = None,
+) -> MetaGradFn | CarriedMetaGrad:
+  """`d L_query(theta_K) / d(initial, shared, rule)` through the K inner steps, or `d sum_k w_k L_query(theta_k)`.
 
   Args:
     inner: The inner loop; its rule must be differentiable.
@@ -26,9 +60,12 @@ def unrolled(
       for all of them. 0 is "first_order".
     memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
       nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode.
+    step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
+      meta-steps done to them, such as `annealed_step_weights`; None for the last alone. The value stays the query loss
+      at the end point.
 
   Returns:
-    A `MetaGradFn`.
+    A `MetaGradFn`; where `step_weights` is a function, a `CarriedMetaGrad` that counts meta-steps.
 
   Raises:
     ValueError: when an argument is not allowed, or the rule cannot be unrolled.
@@ -43,36 +80,61 @@ def unrolled(
 
   Reference:
     Finn, Abbeel, Levine 2017, arXiv 1703.03400, equation 1; mixed mode: Kemaev et al. 2025, arXiv 2505.00793;
-    truncation: Shaban et al. 2019, arXiv 1810.10667.
+    truncation: Shaban et al. 2019, arXiv 1810.10667; multi-step loss: Antoniou et al. 2019, arXiv 1810.09502, eq. 5.
   """
-  num_steps = _check(inner, derivative, truncate, memory)
-  differentiated = num_steps if truncate is None else min(truncate, num_steps)
+  num_steps = _check(inner, derivative, truncate, memory, step_weights)
+  middle = 0 if truncate is None else num_steps - min(truncate, num_steps)
+  parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
 
-  def run(problem: Problem, state: AdaptState, first: int, last: int, mode: Derivative) -> AdaptState:
-    if first == last:
-      return state
-    wrap = partial(checkpoint_step, derivative=mode, memory=memory)
-    return run_steps(problem, state, first=first, last=last, derivative=mode, wrap=wrap)[0]
-
-  def objective(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[jax.Array, Aux]:
+  def objective(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
-    middle = num_steps - differentiated
-    state = run(problem, problem.start(), 0, middle, "first_order")
-    state = run(problem, state, middle, num_steps, derivative)
-    return problem.query_loss(state.params, meta_params.shared, num_steps)
+    state, path = problem.start(), None if weights is None else weighted_path(problem, weights)
+    carry: PyTree = () if path is None else path.start
+    for first, last, mode in parts:
+      if first < last:
+        wrap = partial(checkpoint_step, derivative=mode, memory=memory)
+        fold = None if path is None else (path.step, carry)
+        state, carry, _ = run_steps(problem, state, fold, first=first, last=last, derivative=mode, wrap=wrap)
+    if path is not None:
+      return carry.total, (carry.loss, carry.aux)
+    loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
+    return loss, (loss, aux)
 
-  return jax.value_and_grad(objective, has_aux=True)
+  differentiated = jax.value_and_grad(objective, has_aux=True)
+
+  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any = None) -> Any:
+    (_, (loss, aux)), grads = differentiated(meta_params, task, key, weights)
+    return (loss, aux), grads
+
+  if step_weights is None:
+    return lambda meta_params, task, key: grad_fn(meta_params, task, key)
+  if not callable(step_weights):
+    return lambda meta_params, task, key: grad_fn(meta_params, task, key, jnp.asarray(step_weights, float))
+
+  def counted(meta_params: MetaParams, task: Task, key: jax.Array, count: jax.Array) -> tuple[Any, jax.Array]:
+    return grad_fn(meta_params, task, key, step_weights(count)), count + 1
+
+  return CarriedMetaGrad(lambda meta_params: jnp.zeros((), jnp.int32), counted)
 
 
-def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str) -> int:
+def check_differentiable(name: str, inner: InnerLoop) -> None:
+  """Raises a ValueError that names the rule where its steps have no derivative."""
+  if not inner.rule.differentiable:
+    raise ValueError(
+      f"{name} cannot differentiate the rule {inner.rule.name!r} (a line search or the like); "
+      "use along_trajectory(inner, implicit(solve)) with prox > 0"
+    )
+
+
+def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str, step_weights: Any) -> int:
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
   check_choice("memory", memory, Memory)
   if truncate is not None and (isinstance(truncate, bool) or not isinstance(truncate, int) or truncate < 0):
     raise ValueError(f"truncate must be None or an integer of at least 0; got {truncate!r}")
-  if not inner.rule.differentiable:
-    raise ValueError(
-      f"unrolled cannot differentiate the rule {inner.rule.name!r} (a line search or the like); "
-      "use along_trajectory(inner, implicit(solve)) with prox > 0"
-    )
+  if step_weights is not None:
+    seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
+    if seen != (num_steps,):
+      raise ValueError(f"step_weights must be {num_steps} numbers, one after each step; got shape {seen}")
+  check_differentiable("unrolled", inner)
   return num_steps

@@ -1,8 +1,14 @@
 """Update rules: how parameters adapt. Each is `UpdateRule(init, transform)`; they compose by `chain` and `masked`."""
 
 from warpjax.rules.combinators import chain, freeze, masked
+from warpjax.rules.export import as_optax
+from warpjax.rules.kronecker import kronecker
+from warpjax.rules.l2l_lstm import l2l_lstm
+from warpjax.rules.learned import learned
+from warpjax.rules.meta_lstm import meta_lstm
 from warpjax.rules.meta_sgd import meta_sgd
 from warpjax.rules.newton_cg import newton_cg
+from warpjax.rules.per_step_sgd import per_step_sgd
 from warpjax.rules.preconditioned import preconditioned
 from warpjax.rules.stateless import adam, from_optax, sgd
 from warpjax.types import UpdateRule
@@ -10,12 +16,18 @@ from warpjax.types import UpdateRule
 __all__ = [
   "UpdateRule",
   "adam",
+  "as_optax",
   "chain",
   "freeze",
   "from_optax",
+  "kronecker",
+  "l2l_lstm",
+  "learned",
   "masked",
+  "meta_lstm",
   "meta_sgd",
   "newton_cg",
+  "per_step_sgd",
   "preconditioned",
   "sgd",
 ]

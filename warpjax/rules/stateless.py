@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import jax
 import optax
 
+from warpjax.rules.checks import check_learning_rate
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -91,15 +91,6 @@ def adam(
   check_learning_rate(learning_rate)
   transformation = optax.adam(learning_rate, b1, b2, eps, eps_root)
   return UpdateRule(_no_parameters, lambda rule_params: transformation, name="adam")
-
-
-def check_learning_rate(learning_rate: Any) -> None:
-  """Raises a ValueError unless `learning_rate` is positive and finite, an array, or a schedule."""
-  if callable(learning_rate) or isinstance(learning_rate, jax.Array):
-    return
-  number = isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool)
-  if not number or not 0 < learning_rate < float("inf"):
-    raise ValueError(f"learning_rate must be a positive number or an optax schedule; got {learning_rate!r}")
 
 
 def _no_parameters(key: jax.Array, params: Params) -> PyTree:

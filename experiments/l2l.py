@@ -1,0 +1,171 @@
+"""L2L: trains an LSTM to optimize random quadratics, and compares it with tuned optimizers on functions held out.
+
+python -m experiments.l2l --workdir=runs/l2l
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+import warpjax as wj
+from configs import l2l as config
+from experiments import experiment as experiments
+from experiments import loop, options, run, workdir
+from warpjax import evaluation, rules
+from warpjax.tasks import optimizees
+from warpjax.types import PyTree, UpdateRule
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
+
+TUNING_FUNCTIONS, TEST_FUNCTIONS = 200, 1000
+# Seen by no training seed; tuning and test functions apart.
+_TUNING_KEY, _TEST_KEY = 2026, 2027
+
+
+class Setting(NamedTuple):
+  """Quadratics of `dim` dimensions, minimized for `num_steps` steps."""
+
+  dim: int
+  num_steps: int
+
+
+SETTINGS = (Setting(10, 100), Setting(10, 200), Setting(5, 100), Setting(20, 100))
+
+RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 1, 17))
+BASELINES: dict[str, tuple[Any, dict[str, Sequence[float]]]] = {
+  "sgd": (optax.sgd, {"learning_rate": RATES}),
+  "momentum": (optax.sgd, {"learning_rate": RATES, "momentum": (0.5, 0.9, 0.95)}),
+  "rmsprop": (optax.rmsprop, {"learning_rate": RATES}),
+  "adam": (optax.adam, {"learning_rate": RATES}),
+}
+
+
+class Runs(NamedTuple):
+  """A rule on the test functions: `losses [functions, num_steps + 1]`, and the hyper-parameters it was given."""
+
+  losses: np.ndarray
+  hyperparameters: dict[str, float]
+
+
+def evaluator(rule: UpdateRule, setting: Setting) -> Any:
+  """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
+  inner = wj.InnerLoop(optimizees.quadratic_loss, rule, setting.num_steps)
+  measure = evaluation.evaluator(inner, metric="loss", task_chunk=TUNING_FUNCTIONS)
+
+  def losses(rule_params: PyTree, key: int, functions: int) -> np.ndarray:
+    meta_params = wj.MetaParams(jnp.zeros(setting.dim), rule=rule_params)
+    found = measure(meta_params, optimizees.quadratics(setting.dim), jax.random.key(key), functions).per_task
+    return np.where(np.isfinite(found), found, np.inf)
+
+  return losses
+
+
+def tuned(name: str, setting: Setting) -> Runs:
+  """A baseline with the hyper-parameters whose mean final loss on the tuning functions is the lowest."""
+  factory, grid = BASELINES[name]
+  points: list[dict[str, Any]] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+  losses = evaluator(rules.learned(factory, **points[0]), setting)
+  as_params = functools.partial(jax.tree.map, jnp.asarray)
+  finals = [np.mean(losses(as_params(point), _TUNING_KEY, TUNING_FUNCTIONS)[:, -1]) for point in points]
+  best = points[int(np.argmin(finals))]
+  return Runs(losses(as_params(best), _TEST_KEY, TEST_FUNCTIONS), best)
+
+
+def compare(rule: UpdateRule, rule_params: PyTree, setting: Setting) -> tuple[dict[str, Runs], dict[str, Any]]:
+  """The learned rule beside every tuned baseline, over the same functions.
+
+  Args:
+    rule: The learned rule.
+    rule_params: Its parameters.
+    setting: What is minimized, for how long; the baselines are tuned for it.
+
+  Returns:
+    Runs by name, and the statement: final losses, and the learned rule less the best baseline, paired.
+  """
+  runs = {name: tuned(name, setting) for name in BASELINES}
+  best = min(runs, key=lambda name: float(np.mean(runs[name].losses[:, -1])))
+  runs["l2l_lstm"] = Runs(evaluator(rule, setting)(rule_params, _TEST_KEY, TEST_FUNCTIONS), {})
+  finals = {name: found.losses[:, -1] for name, found in runs.items()}
+  return runs, {
+    **setting._asdict(),
+    "functions": TEST_FUNCTIONS,
+    "final_loss": {name: _interval(values) for name, values in finals.items()},
+    "final_log10_loss": {name: _interval(_log10(values)) for name, values in finals.items()},
+    "hyperparameters": {name: found.hyperparameters for name, found in runs.items() if found.hyperparameters},
+    "best_baseline": best,
+    "less_best_baseline": _interval(finals["l2l_lstm"] - finals[best]),
+    "less_best_baseline_log10": _interval(_log10(finals["l2l_lstm"]) - _log10(finals[best])),
+    "lower_than_best_baseline": float(np.mean(finals["l2l_lstm"] < finals[best])),
+  }
+
+
+def draw(all_runs: dict[Setting, dict[str, Runs]], output: pathlib.Path) -> None:
+  """Draws the mean loss by step, a panel for each setting."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True)
+  for axis, (setting, runs) in zip(axes, all_runs.items(), strict=True):
+    for name, found in runs.items():
+      mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
+      axis.plot(mean, label=name, color="black" if name == "l2l_lstm" else None, lw=2 if name == "l2l_lstm" else 1)
+      axis.fill_between(np.arange(len(mean)), mean - ci95, mean + ci95, alpha=0.2, color="grey")
+    axis.set(title=f"{setting.dim}-d, {setting.num_steps} steps", xlabel="step", yscale="log")
+    axis.grid(alpha=0.3)
+  axes[0].set_ylabel(f"mean loss of {TEST_FUNCTIONS} functions")
+  axes[0].legend(fontsize=8)
+  figure.savefig(output, dpi=110)
+  pyplot.close(figure)
+
+
+def run_all(directory: pathlib.Path) -> list[dict[str, Any]] | int:
+  """Trains (or goes on), compares and draws; returns the statements, or the number of the signal that stopped it."""
+  settings = config.get_config().to_dict()
+  result = run.train_and_evaluate(settings, directory)
+  if isinstance(result, int):
+    return result
+  experiment = experiments.build(settings)
+  rule_params = loop.restore(experiment, directory, say=lambda message: None).meta_params.rule
+  compared = {setting: compare(experiment.inner.rule, rule_params, setting) for setting in SETTINGS}
+  draw({setting: runs for setting, (runs, _) in compared.items()}, directory / "comparison.png")
+  statements = [statement for _, statement in compared.values()]
+  workdir.write_json(directory / "comparison.json", statements)
+  return statements
+
+
+def _log10(losses: np.ndarray) -> np.ndarray:
+  # In single precision a solved quadratic ends at 1e-13 or at 0.
+  return np.log10(np.maximum(losses, 1e-12))
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+  return dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(values), strict=True))
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
+  del argv
+  with options.errors_in_one_line():
+    result = run_all(pathlib.Path(_WORKDIR.value))
+  if isinstance(result, int):
+    return 128 + result
+  print(json.dumps(result, indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(app.run(main, flags_parser=options.parse))

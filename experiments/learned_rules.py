@@ -1,0 +1,127 @@
+"""Settings of learned update rules, of what they are trained on and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import schema
+from experiments.datasets import Data, Spec
+from warpjax import meta_gradients, meta_steps, networks, optimizers, rules, tasks, training
+from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, LossFn, Params, PyTree, UpdateRule
+
+
+class Stepped(NamedTuple):
+  """Meta-gradients that a step of their own puts together.
+
+  Attributes:
+    meta_grad: One of them, whose state, if it has any, the run carries.
+    make_step: `(optimizer, axis_name=..., task_chunk=...) -> step`.
+  """
+
+  meta_grad: Any
+  make_step: Callable[..., Any]
+
+
+def kronecker(learning_rate: float) -> UpdateRule:
+  """Meta-Curvature."""
+  return rules.kronecker(learning_rate)
+
+
+def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
+  """Ravi and Larochelle's rule."""
+  return rules.meta_lstm(units, p)
+
+
+def l2l_lstm(units: Sequence[int] = (20, 20), p: float = 5.0, scale: float = 0.01) -> UpdateRule:
+  """Andrychowicz et al.'s rule; a `p` of 0 takes gradients as they are."""
+  return rules.l2l_lstm(units, p=p or None, scale=scale)
+
+
+def per_step_sgd(learning_rate: float, own_steps: int) -> UpdateRule:
+  """MAML++'s step sizes, one for each tensor and each of `own_steps` steps."""
+  return rules.per_step_sgd(learning_rate, own_steps)
+
+
+def unrolled(
+  inner: InnerLoop,
+  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+  truncate: int | None = None,
+  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
+  multi_step_epochs: int = 0,
+  steps_per_epoch: int = 500,
+  first_order_epochs: int = 0,
+) -> Any:
+  """Through the inner loop; MAML++ anneals the loss over `multi_step_epochs`, and the derivative's order at once."""
+  schema.at_least_one("config.meta_gradient", steps_per_epoch=steps_per_epoch)
+  weights = None
+  if multi_step_epochs:
+    weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
+  of_order = lambda order: meta_gradients.unrolled(inner, order, truncate=truncate, memory=memory, step_weights=weights)
+  if not first_order_epochs:
+    return of_order(derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    first, then = (training.meta_step(of_order(order), optimizer, **kwargs) for order in ("first_order", derivative))
+    return meta_steps.in_phases(first_order_epochs * steps_per_epoch, first, then)
+
+  return Stepped(of_order(derivative), make_step)
+
+
+def truncated_unroll(
+  inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
+) -> Stepped:
+  """L2L's training: an outer update for every `length` steps of the inner loop."""
+  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    return meta_steps.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
+
+  return Stepped(meta_grad, make_step)
+
+
+def rule_adam(
+  num_meta_steps: int, learning_rate: float, updates_per_step: int = 1, clip_norm: float = 0.0
+) -> optax.GradientTransformation:
+  """Adam for the rule's parameters alone, its rate annealed to zero by a cosine; `clip_norm` of 0 is no bound."""
+  schema.at_least_one("config.optimizer", updates_per_step=updates_per_step)
+  rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
+  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
+
+
+def quadratics(data_dir: str | None, cache_dir: str | None, dim: int = 10) -> Spec:
+  """Random quadratics, each with a random start."""
+  del data_dir, cache_dir
+  schema.at_least_one("config.data", dim=dim)
+  sampler = tasks.optimizees.quadratics(dim)
+  return Spec("loss", dim, lambda: Data(sampler, sampler, {}))
+
+
+def quadratic_loss(apply: Apply) -> LossFn:
+  """The loss of `quadratics`, which adds the displacement itself."""
+  del apply
+  return tasks.optimizees.quadratic_loss
+
+
+def displacement(num_outputs: int) -> networks.Network:
+  """What adapts is the displacement from the task's own start, which begins at zero."""
+  del num_outputs
+
+  def init(key: jax.Array, start: jax.Array) -> tuple[Params, PyTree]:
+    del key
+    return jnp.zeros_like(start), ()
+
+  return networks.Network(init, lambda params, shared, start: start + params)
+
+
+RULES: dict[str, Callable[..., UpdateRule]] = {
+  "kronecker": kronecker,
+  "l2l_lstm": l2l_lstm,
+  "meta_lstm": meta_lstm,
+  "per_step_sgd": per_step_sgd,
+}

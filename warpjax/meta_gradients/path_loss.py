@@ -1,0 +1,88 @@
+"""The loss of a whole adaptation: query losses along it, weighted and summed inside its scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.problem import Problem
+from warpjax.rules.checks import check_size
+from warpjax.types import Aux, InnerStep
+
+
+class PathLoss(NamedTuple):
+  """`total`, the weighted sum so far; `loss` and `aux`, the query loss at the last point."""
+
+  total: jax.Array
+  loss: jax.Array
+  aux: Aux
+
+
+class WeightedPath(NamedTuple):
+  """A fold over inner steps: where it starts, and `(carry, inner_step) -> carry`."""
+
+  start: PathLoss
+  step: Callable[[PathLoss, InnerStep], PathLoss]
+
+
+def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
+  """The fold of `sum_k w_k L_query(theta_k)`, k from 1, the points after each step.
+
+  Args:
+    problem: The task.
+    weights: `w_1..w_K`, `[num_steps]`.
+
+  Returns:
+    A fold for `run_steps`.
+  """
+  shared = problem.meta_params.shared
+
+  def step(path: PathLoss, seen: InnerStep) -> PathLoss:
+    loss, aux = problem.query_loss(seen.next.params, shared, seen.number + 1)
+    return PathLoss(path.total + weights[seen.number].astype(loss.dtype) * loss, loss, aux)
+
+  def shapes() -> tuple[jax.Array, Aux]:
+    return problem.query_loss(problem.start().params, shared, 0)
+
+  loss, aux = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes))
+  return WeightedPath(PathLoss(loss, loss, aux), step)
+
+
+def annealed_step_weights(
+  num_steps: int, num_epochs: int, steps_per_epoch: int = 1
+) -> Callable[[jax.Array], jax.Array]:
+  """MAML++'s weights of the losses after each step: equal at first, then more and more on the last, then it alone.
+
+  In epoch e of `num_epochs` every step but the last has `max((1 - e / num_epochs) / K, 0.03 / K)`, the last the rest.
+
+  Args:
+    num_steps: K, inner steps.
+    num_epochs: Epochs until the last loss alone counts.
+    steps_per_epoch: Meta-steps in an epoch.
+
+  Returns:
+    `(meta-steps done) -> weights [num_steps]`, for `unrolled(step_weights=...)`.
+
+  Raises:
+    ValueError: when a count is below 1.
+
+  Example:
+    >>> annealed_step_weights(4, 2)(jnp.array(1)).tolist()
+    [0.125, 0.125, 0.125, 0.625]
+
+  Reference:
+    Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (MSL), and its released code.
+  """
+  for name, count in (("num_steps", num_steps), ("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch)):
+    check_size(name, count)
+
+  def weights(meta_steps: Any) -> jax.Array:
+    epoch = jnp.asarray(meta_steps // steps_per_epoch, float)
+    early = jnp.maximum(1 - epoch / num_epochs, 0.03) / num_steps
+    early = jnp.where(epoch < num_epochs, early, 0.0)
+    return jnp.full(num_steps, early).at[-1].set(1 - (num_steps - 1) * early)
+
+  return weights

@@ -1,0 +1,86 @@
+"""Truncated back-propagation through a long adaptation, a segment at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.adaptation import check_inner
+from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
+from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
+from warpjax.meta_gradients.unrolled import check_differentiable
+from warpjax.problem import Problem
+from warpjax.rules.checks import check_size
+from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
+
+
+class Segment(NamedTuple):
+  """Where an adaptation was left: the number of its next step, and its state."""
+
+  number: jax.Array
+  state: AdaptState
+
+
+def truncated_unroll(
+  inner: InnerLoop, length: int, derivative: Derivative = "first_order", *, memory: Memory = "auto"
+) -> CarriedMetaGrad:
+  """The derivative of the mean query loss over a segment of `length` inner steps, from where the last one ended.
+
+  `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant. After `inner.num_steps` steps the
+  adaptation starts afresh from `initial`. A segment goes on with the task that it is given, so an adaptation to one
+  task is `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
+
+  Args:
+    inner: The inner loop; `num_steps` is the length of an adaptation.
+    length: Steps in a segment, a divisor of `num_steps`.
+    derivative: As for `unrolled`; learned optimizers hold the inner gradient constant.
+    memory: As for `unrolled`.
+
+  Returns:
+    A `CarriedMetaGrad`; its value is the query loss at the segment's end.
+
+  Raises:
+    ValueError: when an argument is not allowed, or the rule cannot be unrolled.
+
+  Example:
+    >>> import warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> estimate = truncated_unroll(wj.InnerLoop(loss, wj.rules.l2l_lstm(), num_steps=100), 20)
+
+  Reference:
+    Andrychowicz et al. 2016, arXiv 1606.04474, section 2 and equation 3.
+  """
+  num_steps = check_inner(inner)
+  check_choice("derivative", derivative, Derivative)
+  check_choice("memory", memory, Memory)
+  check_differentiable("truncated_unroll", inner)
+  check_size("length", length)
+  if num_steps % length:
+    raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
+
+  def objective(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[jax.Array, Any]:
+    problem = Problem(inner, meta_params, constant(task, "the task"), key)
+    fresh = segment.number == 0
+    state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
+    path = weighted_path(problem, jnp.full(num_steps, 1 / length))
+
+    def body(carry: tuple[AdaptState, PathLoss], index: jax.Array) -> tuple[tuple[AdaptState, PathLoss], None]:
+      step = problem.step(carry[0], index, derivative)
+      return (step.next, path.step(carry[1], step)), None
+
+    wrap = partial(checkpoint_step, derivative=derivative, memory=memory)
+    (state, seen), _ = jax.lax.scan(wrap(body), (state, path.start), segment.number + jnp.arange(length))
+    return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
+
+  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
+    (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
+    return (value, grads), segment
+
+  def init(meta_params: MetaParams) -> Segment:
+    opt_state = inner.rule.transform(meta_params.rule).init(meta_params.initial)
+    return Segment(jnp.zeros((), jnp.int32), AdaptState(meta_params.initial, opt_state))
+
+  return CarriedMetaGrad(init, grad_fn)

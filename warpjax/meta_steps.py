@@ -1,0 +1,78 @@
+"""Meta-steps made of meta-steps: in phases, or repeated on the same tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.rules.checks import check_size
+from warpjax.training import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
+from warpjax.types import Task
+
+
+def in_phases(until: int, first: StepFn, then: StepFn) -> StepFn:
+  """`first` for the first `until` meta-steps of a run, `then` after; only one of them is computed.
+
+  MAML++'s annealing of the derivative's order is `first` with `unrolled(inner, "first_order")`. Both take and give the
+  same state, so they differ in how the meta-gradient is obtained, not in what is learned.
+
+  Args:
+    until: Meta-steps of the first phase.
+    first: From `training.meta_step`.
+    then: Likewise; it may itself be in phases.
+
+  Returns:
+    `(state, tasks) -> (state, metrics)`.
+
+  Raises:
+    ValueError: when `until` is below 1, or the steps average over different axes.
+
+  Example:
+    >>> import optax, warpjax as wj
+    >>> inner = wj.InnerLoop(lambda w, shared, batch: ((w - batch) ** 2, {}), wj.rules.sgd(0.1), num_steps=5)
+    >>> step = lambda order: wj.training.meta_step(wj.meta_gradients.unrolled(inner, order), optax.adam(1e-3))
+    >>> annealed = in_phases(25_000, step("first_order"), step("mixed"))
+
+  Reference:
+    Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (derivative-order annealing).
+  """
+  check_size("until", until)
+  axis_name = getattr(first, "axis_name", None)
+  check_averaging_over(axis_name, then)
+
+  def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    return jax.lax.cond(state.step < until, first, then, state, tasks)
+
+  return averaging_over(axis_name, step)
+
+
+def repeated(step: StepFn, times: int) -> StepFn:
+  """`times` outer updates on the same tasks, as one meta-step; each task keeps its key.
+
+  Args:
+    step: From `training.meta_step`, with `truncated_unroll` for the segments of one adaptation.
+    times: Outer updates.
+
+  Returns:
+    `(state, tasks) -> (state, metrics)`; metrics are means over the updates, `finite` whether all are.
+
+  Raises:
+    ValueError: when `times` is below 1.
+  """
+  check_size("times", times)
+
+  def many(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    number = state.step
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+      after, metrics = step(state, tasks)
+      return after._replace(step=number), metrics  # keys are drawn by the step's number
+
+    state, metrics = jax.lax.scan(body, state, None, length=times)
+    finite = jnp.all(metrics.pop("finite"))
+    means: dict[str, Any] = {name: jnp.mean(values) for name, values in metrics.items()}
+    return state._replace(step=number + 1), {**means, "finite": finite}
+
+  return averaging_over(getattr(step, "axis_name", None), many)
