@@ -58,18 +58,25 @@ def test_the_other_surrogates_are_not(x64, estimator):
 
 
 def test_every_surrogate_has_the_exact_first_derivative(x64):
-  expected = jax.grad(lambda p: tabular.expected_loss(p, (), (), 1.5)[0])(PARAMS)
-  for estimator in ("score", "ratio", "dice"):
-    loss = rl.policy_gradient(tabular.policy(), estimator)
-    found = jax.grad(lambda p, loss=loss: loss(p, (), tabular.listed(PARAMS, 1.5))[0])(PARAMS)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+  def slopes(params):
+    losses = [rl.policy_gradient(tabular.policy(), name) for name in ("score", "ratio", "dice")]
+    batch = tabular.listed(params, 1.5)
+    exact = jax.grad(lambda p: tabular.expected_loss(p, (), (), 1.5)[0])(params)
+    return exact, [jax.grad(lambda p, loss=loss: loss(p, (), batch)[0])(params) for loss in losses]
+
+  expected, found = toy.jit(slopes)(PARAMS)
+  for gradient in found:
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
 
 
 def test_the_hessian_of_dice_is_exact(x64):
-  expected = jax.hessian(lambda p: tabular.expected_loss(p, (), ())[0])(PARAMS)
-  loss = rl.policy_gradient(tabular.policy(), "dice")
-  batch = tabular.listed(PARAMS)
-  np.testing.assert_allclose(jax.hessian(lambda p: loss(p, (), batch)[0])(PARAMS), expected, rtol=1e-9, atol=1e-12)
+  def both(params):
+    loss, batch = rl.policy_gradient(tabular.policy(), "dice"), tabular.listed(params)
+    exact = jax.hessian(lambda p: tabular.expected_loss(p, (), ())[0])(params)
+    return exact, jax.hessian(lambda p: loss(p, (), batch)[0])(params)
+
+  expected, found = toy.jit(both)(PARAMS)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_an_unknown_estimator_is_refused():
@@ -107,20 +114,23 @@ def test_the_baseline_fits_what_is_linear_in_its_features(x64):
   mask = np.ones((6, 3))
   mask[4:, 1] = 0
   spoilt = np.where(mask > 0, returns, 1e3)  # steps after the end are not fitted
-  episodes = rl.Episodes(observations, None, None, mask)
-  fit = advantages.linear_baseline(episodes, jnp.asarray(spoilt))
+  fit = toy.jit(
+    lambda observations, mask, returns: advantages.linear_baseline(rl.Episodes(observations, None, None, mask), returns)
+  )(observations, mask, spoilt)
   np.testing.assert_allclose(np.asarray(fit)[mask > 0], returns[mask > 0], atol=1e-2)
 
 
 def test_a2c_has_the_policy_gradient_and_the_critics_error(x64):
   rng = np.random.default_rng(3)
-  observations, actions = jnp.asarray(rng.normal(size=(4, 2, 3))), jnp.asarray(rng.integers(0, 2, (4, 2)))
-  rewards = jnp.asarray(rng.normal(size=(4, 2)))
+  observations, actions, rewards = rng.normal(size=(4, 2, 3)), rng.integers(0, 2, (4, 2)), rng.normal(size=(4, 2))
   apply = lambda params, shared, inputs: (jnp.zeros((2, 1)), inputs[1] @ params["w"], inputs[1] @ params["v"])
-  params = {"w": jnp.asarray(rng.normal(size=(3, 2))), "v": jnp.asarray(rng.normal(size=3))}
+  params = {"w": rng.normal(size=(3, 2)), "v": rng.normal(size=3)}
   loss = rl.a2c(rl.recurrent(apply, rl.categorical()), 0.9, concentration_cost=0.0)
-  found = jax.grad(lambda p: loss(p, (), rl.Episodes(observations, actions, rewards, jnp.ones((4, 2))))[0])(params)
-  error = advantages.discounted(rewards, 0.9) - observations @ params["v"]
-  np.testing.assert_allclose(found["v"], -0.2 * jnp.einsum("te,tei->i", error, observations) / 8, rtol=1e-9)
-  chosen = jax.nn.one_hot(actions, 2) - jax.nn.softmax(observations @ params["w"])
-  np.testing.assert_allclose(found["w"], -jnp.einsum("te,tei,tea->ia", error, observations, chosen) / 8, rtol=1e-9)
+  episodes = rl.Episodes(observations, actions, rewards, np.ones((4, 2)))
+  found = toy.jit(jax.grad(lambda p, seen: loss(p, (), seen)[0]))(params, episodes)
+  returns = [sum(0.9**k * rewards[t + k] for k in range(4 - t)) for t in range(4)]
+  error = np.array(returns) - observations @ params["v"]
+  np.testing.assert_allclose(found["v"], -0.2 * np.einsum("te,tei->i", error, observations) / 8, rtol=1e-9)
+  odds = np.exp(observations @ params["w"])
+  chosen = np.eye(2)[actions] - odds / odds.sum(-1, keepdims=True)
+  np.testing.assert_allclose(found["w"], -np.einsum("te,tei,tea->ia", error, observations, chosen) / 8, rtol=1e-9)

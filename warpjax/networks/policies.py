@@ -62,7 +62,6 @@ class RNN(nn.Module):
     return hidden, *_heads(hidden, self.num_actions)
 
 
-
 class WarpRNN(nn.Module):
   """An RNN whose every part is scaled by what an LSTM, the warp, makes of the same inputs.
 
@@ -99,7 +98,6 @@ class WarpRNN(nn.Module):
     b, c = (self.param(name, nn.initializers.uniform(0.1), (width,)) for name in ("input_bias", "hidden_bias"))
     hidden = jnp.tanh(of_wx * wx + of_b * b + of_uh * uh + of_c * c)
     return (modulator, hidden), *_heads(hidden, self.num_actions)
-
 
 
 class HebbianRNN(nn.Module):
@@ -140,7 +138,6 @@ class HebbianRNN(nn.Module):
     modulator = jnp.tanh(nn.Dense(1, kernel_init=torch_uniform, name="modulator")(hidden))
     fan_out = nn.Dense(self.width, kernel_init=torch_uniform, name="fan_out")(modulator)
     return fan_out[..., None, :]
-
 
 
 def _dense(features: int, name: str) -> nn.Dense:

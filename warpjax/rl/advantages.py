@@ -23,7 +23,9 @@ def discounted(rewards: jax.Array, discount: float) -> jax.Array:
   return jax.lax.scan(back, jnp.zeros_like(rewards[0]), rewards, reverse=True)[1]
 
 
-def gae(rewards: jax.Array, values: jax.Array, discount: float, trace: float, last: jax.Array | None = None) -> jax.Array:
+def gae(
+  rewards: jax.Array, values: jax.Array, discount: float, trace: float, last: jax.Array | None = None
+) -> jax.Array:
   """Generalised advantages, `A_t = sum_k (discount * trace)^k (r_{t+k} + discount v_{t+k+1} - v_{t+k})`.
 
   With `trace=1` they are `R_t - v_t`.

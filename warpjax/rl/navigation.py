@@ -1,4 +1,4 @@
-"""Point navigation in the plane: a point moves at most 0.1 a step along each axis, towards a goal that it cannot see."""
+"""Point navigation in the plane: at most 0.1 a step along each axis, towards a goal that is not observed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Estimator = Literal["score", "ratio", "dice"]
 
 
 def dice_weights(log_probs: jax.Array, mask: jax.Array) -> jax.Array:
-  """`m_t - m_{t-1}` with `m_t = exp(l_t - stop(l_t))`, `l_t` the log-probability of the actions up to t; all 0 in value.
+  """`m_t - m_{t-1}`, `m_t = exp(l_t - stop(l_t))`, `l_t` the log-probability of the actions up to t; 0 in value.
 
   Times advantages and summed, every derivative is an unbiased estimate of that of the expected return: with returns as
   advantages the sum telescopes to `sum_t (m_t - 1) r_t`, DiCE's objective.
@@ -86,11 +86,16 @@ def ratio(log_probs: jax.Array) -> jax.Array:
 
 
 def a2c(
-  policy: Policy, discount: float = 0.9, *, trace: float = 1.0, value_cost: float = 0.1, concentration_cost: float = 0.03
+  policy: Policy,
+  discount: float = 0.9,
+  *,
+  trace: float = 1.0,
+  value_cost: float = 0.1,
+  concentration_cost: float = 0.03,
 ) -> LossFn:
   """Advantage actor-critic on whole episodes.
 
-  `mean over steps and episodes of [-log pi(a_t) stop(A_t) + value_cost (R_t - v_t)^2 + concentration_cost sum_a pi(a)^2]`
+  `mean [-log pi(a_t) stop(A_t) + value_cost (R_t - v_t)^2 + concentration_cost sum_a pi(a)^2]` over steps and episodes
 
   Args:
     policy: Over discrete actions, with a critic.

@@ -71,7 +71,7 @@ def memoryless(apply: Apply, distribution: Distribution) -> Policy:
   return Policy(distribution, lambda params, shared, observations: (), step, sequence)
 
 
-def recurrent(apply: Apply, distribution: Distribution) -> Policy:
+def recurrent(apply: Callable[..., Any], distribution: Distribution) -> Policy:
   """A policy with memory, which starts at zero, and a critic.
 
   Args:

@@ -68,8 +68,8 @@ def meta_step(
   divergence is allowed, or not taken.
 
   Args:
-    inner: Its `loss_fn` is `objectives.policy_gradient(...)`, its batches those of `rollouts.batches`; it needs no query
-      loss.
+    inner: Its `loss_fn` is `objectives.policy_gradient(...)`, its batches are those of `rollouts.batches`; its query
+      loss is not used.
     settings: The numbers.
     derivative: "first_order" leaves the derivatives of inner gradients out, in gain and divergence alike.
     axis_name: Axis that the tasks are spread over.
