@@ -80,7 +80,7 @@ def _sgd(
     return rules.sgd(learning_rate, momentum, nesterov=nesterov)
   if min(learning_rate, later_learning_rate) <= 0:
     raise ValueError(f"config.inner.later_learning_rate must be above 0, as learning_rate; got {later_learning_rate}.")
-  drop = optax.piecewise_constant_schedule(learning_rate, {0: later_learning_rate / learning_rate})
+  drop = optax.piecewise_constant_schedule(learning_rate, {1: later_learning_rate / learning_rate})
   return rules.sgd(drop, momentum, nesterov=nesterov)
 
 
