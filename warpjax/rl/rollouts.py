@@ -73,6 +73,14 @@ def rollout(
 
   Returns:
     `Episodes`.
+
+  Example:
+    >>> from warpjax import rl
+    >>> still = rl.memoryless(lambda params, shared, seen: (0 * seen, 0 * seen - 9), rl.gaussian())
+    >>> task = rl.navigation.Navigation(jnp.array([0.3, 0.4]), jnp.zeros(2))
+    >>> env, key = rl.navigation.PointNavigation(), jax.random.key(0)
+    >>> rollout(env, still, (), (), task, key, num_steps=3, num_episodes=2).mean_return().round(1)
+    Array(-1.5, dtype=float32)
   """
   start_key, noise_key, step_key = jax.random.split(key, 3)
   observations, state = jax.vmap(env.reset_env, (0, task_axis))(jax.random.split(start_key, num_episodes), task)
