@@ -1,10 +1,10 @@
 """Losses on episodes, whose derivatives are those of the expected return.
 
 Adaptation differentiates such a loss once, the meta-gradient twice, and a surrogate that is right once need not be
-right again: the Hessian of the expected return has, besides `R d2 log p` of an episode, the product `R (d log p)(d log p)^T`,
-which no derivative of `R log p` shows. DiCE's weights keep all of it. On the process of `tests/rl/tabular.py`, whose
-episodes can all be listed, two steps of adaptation give a meta-gradient that is off by 0.74 of its norm with "score"
-(the surrogate of MAML's released code), by 0.18 with "ratio", and by rounding (1e-15) with "dice".
+right again: the Hessian of the expected return has, besides `R d2 log p` of an episode, `R (d log p)(d log p)^T`, which
+no derivative of `R log p` shows. DiCE's weights keep all of it. On the process of `tests/rl/tabular.py`, whose episodes
+can all be listed, two steps of adaptation give a meta-gradient that is off by 0.74 of its norm with "score" (the
+surrogate of MAML's released code), by 0.18 with "ratio", and by rounding (1e-15) with "dice".
 """
 
 from __future__ import annotations
