@@ -13,7 +13,16 @@ from typing import Any, Literal
 import optax
 
 import warpjax as wj
-from experiments import datasets, estimators, learned_rules, learners, multi_shot, schema, synthetic
+from experiments import (
+  datasets,
+  estimators,
+  learned_rules,
+  learners,
+  multi_shot,
+  reinforcement,
+  schema,
+  synthetic,
+)
 from experiments import warp as warp_settings
 from warpjax import losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
@@ -72,8 +81,16 @@ def _loop(
   return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
 
 
-def _sgd(learning_rate: float, momentum: float | None = None, nesterov: bool = False) -> UpdateRule:
-  return rules.sgd(learning_rate, momentum, nesterov=nesterov)
+def _sgd(
+  learning_rate: float, momentum: float | None = None, nesterov: bool = False, later_learning_rate: float = 0.0
+) -> UpdateRule:
+  """`later_learning_rate` is that of the steps after the first; 0 for the same."""
+  if not later_learning_rate:
+    return rules.sgd(learning_rate, momentum, nesterov=nesterov)
+  if min(learning_rate, later_learning_rate) <= 0:
+    raise ValueError(f"config.inner.later_learning_rate must be above 0, as learning_rate; got {later_learning_rate}.")
+  drop = optax.piecewise_constant_schedule(learning_rate, {1: later_learning_rate / learning_rate})
+  return rules.sgd(drop, momentum, nesterov=nesterov)
 
 
 def _adam(
@@ -166,6 +183,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "mse": losses.regression,
   "height": synthetic.surface_loss,
   "loss": learned_rules.quadratic_loss,
+  "return": reinforcement.policy_loss,
 }
 OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
@@ -175,6 +193,8 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
     "quadratics": learned_rules.quadratics,
+    "navigation": reinforcement.navigation,
+    "maze": reinforcement.maze,
   },
   "network": learners.NETWORKS,
   "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg, **learned_rules.RULES},
@@ -191,6 +211,14 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "warp_offline": warp_settings.offline,
     "multi_head": multi_shot.multi_head,
     "untrained": warp_settings.untrained,
+    "trpo": reinforcement.trust_region,
+    "online": reinforcement.along_life,
   },
-  "optimizer": {"sgd": _outer_sgd, "adam": _outer_adam, "rule_adam": learned_rules.rule_adam},
+  "optimizer": {
+    "sgd": _outer_sgd,
+    "adam": _outer_adam,
+    "rule_adam": learned_rules.rule_adam,
+    "none": reinforcement.no_optimizer,
+    "life": reinforcement.life,
+  },
 }

@@ -1,0 +1,102 @@
+"""Point navigation: the goal, hidden, is uniform in [-0.5, 0.5]^2; the return is minus the sum of distances to it.
+
+Papers: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.3, in the convention of the released code (the paper says
+squared distance, the code does not): horizon 100, moves of at most 0.1 along each axis, an episode ends within 0.01 of
+the goal, 20 episodes an inner step, step size 0.5 and at test 0.25 after the first, 40 episodes a step at test, 40 test
+goals; TRPO (0.01), 20 tasks a meta-step, 100 meta-steps. And Li et al. 2017, arXiv 1707.09835: one step, 600 test
+tasks, starts at the origin or (`_varying`) uniform; horizon, discount and MAML's step size are not given: here 100,
+0.99, 0.1. Policy 2-100-100-2, deviations learned. Advantages are less a linear baseline and standardized.
+
+Command: python -m experiments.train --config=configs/navigation.py:maml --workdir=runs/navigation/maml
+Trajectories before and after adaptation: python -m experiments.navigation --workdir=runs/navigation/maml
+Meta-SGD less MAML, paired over the tasks: python -m experiments.plot
+--workdirs=runs/navigation/maml_one_step,runs/navigation/meta_sgd --output=runs/navigation/comparison.png
+
+| method                | published return                                     | measured    |
+|-----------------------|------------------------------------------------------|-------------|
+| maml                  | after 0 to 4 steps -40.41 -11.68 -3.33 -3.23 -3.35 +/- 0.59 | not yet run |
+| fomaml                | -                                                    | not yet run |
+| maml_dice             | -                                                    | not yet run |
+| maml_adam             | -                                                    | not yet run |
+| reptile               | -                                                    | not yet run |
+| imaml                 | -                                                    | not yet run |
+| maml_one_step         | -9.12 +/- 0.66                                       | not yet run |
+| meta_sgd              | -8.64 +/- 0.68                                       | not yet run |
+| maml_one_step_varying | -10.71 +/- (not given)                               | not yet run |
+| meta_sgd_varying      | -10.15 +/- (not given)                               | not yet run |
+
+The first number of `maml` has an interval of 4.01, then 2.16, 0.55, 0.58. In `maml` the second derivative is that of
+the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has them all (`rl.policy_gradient`).
+`maml_adam`, `reptile` and `imaml` have Adam or SGD outside and settings of ours.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from experiments import rows
+
+CODE = "Finn et al. 2017, arXiv 1703.03400, released results, 40 goals, after 4 steps"
+PAPER = "Li et al. 2017, arXiv 1707.09835, 2-D navigation, after 1 step"
+
+COMMON: rows.Table = {
+  "seed": 0,
+  "num_meta_steps": 100,
+  "tasks_per_step": 20,
+  "checkpoint_every": 5,
+  "steps_per_dispatch": 1,
+  "task_chunk": 1,
+  "data": {"name": "navigation", "start": "origin", "episodes": 20, "test_episodes": 40, "horizon": 100},
+  "network": {"name": "gaussian_mlp", "features": (100, 100)},
+  "inner": {"rule": "sgd", "learning_rate": 0.5, "later_learning_rate": 0.25, "num_steps": 1},
+  "meta_gradient": {"name": "trpo", "max_kl": 0.01, "derivative": "reverse"},
+  "optimizer": {"name": "none"},
+  "eval": {"num_tasks": 40, "num_steps": 4},
+}
+
+# One step, before and after it 20 episodes, in the paper of Meta-SGD.
+ONE_STEP: rows.Table = {
+  "data": {"test_episodes": 20},
+  "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 1},
+  "eval": {"num_tasks": 600, "num_steps": 1},
+}
+META_SGD: rows.Table = {**ONE_STEP, "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.1), "num_steps": 1}}
+VARYING = {"start": "uniform", "test_episodes": 20}
+
+ADAM = {"name": "adam", "learning_rate": 1e-2}
+
+METHODS: dict[str, rows.Table] = {
+  "maml": {"published": {"number": -3.35, "interval": 0.59, "source": CODE}},
+  "fomaml": {"meta_gradient": {"name": "trpo", "max_kl": 0.01, "derivative": "first_order"}},
+  "maml_dice": {"data": {"estimator": "dice"}},
+  "maml_adam": {"num_meta_steps": 300, "meta_gradient": {"name": "unrolled"}, "optimizer": ADAM},
+  "reptile": {
+    "num_meta_steps": 500,
+    "inner": {"rule": "sgd", "learning_rate": 0.25, "num_steps": 4},
+    "meta_gradient": {"name": "reptile", "carry_optimizer": False},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+  },
+  "imaml": {
+    "num_meta_steps": 300,
+    "inner": {"rule": "sgd", "learning_rate": 0.25, "num_steps": 4, "prox": 0.1},
+    "meta_gradient": {"name": "implicit", "operator": "paper", "solver_steps": 5},
+    "optimizer": ADAM,
+  },
+  "maml_one_step": {**ONE_STEP, "published": {"number": -9.12, "interval": 0.66, "source": PAPER}},
+  "meta_sgd": {**META_SGD, "published": {"number": -8.64, "interval": 0.68, "source": PAPER}},
+  "maml_one_step_varying": {
+    **ONE_STEP,
+    "data": VARYING,
+    "published": {"number": -10.71, "interval": 0.0, "source": PAPER},
+  },
+  "meta_sgd_varying": {
+    **META_SGD,
+    "data": VARYING,
+    "published": {"number": -10.15, "interval": 0.0, "source": PAPER},
+  },
+}
+
+
+def get_config(method: str = "maml") -> ml_collections.ConfigDict:
+  """The row of `METHODS` with that name."""
+  return rows.select("navigation", COMMON, METHODS, method)

@@ -1,0 +1,110 @@
+"""Draws the reward of agents in the maze as they live, and states by how much one earns more than another.
+
+python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn --output=runs/maze/comparison.png
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments import options, workdir
+from experiments.options import FLAGS
+from warpjax import evaluation
+
+LAST = 1000  # episodes, at the end of a life, of which the statement speaks
+
+
+def curve(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  """Episodes lived, and the mean reward of an episode since the point before, of one run.
+
+  Raises:
+    ValueError: Where there is no run of the maze.
+  """
+  config = workdir.read_json(directory / workdir.CONFIG)
+  if config is None or config["data"]["name"] != "maze":
+    raise ValueError(f"--workdirs must be runs of configs/maze.py; {directory} is not.")
+  rows = [row for row in workdir.read_metrics(directory) if "return" in row]
+  if not rows:
+    raise ValueError(f"{directory} has not begun; train first.")
+  episodes = config["inner"]["num_steps"]
+  return np.array([row["step"] * episodes for row in rows]), np.array([row["return"] for row in rows])
+
+
+def curves(directory: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """The curve of each seed of a workdir, by the name of its directory; of a run of one seed, its own."""
+  seeds = sorted(path for path in directory.glob("seed_*") if path.is_dir())
+  return {path.name: curve(path) for path in seeds} if seeds else {directory.name: curve(directory)}
+
+
+def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) -> dict[str, Any]:
+  """The reward of the second less the first over their last episodes, paired by seed, with its interval.
+
+  Example:
+    >>> episodes = np.array([30, 60])
+    >>> rnn = {"seed_0": (episodes, np.array([1.0, 2.0])), "seed_1": (episodes, np.array([1.0, 3.0]))}
+    >>> warp = {"seed_0": (episodes, np.array([1.0, 4.0])), "seed_1": (episodes, np.array([1.0, 7.0]))}
+    >>> difference(rnn, warp, last=30)["mean"]
+    3.0
+  """
+  from scipy import stats
+
+  shared = sorted(first.keys() & second.keys())
+  if not shared:
+    raise ValueError(f"--workdirs must share seeds to be paired; they have {sorted(first)} and {sorted(second)}.")
+  end = lambda pair: float(np.mean(pair[1][pair[0] > pair[0][-1] - last]))
+  gaps = np.array([end(second[seed]) - end(first[seed]) for seed in shared])
+  spread = (
+    float(stats.t.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else None
+  )
+  return {"mean": float(np.mean(gaps)), "ci95": spread, "seeds": shared, "by_seed": gaps.tolist(), "episodes": last}
+
+
+def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
+  """Draws the mean over seeds of each workdir, and a band of its 95% interval where there are several."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+  for name, by_seed in lives.items():
+    length = min(len(episodes) for episodes, _ in by_seed.values())
+    rewards = np.stack([values[:length] for _, values in by_seed.values()])
+    episodes = next(iter(by_seed.values()))[0][:length]
+    mean, ci95 = zip(*(evaluation.mean_and_ci95(column) for column in rewards.T), strict=True)
+    (line,) = axes.plot(episodes, mean, label=f"{name} ({len(rewards)} seeds)")
+    if len(rewards) > 1:
+      low, high = np.array(mean) - ci95, np.array(mean) + ci95
+      axes.fill_between(episodes, low, high, alpha=0.2, color=line.get_color())
+  axes.set(xlabel="episodes lived", ylabel="reward of an episode")
+  axes.grid(alpha=0.3)
+  axes.legend()
+  output.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(output, dpi=120)
+  pyplot.close(figure)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    lives = {path: curves(pathlib.Path(path)) for path in FLAGS.workdirs}
+    draw(lives, pathlib.Path(FLAGS.output))
+    base, *others = FLAGS.workdirs
+    print(json.dumps({f"{other} less {base}": difference(lives[base], lives[other]) for other in others}, indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_list("workdirs", None, "Workdirs of configs/maze.py; the first is what the others are compared with.")
+  flags.DEFINE_string("output", None, "The PNG to write.")
+  flags.mark_flags_as_required(["workdirs", "output"])
+  sys.exit(app.run(main, flags_parser=options.parse))

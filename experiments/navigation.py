@@ -1,0 +1,126 @@
+"""Draws the trajectories of a trained point before and after adaptation, and times its environment.
+
+python -m experiments.navigation --workdir=runs/navigation/maml
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+import warpjax as wj
+from experiments import experiment as experiments
+from experiments import loop, options, workdir
+from experiments.options import FLAGS
+from warpjax.types import MetaParams, Task
+
+GOALS, SHOWN = 6, 3  # goals, and episodes drawn of each
+
+
+def trajectories(experiment: experiments.Experiment, meta_params: MetaParams, task: Task, key: jax.Array) -> Any:
+  """Episodes of one test task after 0, 1, ... steps: a `Batch` of leaves `[steps + 1, horizon, episodes, ...]`."""
+  inner, steps = experiment.test_inner, experiment.evaluation.num_steps
+  adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
+  before = adapted.steps.state.params
+  points = jax.tree.map(lambda path, last: jax.numpy.concatenate([path, last[None]]), before, adapted.final.params)
+  play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
+  return jax.lax.map(play, points)
+
+
+def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np.ndarray, output: pathlib.Path) -> None:
+  """Draws a panel for each goal, a colour for each number of steps.
+
+  Args:
+    goals: `[goals, 2]`.
+    positions: `[goals, steps + 1, horizon, episodes, 2]`.
+    mask: `[goals, steps + 1, horizon, episodes]`.
+    returns: `[goals, steps + 1]`.
+    output: The PNG to write.
+  """
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  figure, grid = pyplot.subplots(2, -(-len(goals) // 2), figsize=(13, 8.5), layout="constrained")
+  colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.9, positions.shape[1]))
+  for axes, goal, paths, present, means in zip(grid.flat, goals, positions, mask, returns, strict=False):
+    for steps, colour in enumerate(colours):
+      for episode in range(min(SHOWN, paths.shape[2])):
+        x, y = paths[steps, present[steps, :, episode] > 0, episode].T
+        label = f"{steps} steps: {means[steps]:.1f}" if episode == 0 else None
+        axes.plot(x, y, color=colour, marker=".", markersize=3, linewidth=0.8, label=label)
+    axes.plot(*goal, "*", color="red", markersize=14)
+    axes.plot(0, 0, "o", color="black", markersize=5)
+    axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
+    axes.legend(loc="upper right", fontsize=7, title="return")
+  figure.savefig(output, dpi=110)
+  pyplot.close(figure)
+
+
+def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:
+  """Environment steps a second of adapting policies, weights of its own for each task, the best of three."""
+  run = experiment.run
+  play = lambda task: (
+    experiment.inner.batch_fn(
+      jax.random.key(0), task.support, jax.numpy.zeros((), int), meta_params.initial, ()
+    ).episodes
+  )
+  many = jax.jit(lambda tasks: jax.lax.map(play, tasks, batch_size=run.task_chunk or None).rewards)
+  count, times = many(tasks).size, []
+  for _ in range(3):
+    started = time.perf_counter()
+    jax.block_until_ready(many(tasks))
+    times.append(time.perf_counter() - started)
+  return count / min(times)
+
+
+def report(directory: pathlib.Path) -> dict[str, Any]:
+  """Draws `trajectories.png` in a workdir, and returns what it shows with the speed of the environment.
+
+  Raises:
+    ValueError: If the directory is no workdir of point navigation, or holds no checkpoint.
+  """
+  config = workdir.read_json(directory / workdir.CONFIG)
+  if config is None or config["data"]["name"] != "navigation":
+    raise ValueError(f"--workdir must be a run of configs/navigation.py; {directory} is not.")
+  experiment = experiments.build(config)
+  meta_params = loop.restore(experiment, directory).meta_params
+  tasks = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(2026), GOALS))
+  keys = jax.random.split(jax.random.key(2027), GOALS)
+  run = jax.jit(
+    lambda tasks, keys: jax.lax.map(lambda args: trajectories(experiment, meta_params, *args), (tasks, keys))
+  )
+  episodes = jax.device_get(run(tasks, keys)).episodes
+  returns = episodes.rewards.sum(axis=2).mean(axis=-1)
+  goals = np.asarray(tasks.query.goal)
+  draw(goals, episodes.observations, episodes.mask, returns, directory / "trajectories.png")
+  timed = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(0), 40))
+  return {
+    "goals": goals.tolist(),
+    "returns": returns.tolist(),
+    "environment_steps_per_second": round(steps_per_second(experiment, meta_params, timed)),
+    "device": jax.devices()[0].device_kind,
+  }
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    print(json.dumps(report(pathlib.Path(FLAGS.workdir)), indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_string("workdir", None, "A workdir of configs/navigation.py.", required=True)
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,108 @@
+"""The configs of navigation and maze: every row builds, rows of each kind train, are evaluated and drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import maze, navigation
+from experiments import experiment as experiments
+from experiments import loop, run
+from experiments import maze as maze_script
+from experiments import navigation as navigation_script
+
+ROWS = [(module, method) for module in (maze, navigation) for method in module.METHODS]
+SHORT = {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1}
+
+
+def tiny(module, method, **overrides):
+  config = module.get_config(method).to_dict()
+  config |= {**SHORT, **overrides}
+  if module is navigation:
+    config |= {"tasks_per_step": 2, "task_chunk": 2}
+    config["data"] |= {"episodes": 3, "test_episodes": 3, "horizon": 5}
+    config["network"]["features"] = (4,)
+    config["eval"] |= {"num_tasks": 3, "num_steps": 2}
+  else:
+    config["data"] |= {"size": 5, "num_steps": 6, "mazes_at_once": 3, "test_episodes": 2}
+    config["network"]["width"] = 4
+    config["inner"]["num_steps"] = 2
+    config["eval"]["num_tasks"] = 3
+  return config
+
+
+@pytest.mark.parametrize(("module", "method"), ROWS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_row_builds(module, method):
+  experiments.build(module.get_config(method).to_dict())
+
+
+@pytest.mark.parametrize("method", ["maml", "meta_sgd", "imaml"])
+def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
+  result = run.train_and_evaluate(tiny(navigation, method), tmp_path)
+  assert result["metric"] == "return" and len(result["per_step"]) == 3
+  assert -5 < result["mean"] < 0 and result["num_diverged"] == 0
+  if method == "maml":
+    found = navigation_script.report(tmp_path)
+    assert np.shape(found["returns"]) == (navigation_script.GOALS, 3) and found["environment_steps_per_second"] > 0
+    assert (tmp_path / "trajectories.png").stat().st_size > 10_000
+
+
+def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
+  config = tiny(navigation, "maml")
+  transform = experiments.build(config).test_inner.rule.transform(())
+  state, steps = transform.init(np.zeros(())), []
+  for _ in range(3):
+    update, state = transform.update(np.ones(()), state)
+    steps.append(float(update))
+  assert steps == [-0.5, -0.25, -0.25]
+
+
+@pytest.mark.parametrize("method", ["rnn", "warp_rnn"])
+def test_the_maze_trains_and_resumes(method, tmp_path):
+  experiment = experiments.build(tiny(maze, method))
+  whole = loop.train(experiment, tmp_path / "whole").state
+  loop.train(experiments.build(tiny(maze, method, num_meta_steps=1)), tmp_path / "parts")
+  parts = loop.train(experiment, tmp_path / "parts", say=lambda message: None).state
+  jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
+  jax.tree.map(np.testing.assert_array_equal, whole.carry, parts.carry)
+  start = loop.start(experiment).meta_params
+  for block in ("initial", "shared"):
+    pairs = zip(*map(jax.tree.leaves, (getattr(whole.meta_params, block), getattr(start, block))), strict=True)
+    assert all(np.any(a != b) for a, b in pairs) or block == "initial"
+  assert bool(jax.tree.leaves(start.shared)) == (method == "warp_rnn")
+
+
+def test_the_maze_by_seeds_its_curves_and_their_difference(tmp_path):
+  result = run.sweep(tiny(maze, "rnn"), tmp_path / "rnn", [0, 1])
+  assert result["metric"] == "return" and math.isfinite(result["mean"]) and result["seeds"] == [0, 1]
+  lives = maze_script.curves(tmp_path / "rnn")
+  assert set(lives) == {"seed_0", "seed_1"}
+  np.testing.assert_array_equal(lives["seed_0"][0], [2, 4])
+  found = maze_script.difference(lives, lives, last=2)
+  assert found["mean"] == 0 and found["by_seed"] == [0, 0] and json.dumps(found)
+  maze_script.draw({"a": lives, "b": lives}, tmp_path / "curves.png")
+  assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_refusals():
+  for key, value, message in (
+    ("data", {"start": "centre"}, "config.data.start"),
+    ("data", {"estimator": "reinforce"}, "config.data.estimator"),
+    ("meta_gradient", {"max_kl": 0.0}, "max_kl"),
+    ("inner", {"later_learning_rate": -1.0}, "later_learning_rate"),
+  ):
+    config = tiny(navigation, "maml")
+    config[key] |= value
+    with pytest.raises(ValueError, match=message):
+      experiments.build(config)
+
+
+def test_docstrings_are_lab_notes():
+  for module in (navigation, maze):
+    assert f"--config=configs/{module.__name__.split('.')[-1]}.py:" in module.__doc__ and "arXiv" in module.__doc__
+    for method in module.METHODS:
+      assert f"| {method} " in module.__doc__

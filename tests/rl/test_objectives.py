@@ -1,0 +1,136 @@
+"""DiCE gives the exact meta-gradient where all episodes can be listed; other surrogates give another."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import warpjax as wj
+from tests import toy
+from tests.rl import tabular
+from warpjax import meta_gradients, rl, rules
+from warpjax.rl import advantages, objectives
+
+PARAMS = np.array([[0.3, -0.2], [-0.5, 0.4]])
+TASK = wj.Task(1.5, 1.5)
+
+
+def exact_loop():
+  query = lambda params, shared, scale: tabular.expected_loss(params, shared, (), scale)
+  return wj.InnerLoop(query, rules.sgd(0.7), num_steps=2)
+
+
+def listed_loop(estimator):
+  return wj.InnerLoop(
+    rl.policy_gradient(tabular.policy(), estimator),
+    rules.sgd(0.7),
+    num_steps=2,
+    batch_fn=lambda key, support, step, params, shared: tabular.listed(params, support),
+    query_batch_fn=lambda key, task, params, shared: tabular.listed(params, task.query),
+  )
+
+
+def meta_gradient(inner, derivative="mixed"):
+  return toy.jit(meta_gradients.unrolled(inner, derivative))(wj.MetaParams(jnp.asarray(PARAMS)), TASK, toy.key())
+
+
+def test_the_exact_one_is_the_slope_of_the_return_after_adaptation(x64):
+  inner = exact_loop()
+  after = toy.jit(
+    lambda params: inner.loss_fn(wj.adapt(inner, wj.MetaParams(params), TASK, toy.key()).final.params, (), 1.5)[0]
+  )
+  toy.assert_slopes(after, jnp.asarray(PARAMS), meta_gradient(inner)[1].initial)
+
+
+@pytest.mark.parametrize("derivative", ["mixed", "reverse"])
+def test_dice_is_exact(x64, derivative):
+  expected = meta_gradient(exact_loop())[1].initial
+  found = meta_gradient(listed_loop("dice"), derivative)[1].initial
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["score", "ratio"])
+def test_the_other_surrogates_are_not(x64, estimator):
+  expected, found = (np.asarray(meta_gradient(loop)[1].initial) for loop in (exact_loop(), listed_loop(estimator)))
+  assert np.linalg.norm(found - expected) > 0.02 * np.linalg.norm(expected)
+
+
+def test_every_surrogate_has_the_exact_first_derivative(x64):
+  def slopes(params):
+    losses = [rl.policy_gradient(tabular.policy(), name) for name in ("score", "ratio", "dice")]
+    batch = tabular.listed(params, 1.5)
+    exact = jax.grad(lambda p: tabular.expected_loss(p, (), (), 1.5)[0])(params)
+    return exact, [jax.grad(lambda p, loss=loss: loss(p, (), batch)[0])(params) for loss in losses]
+
+  expected, found = toy.jit(slopes)(PARAMS)
+  for gradient in found:
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10)
+
+
+def test_the_hessian_of_dice_is_exact(x64):
+  def both(params):
+    loss, batch = rl.policy_gradient(tabular.policy(), "dice"), tabular.listed(params)
+    exact = jax.hessian(lambda p: tabular.expected_loss(p, (), ())[0])(params)
+    return exact, jax.hessian(lambda p: loss(p, (), batch)[0])(params)
+
+  expected, found = toy.jit(both)(PARAMS)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_an_unknown_estimator_is_refused():
+  with pytest.raises(ValueError, match="estimator must be one of 'score', 'ratio', 'dice'"):
+    rl.policy_gradient(tabular.policy(), "reinforce")
+
+
+def test_masked_steps_have_no_say():
+  rng = np.random.default_rng(0)
+  log_probs, mask = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([[1, 1], [1, 1], [1, 0], [1, 0]])
+  total = lambda l: jnp.sum(objectives.dice_weights(l, mask) * mask)
+  assert not np.any(np.asarray(jax.grad(total)(log_probs))[2:, 1])
+
+
+def test_advantages_by_their_definition():
+  rng = np.random.default_rng(1)
+  rewards, values = rng.normal(size=(2, 5)).astype(np.float32)
+  found = advantages.gae(jnp.asarray(rewards), jnp.asarray(values), 0.9, 0.7, last=jnp.array(0.4))
+  following = [*values[1:], 0.4]
+  errors = [r + 0.9 * after - v for r, v, after in zip(rewards, values, following, strict=True)]
+  expected = [sum((0.9 * 0.7) ** k * errors[t + k] for k in range(5 - t)) for t in range(5)]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    advantages.gae(jnp.asarray(rewards), jnp.asarray(values), 0.9, 1.0),
+    advantages.discounted(jnp.asarray(rewards), 0.9) - values,
+    rtol=1e-4,
+    atol=1e-6,
+  )
+
+
+def test_the_baseline_fits_what_is_linear_in_its_features(x64):
+  rng = np.random.default_rng(2)
+  observations, time = rng.normal(size=(6, 3, 2)), np.arange(6)[:, None] / 100
+  returns = 2 + observations[..., 0] - 3 * observations[..., 1] ** 2 + 40 * time
+  mask = np.ones((6, 3))
+  mask[4:, 1] = 0
+  spoilt = np.where(mask > 0, returns, 1e3)  # steps after the end are not fitted
+  fit = toy.jit(
+    lambda observations, mask, returns: advantages.linear_baseline(rl.Episodes(observations, None, None, mask), returns)
+  )(observations, mask, spoilt)
+  np.testing.assert_allclose(np.asarray(fit)[mask > 0], returns[mask > 0], atol=1e-2)
+
+
+def test_a2c_has_the_policy_gradient_and_the_critics_error(x64):
+  rng = np.random.default_rng(3)
+  observations, actions, rewards = rng.normal(size=(4, 2, 3)), rng.integers(0, 2, (4, 2)), rng.normal(size=(4, 2))
+  apply = lambda params, shared, inputs: (jnp.zeros((2, 1)), inputs[1] @ params["w"], inputs[1] @ params["v"])
+  params = {"w": rng.normal(size=(3, 2)), "v": rng.normal(size=3)}
+  loss = rl.a2c(rl.recurrent(apply, rl.categorical()), 0.9, concentration_cost=0.0)
+  episodes = rl.Episodes(observations, actions, rewards, np.ones((4, 2)))
+  found = toy.jit(jax.grad(lambda p, seen: loss(p, (), seen)[0]))(params, episodes)
+  returns = [sum(0.9**k * rewards[t + k] for k in range(4 - t)) for t in range(4)]
+  error = np.array(returns) - observations @ params["v"]
+  np.testing.assert_allclose(found["v"], -0.2 * np.einsum("te,tei->i", error, observations) / 8, rtol=1e-9)
+  odds = np.exp(observations @ params["w"])
+  chosen = np.eye(2)[actions] - odds / odds.sum(-1, keepdims=True)
+  np.testing.assert_allclose(found["w"], -np.einsum("te,tei,tea->ia", error, observations, chosen) / 8, rtol=1e-9)

@@ -1,0 +1,149 @@
+"""Networks of policies: a Gaussian MLP, and three recurrent actor-critics, whose memory is None at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from warpjax.networks.mlp import MLP
+from warpjax.networks.warp import torch_uniform
+from warpjax.types import PyTree
+
+MIN_LOG_STD = -13.8  # of rllab, log(1e-6)
+
+
+class GaussianMLP(nn.Module):
+  """`observations [..., n] -> (mean, log_std)`, each `[..., num_outputs]`; the deviation is one for all observations.
+
+  Attributes:
+    features: Width of each hidden layer; ReLU.
+    num_outputs: Dimensions of an action.
+    init_std: The deviation at the start.
+
+  Reference:
+    Finn, Abbeel, Levine 2017, arXiv 1703.03400, released code: 100-100, deviations that start at 1 and are learned.
+  """
+
+  features: Sequence[int] = (100, 100)
+  num_outputs: int = 2
+  init_std: float = 1.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The parameters of `rl.policies.gaussian`."""
+    mean = MLP(self.features, self.num_outputs, kernel_init=nn.initializers.xavier_uniform(), name="mean")(x)
+    constant = nn.initializers.constant(jnp.log(self.init_std))
+    log_std = self.param("log_std", constant, (self.num_outputs,), mean.dtype)
+    return mean, jnp.broadcast_to(jnp.maximum(log_std, MIN_LOG_STD), mean.shape)
+
+
+class RNN(nn.Module):
+  """`(h, x) -> (h', logits, value)`: `h' = tanh(W x + b + U h + c)`, with linear heads.
+
+  Attributes:
+    width: Of the hidden state.
+    num_actions: Of the policy head.
+  """
+
+  width: int = 100
+  num_actions: int = 4
+
+  @nn.compact
+  def __call__(self, inputs: tuple[jax.Array | None, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One step; leading axes `[episodes]`."""
+    hidden, x = inputs
+    hidden = jnp.zeros((*x.shape[:-1], self.width)) if hidden is None else hidden
+    pre = _dense(self.width, "input")(x) + _dense(self.width, "hidden")(hidden)
+    hidden = jnp.tanh(pre)
+    return hidden, *_heads(hidden, self.num_actions)
+
+
+class WarpRNN(nn.Module):
+  """An RNN whose every part is scaled by what an LSTM, the warp, makes of the same inputs.
+
+  `h' = tanh(g1 W (g2 x) + g3 b + g4 U (g5 h) + g6 c)`, `g = tanh(V lstm(x, h))`. The warp's modules are named `warp_*`,
+  so that their parameters are shared and those of the RNN and its heads adapt.
+
+  Attributes:
+    width: Of the RNN and of the LSTM.
+    num_actions: Of the policy head.
+
+  Reference:
+    Flennerhag et al. 2020, arXiv 1909.00025, section 4.3 and its released code.
+  """
+
+  width: int = 100
+  num_actions: int = 4
+
+  @nn.compact
+  def __call__(self, inputs: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array, jax.Array]:
+    """One step; leading axes `[episodes]`."""
+    memory, x = inputs
+    width = self.width
+    zeros = jnp.zeros((*x.shape[:-1], width))
+    modulator, hidden = ((zeros, zeros), zeros) if memory is None else memory
+    modulator, code = nn.OptimizedLSTMCell(width, kernel_init=torch_uniform, name="warp_lstm")(
+      modulator, jnp.concatenate([x, hidden], axis=-1)
+    )
+    sizes = (x.shape[-1], *[width] * 5)
+    projected = nn.Dense(sum(sizes), use_bias=False, kernel_init=torch_uniform, name="warp_gains")(code)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    of_x, of_h, of_wx, of_uh, of_b, of_c = jnp.split(jnp.tanh(projected), ends, axis=-1)
+    wx = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="input")(of_x * x)
+    uh = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="hidden")(of_h * hidden)
+    b, c = (self.param(name, nn.initializers.uniform(0.1), (width,)) for name in ("input_bias", "hidden_bias"))
+    hidden = jnp.tanh(of_wx * wx + of_b * b + of_uh * uh + of_c * c)
+    return (modulator, hidden), *_heads(hidden, self.num_actions)
+
+
+class HebbianRNN(nn.Module):
+  """An RNN whose recurrent weights grow with the activity they carry: `U + A * trace`.
+
+  `h' = tanh(W x + b + h (U + A * trace))`, `trace' = clip(trace + eta outer(h, h'), -1, 1)`.
+
+  Attributes:
+    width: Of the hidden state.
+    num_actions: Of the policy head.
+    modulated: Whether eta is `tanh(linear(h'))`, fanned out by neuron, instead of one learned number.
+
+  Reference:
+    Miconi et al. 2019, arXiv 2002.10585 (backpropamine), the released maze code.
+  """
+
+  width: int = 100
+  num_actions: int = 4
+  modulated: bool = True
+
+  @nn.compact
+  def __call__(self, inputs: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array, jax.Array]:
+    """One step; leading axes `[episodes]`."""
+    memory, x = inputs
+    sizes = (*x.shape[:-1], self.width)
+    trace, before = (jnp.zeros((*sizes, self.width)), jnp.zeros(sizes)) if memory is None else memory
+    small = nn.initializers.normal(0.01)
+    weights, plasticity = (self.param(name, small, (self.width, self.width)) for name in ("recurrent", "plasticity"))
+    recurrent = before @ weights + jnp.einsum("...i,...ij->...j", before, plasticity * trace)
+    hidden = jnp.tanh(_dense(self.width, "input")(x) + recurrent)
+    grown = before[..., :, None] * hidden[..., None, :]
+    trace = jnp.clip(trace + self._rate(hidden) * grown, -1.0, 1.0)
+    return (trace, hidden), *_heads(hidden, self.num_actions)
+
+  def _rate(self, hidden: jax.Array) -> jax.Array:
+    if not self.modulated:
+      return self.param("rate", nn.initializers.constant(0.1), ())
+    modulator = jnp.tanh(nn.Dense(1, kernel_init=torch_uniform, name="modulator")(hidden))
+    fan_out = nn.Dense(self.width, kernel_init=torch_uniform, name="fan_out")(modulator)
+    return fan_out[..., None, :]
+
+
+def _dense(features: int, name: str) -> nn.Dense:
+  return nn.Dense(features, kernel_init=torch_uniform, name=name)
+
+
+def _heads(hidden: jax.Array, num_actions: int) -> tuple[jax.Array, Any]:
+  value = _dense(1, "value")(hidden)[..., 0]
+  return _dense(num_actions, "policy")(hidden), value

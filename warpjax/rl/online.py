@@ -1,0 +1,60 @@
+"""Learning along one life: the agent's own parameters at every step, what it shares with itself more slowly."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from warpjax.adaptation import check_inner
+from warpjax.problem import Problem
+from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, Task
+
+
+def online(inner: InnerLoop) -> CarriedMetaGrad:
+  """`num_steps` steps on fresh batches, and the sum of the loss's gradients with respect to `shared` on the way.
+
+  The life goes on from meta-step to meta-step: the gradient of `initial` is `initial - final`, so that the optimizer
+  `sgd(1)` puts the end in the place of the start, and the state of the rule's transformation is carried. With
+  `optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(1e-3))` it is WarpGrad's reinforcement learning: the
+  RNN learns at every episode, its warp every `num_steps` episodes.
+
+  Args:
+    inner: The inner loop; `batch_fn` draws the episodes.
+
+  Returns:
+    A `CarriedMetaGrad`; its value and aux are means over the steps. The rule's parameters get zeros.
+
+  Raises:
+    ValueError: when a field of `inner` is not allowed, or it has a prox term, which would hold the life back.
+
+  Reference:
+    Flennerhag et al. 2020, arXiv 1909.00025, section 4.3, released code.
+  """
+  num_steps = check_inner(inner)
+  if not (isinstance(inner.prox, (int, float)) and inner.prox == 0):
+    raise ValueError(f"online needs InnerLoop.prox to be 0; got {inner.prox!r}")
+
+  def init(meta_params: MetaParams) -> PyTree:
+    return inner.rule.transform(meta_params.rule).init(meta_params.initial)
+
+  def grad(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple:
+    problem = Problem(inner, meta_params, task, key)
+    transform = optax.with_extra_args_support(inner.rule.transform(meta_params.rule))
+    loss = jax.value_and_grad(inner.loss_fn, argnums=(0, 1), has_aux=True)
+
+    def step(state: tuple[AdaptState, PyTree], index: jax.Array) -> tuple[tuple[AdaptState, PyTree], tuple]:
+      (params, opt_state), total = state
+      batch = problem.batch(params, index)
+      (value, aux), (grads, shared_grads) = loss(params, meta_params.shared, batch)
+      updates, opt_state = transform.update(grads, opt_state, params, value=value, grad=grads)
+      after = AdaptState(optax.apply_updates(params, updates), opt_state)
+      return (after, optax.tree.add(total, shared_grads)), (value, aux)
+
+    start = (AdaptState(meta_params.initial, carry), optax.tree.zeros_like(meta_params.shared))
+    (final, total), seen = jax.lax.scan(step, start, jnp.arange(num_steps))
+    result: tuple[jax.Array, Aux] = jax.tree.map(jnp.mean, seen)
+    moved = optax.tree.sub(meta_params.initial, final.params)
+    return (result, MetaParams(moved, total, optax.tree.zeros_like(meta_params.rule))), final.opt_state
+
+  return CarriedMetaGrad(init, grad)

@@ -1,0 +1,145 @@
+"""Policies: a network that reads observations, and the distribution that its outputs stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warpjax.types import Apply, Params, PyTree
+
+
+class Distribution(NamedTuple):
+  """Distributions over actions, by their parameters `p` of leading axes `[...]`.
+
+  Attributes:
+    noise: `(key, shape, p) -> noise [*shape, ...]`: all of an episode's randomness in one draw, outside its loop.
+    sample: `(p, noise) -> actions [...]`.
+    log_prob: `(p, actions) -> [...]`.
+    kl: `(p, q) -> [...]`, the divergence of q from p.
+  """
+
+  noise: Callable[[jax.Array, tuple[int, ...], PyTree], PyTree]
+  sample: Callable[[PyTree, PyTree], jax.Array]
+  log_prob: Callable[[PyTree, jax.Array], jax.Array]
+  kl: Callable[[PyTree, PyTree], jax.Array]
+
+
+class Outputs(NamedTuple):
+  """What a policy says of observations: the distribution's parameters, and values `[...]` where there is a critic."""
+
+  action: PyTree
+  value: Any = None
+
+
+class Policy(NamedTuple):
+  """What acts. The leading axis is that of the episodes; a policy without memory carries `()`.
+
+  Attributes:
+    distribution: Of its actions.
+    start: `(params, shared, observations [episodes, ...]) -> memory` at the start of an episode.
+    step: `(params, shared, memory, observations [episodes, ...]) -> (memory, Outputs)`.
+    sequence: `(params, shared, observations [steps, episodes, ...]) -> Outputs` of all steps, from the start.
+  """
+
+  distribution: Distribution
+  start: Callable[[Params, PyTree, jax.Array], PyTree]
+  step: Callable[[Params, PyTree, PyTree, jax.Array], tuple[PyTree, Outputs]]
+  sequence: Callable[[Params, PyTree, jax.Array], Outputs]
+
+
+def memoryless(apply: Apply, distribution: Distribution) -> Policy:
+  """A policy that sees the present observation alone.
+
+  Args:
+    apply: `(params, shared, observations [..., n]) -> p`, the distribution's parameters.
+    distribution: For example `gaussian()`.
+
+  Returns:
+    A `Policy` without critic.
+  """
+
+  def step(params: Params, shared: PyTree, memory: PyTree, observations: jax.Array) -> tuple[PyTree, Outputs]:
+    return memory, Outputs(apply(params, shared, observations))
+
+  def sequence(params: Params, shared: PyTree, observations: jax.Array) -> Outputs:
+    return Outputs(apply(params, shared, observations))
+
+  return Policy(distribution, lambda params, shared, observations: (), step, sequence)
+
+
+def recurrent(apply: Callable[..., Any], distribution: Distribution) -> Policy:
+  """A policy with memory, which starts at zero, and a critic.
+
+  Args:
+    apply: `(params, shared, (memory, observations [episodes, ...])) -> (memory, p, values)`; with None for the memory,
+      from its start.
+    distribution: For example `categorical()`.
+
+  Returns:
+    A `Policy`.
+  """
+
+  def start(params: Params, shared: PyTree, observations: jax.Array) -> PyTree:
+    memory = jax.eval_shape(apply, params, shared, (None, observations))[0]
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), memory)
+
+  def step(params: Params, shared: PyTree, memory: PyTree, observations: jax.Array) -> tuple[PyTree, Outputs]:
+    memory, action, value = apply(params, shared, (memory, observations))
+    return memory, Outputs(action, value)
+
+  def sequence(params: Params, shared: PyTree, observations: jax.Array) -> Outputs:
+    memory = start(params, shared, observations[0])
+    return jax.lax.scan(lambda carry, seen: step(params, shared, carry, seen), memory, observations)[1]
+
+  return Policy(distribution, start, step, sequence)
+
+
+def gaussian() -> Distribution:
+  """Independent normal coordinates; `p = (mean [..., n], log_std [..., n])`.
+
+  Example:
+    >>> p = jnp.zeros(2), jnp.zeros(2)
+    >>> float(gaussian().log_prob(p, jnp.zeros(2))), float(gaussian().kl(p, p))
+    (-1.8378, 0.0)
+  """
+
+  def noise(key: jax.Array, shape: tuple[int, ...], p: PyTree) -> jax.Array:
+    return jax.random.normal(key, (*shape, p[0].shape[-1]), p[0].dtype)
+
+  def sample(p: PyTree, noise: jax.Array) -> jax.Array:
+    return p[0] + jnp.exp(p[1]) * noise
+
+  def log_prob(p: PyTree, actions: jax.Array) -> jax.Array:
+    scaled = (actions - p[0]) * jnp.exp(-p[1])
+    return -jnp.sum(0.5 * jnp.square(scaled) + p[1] + 0.5 * np.log(2 * np.pi), axis=-1)
+
+  def kl(p: PyTree, q: PyTree) -> jax.Array:
+    spread = jnp.exp(2 * (p[1] - q[1])) + jnp.square((p[0] - q[0]) * jnp.exp(-q[1]))
+    return jnp.sum(0.5 * (spread - 1) + q[1] - p[1], axis=-1)
+
+  return Distribution(noise, sample, log_prob, kl)
+
+
+def categorical() -> Distribution:
+  """One of n; `p = logits [..., n]`.
+
+  Example:
+    >>> float(categorical().log_prob(jnp.zeros(4), jnp.array(1)))
+    -1.3863
+  """
+
+  def noise(key: jax.Array, shape: tuple[int, ...], p: PyTree) -> jax.Array:
+    return jax.random.gumbel(key, (*shape, p.shape[-1]), p.dtype)
+
+  def log_prob(p: PyTree, actions: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(jax.nn.log_softmax(p), actions[..., None], axis=-1)[..., 0]
+
+  def kl(p: PyTree, q: PyTree) -> jax.Array:
+    log_p = jax.nn.log_softmax(p)
+    return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(q)), axis=-1)
+
+  return Distribution(noise, lambda p, noise: jnp.argmax(p + noise, axis=-1), log_prob, kl)

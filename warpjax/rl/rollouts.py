@@ -1,0 +1,140 @@
+"""Episodes: a scan over time, side by side over episodes, as the batches of an inner loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.rl.environments import Environment
+from warpjax.rl.policies import Policy
+from warpjax.types import BatchFn, Params, PyTree, QueryBatchFn, Task
+
+
+class Episodes(NamedTuple):
+  """Episodes of one length, `[num_steps, num_episodes, ...]`.
+
+  Attributes:
+    observations: What the policy saw before each action.
+    actions: What it did.
+    rewards: Of that very action; 0 once an episode has ended.
+    mask: 1 up to the step that ended an episode, 0 after it.
+  """
+
+  observations: jax.Array
+  actions: jax.Array
+  rewards: jax.Array
+  mask: jax.Array
+
+  def mean_return(self) -> jax.Array:
+    """The undiscounted return of an episode, on average."""
+    return jnp.mean(jnp.sum(self.rewards, axis=0))
+
+
+class Batch(NamedTuple):
+  """What a policy-gradient loss reads: episodes, and the advantage of each action, `[num_steps, num_episodes]`."""
+
+  episodes: Episodes
+  advantages: jax.Array
+
+
+Rate = Callable[[Episodes], jax.Array]
+"""`(episodes) -> advantages [num_steps, num_episodes]`."""
+
+
+def rollout(
+  env: Environment,
+  policy: Policy,
+  params: Params,
+  shared: PyTree,
+  task: PyTree,
+  key: jax.Array,
+  *,
+  num_steps: int,
+  num_episodes: int,
+  task_axis: int | None = None,
+  unroll: int = 1,
+) -> Episodes:
+  """Episodes of a policy in a task.
+
+  Args:
+    env: The environment.
+    policy: What acts.
+    params: The policy's parameters.
+    shared: Those that it shares with other tasks.
+    task: The environment's `params`.
+    key: Of starts, actions and moves.
+    num_steps: Length of the episodes; whatever the environment says after the end of one is masked.
+    num_episodes: How many, side by side.
+    task_axis: 0 where each episode has a task of its own, in leaves `[num_episodes, ...]`.
+    unroll: Steps in an iteration of the compiled loop.
+
+  Returns:
+    `Episodes`.
+
+  Example:
+    >>> from warpjax import rl
+    >>> still = rl.memoryless(lambda params, shared, seen: (0 * seen, 0 * seen - 9), rl.gaussian())
+    >>> task = rl.navigation.Navigation(jnp.array([0.3, 0.4]), jnp.zeros(2))
+    >>> env, key = rl.navigation.PointNavigation(), jax.random.key(0)
+    >>> rollout(env, still, (), (), task, key, num_steps=3, num_episodes=2).mean_return().round(1)
+    Array(-1.5, dtype=float32)
+  """
+  start_key, noise_key, step_key = jax.random.split(key, 3)
+  observations, state = jax.vmap(env.reset_env, (0, task_axis))(jax.random.split(start_key, num_episodes), task)
+  memory = policy.start(params, shared, observations)
+  outputs = jax.eval_shape(policy.step, params, shared, memory, observations)[1].action
+  noise = policy.distribution.noise(noise_key, (num_steps, num_episodes), outputs)
+
+  def step(carry: PyTree, inputs: tuple[jax.Array, PyTree]) -> tuple[PyTree, Episodes]:
+    observations, state, memory, alive = carry
+    index, noise = inputs
+    memory, outputs = policy.step(params, shared, memory, observations)
+    actions = policy.distribution.sample(outputs.action, noise)
+    keys = jax.random.split(jax.random.fold_in(step_key, index), num_episodes)
+    after, state, rewards, ended, _ = jax.vmap(env.step_env, (0, 0, 0, task_axis))(keys, state, actions, task)
+    seen = Episodes(observations, actions, jnp.where(alive, rewards, 0), alive.astype(rewards.dtype))
+    return (after, state, memory, alive & ~ended), seen
+
+  carry = (observations, state, memory, jnp.ones(num_episodes, bool))
+  return jax.lax.scan(step, carry, (jnp.arange(num_steps), noise), unroll=unroll)[1]
+
+
+def batches(
+  env: Environment, policy: Policy, rate: Rate, *, num_steps: int, num_episodes: int, unroll: int = 1
+) -> tuple[BatchFn, QueryBatchFn]:
+  """Fresh episodes at every inner step, and for the meta-loss: the `batch_fn` and the `query_batch_fn` of a loop.
+
+  Args:
+    env: The environment; a task's `support` and `query` are its `params`.
+    policy: What acts, with the parameters of the moment.
+    rate: For example `reinforce(discount)`.
+    num_steps: Length of the episodes.
+    num_episodes: Episodes a batch.
+    unroll: As for `rollout`.
+
+  Returns:
+    Both functions; their results are `Batch`es.
+
+  Raises:
+    ValueError: when a count is below 1.
+  """
+  for name, count in (("num_steps", num_steps), ("num_episodes", num_episodes), ("unroll", unroll)):
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+      raise ValueError(f"{name} must be an integer of at least 1; got {count!r}")
+
+  def fresh(key: jax.Array, task: PyTree, params: Params, shared: PyTree) -> Batch:
+    episodes = rollout(
+      env, policy, params, shared, task, key, num_steps=num_steps, num_episodes=num_episodes, unroll=unroll
+    )
+    return Batch(episodes, rate(episodes))
+
+  def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+    return fresh(jax.random.fold_in(key, step), support, params, shared)
+
+  def query_batch_fn(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+    return fresh(key, task.query, params, shared)
+
+  return batch_fn, query_batch_fn
