@@ -5,8 +5,10 @@ Importing this is light: a data set's reader imports what it needs when it is ca
 
 from warpjax.tasks import (
   augment,
+  cifar,
   continual,
   few_shot,
+  image_sets,
   mini_imagenet,
   multi_shot,
   omniglot,
@@ -14,6 +16,7 @@ from warpjax.tasks import (
   sinusoid,
   splits,
   surfaces,
+  tiered_imagenet,
 )
 from warpjax.tasks.cache import DatasetNotFoundError
 from warpjax.tasks.few_shot import tasks_from_arrays
@@ -21,8 +24,10 @@ from warpjax.tasks.few_shot import tasks_from_arrays
 __all__ = [
   "DatasetNotFoundError",
   "augment",
+  "cifar",
   "continual",
   "few_shot",
+  "image_sets",
   "mini_imagenet",
   "multi_shot",
   "omniglot",
@@ -31,4 +36,5 @@ __all__ = [
   "splits",
   "surfaces",
   "tasks_from_arrays",
+  "tiered_imagenet",
 ]
