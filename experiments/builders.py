@@ -13,7 +13,7 @@ from typing import Any, Literal
 import optax
 
 import warpjax as wj
-from experiments import datasets, learners, multi_shot, schema, synthetic
+from experiments import datasets, image_data, learners, multi_shot, schema, synthetic
 from experiments import warp as warp_settings
 from warpjax import linear_solve, losses, meta_gradients, networks, optimizers, rules
 from warpjax.types import InnerLoop, LossFn, UpdateRule
@@ -196,6 +196,7 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_shot_omniglot": multi_shot.omniglot,
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
+    **image_data.SETS,
   },
   "network": learners.NETWORKS,
   "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg},

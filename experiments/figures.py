@@ -35,13 +35,15 @@ def draw(
   names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
   for directory, result, label in zip(directories, results, names, strict=True):
     metric = result["metric"]
-    rows = [row for row in workdir.read_metrics(directory) if metric in row]
-    left.plot([row["step"] for row in rows], smooth([row[metric] for row in rows]), label=label)
+    rows = [row for row in workdir.read_metrics(directory) if row.get(metric) is not None]
+    train, val = ([row for row in rows if row["split"] == split] for split in ("train", "val"))
+    (line,) = left.plot([row["step"] for row in train], smooth([row[metric] for row in train]), label=label)
+    left.plot([row["step"] for row in val], [row[metric] for row in val], "o--", markersize=3, color=line.get_color())
     mean, ci95 = np.array(result["per_step"], float), np.array(result.get("per_step_ci95", 0.0), float)
     steps = np.arange(len(mean))
     right.plot(steps, mean, marker="o", markersize=3, label=label)
     right.fill_between(steps, mean - ci95, mean + ci95, alpha=0.2)
-  left.set(title="training tasks", xlabel="meta-step", ylabel=metric)
+  left.set(title="training tasks, and validation tasks as points", xlabel="meta-step", ylabel=metric)
   right.set(title="test tasks, 95% interval over tasks", xlabel="adaptation step", ylabel=metric)
   right.legend()
   right.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))

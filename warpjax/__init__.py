@@ -15,6 +15,7 @@ from warpjax import (
   parallel,
   replay,
   rules,
+  step_statistics,
   tasks,
   training,
 )
@@ -47,6 +48,7 @@ __all__ = [
   "parallel",
   "replay",
   "rules",
+  "step_statistics",
   "tasks",
   "training",
 ]

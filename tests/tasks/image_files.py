@@ -12,7 +12,9 @@ from PIL import Image
 from warpjax.tasks import splits
 
 
-def write(root: pathlib.Path, name: str = "mini_imagenet", classes: int = 2, count: int = 3, size: int = 84) -> pathlib.Path:
+def write(
+  root: pathlib.Path, name: str = "mini_imagenet", classes: int = 2, count: int = 3, size: int = 84
+) -> pathlib.Path:
   """`{train,val,test}/<wnid>/<wnid>NNNNNNNN.png`, the first classes of each split; every image has its own noise."""
   rng = np.random.default_rng(0)
   for part, names in splits.published(name)._asdict().items():

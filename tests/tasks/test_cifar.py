@@ -40,10 +40,14 @@ def prepared(folder, tmp_path_factory):
 
 
 def of_class(name, folder):
-  files = [np.frombuffer((folder / part).read_bytes(), np.uint8).reshape(-1, 3074) for part in ("train.bin", "test.bin")]
+  files = [
+    np.frombuffer((folder / part).read_bytes(), np.uint8).reshape(-1, 3074) for part in ("train.bin", "test.bin")
+  ]
   rows = np.concatenate(files)
   rows = rows[rows[:, 1] == NAMES.index(name)]
-  return np.stack([np.stack([row[2 + 1024 * c : 2 + 1024 * (c + 1)].reshape(32, 32) for c in range(3)], -1) for row in rows])
+  return np.stack(
+    [np.stack([row[2 + 1024 * c : 2 + 1024 * (c + 1)].reshape(32, 32) for c in range(3)], -1) for row in rows]
+  )
 
 
 @pytest.mark.parametrize("name", cifar.NAMES)
@@ -85,7 +89,11 @@ def spoilt(folder, tmp_path, name, data):
 FAULTS = [
   ("train.bin", lambda data: data[:-5], r"train\.bin must hold records of 3074 bytes; it is cut short"),
   ("test.bin", lambda data: b"", r"test\.bin must hold records of 3074 bytes; it is cut short, 0 bytes"),
-  ("test.bin", lambda data: data[:3074], r"must have 100 classes with the same number of images; found 100 with 2 to 3"),
+  (
+    "test.bin",
+    lambda data: data[:3074],
+    r"must have 100 classes with the same number of images; found 100 with 2 to 3",
+  ),
   ("fine_label_names.txt", lambda data: b"apple\n", r"labels must be below the 1 names; got 99"),
 ]
 

@@ -150,7 +150,10 @@ FAULTS = [
   (truncate, r"1 image files cannot be read: .*n0153282900000001\.png \("),
   (empty, r"1 image files cannot be read: .*n0185567200000001\.png \("),
   (into_another_class, r"1 image files are in the folder of another class: n01558993/n0153282900000001\.png"),
-  (into_another_split, r"1 classes are in another split than the published one has them in: n01930112 in train, of test"),
+  (
+    into_another_split,
+    r"1 classes are in another split than the published one has them in: n01930112 in train, of test",
+  ),
   (copied_within_its_class, r"1 pairs of files are the same image twice, pixel by pixel: .*copy\.png"),
   (copied_as_another_class, r"1 pairs of files are the same image twice, .*n0193011200000001\.png"),
   (strange_class, r"1 classes are none of the 100 of this set: train/dogs"),
@@ -171,9 +174,17 @@ def test_a_fault_is_one_error_and_nothing_is_kept(folders, spoil, message):
 
 
 CSV_FAULTS = [
-  ("train", lambda text: text + "n0153282900000099.png,n01532829\n", r"1 image files .*are listed and not there: train"),
+  (
+    "train",
+    lambda text: text + "n0153282900000099.png,n01532829\n",
+    r"1 image files .*are listed and not there: train",
+  ),
   ("train", lambda text: text + text.splitlines()[1] + "\n", r"1 image files are there twice"),
-  ("val", lambda text: text.replace(f",{RAVI.val[0]}", f",{RAVI.val[1]}"), r"3 image files are listed under another cl"),
+  (
+    "val",
+    lambda text: text.replace(f",{RAVI.val[0]}", f",{RAVI.val[1]}"),
+    r"3 image files are listed under another cl",
+  ),
   ("val", lambda text: "filename,label\n", r"val\.csv must have lines 'filename,label'"),
 ]
 

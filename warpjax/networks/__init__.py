@@ -10,18 +10,22 @@ from warpjax.networks.presets import (
   maml_mini_imagenet,
   maml_omniglot,
   maml_sinusoid,
+  mamlpp_mini_imagenet,
   meta_sgd_omniglot,
   reptile_mini_imagenet,
   reptile_omniglot,
   reptile_sinusoid,
+  warpgrad_mini_imagenet,
   warpgrad_omniglot,
 )
+from warpjax.networks.resnet12 import ResNet12
 from warpjax.networks.warp import Warp, WarpSpec
 
 __all__ = [
   "MLP",
   "Conv4",
   "Network",
+  "ResNet12",
   "Warp",
   "WarpParam",
   "WarpSpec",
@@ -32,10 +36,12 @@ __all__ = [
   "maml_mini_imagenet",
   "maml_omniglot",
   "maml_sinusoid",
+  "mamlpp_mini_imagenet",
   "max_pool",
   "meta_sgd_omniglot",
   "reptile_mini_imagenet",
   "reptile_omniglot",
   "reptile_sinusoid",
+  "warpgrad_mini_imagenet",
   "warpgrad_omniglot",
 ]

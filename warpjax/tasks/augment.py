@@ -15,8 +15,8 @@ from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
 ImageTransform = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, images [n, height, width, channels]) -> images`."""
 
-# A stream of its own, apart from the one that chooses the batch.
-_STREAM = 0xAF1E
+# Streams of their own, apart from the one that chooses the batch.
+_STREAM, _DROP_STREAM = 0xAF1E, 0xD409
 
 
 def random_affine(
@@ -195,6 +195,26 @@ def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
     return transform(jax.random.fold_in(jax.random.fold_in(key, _STREAM), step), images), labels
 
   return augmented_batch
+
+
+def keyed(batch_fn: BatchFn) -> BatchFn:
+  """`batch_fn` with key data beside its images, `((images, key data), labels)`, anew at every step: for dropout."""
+
+  def keyed_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+    images, labels = batch_fn(key, support, step, params, shared)
+    return (images, jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, _DROP_STREAM), step))), labels
+
+  return keyed_batch
+
+
+def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
+  """`query_batch_fn` with key data beside its images."""
+
+  def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+    images, labels = query_batch_fn(key, task, params, shared)
+    return (images, jax.random.key_data(jax.random.fold_in(key, _DROP_STREAM))), labels
+
+  return keyed_batch
 
 
 def augmented_query(query_batch_fn: QueryBatchFn, transform: ImageTransform) -> QueryBatchFn:

@@ -71,7 +71,7 @@ def load(
     arrays["val"],
     arrays["test"],
     split,
-    counts,  # type: ignore[arg-type]
+    counts,
     missing,
     digest if missing else split.digest,
   )
@@ -88,9 +88,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
     ConnectionError: within seconds, when there is no network to fetch it from.
     FileNotFoundError: when `archives` lacks the file.
   """
-  tfds_files.prepare(
-    root, "cifar100", archives, url=_URL, reader="tensorflow_datasets.image_classification.cifar"
-  )
+  tfds_files.prepare(root, "cifar100", archives, url=_URL, reader="tensorflow_datasets.image_classification.cifar")
 
 
 def _source(root: pathlib.Path) -> pathlib.Path | None:

@@ -100,7 +100,7 @@ def sampler(
 
 
 Images = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(classes [n], examples [n]) -> uint8 [n, height, width, channels]`; a pytree, whose arrays are arguments of a jit."""
+"""`(classes [n], examples [n]) -> uint8 [n, height, width, channels]`; a pytree: its arrays are arguments of a jit."""
 
 
 def _on_device(images: Any) -> Images:

@@ -65,9 +65,7 @@ def has_splits(root: PathLike) -> bool:
   return all(pathlib.Path(root, split).is_dir() for split in SPLITS)
 
 
-def decode(
-  items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.ndarray | None = None
-) -> np.ndarray:
+def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.ndarray | None = None) -> np.ndarray:
   """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores.
 
   Args:

@@ -1,4 +1,4 @@
-"""Few-shot image sets from folders of files: found in any usual shape, checked, and kept as one array for each split."""
+"""Few-shot image sets from folders of files: found in any usual shape, checked, kept as one array for each split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageSet(NamedTuple):
   val: np.ndarray
   test: np.ndarray
   split: splits.Split
-  counts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+  counts: tuple[tuple[int, ...], ...]
   missing: str
   digest: str
   notes: tuple[str, ...] = ()
@@ -114,7 +114,8 @@ def load(
   if missing and require_complete:
     raise ValueError(f"{published.title} must be whole (require_complete); {paths[0].parent} lacks {missing}.")
   digest = found["files_sha256"][:12] if missing else split.digest
-  return ImageSet(*(arrays[part] for part in PARTS), split, counts, missing, digest, tuple(found["notes"]))  # type: ignore[arg-type]
+  images = arrays["train"], arrays["val"], arrays["test"]
+  return ImageSet(*images, split, counts, missing, digest, tuple(found["notes"]))
 
 
 def _find(published: Published, data_dir: PathLike | None) -> tuple[str, list[pathlib.Path]]:
@@ -150,7 +151,6 @@ def _write(
   """Decodes every class into its row of a memory-mapped file, so that memory never holds a split."""
   seen: dict[bytes, pathlib.Path] = {}
   identical: list[tuple[pathlib.Path, pathlib.Path]] = []
-  pixels = len(decoder.mode) * decoder.size**2
   for part, classes in files.items():
     shape = (len(classes), max(map(len, classes.values())), decoder.size, decoder.size, len(decoder.mode))
     array = np.lib.format.open_memmap(folder / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -159,7 +159,7 @@ def _write(
     rows = [(i * shape[1] + j, path) for i, paths in enumerate(classes.values()) for j, path in enumerate(paths)]
     image_folder.decode([path for _, path in rows], decoder, _Rows(flat, [row for row, _ in rows]))  # type: ignore[arg-type]
     for row, path in rows:
-      digest = hashlib.blake2b(flat[row].tobytes() if pixels else b"", digest_size=16).digest()
+      digest = hashlib.blake2b(flat[row].tobytes(), digest_size=16).digest()
       if (first := seen.setdefault(digest, path)) is not path:
         identical.append((first, path))
     array.flush()

@@ -133,7 +133,9 @@ def _check_places(files: Files, official: splits.Split | None, listed: bool) -> 
   complain("are there twice", twice)
 
 
-def complain(fault: str, names: list[str], root: PathLike | None = None, what: str = "image files", some: int = 1) -> None:
+def complain(
+  fault: str, names: list[str], root: PathLike | None = None, what: str = "image files", some: int = 1
+) -> None:
   """Raises a ValueError that counts `names` and shows the first of them; none is no error."""
   if names:
     where = f" in {root}" if root else ""
