@@ -16,6 +16,7 @@ import warpjax as wj
 from experiments import (
   datasets,
   estimators,
+  image_data,
   learned_rules,
   learners,
   multi_shot,
@@ -195,6 +196,7 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "quadratics": learned_rules.quadratics,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
+    **image_data.SETS,
   },
   "network": learners.NETWORKS,
   "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg, **learned_rules.RULES},

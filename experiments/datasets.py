@@ -19,12 +19,14 @@ from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
 class Data(NamedTuple):
   """The two splits, and what the result says of the data (the hash of the class split).
 
-  `test` is a sampler, or all test tasks, leaves `[n, ...]`, which an evaluation takes in turn.
+  `test` is a sampler, or all test tasks, leaves `[n, ...]`, which an evaluation takes in turn; so is `val`, by which
+  a checkpoint can be chosen, None where there is none.
   """
 
   train: TaskSampler
   test: TaskSampler | Task
   description: dict[str, Any]
+  val: TaskSampler | Task | None = None
 
   def test_task(self, key: jax.Array) -> Task:
     """One test task."""
@@ -42,6 +44,7 @@ class Spec(NamedTuple):
     num_outputs: Width of the network's head.
     load: Reads the data; fails at once where it is not there, or too small for the tasks.
     norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.
+    costly: Those of them that are computed only when named.
     whole_task: The test task, for those choices that see the support set besides the query set.
     loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
   """
@@ -50,6 +53,7 @@ class Spec(NamedTuple):
   num_outputs: int
   load: Callable[[], Data]
   norm_stats: tuple[str, ...] = ("transductive",)
+  costly: tuple[str, ...] = ()
   whole_task: QueryBatchFn = losses.whole_task
   loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
 

@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import experiment as experiments
-from experiments import loop, measure, options, workdir
+from experiments import loop, measure, options, protocol, workdir
 from experiments.options import FLAGS
 
 
@@ -27,7 +27,7 @@ def evaluate(
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """Evaluates the newest checkpoint of a workdir and writes `evaluation.json`.
+  """Evaluates the checkpoint of a workdir that its result is of, and writes `evaluation.json`.
 
   Args:
     directory: The workdir.
@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with options.errors_in_one_line():
-    print(json.dumps(evaluate(FLAGS.workdir, FLAGS.num_tasks, **options.places()), indent=2))
+    result = evaluate(FLAGS.workdir, FLAGS.num_tasks, **options.places())
+    print(protocol.text(result), file=sys.stderr, flush=True)
+    print(json.dumps(result, indent=2))
   return 0
 
 

@@ -12,7 +12,8 @@ import warpjax as wj
 from experiments import builders, datasets, estimators, norm_stats, schema
 from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
-from warpjax.types import InnerLoop
+from warpjax.tasks import augment
+from warpjax.types import InnerLoop, MetaParams
 
 
 class Run(NamedTuple):
@@ -48,6 +49,8 @@ class Evaluation(NamedTuple):
     seed: Of the list of test tasks; the same for every method, so that results pair.
     batch_size: Examples in an inner step; 0 for as in training.
     norm_stats: The batch statistics that query examples are normalised with; a network without batch norm ignores it.
+    val_tasks: Validation tasks at each checkpoint, by whose mean the checkpoint of the result is chosen; 0 takes the
+      last. Test tasks choose nothing.
   """
 
   num_tasks: int
@@ -55,6 +58,7 @@ class Evaluation(NamedTuple):
   seed: int = 0
   batch_size: int = 0
   norm_stats: norm_stats.NormStats = "transductive"
+  val_tasks: int = 0
 
 
 class Published(NamedTuple):
@@ -68,8 +72,9 @@ class Published(NamedTuple):
 class Experiment(NamedTuple):
   """A config, built.
 
-  `norm_stats` names the batch statistics of the result, "none" without batch norm, and `readout` judges under them;
-  `others` under the other choices. `published` may be None.
+  `norm_stats` names the batch statistics of the result, "none" without batch norm, and `readout` judges under them, or
+  makes a readout of what was trained (`readout_of`); `others` judge under the other choices. `published` may be None.
+  `settings` is the config.
   """
 
   run: Run
@@ -80,11 +85,18 @@ class Experiment(NamedTuple):
   inner: InnerLoop
   test_inner: InnerLoop
   norm_stats: str
-  readout: Readout
+  readout: Readout | norm_stats.MakeReadout
   others: dict[str, Readout]
   meta_grad: Any
   optimizer: optax.GradientTransformation
   published: dict[str, Any] | None
+  settings: Mapping[str, Any]
+
+  def readout_of(self, meta_params: MetaParams) -> Readout:
+    """What judges the points of test and validation tasks, for these parameters."""
+    if isinstance(self.readout, Readout):
+      return self.readout
+    return self.readout(meta_params, self.data.train, jax.random.key(self.evaluation.seed))
 
 
 TABLES = ("data", "network", "inner", "meta_gradient", "optimizer", "eval", "published")
@@ -121,26 +133,37 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   network = builders.named("network", tables, num_outputs=spec.num_outputs)
   loop = builders.inner(tables["inner"], builders.loss(spec.metric, network))
   inner = spec.loop(loop, network, True)
+  if network.takes_key:
+    batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
+    inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
   meta_grad = builders.named("meta_gradient", tables, inner=inner)
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
   _check_warp(tables)
   data = spec.load()  # last, once everything cheap has been checked
+  if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
+    raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
   if isinstance(meta_grad, estimators.NeedsTask):
     meta_grad = meta_grad.make(jax.eval_shape(data.train, jax.random.key(0)))
-  judged = _judged(evaluation.norm_stats, spec, data, test_inner, network)
+  judged = _judged(evaluation, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
-  return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, meta_grad, optimizer, numbers)
+  return Experiment(
+    run, evaluation, spec, data, network, inner, test_inner, *judged, meta_grad, optimizer, numbers, config
+  )
 
 
 def _judged(
-  name: str, spec: datasets.Spec, data: datasets.Data, inner: InnerLoop, network: networks.Network
-) -> tuple[str, Readout, dict[str, Readout]]:
+  evaluation: Evaluation, spec: datasets.Spec, data: datasets.Data, inner: InnerLoop, network: networks.Network
+) -> tuple[str, Readout | norm_stats.MakeReadout, dict[str, Readout]]:
   """What the result is under, its readout, and the readouts of the other choices."""
   if not norm_stats.has_norm(network, data):
     return norm_stats.NONE, query_loss(), {}
-  others = norm_stats.readouts(spec.norm_stats, inner, network, builders.LOSSES[spec.metric], spec.whole_task)
+  name, loss_of = evaluation.norm_stats, builders.LOSSES[spec.metric]
+  names = [choice for choice in spec.norm_stats if choice == name or choice not in spec.costly]
+  others = norm_stats.readouts(names, inner, network, loss_of, spec.whole_task)
+  if name == "per_step":
+    return name, norm_stats.per_step(inner, network, loss_of, evaluation.num_steps), others
   return name, others.pop(name), others
 
 

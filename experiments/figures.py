@@ -35,12 +35,15 @@ def draw(
   names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
   for directory, result, label in zip(directories, results, names, strict=True):
     metric, runs = result["metric"], seeds(directory)
-    _band(left, *_training(runs, metric), label=label)
+    color = _band(left, *_training(runs, metric), label=label)
+    for run in runs:
+      val = _logged(run, metric, "val")
+      left.plot([row["step"] for row in val], [row[metric] for row in val], "o--", markersize=3, color=color)
     mean, ci95 = np.array(result["per_step"], float), np.array(result.get("per_step_ci95", 0.0), float)
     every = [workdir.read_json(run / workdir.RESULT)["per_step"] for run in runs] if len(runs) > 1 else []
     low, high = (np.min(every, axis=0), np.max(every, axis=0)) if every else (mean - ci95, mean + ci95)
     _band(right, np.arange(len(mean)), mean, low, high, label=label, marker="o", markersize=3)
-  left.set(title="training tasks", xlabel="meta-step", ylabel=metric)
+  left.set(title="training tasks, and validation tasks as points", xlabel="meta-step", ylabel=metric)
   title = "test tasks; band: 95% interval over tasks, or range over seeds"
   right.set(title=title, xlabel="adaptation step", ylabel=metric)
   right.legend()
@@ -61,15 +64,21 @@ def seeds(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _training(runs: Sequence[pathlib.Path], metric: str) -> tuple[np.ndarray, ...]:
   """Meta-steps, and the mean, lowest and highest of the runs' smoothed metric there."""
-  logged = [[row for row in workdir.read_metrics(run) if metric in row] for run in runs]
+  logged = [_logged(run, metric, "train") for run in runs]
   length = min(map(len, logged))
   values = np.stack([smooth([row[metric] for row in rows[:length]]) for rows in logged])
   return np.array([row["step"] for row in logged[0][:length]]), values.mean(0), values.min(0), values.max(0)
 
 
-def _band(axes: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style: Any) -> None:
+def _logged(run: pathlib.Path, metric: str, split: str) -> list[dict[str, Any]]:
+  rows = workdir.read_metrics(run)
+  return [row for row in rows if row["split"] == split and row.get(metric) is not None]
+
+
+def _band(axes: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style: Any) -> Any:
   (line,) = axes.plot(x, middle, **style)
   axes.fill_between(x, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+  return line.get_color()
 
 
 def labels(directories: Sequence[pathlib.Path], names: Sequence[str]) -> list[str]:

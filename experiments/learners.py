@@ -50,6 +50,8 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     readout: Literal["mean", "flatten"] | None = None,
     hidden: Sequence[int] | None = None,
     conv_bias: bool | None = None,
+    norm: Literal["batch", "group", "layer"] | None = None,
+    norm_groups: int | None = None,
     norm_scale: bool | None = None,
     head_init: Literal["normal", "xavier"] | None = None,
     adapts: str = "all",
@@ -63,6 +65,8 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
         "readout": readout,
         "hidden": hidden if hidden is None else tuple(hidden),
         "conv_bias": conv_bias,
+        "norm": norm,
+        "norm_groups": norm_groups,
         "norm_scale": norm_scale,
         "head_init": head_init and HEAD_INITS[head_init],
       }
@@ -71,6 +75,22 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
   return network
+
+
+def _resnet12(
+  num_outputs: int,
+  widths: Sequence[int] = (64, 160, 320, 640),
+  drop_rate: float = 0.0,
+  block_size: int = 5,
+  norm: Literal["batch", "group", "layer"] = "batch",
+  norm_groups: int = 8,
+  adapts: str = "all",
+  warp: dict = NO_WARP,
+) -> networks.Network:
+  module = networks.ResNet12(
+    num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, warp=warp_settings.spec(warp)
+  )
+  return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
 
 
 def _is_shared(adapts: str) -> Callable[[tuple[Any, ...]], bool] | None:
@@ -87,6 +107,11 @@ NETWORKS: dict[str, Callable[..., networks.Network]] = {
   "reptile_omniglot": _conv4(presets.reptile_omniglot),
   "imaml_omniglot": _conv4(presets.imaml_omniglot),
   "warpgrad_omniglot": _conv4(presets.warpgrad_omniglot),
+  "maml_mini_imagenet": _conv4(presets.maml_mini_imagenet),
+  "mamlpp_mini_imagenet": _conv4(presets.mamlpp_mini_imagenet),
+  "reptile_mini_imagenet": _conv4(presets.reptile_mini_imagenet),
+  "warpgrad_mini_imagenet": _conv4(presets.warpgrad_mini_imagenet),
+  "resnet12": _resnet12,
   "multi_headed_omniglot": multi_shot.multi_headed,
   "plane_warp": synthetic.plane_warp,
   "displacement": learned_rules.displacement,

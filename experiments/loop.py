@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import progress, workdir
+from experiments import progress, selection, workdir
 from experiments.experiment import Experiment
 from experiments.learned_rules import Stepped
 from experiments.warp import Offline
@@ -63,7 +63,11 @@ def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str
     mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
     state = parallel.place(state, mesh)  # as a dispatch leaves it, or the second one would compile again
     dispatches: dict[int, Dispatch] = {}
-    with progress.stop_signal() as signal, progress.bar(run.num_meta_steps, int(state.step), _name(run)) as report:
+    with (
+      progress.stop_signal() as signal,
+      progress.bar(run.num_meta_steps, int(state.step), _name(run)) as report,
+      selection.judge(experiment, directory, int(state.step)) as judge,
+    ):
       while (first := int(state.step)) < run.num_meta_steps and not signal():
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
         if new := count not in dispatches:
@@ -79,6 +83,9 @@ def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str
         row = {name: float(np.mean(values)) for name, values in metrics.items() if name != "finite"}
         workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
         report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
+        if done % run.checkpoint_every == 0 or done == run.num_meta_steps:
+          judge(done, state)
+          seconds = time.monotonic() - started
         if done % run.checkpoint_every == 0 or done == run.num_meta_steps or signal():
           checkpoints.save(manager, done, state, {"seconds": seconds, "data": experiment.data.description})
       return Trained(state, seconds, signal() if int(state.step) < run.num_meta_steps else 0)
@@ -128,7 +135,7 @@ def num_devices(tasks_per_step: int) -> int:
 
 
 def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = print) -> TrainState:
-  """The newest state in a workdir, for evaluation.
+  """The state in a workdir that its result is of: the newest, or that of the best validation.
 
   Raises:
     ValueError: Where there is none.
@@ -136,7 +143,8 @@ def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[s
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
     if not checkpoints.steps(manager):
       raise ValueError(f"{directory} holds no checkpoint; train first.")
-    return _restore(manager, experiment, say)[0]
+    newest = _restore(manager, experiment, say)[0]
+  return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else newest
 
 
 def _restore(

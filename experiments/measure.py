@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import protocol
 from experiments.experiment import Experiment
 from warpjax import evaluation
 from warpjax.training import TrainState
@@ -39,7 +40,7 @@ def measure(
     num_tasks=num_tasks or settings.num_tasks,
     num_steps=settings.num_steps,
     metric=experiment.spec.metric,
-    readout=experiment.readout,
+    readout=experiment.readout_of(state.meta_params),
     others=experiment.others,
     task_chunk=run.task_chunk or None,
   )
@@ -53,6 +54,7 @@ def measure(
     "seed": run.seed,
     "device": jax.devices()[0].device_kind,
     "data": experiment.data.description,
+    "protocol": protocol.card(experiment, len(found.per_task)),
   }
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
 
@@ -87,7 +89,9 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "published",
     "data",
   )
+  card = results[0].get("protocol", {}) | {"seeds": [result["seed"] for result in results]}
   return {key: results[0][key] for key in kept if key in results[0]} | {
+    "protocol": card,
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),
     "ci95": ci95,

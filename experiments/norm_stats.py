@@ -8,12 +8,17 @@ from typing import Literal
 import jax
 
 from experiments.datasets import Data
-from warpjax import losses, networks
-from warpjax.norm_stats import Readout, query_loss, running
-from warpjax.types import InnerLoop, LossFn, PyTree, QueryBatchFn
+from warpjax import losses, networks, step_statistics
+from warpjax.norm_stats import Readout, by_step, query_loss, running
+from warpjax.types import InnerLoop, LossFn, MetaParams, PyTree, QueryBatchFn, TaskSampler
 
-NormStats = Literal["transductive", "support", "support_plus_one", "running"]
+NormStats = Literal["transductive", "support", "support_plus_one", "running", "per_step"]
 NONE = "none"
+PER_STEP_TASKS = 200
+
+
+MakeReadout = Callable[[MetaParams, TaskSampler, jax.Array], Readout]
+"""`(meta_params, training tasks, key) -> Readout`, for statistics that belong to what was trained."""
 
 
 def check(name: str, allowed: Sequence[str]) -> None:
@@ -53,7 +58,23 @@ def readouts(
     "support_plus_one": lambda: seeing_all(losses.support_plus_one(network.apply)),
     "running": lambda: running(apply_with_stats, loss_of),
   }
-  return {name: choices[name]() for name in names}
+  return {name: choices[name]() for name in names if name in choices}
+
+
+def per_step(
+  inner: InnerLoop, network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int
+) -> MakeReadout:
+  """`(meta_params, training tasks, key) -> Readout`: statistics by step, of `PER_STEP_TASKS` training tasks."""
+  apply_with_stats = network.apply_with_stats
+  assert apply_with_stats is not None  # it has batch norm
+
+  def readout(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
+    stats = step_statistics.collect(
+      inner, meta_params, sampler, key, apply_with_stats, num_tasks=PER_STEP_TASKS, num_steps=num_steps
+    )
+    return by_step(apply_with_stats, loss_of, stats)
+
+  return readout
 
 
 def has_norm(network: networks.Network, data: Data) -> bool:

@@ -1,9 +1,13 @@
 """Prepares a data set on the disk, for reading without a network.
 
 python -m experiments.prepare_data omniglot --data_dir=DIR [--archives=FOLDER]
+python -m experiments.prepare_data cifar100 --data_dir=DIR [--archives=FOLDER]
 
-Without --archives the set is downloaded. With it, FOLDER holds the archives that would be downloaded:
-images_background.zip, images_evaluation.zip, images_background_small1.zip, images_background_small2.zip.
+Without --archives the set is downloaded. With it, FOLDER holds the archives that would be downloaded: for omniglot
+images_background.zip, images_evaluation.zip, images_background_small1.zip and images_background_small2.zip, for
+cifar100 (CIFAR-FS, FC100) cifar-100-binary.tar.gz.
+
+mini-ImageNet and tiered-ImageNet need no preparing: pass the folder of image files to experiments.train as --data_dir.
 """
 
 from __future__ import annotations
@@ -14,12 +18,12 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from warpjax.tasks import tfds_omniglot
+from warpjax.tasks import cifar, tfds_omniglot
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 _ARCHIVES = flags.DEFINE_string("archives", None, "A folder with the archives, used instead of the network.")
 
-PREPARE = {"omniglot": tfds_omniglot.prepare}
+PREPARE = {"omniglot": tfds_omniglot.prepare, "cifar100": cifar.prepare}
 
 
 def prepare_data(name: str, data_dir: str | None = None, archives: str | None = None) -> pathlib.Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments import experiment as experiments
-from experiments import figures, loop, measure, schema, workdir
+from experiments import figures, loop, measure, schema, selection, workdir
 
 
 def train_and_evaluate(
@@ -49,9 +49,13 @@ def _run(experiment: experiments.Experiment, path: pathlib.Path) -> dict[str, An
     if trained.signal:
       print(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.", flush=True)
       return trained.signal
-    result, per_task = measure.measure(experiment, trained.state)
+    state, chosen = trained.state, {}
+    if experiment.evaluation.val_tasks:
+      state, found = selection.best(experiment, path, trained.state)
+      chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
+    result, per_task = measure.measure(experiment, state)
     devices = loop.num_devices(experiment.run.tasks_per_step)
-    result |= {"wall_seconds": round(trained.seconds, 3), "num_devices": devices}
+    result |= chosen | {"wall_seconds": round(trained.seconds, 3), "num_devices": devices}
     np.save(path / workdir.PER_TASK, per_task)
     figures.draw([path], path / "curves.png", results=[result])
     workdir.write_json(path / workdir.RESULT, result)

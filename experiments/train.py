@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import listing, options
+from experiments import listing, options, protocol
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
       result = train_and_evaluate(config, FLAGS.workdir, **places)
   if isinstance(result, int):
     return 128 + result
+  print(protocol.text(result), file=sys.stderr, flush=True)
   print(json.dumps(result, indent=2))
   return 0
 

@@ -13,7 +13,7 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, losses, networks, norm_stats
+from warpjax import evaluation, losses, networks, norm_stats, step_statistics
 from warpjax.task_batch import sample_tasks
 
 NUM_STEPS, BATCH, RATE, EPSILON = 4, 6, 0.1, 1e-5
@@ -124,6 +124,32 @@ def test_running_is_the_moving_average_of_each_task_alone(strict, momentum, debi
   np.testing.assert_allclose(swapped.others["running"], found.per_task[:, -1], rtol=1e-12)
   np.testing.assert_allclose(swapped.per_task[:, -1], found.others["transductive"], rtol=1e-12)
   assert np.abs(swapped.per_task[:, -1] - found.per_task[:, -1]).min() > 1e-4
+
+
+def points_of(steps):
+  return jax.tree.map(lambda many, last: jnp.stack([*many, last]), steps.steps.state.params, steps.final.params)
+
+
+def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
+  inner, start, count = loop(), meta_params(), 3
+  stats = step_statistics.collect(inner, start, sampler, KEY, NETWORK.apply_with_stats, num_tasks=count)
+  tasks = sample_tasks(sampler, jax.random.fold_in(KEY, 0), count, 0)
+  adapt = toy.jit(lambda task: wj.adapt(inner, start, task, KEY, record=True))
+  each = [jax.tree.map(lambda leaf, i=i: leaf[i], tasks) for i in range(count)]
+  points = [points_of(adapt(task)) for task in each]
+  readout = norm_stats.by_step(NETWORK.apply_with_stats, losses.regression, stats)
+  found = evaluation.evaluate(inner, start, sampler, KEY, num_tasks=count, metric="loss", readout=readout)
+  for k in range(NUM_STEPS + 1):
+    at = [jax.tree.map(lambda leaf, k=k: leaf[k], point) for point in points]
+    batch = min(k, NUM_STEPS - 1)  # of the end point, the last
+    seen = [forward(p, start.shared, task.support[0][batch])[1] for p, task in zip(at, each, strict=True)]
+    first, second = ([np.mean([s[norm][m] for s in seen], axis=0) for m in range(2)] for norm in range(2))
+    for name, moment in (("mean", 0), ("var", 1)):
+      np.testing.assert_allclose(stats["norm"][name][k], first[moment], rtol=1e-9)
+      np.testing.assert_allclose(stats["warp_0"]["norm_in_0"][name][k], second[moment], rtol=1e-9)
+    for i, task in enumerate(each):
+      predictions, _ = forward(at[i], start.shared, task.query[0], (first, second))
+      np.testing.assert_allclose(found.per_task[i, k], np.mean((predictions - task.query[1]) ** 2), rtol=1e-9)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
@@ -243,6 +269,10 @@ def test_what_gives_no_statistics_is_refused_by_name():
     apply(Counted())
   with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
     norm_stats.running(None, losses.regression)
+  with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
+    norm_stats.by_step(None, losses.regression, {})
+  with pytest.raises(ValueError, match="num_tasks must be at least 1; got 0"):
+    step_statistics.collect(loop(), meta_params(), sampler, KEY, NETWORK.apply_with_stats, num_tasks=0)
   for momentum in (0.0, 1.5):
     with pytest.raises(ValueError, match=f"momentum must be above 0 and at most 1; got {momentum}"):
       norm_stats.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum)

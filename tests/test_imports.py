@@ -19,7 +19,7 @@ LAYERS = (
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},
   {"tasks", "training"},
-  {"evaluation", "meta_steps", "parallel", "replay", "rl", "sanity"},
+  {"evaluation", "meta_steps", "parallel", "replay", "rl", "sanity", "step_statistics"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")

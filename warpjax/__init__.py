@@ -23,6 +23,7 @@ from warpjax import (
   rl,
   rules,
   sanity,
+  step_statistics,
   tasks,
   training,
 )
@@ -62,6 +63,7 @@ __all__ = [
   "rl",
   "rules",
   "sanity",
+  "step_statistics",
   "tasks",
   "training",
 ]

@@ -92,6 +92,37 @@ def running(
   return Readout(start, step, loss)
 
 
+def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], LossFn], stats: PyTree) -> Readout:
+  """The query loss of point k under the k-th of given statistics: MAML++'s per-step batch norm.
+
+  Args:
+    apply_with_stats: `(params, shared, stats or None, x) -> (outputs, stats)`, a `Network`'s.
+    loss_of: `(apply) -> loss` on query batches, e.g. `losses.classification`.
+    stats: Statistics of points 0..K, leaves `[K + 1, ...]`, from `step_statistics.collect`.
+
+  Returns:
+    A `Readout`; a point after K is judged under the last.
+
+  Raises:
+    ValueError: when the network gives no statistics.
+
+  Reference:
+    Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.
+  """
+  if apply_with_stats is None:
+    raise ValueError("apply_with_stats must be a function; got None, of a Network made without one")
+  apply = apply_with_stats
+
+  def loss(problem: Problem, carry: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
+    del carry
+    here = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, leaf.shape[0] - 1)], stats)
+    loss_fn = loss_of(lambda p, s, x: apply(p, s, here, x)[0])
+    under = problem._replace(inner=problem.inner._replace(query_loss_fn=loss_fn))
+    return under.query_loss(params, problem.meta_params.shared, index)
+
+  return Readout(lambda problem: (), lambda problem, carry, step: carry, loss)
+
+
 def _start(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
   name = getattr(path[-1], "key", None)
   if name not in ("mean", "var"):

@@ -14,6 +14,8 @@ CASES = {
   "maml_mini_imagenet": (networks.maml_mini_imagenet, MINI, 800, 5, False),
   "reptile_omniglot": (networks.reptile_omniglot, OMNIGLOT, 256, 5, True),
   "reptile_mini_imagenet": (networks.reptile_mini_imagenet, MINI, 1152, 5, True),
+  "mamlpp_mini_imagenet": (networks.mamlpp_mini_imagenet, MINI, 1200, 5, True),
+  "warpgrad_mini_imagenet": (networks.warpgrad_mini_imagenet, MINI, 1600, 5, True),
   "imaml_omniglot": (networks.imaml_omniglot, OMNIGLOT, 256, 5, True),
   "warpgrad_omniglot": (networks.warpgrad_omniglot, OMNIGLOT, 64, 20, True),
   "meta_sgd_omniglot": (networks.meta_sgd_omniglot, OMNIGLOT, 32, 5, True),

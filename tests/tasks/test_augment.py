@@ -102,3 +102,76 @@ def test_batch_functions_are_augmented_anew_at_every_step():
 def test_bad_arguments(kwargs, message):
   with pytest.raises(ValueError, match=message):
     augment.random_affine(**kwargs)
+
+
+COLOURS = jax.random.uniform(jax.random.key(3), (40, 6, 6, 3))
+KEY = jax.random.key(4)
+
+
+def test_a_crop_is_a_window_of_the_padded_image():
+  cropped = np.asarray(augment.random_crop(2)(KEY, COLOURS))
+  padded = np.pad(COLOURS, ((0, 0), (2, 2), (2, 2), (0, 0)))
+  offsets = set()
+  for image, whole in zip(cropped, padded, strict=True):
+    found = [(i, j) for i in range(5) for j in range(5) if np.array_equal(whole[i : i + 6, j : j + 6], image)]
+    assert len(found) == 1
+    offsets |= set(found)
+  assert len(offsets) > 12
+  np.testing.assert_array_equal(augment.random_crop(0)(KEY, COLOURS), COLOURS)
+
+
+def test_half_of_the_images_are_mirrored():
+  flipped = np.asarray(augment.random_flip()(KEY, COLOURS))
+  same = np.array([np.array_equal(a, b) for a, b in zip(flipped, COLOURS, strict=True)])
+  mirrored = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, COLOURS, strict=True)])
+  assert np.all(same ^ mirrored) and 8 < mirrored.sum() < 32
+
+
+def test_colours_are_scaled_as_said():
+  dim = 0.3 + 0.2 * COLOURS  # so dark and flat that nothing is cut
+  brighter = np.asarray(augment.random_colour(0.4, 0.0, 0.0)(KEY, dim)) / dim
+  assert np.ptp(brighter, axis=(1, 2, 3)).max() < 1e-5 and np.all(np.abs(brighter - 1) < 0.4001)
+  assert np.ptp(brighter) > 0.5
+  luma = np.array([0.299, 0.587, 0.114])
+  flatter = np.asarray(augment.random_colour(0.0, 0.4, 0.0)(KEY, dim))
+  mean = (dim @ luma).mean((1, 2))[:, None, None, None]
+  ratios = (flatter - mean) / (dim - mean)
+  np.testing.assert_allclose(ratios - np.median(ratios, (1, 2, 3), keepdims=True), 0, atol=1e-2)
+  greyer = np.asarray(augment.random_colour(0.0, 0.0, 0.4)(KEY, dim))
+  np.testing.assert_allclose(greyer @ luma, dim @ luma, atol=1e-5)
+  assert not np.allclose(greyer, dim)
+
+
+def test_colours_stay_in_their_range_and_uint8_becomes_a_fraction():
+  images = np.asarray(COLOURS * 255, np.uint8)
+  changed = augment.random_colour(1.0, 1.0, 1.0)(KEY, images)
+  assert changed.dtype == jnp.float32 and changed.min() == 0 and changed.max() <= 1
+
+
+def test_transforms_follow_one_another_with_keys_of_their_own():
+  flip = augment.random_flip()
+  both = augment.compose(flip, flip)(KEY, COLOURS)
+  keys = [jax.random.fold_in(KEY, i) for i in range(2)]
+  np.testing.assert_array_equal(both, flip(keys[1], flip(keys[0], COLOURS)))
+  assert not np.array_equal(both, COLOURS)
+
+
+def test_a_key_rides_with_the_images_anew_at_every_step():
+  inner = augment.keyed(full_batch)
+  (x, first), y = inner(KEY, (COLOURS, jnp.arange(40)), 0, (), ())
+  assert x is COLOURS and y.shape == (40,) and first.dtype == jnp.uint32
+  assert not np.array_equal(first, inner(KEY, (COLOURS, y), 1, (), ())[0][1])
+  query = augment.keyed_query(full_query)(KEY, Task((), (COLOURS, y)), (), ())
+  assert not np.array_equal(query[0][1], first)
+
+
+@pytest.mark.parametrize(
+  ("make", "message"),
+  [
+    (lambda: augment.random_crop(-1), "padding must be at least 0; got -1"),
+    (lambda: augment.random_colour(contrast=2), "contrast must be 0 to 1; got 2"),
+  ],
+)
+def test_bad_arguments_of_colour_images(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

@@ -160,3 +160,40 @@ def test_tasks_from_arrays_splits_a_stored_task():
 def test_tasks_from_arrays_refuses(y, shots, message):
   with pytest.raises(ValueError, match=message):
     tasks_from_arrays(np.zeros((6, 10, 2)), y, shots=shots, queries=3)
+
+
+def test_classes_of_other_sizes_give_only_their_own_examples():
+  counts = [2, 8, 3]
+  images = np.zeros((3, 8, 2, 2, 1), np.uint8)
+  for i, count in enumerate(counts):
+    images[i, :count] = 10 * i + 1 + np.arange(count)[:, None, None, None]
+  draw = few_shot.sampler(images, 3, 1, 1, preprocess=lambda x: x, counts=counts)
+  tasks = jax.jit(jax.vmap(draw))(KEYS)
+  seen = {int(value) for part in tasks for value in np.unique(part[0])}
+  assert seen == {1, 2, *range(11, 19), 21, 22, 23}
+  together = np.concatenate([np.asarray(part[0])[..., 0, 0, 0] for part in tasks], axis=1)
+  assert all(len(set(row)) == 6 for row in together)
+
+
+@pytest.mark.parametrize("rotations", ["none", "per_class"])
+def test_images_on_the_host_give_the_same_tasks(tmp_path, rotations):
+  np.save(tmp_path / "images.npy", _images())
+  mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+  there, here = (few_shot.sampler(mapped, 3, 2, 1, rotations=rotations, on_device=on) for on in (False, True))
+  assert all(leaf.size < 100 for leaf in jax.tree.leaves(there))
+  expected = jax.jit(jax.vmap(here))(KEYS[:20])
+  jax.tree.map(np.testing.assert_array_equal, jax.jit(jax.vmap(there))(KEYS[:20]), expected)
+  jax.tree.map(np.testing.assert_array_equal, there(KEYS[0]), jax.tree.map(lambda leaf: leaf[0], expected))
+
+
+@pytest.mark.parametrize(
+  ("counts", "message"),
+  [
+    ([8] * 11, "counts must be 12 numbers of at most 8; got 11 up to 8"),
+    ([9] * 12, "counts must be 12 numbers of at most 8; got 12 up to 9"),
+    ([8] * 11 + [1], r"shots \+ queries must be at most the 1 examples there are; got 1 \+ 1"),
+  ],
+)
+def test_bad_counts(counts, message):
+  with pytest.raises(ValueError, match=message):
+    few_shot.sampler(_images(), 2, 1, 1, counts=counts)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from warpjax.tasks import DatasetNotFoundError, omniglot, splits, tfds_omniglot
+from warpjax.tasks import DatasetNotFoundError, omniglot, splits, tfds_files, tfds_omniglot
 
 TREE = {
   "images_background/Greek/character01": 3,
@@ -26,7 +26,7 @@ def _no_network_nor_settings(monkeypatch, tmp_path):
   def refuse(*args, **kwargs):
     raise urllib.error.URLError("no network in tests")
 
-  monkeypatch.setattr(tfds_omniglot.urllib.request, "urlopen", refuse)
+  monkeypatch.setattr(tfds_files.urllib.request, "urlopen", refuse)
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
@@ -128,14 +128,14 @@ def test_where_it_looks_without_a_data_dir(tmp_path, monkeypatch):
 
 
 def test_a_network_that_never_answers_is_given_up_soon(monkeypatch):
-  monkeypatch.setattr(tfds_omniglot, "PROBE_SECONDS", 0.1)
+  monkeypatch.setattr(tfds_files, "PROBE_SECONDS", 0.1)
   released = threading.Event()
 
   def hang(*args, **kwargs):
     released.wait(30)
     raise urllib.error.URLError("too late")
 
-  monkeypatch.setattr(tfds_omniglot.urllib.request, "urlopen", hang)
+  monkeypatch.setattr(tfds_files.urllib.request, "urlopen", hang)
   with pytest.raises(ConnectionError, match=r"waited 0.1 s"):
     tfds_omniglot.prepare("/nowhere")
   assert not released.is_set()

@@ -11,12 +11,15 @@ from warpjax.networks.presets import (
   maml_mini_imagenet,
   maml_omniglot,
   maml_sinusoid,
+  mamlpp_mini_imagenet,
   meta_sgd_omniglot,
   reptile_mini_imagenet,
   reptile_omniglot,
   reptile_sinusoid,
+  warpgrad_mini_imagenet,
   warpgrad_omniglot,
 )
+from warpjax.networks.resnet12 import ResNet12
 from warpjax.networks.warp import Warp, WarpSpec
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
   "GaussianMLP",
   "HebbianRNN",
   "Network",
+  "ResNet12",
   "Warp",
   "WarpParam",
   "WarpRNN",
@@ -37,10 +41,12 @@ __all__ = [
   "maml_mini_imagenet",
   "maml_omniglot",
   "maml_sinusoid",
+  "mamlpp_mini_imagenet",
   "max_pool",
   "meta_sgd_omniglot",
   "reptile_mini_imagenet",
   "reptile_omniglot",
   "reptile_sinusoid",
+  "warpgrad_mini_imagenet",
   "warpgrad_omniglot",
 ]

@@ -26,6 +26,7 @@ class Network(NamedTuple):
     apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm under statistics that are given, or,
       for None, its batch's own, as `apply`; it returns those that it used, `{}` where there is no batch norm. None
       for a network that has none, or whose are nobody else's business.
+    takes_key: Whether x may be a pair `(images, key data)`, under which the network draws chances (dropout).
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -38,6 +39,7 @@ class Network(NamedTuple):
   init: Callable[[jax.Array, jax.Array], tuple[Params, PyTree]]
   apply: Apply
   apply_with_stats: ApplyWithStats | None = None
+  takes_key: bool = False
 
 
 def from_linen(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.networks import conv, pooling
+from warpjax.networks.norm import norm_layer
 from warpjax.networks.warp import Warp, WarpSpec, check
 
 LAYERS = ("conv", "norm", "relu", "pool")
@@ -35,6 +36,8 @@ class Conv4(nn.Module):
     conv_bias: Whether convolutions have a bias. In front of a batch norm its true gradient is zero.
     norm_scale: Whether batch norm has a scale (gamma) besides its bias (beta).
     norm_epsilon: Added to the variance.
+    norm: "batch"; or, over each example alone, "group" or "layer".
+    norm_groups: Groups of channels for "group".
     kernel_init: Of convolutions and fully connected layers.
     bias_init: Of biases, batch norm's excepted.
     head_init: Of the head's kernel; `None` for `kernel_init`.
@@ -64,6 +67,8 @@ class Conv4(nn.Module):
   conv_bias: bool = False
   norm_scale: bool = False
   norm_epsilon: float = 1e-3
+  norm: str = "batch"
+  norm_groups: int = 8
   kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
   bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
   head_init: Callable[..., jax.Array] | None = nn.initializers.normal(1.0)
@@ -111,12 +116,13 @@ class Conv4(nn.Module):
       **self._dtypes(),
     )
 
-  def _norm(self, name: str, use_running_average: bool) -> nn.BatchNorm:
-    return nn.BatchNorm(
+  def _norm(self, name: str, use_running_average: bool) -> nn.Module:
+    return norm_layer(
+      self.norm,
       use_running_average=use_running_average,
-      momentum=0.9,
       epsilon=self.norm_epsilon,
       use_scale=self.norm_scale,
+      groups=self.norm_groups,
       name=name,
       **self._dtypes(),
     )

@@ -35,6 +35,26 @@ def maml_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
   )
 
 
+def mamlpp_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
+  """MAML++ on mini-ImageNet: [conv, norm, ReLU, pool] x 4 of 48 filters, flattened (5 x 5 x 48 = 1200).
+
+  Reference: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
+  """
+  defaults = {"layers": ("conv", "norm", "relu", "pool"), "strides": 1, "readout": "flatten", "norm_epsilon": 1e-5}
+  return _conv4(overrides, num_classes=num_classes, width=48, norm_scale=True, head_init=None, **defaults)
+
+
+def warpgrad_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
+  """WarpGrad on mini- and tiered-ImageNet: [conv, norm, pool, ReLU] x 4; pass `warp=WarpSpec()`.
+
+  The paper names the order of a block; its 64 filters are those of a published re-run, as no code was released.
+
+  Reference: Flennerhag et al. 2020, arXiv 1909.00025, section 4.1.
+  """
+  defaults = {"layers": ("conv", "norm", "pool", "relu"), "strides": 1, "readout": "flatten", "norm_epsilon": 1e-5}
+  return _conv4(overrides, num_classes=num_classes, norm_scale=True, head_init=None, **defaults)
+
+
 def reptile_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
   """Reptile on Omniglot: [conv stride 2, norm, ReLU] x 4, flattened (2 x 2 x 64 = 256).
 

@@ -5,8 +5,10 @@ Importing this is light: a data set's reader imports what it needs when it is ca
 
 from warpjax.tasks import (
   augment,
+  cifar,
   continual,
   few_shot,
+  image_sets,
   mini_imagenet,
   multi_shot,
   omniglot,
@@ -15,6 +17,7 @@ from warpjax.tasks import (
   sinusoid,
   splits,
   surfaces,
+  tiered_imagenet,
 )
 from warpjax.tasks.cache import DatasetNotFoundError
 from warpjax.tasks.few_shot import tasks_from_arrays
@@ -22,8 +25,10 @@ from warpjax.tasks.few_shot import tasks_from_arrays
 __all__ = [
   "DatasetNotFoundError",
   "augment",
+  "cifar",
   "continual",
   "few_shot",
+  "image_sets",
   "mini_imagenet",
   "multi_shot",
   "omniglot",
@@ -33,4 +38,5 @@ __all__ = [
   "splits",
   "surfaces",
   "tasks_from_arrays",
+  "tiered_imagenet",
 ]

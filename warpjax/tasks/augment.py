@@ -1,4 +1,4 @@
-"""Random affine maps of images on the device, inside `jit`, and how a batch function comes to use them."""
+"""Random transforms of images on the device, inside `jit`, and how a batch function comes to use them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
 ImageTransform = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, images [n, height, width, channels]) -> images`."""
 
-# A stream of its own, apart from the one that chooses the batch.
-_STREAM = 0xAF1E
+# Streams of their own, apart from the one that chooses the batch.
+_STREAM, _DROP_STREAM = 0xAF1E, 0xD409
 
 
 def random_affine(
@@ -66,6 +66,101 @@ def random_affine(
   return transform
 
 
+def random_crop(padding: int = 8) -> ImageTransform:
+  """Every image shifted by up to `padding` pixels each way, with black where nothing was: a crop of the padded image.
+
+  Args:
+    padding: Pixels on each side.
+
+  Returns:
+    `(key, images) -> images` over `[n, height, width, channels]`.
+
+  Raises:
+    ValueError: for a negative padding.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> random_crop(4)(jax.random.key(0), jnp.ones((3, 32, 32, 3))).shape
+    (3, 32, 32, 3)
+  """
+  if padding < 0:
+    raise ValueError(f"padding must be at least 0; got {padding}")
+
+  def transform(key: jax.Array, images: jax.Array) -> jax.Array:
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    one = lambda image, at: jax.lax.dynamic_slice(image, (*at, jnp.int32(0)), images.shape[1:])
+    return jax.vmap(one)(padded, offsets.astype(jnp.int32))
+
+  return transform
+
+
+def random_flip() -> ImageTransform:
+  """Every image mirrored left to right, or not, with equal chances."""
+
+  def transform(key: jax.Array, images: jax.Array) -> jax.Array:
+    flips = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(flips, images[:, :, ::-1], images)
+
+  return transform
+
+
+def random_colour(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> ImageTransform:
+  """Every image's brightness, contrast and saturation scaled by its own factors, in this order, and cut to [0, 1].
+
+  A factor is uniform on `[1 - b, 1 + b]`. Brightness scales towards black, contrast towards the image's mean grey,
+  saturation towards each pixel's grey.
+
+  Args:
+    brightness: Bound b of the factor.
+    contrast: Likewise.
+    saturation: Likewise.
+
+  Returns:
+    `(key, images) -> images` over `[n, height, width, 3]`; uint8 images become [0, 1] first.
+
+  Raises:
+    ValueError: for a bound outside [0, 1].
+  """
+  bounds = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+  for name, bound in bounds.items():
+    if not 0 <= bound <= 1:
+      raise ValueError(f"{name} must be 0 to 1; got {bound}")
+
+  def transform(key: jax.Array, images: jax.Array) -> jax.Array:
+    images = few_shot.to_unit(images) if images.dtype == jnp.uint8 else images
+    spread = jnp.asarray(list(bounds.values()), images.dtype)
+    factors = 1 + spread * jax.random.uniform(key, (images.shape[0], 1, 1, 3), images.dtype, -1.0, 1.0)
+    images = jnp.clip(images * factors[..., 0:1], 0, 1)
+    mean = jnp.mean(_grey(images), axis=(1, 2), keepdims=True)
+    images = jnp.clip(mean + factors[..., 1:2] * (images - mean), 0, 1)
+    grey = _grey(images)
+    return jnp.clip(grey + factors[..., 2:3] * (images - grey), 0, 1)
+
+  return transform
+
+
+def random_rotation(degrees: float = 15.0) -> ImageTransform:
+  """Every image turned by up to `degrees` each way, with black where nothing was."""
+  return random_affine(degrees=(-degrees, degrees), translate=0.0, scale=(1.0, 1.0))
+
+
+def compose(*transforms: ImageTransform) -> ImageTransform:
+  """One transform after the other, each with a key of its own."""
+
+  def transform(key: jax.Array, images: jax.Array) -> jax.Array:
+    for i, each in enumerate(transforms):
+      images = each(jax.random.fold_in(key, i), images)
+    return images
+
+  return transform
+
+
+def _grey(images: jax.Array) -> jax.Array:
+  """Luma of `[..., 3]` colours, ITU-R 601, `[..., 1]`."""
+  return images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
+
+
 def affine(image: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Array, fill: float = 0.0) -> jax.Array:
   """One image `[height, width, channels]` turned by `angle` (radians, counter-clockwise), magnified, then shifted.
 
@@ -100,6 +195,26 @@ def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
     return transform(jax.random.fold_in(jax.random.fold_in(key, _STREAM), step), images), labels
 
   return augmented_batch
+
+
+def keyed(batch_fn: BatchFn) -> BatchFn:
+  """`batch_fn` with key data beside its images, `((images, key data), labels)`, anew at every step: for dropout."""
+
+  def keyed_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
+    images, labels = batch_fn(key, support, step, params, shared)
+    return (images, jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, _DROP_STREAM), step))), labels
+
+  return keyed_batch
+
+
+def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
+  """`query_batch_fn` with key data beside its images."""
+
+  def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+    images, labels = query_batch_fn(key, task, params, shared)
+    return (images, jax.random.key_data(jax.random.fold_in(key, _DROP_STREAM))), labels
+
+  return keyed_batch
 
 
 def augmented_query(query_batch_fn: QueryBatchFn, transform: ImageTransform) -> QueryBatchFn:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warpjax.types import PyTree, Task, TaskSampler
 
@@ -38,6 +39,8 @@ def sampler(
   *,
   rotations: Rotations = "none",
   preprocess: Preprocess = to_unit,
+  counts: Sequence[int] | None = None,
+  on_device: bool = True,
 ) -> TaskSampler:
   """N-way K-shot tasks: classes without replacement, then examples of each class without replacement.
 
@@ -49,6 +52,9 @@ def sampler(
     rotations: `"none"`; `"per_class"`, each class of a task turned by a random multiple of 90 degrees (MAML);
       `"as_classes"`, the turned copies are classes of their own, four times as many (Reptile). Nothing is copied.
     preprocess: What is done to the uint8 images of a task, `[n, height, width, channels]`, last.
+    counts: Examples of each class, the first of its row; None where every row is full.
+    on_device: Whether the images are placed on the device. False leaves them where they are, e.g. in a memory-mapped
+      file, and a task's images are fetched from there by a callback: for sets that the device cannot hold.
 
   Returns:
     A sampler of `Task(support=(x, y), query=(x, y))`, x `[ways * shots, height, width, channels]` and
@@ -69,26 +75,51 @@ def sampler(
   Reference:
     Vinyals et al. 2016, arXiv 1606.04080, section 4.1; Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2.
   """
-  _check(images, ways, shots, queries, rotations)
+  _check(images, ways, shots, queries, rotations, counts)
+  num_classes, num_examples = np.shape(images)[:2]
+  numbers = None if counts is None or set(counts) == {num_examples} else jnp.asarray(counts, jnp.int32)
 
-  def sample(images: jax.Array, key: jax.Array) -> Task:
-    num_classes, num_examples = images.shape[:2]
+  def sample(images: Images, numbers: jax.Array | None, key: jax.Array) -> Task:
     uniforms = _uniforms(key, (2, ways), (ways,), (ways, 2, shots + queries), (ways * shots,), (ways * queries,))
     for_classes, for_turns, for_examples, *for_order = uniforms
     if rotations == "as_classes":
       classes, turns = jnp.divmod(_choose(for_classes, 4 * num_classes), 4)
     else:
       classes, turns = _choose(for_classes, num_classes), (4 * for_turns).astype(jnp.int32)
-    examples = jax.vmap(lambda u: _choose(u, num_examples))(for_examples)
+    totals = jnp.full(ways, num_examples, jnp.int32) if numbers is None else numbers[classes]
+    examples = jax.vmap(_choose)(for_examples, totals)
 
     def gather(uniforms: jax.Array, examples: jax.Array) -> tuple[jax.Array, jax.Array]:
       label, column = jnp.divmod(jnp.argsort(uniforms), examples.shape[1])
-      x = images[classes[label], examples[label, column]]
+      x = images(classes[label], examples[label, column])
       return preprocess(x if rotations == "none" else _turn(x, turns[label])), label.astype(jnp.int32)
 
     return Task(gather(for_order[0], examples[:, :shots]), gather(for_order[1], examples[:, shots:]))
 
-  return jax.tree_util.Partial(sample, jnp.asarray(images))
+  return jax.tree_util.Partial(sample, _on_device(images) if on_device else _on_host(images), numbers)
+
+
+Images = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(classes [n], examples [n]) -> uint8 [n, height, width, channels]`; a pytree: its arrays are arguments of a jit."""
+
+
+def _on_device(images: Any) -> Images:
+  return jax.tree_util.Partial(_rows, jnp.asarray(images))
+
+
+def _rows(array: jax.Array, classes: jax.Array, examples: jax.Array) -> jax.Array:
+  return array[classes, examples]
+
+
+def _on_host(images: np.ndarray) -> Images:
+  def fetch(classes: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    return np.asarray(images[np.asarray(classes), np.asarray(examples)])
+
+  def gather(classes: jax.Array, examples: jax.Array) -> jax.Array:
+    shape = jax.ShapeDtypeStruct((*classes.shape, *images.shape[2:]), jnp.uint8)
+    return jax.pure_callback(fetch, shape, classes, examples, vmap_method="expand_dims")
+
+  return jax.tree_util.Partial(gather)
 
 
 def tasks_from_arrays(x: PyTree, y: PyTree, *, shots: int, queries: int) -> TaskSampler:
@@ -134,14 +165,14 @@ def choose(key: jax.Array, total: int, count: int) -> jax.Array:
   return _choose(_uniforms(key, (2, count))[0], total)
 
 
-def _choose(uniforms: jax.Array, total: int) -> jax.Array:
+def _choose(uniforms: jax.Array, total: Any) -> jax.Array:
   """Floyd's algorithm, then a shuffle, from `[2, count]` numbers in [0, 1).
 
   Its work does not grow with `total`: sorting 4800 numbers to use 20 of them took 77 ms for 32 tasks on two CPU
   cores, this takes 0.2 ms.
   """
   count = uniforms.shape[1]
-  last = jnp.arange(total - count, total, dtype=jnp.int32)
+  last = jnp.arange(count, dtype=jnp.int32) + (total - count)
   draws = jnp.minimum(uniforms[0] * (last + 1), last).astype(jnp.int32)
 
   def insert(i: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -166,7 +197,7 @@ def _turn(images: jax.Array, turns: jax.Array) -> jax.Array:
   return jnp.where(turns % 2 == 1, jnp.rot90(images, axes=(1, 2)), images)
 
 
-def _check(images: Any, ways: int, shots: int, queries: int, rotations: str) -> None:
+def _check(images: Any, ways: int, shots: int, queries: int, rotations: str, counts: Sequence[int] | None) -> None:
   shape = jnp.shape(images)
   if len(shape) != 5:
     raise ValueError(f"images must be [classes, examples, height, width, channels]; got shape {shape}")
@@ -176,7 +207,10 @@ def _check(images: Any, ways: int, shots: int, queries: int, rotations: str) -> 
     raise ValueError(f"rotations must be one of {', '.join(get_args(Rotations))}; got {rotations!r}")
   if rotations != "none" and shape[2] != shape[3]:
     raise ValueError(f"rotations={rotations!r} needs square images; got {shape[2]} x {shape[3]}")
-  _check_counts("classes", shape[0] * (4 if rotations == "as_classes" else 1), ways, shape[1], shots, queries)
+  if counts is not None and (len(counts) != shape[0] or max(counts) > shape[1]):
+    raise ValueError(f"counts must be {shape[0]} numbers of at most {shape[1]}; got {len(counts)} up to {max(counts)}")
+  fewest = min(counts) if counts is not None else shape[1]
+  _check_counts("classes", shape[0] * (4 if rotations == "as_classes" else 1), ways, fewest, shots, queries)
 
 
 def _check_counts(groups: str, num_groups: int, ways: int, num_examples: int, shots: int, queries: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import os
 import pathlib
@@ -66,16 +65,34 @@ def has_splits(root: PathLike) -> bool:
   return all(pathlib.Path(root, split).is_dir() for split in SPLITS)
 
 
-def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder) -> np.ndarray:
-  """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores."""
-  images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8)
+def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.ndarray | None = None) -> np.ndarray:
+  """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores.
 
-  def fill(i: int) -> None:
+  Args:
+    items: Files or bytes.
+    decoder: How one becomes an array.
+    images: Where to put them, e.g. a memory-mapped file; None for a new array.
+
+  Returns:
+    The images.
+
+  Raises:
+    ValueError: for files that are no images or are cut short, all of them counted and the first named.
+  """
+  images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8) if images is None else images
+
+  def fill(i: int) -> str | None:
     item = items[i]
-    images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+    try:
+      images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
+      return f"{f'image {i}' if isinstance(item, bytes) else item} ({error})"
+    return None
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-    collections.deque(pool.map(fill, range(len(items))), maxlen=0)
+    broken = [fault for fault in pool.map(fill, range(len(items))) if fault]
+  if broken:
+    raise ValueError(f"{len(broken)} image files cannot be read: {'; '.join(broken[:3])}. Fetch them again.")
   return images
 
 

@@ -1,31 +1,32 @@
-"""mini-ImageNet, or any set of colour images in folders `{train,val,test}/<class>/*`."""
+"""mini-ImageNet: 100 classes of 600 colour images, 84x84, in the split of Ravi and Larochelle."""
 
 from __future__ import annotations
 
-import os
-import pathlib
-from typing import NamedTuple
+from warpjax.tasks import image_folder, image_sets, splits
+from warpjax.tasks.cache import PathLike
 
-import numpy as np
+# The published set has these images twice, most of them in train and in val; nobody's copy is at fault.
+_IDENTICAL = (
+  ("n0209183100000748", "n0209183100001256"),
+  ("n0210855100000121", "n0211127700000207"),
+  ("n0388860500000646", "n0353578000000512"),
+  ("n0388860500000663", "n0353578000000484"),
+  ("n0388860500000751", "n0353578000000601"),
+  ("n0388860500000943", "n0353578000000253"),
+  ("n0388860500001285", "n0353578000001275"),
+  ("n0438903300000447", "n0295082600000439"),
+)
 
-from warpjax.tasks import cache, image_folder, splits
-from warpjax.tasks.cache import DatasetNotFoundError, PathLike
 
-
-class MiniImageNet(NamedTuple):
-  """The three parts as arrays, in the split that the folders give.
-
-  Attributes:
-    train: uint8 `[classes, examples, size, size, 3]`, memory-mapped; `[64, 600, 84, 84, 3]` for the whole set.
-    val: 16 classes.
-    test: 20 classes.
-    split: The names of the classes, in the order of the arrays' rows.
-  """
-
-  train: np.ndarray
-  val: np.ndarray
-  test: np.ndarray
-  split: splits.Split
+def published() -> image_sets.Published:
+  """What the whole set is."""
+  return image_sets.Published(
+    "mini-ImageNet",
+    ("mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet"),
+    splits.published("mini_imagenet"),
+    per_class=600,
+    identical=frozenset(map(frozenset, _IDENTICAL)),
+  )
 
 
 def load(
@@ -34,50 +35,34 @@ def load(
   *,
   size: int = 84,
   resample: image_folder.Resample = "lanczos",
-) -> MiniImageNet:
-  """Reads the folders once, in threads, and from then on the arrays kept in the cache.
+  require_complete: bool = False,
+) -> image_sets.ImageSet:
+  """mini-ImageNet, or a part of it, from image files.
 
   Args:
-    data_dir: A folder `{train,val,test}/<class>/*`, or one with `mini_imagenet/` of that form in it. `None`:
-      `TFDS_DATA_DIR`.
+    data_dir: The folder, or one with `mini_imagenet/` in it, in one of three shapes: `{train,val,test}/<wnid>/*`;
+      `<wnid>/*`; `{train,val,test}.csv` beside the images or `images/`. `None`: `TFDS_DATA_DIR`.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
+    require_complete: Refuse a part of the set.
 
   Returns:
-    A `MiniImageNet`.
+    An `ImageSet`; `train` is `[64, 600, 84, 84, 3]` for the whole set.
 
   Raises:
-    DatasetNotFoundError: when the folders are not there; there is nowhere to fetch them from.
-    ValueError: for a size below 1, an unknown filter, a class in two parts, or parts whose classes have different
-      numbers of images.
+    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
+    ValueError: for files that are unreadable, misplaced or there twice, or a part of the set where it must be whole.
 
   Reference:
     Vinyals et al. 2016, arXiv 1606.04080; split of Ravi and Larochelle 2017.
   """
-  decoder = image_folder.Decoder(size, "RGB", resample)
-  decoder.check()
-  root = _root(data_dir)
-  settings = {"source": cache.fingerprint(*(root / part for part in image_folder.SPLITS)), **decoder._asdict()}
-
-  def make() -> tuple[cache.Arrays, dict[str, list[str]]]:
-    found = {part: image_folder.classes(root / part) for part in image_folder.SPLITS}
-    splits.make_split(**found)
-    arrays = {part: image_folder.read(list(files.values()), decoder) for part, files in found.items()}
-    return arrays, {part: list(files) for part, files in found.items()}
-
-  arrays, names = cache.load_or_make("mini_imagenet", settings, make, cache_dir)
-  return MiniImageNet(**arrays, split=splits.make_split(**names))
-
-
-def _root(data_dir: PathLike | None) -> pathlib.Path:
-  given = data_dir or os.environ.get("TFDS_DATA_DIR")
-  roots = [pathlib.Path(given).expanduser(), pathlib.Path(given).expanduser() / "mini_imagenet"] if given else []
-  for root in roots:
-    if image_folder.has_splits(root):
-      return root
-  raise DatasetNotFoundError(
-    f"mini-ImageNet was not found: looked for train/<class>/*, val/<class>/* and test/<class>/* in "
-    f"{' and '.join(map(str, roots)) or 'no folder: neither data_dir nor TFDS_DATA_DIR is set'}. It cannot be "
-    "downloaded freely: put the 84x84 images into such folders (64, 16 and 20 classes of 600) and pass --data_dir=DIR."
+  return image_sets.load(
+    "mini_imagenet",
+    published(),
+    data_dir,
+    cache_dir,
+    size=size,
+    resample=resample,
+    require_complete=require_complete,
   )

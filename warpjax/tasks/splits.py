@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,11 @@ class Split(NamedTuple):
   test: tuple[str, ...]
 
   @property
+  def all(self) -> tuple[str, ...]:
+    """All names, part after part."""
+    return self.train + self.val + self.test
+
+  @property
   def digest(self) -> str:
     """12 hexadecimal digits of SHA-256 over the sorted names of each part."""
     lines = [f"{part}:{name}" for part, names in self._asdict().items() for name in sorted(names)]
@@ -65,6 +71,32 @@ def make_split(train: Iterable[str], val: Iterable[str], test: Iterable[str]) ->
       f"train, val and test must be disjoint; {len(repeated)} names occur twice, such as {repeated[0]!r}"
     )
   return split
+
+
+def published(name: str) -> Split:
+  """A data set's own class split, from the lists in this package.
+
+  Args:
+    name: `"mini_imagenet"` (Ravi and Larochelle 2017: 64, 16, 20), `"tiered_imagenet"` (Ren et al. 2018, arXiv
+      1803.00676: 351, 97, 160), `"cifar_fs"` (Bertinetto et al. 2019, arXiv 1805.08136: 64, 16, 20) or `"fc100"`
+      (Oreshkin et al. 2018, arXiv 1805.10123: 60, 20, 20, by superclass).
+
+  Returns:
+    A `Split` of class names.
+
+  Raises:
+    ValueError: for another name.
+
+  Example:
+    >>> [len(part) for part in published("tiered_imagenet")]
+    [351, 97, 160]
+  """
+  folder = resources.files("warpjax.tasks") / "class_splits"
+  names = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
+  if name not in names:
+    raise ValueError(f"name must be one of {', '.join(names)}; got {name!r}")
+  lines = [line.split() for line in (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()]
+  return make_split(*([label for part, label in lines if part == wanted] for wanted in Split._fields))
 
 
 def indices(names: Sequence[str], part: Iterable[str]) -> np.ndarray:

@@ -1,0 +1,88 @@
+"""How much of a meta-step's time is its data: drawing tasks against drawing them and learning from them.
+
+  python -m experiments.throughput --config=configs/mini_imagenet.py:maml_5shot --data_dir=FOLDER
+
+Prints a JSON object: seconds of each, tasks a second, and the share of the data.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from experiments import experiment as experiments
+from experiments import loop, options
+from experiments.options import FLAGS
+from warpjax import parallel
+from warpjax.task_batch import sample_tasks
+from warpjax.types import TaskSampler
+
+
+def measure(
+  config: Mapping[str, Any], *, repeats: int = 5, data_dir: str | None = None, cache_dir: str | None = None
+) -> dict[str, Any]:
+  """Times the two, after a first call of each, as medians.
+
+  Args:
+    config: Nested dicts, as `experiments.experiment.build` takes them.
+    repeats: Calls of each.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    `data_seconds` and `step_seconds` of one meta-step, `data_share`, `tasks_per_second`, `device`.
+  """
+  started = time.monotonic()
+  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
+  ready = time.monotonic() - started
+  num_tasks = experiment.run.tasks_per_step
+
+  @jax.jit
+  def draw(sampler: TaskSampler, key: jax.Array) -> Any:
+    return sample_tasks(sampler, key, num_tasks)
+
+  step = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
+  state = loop.start(experiment)
+  sampler = experiment.data.train
+  sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+  data_seconds = _median(lambda i: draw(sampler, jax.random.key(i)), repeats)
+  step_seconds = _median(lambda i: step(state, sampler), repeats)
+  return {
+    "ready_seconds": round(ready, 3),
+    "data_seconds": data_seconds,
+    "step_seconds": step_seconds,
+    "data_share": data_seconds / step_seconds,
+    "tasks_per_second": num_tasks / step_seconds,
+    "device": jax.devices()[0].device_kind,
+  }
+
+
+def _median(call: Callable[[int], Any], repeats: int) -> float:
+  jax.block_until_ready(call(0))
+  seconds = []
+  for i in range(repeats):
+    started = time.perf_counter()
+    jax.block_until_ready(call(i + 1))
+    seconds.append(time.perf_counter() - started)
+  return statistics.median(seconds)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    print(json.dumps(measure(options.config(), repeats=FLAGS.repeats, **options.places()), indent=2))
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(config=True)
+  flags.DEFINE_integer("repeats", 5, "Timed calls of each.", lower_bound=1)
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,81 @@
+"""Batch statistics by inner step, over training tasks: what MAML++'s per-step batch norm evaluates under."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.adaptation import check_inner, run_steps
+from warpjax.problem import Problem
+from warpjax.task_batch import default_task_chunk, sample_tasks
+from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
+
+
+def collect(
+  inner: InnerLoop,
+  meta_params: MetaParams,
+  sampler: TaskSampler,
+  key: jax.Array,
+  apply_with_stats: ApplyWithStats,
+  *,
+  num_tasks: int,
+  num_steps: int | None = None,
+  task_chunk: int | None = None,
+) -> PyTree:
+  """The mean over tasks of the batch statistics that the support batch has at each point 0..K.
+
+  `stats_k = mean over tasks of stats(params_k, batch_k)`. MAML++ keeps a moving average of the same while it trains;
+  this is its limit at the final parameters, so any meta-gradient has it, and a checkpoint needs nothing more.
+
+  Args:
+    inner: The inner loop.
+    meta_params: What was meta-learned.
+    sampler: Draws one training task.
+    key: Task i is a function of (key, i).
+    apply_with_stats: A `Network`'s.
+    num_tasks: Over how many tasks.
+    num_steps: K; None for the inner loop's own.
+    task_chunk: Tasks side by side.
+
+  Returns:
+    Statistics of leaves `[K + 1, ...]`, for `norm_stats.by_step`.
+
+  Raises:
+    ValueError: when a count is below 1.
+
+  Reference:
+    Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.
+  """
+  if num_tasks < 1:
+    raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+  last = check_inner(inner, num_steps)
+  per_task = partial(_of_task, inner, apply_with_stats, last)
+
+  @jax.jit
+  def mean(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
+    tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), num_tasks)
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(jnp.arange(num_tasks))
+    chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
+    stats = jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
+
+  sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+  return mean(meta_params, sampler, key)
+
+
+def _of_task(
+  inner: InnerLoop, apply_with_stats: ApplyWithStats, last: int, meta_params: MetaParams, task: Any, key: jax.Array
+) -> PyTree:
+  problem = Problem(inner, meta_params, task, key)
+
+  def at(params: Params, index: Any) -> PyTree:
+    return apply_with_stats(params, meta_params.shared, None, problem.batch(params, index)[0])[1]
+
+  def observe(step: InnerStep) -> PyTree:
+    return at(step.state.params, step.number)
+
+  final, _, seen = run_steps(problem, problem.start(), last=last, observe=observe)
+  return jax.tree.map(lambda steps, end: jnp.concatenate([steps, end[None]]), seen, at(final.params, last))
