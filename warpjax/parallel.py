@@ -38,12 +38,12 @@ def place(state: TrainState, mesh: Mesh) -> TrainState:
 
   Args:
     state: Before the first step; its carry is split by task, everything else is copied to every device.
-    mesh: From `device_mesh`; on one device the state stays as it is.
+    mesh: From `device_mesh`; on one device, and with several processes, the state stays as it is.
 
   Returns:
     The state.
   """
-  if mesh.size == 1:
+  if mesh.size == 1 or jax.process_count() > 1:  # a process cannot put its arrays on another's devices
     return state
   whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(mesh.axis_names[0])))
   return jax.device_put(state._replace(carry=()), whole)._replace(carry=jax.device_put(state.carry, split))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ class Check(NamedTuple):
   found: str
 
 
-class Report(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Report:
   """The findings on a learner; printing it gives a table."""
 
   checks: tuple[Check, ...]
@@ -30,12 +32,12 @@ class Report(NamedTuple):
     """Whether nothing failed and nothing was warned of."""
     return not any(check.status in ("failed", "warning") for check in self.checks)
 
-  def __getitem__(self, name: int | str) -> Check:  # type: ignore[override]
+  def __getitem__(self, name: str) -> Check:
     """The finding of the check with that name."""
     found = {check.name: check for check in self.checks}
     if name not in found:
       raise ValueError(f"name must be one of {', '.join(map(repr, found))}; got {name!r}")
-    return found[str(name)]
+    return found[name]
 
   def __str__(self) -> str:
     """A table, one line for each check."""
