@@ -75,7 +75,24 @@ def refused(rule, estimator):
   return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
 
 
-PAIRS = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
+# Every pair is run by `make test-slow`; these leave out, of the costly ones, what shares its code with others.
+LEARNED = ("per_step_sgd", "kronecker", "learned", "meta_lstm", "l2l_lstm")
+WITH_LEARNED = ("mixed", "first_order", "truncated_unroll", "leap", "implicit", "warp")
+OF_PATHS = ("multi_step", "truncated_unroll")
+
+
+def is_slow(rule, estimator):
+  if rule in LEARNED:
+    return estimator not in WITH_LEARNED
+  return estimator in OF_PATHS and rule not in ("sgd", "adam", "meta_sgd")
+
+
+def pair(rule, estimator):
+  return pytest.param(rule, estimator, marks=[pytest.mark.slow] if is_slow(rule, estimator) else [])
+
+
+ALLOWED = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
+PAIRS = [pair(*names) for names in ALLOWED]
 REFUSED = [(r, e) for r in RULES for e in ESTIMATORS if refused(r, e)]
 
 
@@ -117,7 +134,7 @@ def test_rule_with_estimator(rule_name, name):
     toy.assert_slopes(lambda point: both(point, tasks, keys)[1][0][0].mean(), meta_params, mean)
 
 
-@pytest.mark.parametrize(("rule_name", "name"), PAIRS)
+@pytest.mark.parametrize(("rule_name", "name"), ALLOWED)
 def test_structure_and_dtypes_are_those_of_the_parameters(rule_name, name):
   # In double precision mode bfloat16 shows every promotion; optax's L-BFGS does not trace in it.
   rule, dtype = RULES[rule_name](), jnp.float32 if rule_name == "lbfgs" else jnp.bfloat16
