@@ -40,7 +40,10 @@ def test_every_row_builds(module, method):
   experiments.build(module.get_config(method).to_dict())
 
 
-@pytest.mark.parametrize("method", ["maml", "meta_sgd", "imaml"])
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("meta_sgd", "maml_adam", "reptile", "imaml")]
+
+
+@pytest.mark.parametrize("method", ["maml", *SLOW])
 def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
   result = run.train_and_evaluate(tiny(navigation, method), tmp_path)
   assert result["metric"] == "return" and len(result["per_step"]) == 3
@@ -61,7 +64,7 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   assert steps == [-0.5, -0.25, -0.25]
 
 
-@pytest.mark.parametrize("method", ["rnn", "warp_rnn"])
+@pytest.mark.parametrize("method", [pytest.param("rnn", marks=pytest.mark.slow), "warp_rnn"])
 def test_the_maze_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(maze, method))
   whole = loop.train(experiment, tmp_path / "whole").state
@@ -76,6 +79,7 @@ def test_the_maze_trains_and_resumes(method, tmp_path):
   assert bool(jax.tree.leaves(start.shared)) == (method == "warp_rnn")
 
 
+@pytest.mark.slow
 def test_the_maze_by_seeds_its_curves_and_their_difference(tmp_path):
   result = run.sweep(tiny(maze, "rnn"), tmp_path / "rnn", [0, 1])
   assert result["metric"] == "return" and math.isfinite(result["mean"]) and result["seeds"] == [0, 1]
