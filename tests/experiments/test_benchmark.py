@@ -106,7 +106,7 @@ def test_the_peak_of_a_process_shows_the_temporaries():
 
 def test_modes_write_their_rows_and_pictures(tmp_path, capsys):
   setting = {"problem": "sines", "width": 4, "tasks": 2, "inner_steps": 1}
-  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.METHODS["maml"]}, "repeats": 1}
+  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.LEARNERS["maml"]}, "repeats": 1}
   rows = benchmark.run({**shared, "axes": {"tasks": (2, 4), "devices": (1, 1024)}}, tmp_path)
   assert [(row["axis"], row["tasks"], row["devices"]) for row in rows] == [
     ("tasks", 2, 1),
@@ -130,8 +130,8 @@ def test_pictures_of_the_other_modes(tmp_path):
 
 
 def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
-  assert set(config.MODES) <= set(benchmark.MODES)
-  for mode in config.MODES:
+  assert set(config.METHODS) <= set(benchmark.MODES)
+  for mode in config.METHODS:
     assert config.get_config(mode).mode == mode
   settings = config.get_config("accuracy").to_dict()
   with pytest.raises(ValueError, match="config.inner_step is not a setting; did you mean 'inner_steps'"):
