@@ -58,7 +58,7 @@ def window_slopes(inner, task):
       state = problem.step(state, index).next
     return problem.query_loss(state.params, points[-1].shared, inner.num_steps)[0]
 
-  return jax.grad(loss)([META_PARAMS] * (inner.num_steps // WINDOW))
+  return toy.jit(jax.grad(loss))([META_PARAMS] * (inner.num_steps // WINDOW))
 
 
 @pytest.mark.parametrize("prox", [0.0, PROX])
