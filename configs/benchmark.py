@@ -57,7 +57,7 @@ MEMORY: dict[str, dict[str, Any]] = {
   "forward": {"name": "forward_gradient"},
 }
 SGD = {"rule": "sgd", "learning_rate": 0.1}
-METHODS: dict[str, dict[str, Any]] = {
+LEARNERS: dict[str, dict[str, Any]] = {
   "maml": {"inner": SGD, "meta_gradient": UNROLLED["mixed"]},
   "maml_reverse": {"inner": SGD, "meta_gradient": UNROLLED["reverse"]},
   "fomaml": {"inner": SGD, "meta_gradient": UNROLLED["first_order"]},
@@ -66,7 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
   "imaml": {"inner": {**SGD, "prox": 2.0}, "meta_gradient": ESTIMATORS["implicit_cg_5"]},
 }
 
-MODES: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
   "accuracy": {
     "problems": {
       "linear_regression": {"num_tasks": 10, "dim": 50, "condition_number": 100.0, "prox": 0.01, "dtype": "float64"},
@@ -85,7 +85,7 @@ MODES: dict[str, dict[str, Any]] = {
   },
   "scaling": {
     "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 32},
-    "methods": {name: METHODS[name] for name in ("maml", "fomaml", "reptile", "imaml")},
+    "methods": {name: LEARNERS[name] for name in ("maml", "fomaml", "reptile", "imaml")},
     "axes": {
       "tasks": (1, 2, 4, 8, 16, 32),
       "inner_steps": (1, 4, 16, 64),
@@ -96,7 +96,7 @@ MODES: dict[str, dict[str, Any]] = {
   },
   "speed": {
     "setting": {"problem": "images", "width": 64},
-    "methods": METHODS,
+    "methods": LEARNERS,
     "grid": {
       "ways": (5, 20),
       "shots": (1, 5),
@@ -112,5 +112,5 @@ MODES: dict[str, dict[str, Any]] = {
 
 def get_config(mode: str = "accuracy") -> ml_collections.ConfigDict:
   """The settings of that benchmark."""
-  settings = schema.choose("configs/benchmark.py", mode, MODES)
+  settings = schema.choose("configs/benchmark.py", mode, METHODS)
   return ml_collections.ConfigDict({"mode": mode, **settings})

@@ -67,14 +67,31 @@ ESTIMATORS = {
   ),
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
+<<<<<<< HEAD
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
 DIFFERENTIATES_A_STEP = (*UNROLLS, "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
+=======
+SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inner loop and no more: a few rules do
+SAMPLED_RULES = ("adam", "meta_sgd", "newton_cg")
+DIFFERENTIATES_A_STEP = (
+  "mixed",
+  "reverse",
+  "first_order",
+  "truncated",
+  "one_step",
+  "forward_gradient",
+  "warp",
+  "warp_leap",
+  "warp_maml",
+)
+>>>>>>> bench
 
 
 def refused(rule, estimator):
   return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
 
 
+<<<<<<< HEAD
 # Every pair is run by `make test-slow`; these leave out, of the costly ones, what shares its code with others.
 LEARNED = ("per_step_sgd", "kronecker", "learned", "meta_lstm", "l2l_lstm")
 WITH_LEARNED = ("mixed", "first_order", "truncated_unroll", "leap", "implicit", "warp")
@@ -93,6 +110,9 @@ def pair(rule, estimator):
 
 ALLOWED = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
 PAIRS = [pair(*names) for names in ALLOWED]
+=======
+PAIRS = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e) and (e not in SAMPLED or r in SAMPLED_RULES)]
+>>>>>>> bench
 REFUSED = [(r, e) for r in RULES for e in ESTIMATORS if refused(r, e)]
 
 

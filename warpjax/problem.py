@@ -47,7 +47,9 @@ class Problem(NamedTuple):
   def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
     """One inner step from `state`; `derivative` says how its gradient will be differentiated, if it is."""
     params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
-    value, grads = value_and_grad(self.inner.loss_fn, derivative)(params, shared, batch)
+    # Stopped here as well as below, so that no second derivative is traced only to be dropped.
+    at = jax.lax.stop_gradient((params, shared)) if derivative == "first_order" else (params, shared)
+    value, grads = value_and_grad(self.inner.loss_fn, derivative)(*at, batch)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
     if derivative == "first_order":

@@ -30,22 +30,22 @@ def rows(
   peak_steps: Sequence[int] = (),
 ) -> Iterator[Row]:
   """The temporaries of each estimator at each number of inner steps, and for `peak_steps` the peak of a process."""
+  todo = cost.work(base._replace(tasks=1), inner)
   for steps in inner_steps:
     setting = base._replace(inner_steps=steps, tasks=1)
     for name, table in tables.items():
-      _, _, planned = compiled(setting, inner, table)
+      planned = compiled(todo, steps, table)[2]
       peak = peak_of_a_process(setting, inner, table) if steps in peak_steps else None
       yield {"method": name, **setting._asdict(), **planned, "peak_bytes": peak}
 
 
-def compiled(setting: Setting, inner: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[Any, Any, Row]:
+def compiled(todo: cost.Work, inner_steps: int, table: Mapping[str, Any]) -> tuple[Any, Any, Row]:
   """The compiled meta-gradient of one task, its arguments, and what is known without running it."""
-  todo = cost.work(setting, inner)
   task = jax.tree.map(lambda leaf: leaf[0], todo.tasks)
   make = estimators.from_tables({"it": table}, task)["it"]
   args = (todo.meta_params, task, jax.random.key(0))
   started = time.perf_counter()
-  program = jax.jit(estimators.for_one_task(make(todo.inner))).lower(*args).compile()
+  program = jax.jit(estimators.for_one_task(make(todo.inner._replace(num_steps=inner_steps)))).lower(*args).compile()
   known = {"num_params": cost.num_params(todo.meta_params), "compile_seconds": time.perf_counter() - started}
   return program, args, {**known, **cost.planned(program)}
 
@@ -65,7 +65,8 @@ def peak_of_a_process(setting: Setting, inner: Mapping[str, Any], table: Mapping
 
 
 def _peak(given: Mapping[str, Any]) -> int:
-  program, args, _ = compiled(Setting(**given["setting"]), given["inner"], given["table"])
+  setting = Setting(**given["setting"])
+  program, args, _ = compiled(cost.work(setting, given["inner"]), setting.inner_steps, given["table"])
   reset = pathlib.Path("/proc/self/clear_refs")
   if reset.exists():  # Linux forgets the peak of the compilation
     reset.write_text("5")

@@ -65,10 +65,9 @@ def test_implicit_gradients_reach_the_exact_one_of_linear_regression():
 
 def test_the_network_s_reference_is_the_limit_of_the_estimators():
   case = cases.small_network(num_tasks=1, features=3, reference_steps=300, learning_rate=0.1, dtype="float64")
-  rows = accuracy.compare(case, {"mixed": unrolled, "implicit": COUNTS["implicit"][0]}, num_steps=(150,))
+  rows = accuracy.compare(case, {"mixed": unrolled}, num_steps=(150,))
   assert {row["block"] for row in rows} == {"initial", "shared"}
-  assert all(row["relative_error"] < 1e-2 for row in rows if row["method"] == "mixed")
-  assert all(0.5 < row["cosine"] <= 1 for row in rows)
+  assert all(row["relative_error"] < 1e-2 and row["cosine"] > 0.999 for row in rows)
 
 
 def test_persistence_is_measured_over_a_lifetime():
@@ -98,7 +97,7 @@ def test_the_peak_of_a_process_shows_the_temporaries():
   setting = SMALL._replace(width=64, shots=2000, inner_steps=64)
   found = {}
   for name in ("mixed_recompute", "reverse_save_all"):
-    planned = memory.compiled(setting, INNER, config.MEMORY[name])[2]["temp_bytes"]
+    planned = memory.compiled(cost.work(setting, INNER), 64, config.MEMORY[name])[2]["temp_bytes"]
     found[name] = planned, memory.peak_of_a_process(setting, INNER, config.MEMORY[name])
   (low, low_peak), (high, high_peak) = found.values()
   assert high - low > 2**27 and 0.5 < (high_peak - low_peak) / (high - low) < 2
@@ -106,13 +105,9 @@ def test_the_peak_of_a_process_shows_the_temporaries():
 
 def test_modes_write_their_rows_and_pictures(tmp_path, capsys):
   setting = {"problem": "sines", "width": 4, "tasks": 2, "inner_steps": 1}
-  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.METHODS["maml"]}, "repeats": 1}
-  rows = benchmark.run({**shared, "axes": {"tasks": (2, 4), "devices": (1, 1024)}}, tmp_path)
-  assert [(row["axis"], row["tasks"], row["devices"]) for row in rows] == [
-    ("tasks", 2, 1),
-    ("tasks", 4, 1),
-    ("devices", 2, 1),
-  ]
+  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.LEARNERS["maml"]}, "repeats": 1}
+  rows = benchmark.run({**shared, "axes": {"tasks": (2, 4), "devices": (1024,)}}, tmp_path)
+  assert [(row["axis"], row["tasks"]) for row in rows] == [("tasks", 2), ("tasks", 4)]
   with (tmp_path / "results.csv").open() as file:
     written = list(csv.DictReader(file))
   assert {"cosine", "relative_error", "temp_bytes", "flops", "seconds"} <= written[0].keys()
@@ -130,8 +125,8 @@ def test_pictures_of_the_other_modes(tmp_path):
 
 
 def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
-  assert set(config.MODES) <= set(benchmark.MODES)
-  for mode in config.MODES:
+  assert set(config.METHODS) <= set(benchmark.MODES)
+  for mode in config.METHODS:
     assert config.get_config(mode).mode == mode
   settings = config.get_config("accuracy").to_dict()
   with pytest.raises(ValueError, match="config.inner_step is not a setting; did you mean 'inner_steps'"):
