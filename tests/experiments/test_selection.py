@@ -13,7 +13,7 @@ from tests.tasks import image_files
 from warpjax.types import InnerLoop
 
 WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}
-IMAGES = {"data": {"ways": 2, "queries": 2, "size": 16}, "network": {"width": 2}, "eval": {"val_tasks": 4}}
+IMAGES = {"data": {"ways": 2, "queries": 2, "train_queries": 3, "size": 16}, "network": {"width": 2}, "eval": {"val_tasks": 4}}
 NUMBERS = [3.0, 1.0, 2.0, 1.0]
 
 
@@ -90,7 +90,7 @@ def test_validation_needs_validation_tasks():
 def test_the_card_says_what_was_measured(chosen):
   _, result = chosen
   card = result["protocol"]
-  assert (card["shots"], card["queries"], card["inner_steps_train"], card["inner_steps_test"]) == (5, 5, 1, 2)
+  assert (card["shots"], card["queries"], card["inner_steps_train"], card["inner_steps_test"]) == (5, 100, 1, 2)
   assert card["norm_stats"] == "none" and not card["transductive"] and card["selection"] == "validation"
   assert (card["test_tasks"], card["val_tasks"], card["seeds"], card["ensemble"]) == (3, 4, [0], False)
   lines = protocol.text(result).splitlines()
@@ -105,7 +105,7 @@ def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
   assert "a part of the set, which lacks 62 of 64 train classes" in capsys.readouterr().err
   card = protocol.card(built, 600)
   assert card["split_sha256"] == built.data.description["split_sha256"] and "62 of 64 train classes" in card["partial"]
-  assert (card["ways"], card["shots"], card["queries"], card["train_queries"]) == (2, 1, 2, 15)
+  assert (card["ways"], card["shots"], card["queries"], card["train_queries"]) == (2, 1, 2, 3)
   assert (card["norm_stats"], card["transductive"], card["inner_learning_rate"]) == ("transductive", True, 0.05)
 
 
