@@ -26,6 +26,12 @@ validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2
 | maml_resnet12      | -                 | -                  | not yet run | not yet run      |
 | warp_maml_resnet12 | -                 | -                  | not yet run | not yet run      |
 
+A size for an hour on a CPU, whose validation curve is in metrics.jsonl: 16 filters, 3 steps, 5 query examples:
+
+| row            | measured    |
+|----------------|-------------|
+| maml_5shot_cpu | not yet run |
+
 All rows:
 maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code: 32 filters, 5 steps in
   training and 10 at test, 15 query examples of each class in training and as many as shots at test, 4 tasks a
@@ -86,6 +92,18 @@ PUBLISHED: dict[str, image_rows.Number] = {
 
 COMMON: rows.Table = image_rows.common("mini_imagenet")
 METHODS: dict[str, rows.Table] = image_rows.methods(PUBLISHED)
+
+# A smaller network, fewer steps and queries: for a learning curve within an hour on a CPU.
+CPU: rows.Table = {
+  "num_meta_steps": 3_000,
+  "checkpoint_every": 200,
+  "data": {"train_queries": 5},
+  "network": {"width": 16},
+  "inner": {"num_steps": 3},
+  "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
+  "eval": {"val_tasks": 100, "num_steps": 5},
+}
+METHODS |= rows.resized(METHODS, {"maml_5shot": CPU})
 
 
 def get_config(method: str = "maml") -> ml_collections.ConfigDict:

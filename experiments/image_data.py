@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -50,6 +51,8 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
 
     def read() -> Data:
       found = load(data_dir, cache_dir, size=size, resample=resample, require_complete=require_complete)
+      if found.partial:
+        print(f"The data are a part of the set, which lacks {found.missing}.", file=sys.stderr, flush=True)
       on_device = _on_device(found, placement)
       make = lambda part, counts, turned: few_shot.sampler(
         getattr(found, part),

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 from configs import mini_imagenet
-from experiments import evaluate, experiment, image_data, loop, protocol, run, selection, workdir
+from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection
 from tests.experiments import tiny
 from tests.tasks import image_files
+from warpjax.types import InnerLoop
 
-CONFIG = {
-  "num_meta_steps": 4,
-  "tasks_per_step": 1,
-  "checkpoint_every": 1,
-  "steps_per_dispatch": 1,
-  "data": {"ways": 2, "shots": 1, "queries": 2, "train_queries": 2, "size": 16},
-  "network": {"width": 2},
-  "inner": {"num_steps": 1},
-  "eval": {"num_tasks": 4, "num_steps": 1, "val_tasks": 4},
-}
+WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}
+IMAGES = {"data": {"ways": 2, "queries": 2, "train_queries": 3, "size": 16}, "network": {"width": 2}, "eval": {"val_tasks": 4}}
+NUMBERS = [3.0, 1.0, 2.0, 1.0]
+
+
+def waves(**evaluation):
+  return tiny.config("sinusoid", "maml", WAVES, {"eval": evaluation})
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+  """A run whose validation reads its numbers off a list."""
+  numbers = iter(NUMBERS)
+  measured = lambda state: {"mse": next(numbers), "ci95": 0.1, "num_tasks": 4}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(selection, "_measure", lambda experiment: measured)
+    path = tmp_path_factory.mktemp("runs") / "chosen"
+    return path, run.train_and_evaluate(waves(), path)
 
 
 @pytest.fixture(scope="module")
@@ -28,105 +38,99 @@ def places(tmp_path_factory):
   return {"data_dir": str(image_files.write(root / "raw", count=6, size=16)), "cache_dir": str(root / "cache")}
 
 
-def config(**overrides):
-  found = mini_imagenet.get_config("fomaml")
-  for values in (CONFIG, overrides):
-    found.update(values)
-  return found.to_dict()
-
-
-def params_at(monkeypatch_measure, values):
-  """Makes validation read its numbers off a list."""
-  numbers = iter(values)
-  return lambda experiment: lambda state: {"accuracy": next(numbers), "ci95": 0.1, "num_tasks": 4}
-
-
-@pytest.fixture(scope="module")
-def chosen(places, tmp_path_factory):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(selection, "_measure", params_at(selection, [0.3, 0.6, 0.5, 0.6]))
-    path = tmp_path_factory.mktemp("runs") / "chosen"
-    return path, run.train_and_evaluate(config(), path, **places)
-
-
-def test_the_result_is_of_the_best_validation(chosen, places):
+def test_the_result_is_of_the_best_validation(chosen):
   path, result = chosen
-  assert result["selected"] == {"by": "validation", "step": 2, "accuracy": 0.6, "ci95": 0.1, "num_tasks": 4}
+  assert result["selected"] == {"by": "validation", "step": 2, "mse": 1.0, "ci95": 0.1, "num_tasks": 4}
   assert result["num_meta_steps"] == 4
-  assert [row["accuracy"] for row in selection.rows(path)] == [0.3, 0.6, 0.5, 0.6]
-  built = experiment.build(config(), **places)
-  assert int(loop.restore(built, path).step) == 2
-  again = evaluate.evaluate(path, **places)
-  assert again["per_step"] == result["per_step"]
+  assert [row["mse"] for row in selection.rows(path)] == NUMBERS
+  assert int(loop.restore(experiment.build(waves()), path).step) == 2
+  assert evaluate.evaluate(path)["per_step"] == result["per_step"]
 
 
-def test_what_was_kept_of_steps_to_come_is_removed(chosen, places):
+def test_what_was_kept_of_steps_to_come_is_removed(chosen):
   path, _ = chosen
-  built = experiment.build(config(), **places)
-  workdir.rewind_metrics(path, 1)
+  built = experiment.build(waves())
   with selection.judge(built, path, 1):
     pass
   assert selection.best(built, path, loop.start(built))[1]["step"] == 1
 
 
-def test_validation_measures_the_validation_split(places, monkeypatch):
-  built = experiment.build(config(), **places)
-  state = loop.start(built)
-  found = selection._measure(built)(state)
-  assert 0 <= found["accuracy"] <= 1 and found["num_tasks"] == 4
-  seen = []
-  real = selection.evaluation.evaluator
+@pytest.mark.parametrize(("metric", "better", "worse"), [("accuracy", 0.6, 0.5), ("mse", 0.5, 0.6)])
+def test_better_is_higher_accuracy_and_lower_error(metric, better, worse):
+  assert selection._better(metric, better, worse) and not selection._better(metric, worse, better)
+  assert selection._better(metric, worse, float("nan")) and not selection._better(metric, float("nan"), worse)
+
+
+def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(monkeypatch):
+  built = experiment.build(waves())
+  apart = jax.tree_util.Partial(lambda key: built.data.test(key))
+  built = built._replace(data=built.data._replace(val=apart))
+  seen, real = [], selection.evaluation.evaluator
 
   def spy(*args, **kw):
-    run = real(*args, **kw)
-    return lambda meta_params, sampler, key, n: (seen.append(sampler), run(meta_params, sampler, key, n))[1]
+    found = real(*args, **kw)
+    return lambda params, sampler, key, count: (seen.append((sampler, key, count)), found(params, sampler, key, count))[
+      1
+    ]
 
   monkeypatch.setattr(selection.evaluation, "evaluator", spy)
-  selection._measure(built)(state)
-  assert seen == [built.data.val]
+  judge, state = selection._measure(built), loop.start(built)
+  first = judge(state)
+  assert first["mse"] > 0 and first["num_tasks"] == 4 and judge(state) == first
+  assert seen[0][0] is apart and seen[0] == seen[1]
 
 
 def test_validation_needs_validation_tasks():
+  with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 or more here; got -1"):
+    experiment.build(waves(val_tasks=-1))
   with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 here; got 3"):
-    experiment.build(tiny.config("sinusoid", "maml", {"eval": {"val_tasks": 3}}))
+    experiment.build(tiny.config("continual", "warp", {"eval": {"val_tasks": 3}}))
 
 
 def test_the_card_says_what_was_measured(chosen):
   _, result = chosen
   card = result["protocol"]
-  assert (card["ways"], card["shots"], card["queries"], card["train_queries"]) == (2, 1, 2, 2)
-  assert (card["inner_steps_train"], card["inner_steps_test"], card["inner_learning_rate"]) == (1, 1, 0.05)
-  assert card["norm_stats"] == "transductive" and card["transductive"] and card["selection"] == "validation"
-  assert card["split_sha256"] == result["data"]["split_sha256"] and "62 of 64 train classes" in card["partial"]
-  assert (card["test_tasks"], card["val_tasks"], card["seeds"]) == (4, 4, [0])
+  assert (card["shots"], card["queries"], card["inner_steps_train"], card["inner_steps_test"]) == (5, 100, 1, 2)
+  assert card["norm_stats"] == "none" and not card["transductive"] and card["selection"] == "validation"
+  assert (card["test_tasks"], card["val_tasks"], card["seeds"], card["ensemble"]) == (3, 4, [0], False)
   lines = protocol.text(result).splitlines()
   assert lines[0].startswith("result") and "95% over tasks" in lines[0]
-  for word in ("under support", "ways", "learning rate on", "split sha256", "partial", "seeds"):
-    assert any(line.startswith(word) for line in lines)
+  assert any(line.startswith("learning rate on") and line.endswith("the mean loss over the batch") for line in lines)
 
 
-def test_per_step_statistics_are_a_choice_of_their_own(places):
+def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
+  config = mini_imagenet.get_config("maml")
+  config.update(IMAGES)
+  built = experiment.build(config.to_dict(), **places)
+  assert "a part of the set, which lacks 62 of 64 train classes" in capsys.readouterr().err
+  card = protocol.card(built, 600)
+  assert card["split_sha256"] == built.data.description["split_sha256"] and "62 of 64 train classes" in card["partial"]
+  assert (card["ways"], card["shots"], card["queries"], card["train_queries"]) == (2, 1, 2, 3)
+  assert (card["norm_stats"], card["transductive"], card["inner_learning_rate"]) == ("transductive", True, 0.05)
+
+
+def test_per_step_statistics_are_a_choice_of_their_own():
+  network = {"network": {"warp": {"kind": "linear", "batch_norm": True}}}
   results = {}
   for name in ("transductive", "per_step"):
-    built = experiment.build(config(eval={"norm_stats": name, "val_tasks": 0, "num_tasks": 8}), **places)
-    results[name] = run.measure.measure(built, loop.start(built))[0]
-  assert results["per_step"]["norm_stats"] == "per_step" and "transductive" in results["per_step"]
-  assert results["per_step"]["transductive"]["mean"] == pytest.approx(results["transductive"]["mean"])
+    built = experiment.build(tiny.config("sinusoid", "maml", network, {"eval": {"norm_stats": name}}))
+    results[name], _ = measure.measure(built, loop.start(built))
+  assert results["per_step"]["norm_stats"] == "per_step" and "per_step" not in [
+    key for key in results["transductive"] if isinstance(results["transductive"][key], dict)
+  ]
+  assert results["per_step"]["transductive"]["mean"] == pytest.approx(results["transductive"]["mean"], rel=1e-5)
+  assert results["per_step"]["mean"] != pytest.approx(results["transductive"]["mean"], rel=1e-3)
 
 
 def test_tasks_are_uint8_and_batches_are_not(places):
   spec = image_data.SETS["mini_imagenet"](**places, ways=2, shots=1, queries=1, size=16, augmentation=("crop", "flip"))
-  import jax
-
-  from warpjax.types import InnerLoop
-
-  task = spec.load().train(jax.random.key(0))
+  task = jax.jit(spec.load().train)(jax.random.key(0))
   assert task.support[0].dtype == np.uint8
   for training in (True, False):
     inner = spec.loop(InnerLoop(None, None, 1), None, training)
-    x, _ = inner.batch_fn(jax.random.key(1), task.support, 0, None, None)
-    again, _ = inner.batch_fn(jax.random.key(1), task.support, 1, None, None)
+    batches = jax.jit(lambda support, fn=inner.batch_fn: [fn(jax.random.key(1), support, i, (), ()) for i in (0, 1)])
+    (x, _), (again, _) = batches(task.support)
     assert x.dtype == np.float32 and x.max() <= 1
     assert np.array_equal(x, again) != training  # augmented anew at every step, in training alone
-  seen = spec.whole_task(jax.random.key(0), task, None, None)
+  seen = spec.whole_task(jax.random.key(0), task, (), ())
   np.testing.assert_allclose(seen.query[0], np.asarray(task.query[0]) / 255, rtol=1e-6)

@@ -37,7 +37,7 @@ def test_it_drops_where_a_key_rides_with_the_images_and_only_there():
   network, plain = (networks.from_linen(networks.ResNet12(**TINY, drop_rate=rate)) for rate in (0.4, 0.0))
   params, _ = network.init(KEY, X)
   apply = jax.jit(lambda x: network.apply(params, (), x))
-  np.testing.assert_array_equal(apply(X), plain.apply(params, (), X))
+  np.testing.assert_allclose(apply(X), plain.apply(params, (), X), rtol=1e-4, atol=1e-5)
   keys = [jax.random.key_data(jax.random.key(i)) for i in range(2)]
   first, again, other = apply((X, keys[0])), apply((X, keys[0])), apply((X, keys[1]))
   np.testing.assert_array_equal(first, again)
