@@ -67,40 +67,26 @@ ESTIMATORS = {
   ),
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
-<<<<<<< HEAD
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
 DIFFERENTIATES_A_STEP = (*UNROLLS, "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
-=======
-SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inner loop and no more: a few rules do
-SAMPLED_RULES = ("adam", "meta_sgd", "newton_cg")
-DIFFERENTIATES_A_STEP = (
-  "mixed",
-  "reverse",
-  "first_order",
-  "truncated",
-  "one_step",
-  "forward_gradient",
-  "warp",
-  "warp_leap",
-  "warp_maml",
-)
->>>>>>> bench
 
 
 def refused(rule, estimator):
   return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
 
 
-<<<<<<< HEAD
 # Every pair is run by `make test-slow`; these leave out, of the costly ones, what shares its code with others.
 LEARNED = ("per_step_sgd", "kronecker", "learned", "meta_lstm", "l2l_lstm")
 WITH_LEARNED = ("mixed", "first_order", "truncated_unroll", "leap", "implicit", "warp")
 OF_PATHS = ("multi_step", "truncated_unroll")
+SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inner loop and no more
 
 
 def is_slow(rule, estimator):
   if rule in LEARNED:
     return estimator not in WITH_LEARNED
+  if estimator in SAMPLED:
+    return rule not in ("adam", "meta_sgd", "newton_cg")
   return estimator in OF_PATHS and rule not in ("sgd", "adam", "meta_sgd")
 
 
@@ -110,9 +96,6 @@ def pair(rule, estimator):
 
 ALLOWED = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
 PAIRS = [pair(*names) for names in ALLOWED]
-=======
-PAIRS = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e) and (e not in SAMPLED or r in SAMPLED_RULES)]
->>>>>>> bench
 REFUSED = [(r, e) for r in RULES for e in ESTIMATORS if refused(r, e)]
 
 
