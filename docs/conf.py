@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -15,6 +16,7 @@ import generated  # noqa: E402
 project, author, copyright = "warpjax", "the warpjax authors", "the warpjax authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "papers/results"]
+suppress_warnings = ["toc.empty_glob"]  # a guide may be absent
 html_theme = "furo"
 html_title = "warpjax"
 html_static_path = ["_static"]
@@ -53,7 +55,9 @@ def _no_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: An
 
 def setup(app: Any) -> None:
   """Called by Sphinx."""
+  shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")
+  generated.write_experiments(HERE / "experiments")
   generated.write_results(HERE / "papers" / "results")
   app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
   app.connect("autodoc-skip-member", _no_fields)
