@@ -16,7 +16,6 @@ import generated  # noqa: E402
 project, author, copyright = "warpjax", "the warpjax authors", "the warpjax authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "papers/results"]
-suppress_warnings = ["toc.empty_glob"]  # a guide may be absent
 html_theme = "furo"
 html_title = "warpjax"
 html_static_path = ["_static"]
