@@ -6,12 +6,13 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo docs test test-slow lint format clean
 
 help:
 	@echo "make demo       meta-train MAML, Meta-SGD, Reptile and iMAML on sine waves; pictures in runs/demo/"
 	@echo "make test       lint, type checks, and every test that is not slow"
 	@echo "make test-slow  the slow tests"
+	@echo "make docs       the documentation, in docs/_build/html; it runs the notebooks (make docs NOTEBOOKS=off: not)"
 	@echo "make format     put the code into the project's format"
 	@echo "make clean      remove the environment, caches and runs/demo/"
 
@@ -26,6 +27,12 @@ install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
+
+# A warning is an error.
+NOTEBOOKS ?= force
+docs: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -D nb_execution_mode=$(NOTEBOOKS) docs docs/_build/html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,4 +50,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo docs/_build docs/api docs/experiments docs/notebooks docs/papers/results

@@ -8,13 +8,13 @@ from setuptools import find_packages, setup
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
 RL = ["gymnax>=1.0"]
 PLOT = ["matplotlib>=3.8"]
-NOTEBOOKS = ["ipykernel>=6.29", "jupytext>=1.16", "nbclient>=0.10", *PLOT]
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", *PLOT]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1", *PLOT]
-DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8.6"]
+DOCS = ["sphinx>=8.0", "myst-nb>=1.1", "furo>=2024.8.6"]
 TEST = [
   *DATA,
   *RL,
-  *PLOT,
+  *NOTEBOOKS,
   "hypothesis>=6.100",
   "mypy>=1.15",
   "pytest>=8.3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -53,7 +54,9 @@ def _no_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: An
 
 def setup(app: Any) -> None:
   """Called by Sphinx."""
+  shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")
+  generated.write_experiments(HERE / "experiments")
   generated.write_results(HERE / "papers" / "results")
   app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
   app.connect("autodoc-skip-member", _no_fields)

@@ -1,4 +1,4 @@
-"""The pages made from the code: the API reference, a page for each public module, and each paper's table of results."""
+"""The pages made from the code: the API, a page for each public module; experiments; each paper's table of results."""
 
 from __future__ import annotations
 
@@ -22,6 +22,28 @@ INDEX = """# API
 The docstrings, module by module. The nouns are in [](warpjax.types.md).
 
 | module | what it is |
+|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+EXPERIMENT = """# {name}
+
+The docstring of `configs/{name}.py`: paper, command, published, measured.
+
+```text
+{docstring}
+```
+"""
+EXPERIMENTS = """# Experiments
+
+Run one with `python -m experiments.train --config=configs/NAME.py:METHOD --workdir=DIR`.
+
+| config | what it is |
 |---|---|
 {rows}
 
@@ -71,6 +93,15 @@ def write_results(folder: pathlib.Path) -> None:
   rows = [row for name in listing.experiments() for row in listing.rows(name)]
   of_paper = {name: [row for row in rows if row.paper == paper] for name, paper in listing.PAPERS.items()}
   _write(folder, {f"{name}.md": listing.markdown(found) for name, found in of_paper.items()})
+
+
+def write_experiments(folder: pathlib.Path) -> None:
+  """Writes a page for each config file, its docstring, and an index of them."""
+  titles = listing.experiments()
+  documented = {name: importlib.import_module(f"configs.{name}").__doc__ or "" for name in titles}
+  pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text.strip()) for name, text in documented.items()}
+  rows = [f"| [{name}]({name}.md) | {title} |" for name, title in titles.items()]
+  _write(folder, pages | {"index.md": EXPERIMENTS.format(rows="\n".join(rows), names="\n".join(titles))})
 
 
 def _write(folder: pathlib.Path, pages: dict[str, str]) -> None:

@@ -144,7 +144,7 @@ COMMANDS = [
   (["--config=configs/sinusoid.py:maml", "--data_dri=x"], "Did you mean: data_dir ?"),
   (["--config=configs/sinusoid.py:maml", "--seeds=0,", "1"], "lists with commas and no spaces; got '1'"),
   ([], "--config is missing"),
-  (["--config=configs/sinusoids.py:maml"], "configs/sinusoids.py"),
+  (["--config=configs/sinusoids.py:maml"], "cannot be read; did you mean 'configs/sinusoid.py'? --list shows all."),
   (["--config=configs/sinusoid.py:maml", "--seeds=0,x"], "--seeds must be different non-negative integers"),
   (["--config=configs/sinusoid.py:maml", "--seeds=0,1", "--config.inner.num_steps=0"], "must be at least 1; got 0"),
 ]
@@ -163,7 +163,7 @@ def test_a_bad_command_is_one_line_and_status_1(arguments, message, tmp_path):
 def test_help_names_every_flag_of_the_script():
   command = [sys.executable, "-m", "experiments.train", "--help"]
   printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False).stdout
-  for name in ("config", "workdir", "seeds", "data_dir", "cache_dir", "traceback"):
+  for name in ("config", "workdir", "seeds", "data_dir", "cache_dir", "traceback", "list"):
     assert re.search(rf"--(\[no\])?{name}:", printed), name
 
 

@@ -241,6 +241,40 @@ def test_table_and_paired_difference(finished, tmp_path):
   assert (tmp_path / "new" / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_is_drawn_as_a_band_over_its_seeds(tmp_path):
+  for seed, value in enumerate((1.0, 3.0)):
+    run_of = tmp_path / f"seed_{seed}"
+    run_of.mkdir()
+    workdir.append_metrics(run_of, [{"step": step, "mse": value} for step in (1, 2, 3)])
+    workdir.write_json(run_of / workdir.RESULT, {"per_step": [value, value]})
+  assert figures.seeds(tmp_path) == [tmp_path / "seed_0", tmp_path / "seed_1"]
+  steps, mean, low, high = figures._training(figures.seeds(tmp_path), "mse")
+  assert steps.tolist() == [1, 2, 3]
+  assert (mean.tolist(), low.tolist(), high.tolist()) == ([2.0] * 3, [1.0] * 3, [3.0] * 3)
+  combined = {"experiment": "sines", "method": "maml", "metric": "mse", "per_step": [2.0, 2.0]}
+  figures.draw([tmp_path], tmp_path / "band.png", results=[combined])
+  assert (tmp_path / "band.png").read_bytes().startswith(b"\x89PNG")
+  assert figures.seeds(tmp_path / "seed_0") == [tmp_path / "seed_0"]
+
+
+def test_markdown_table():
+  result = {
+    "method": "maml",
+    "metric": "mse",
+    "mean": 0.5,
+    "ci95": 0.1,
+    "num_meta_steps": 6000,
+    "num_tasks": 600,
+    "wall_seconds": 12.4,
+  }
+  lines = figures.markdown([result, {**result, "seeds": [0, 1], "published": {"number": 1.13, "interval": 0.18}}])
+  assert lines.splitlines()[2:] == [
+    "| maml | mse 0.500 +/- 0.100 | - | 6,000 | 600 | 1 | 12 |",
+    "| maml | mse 0.500 +/- 0.100 | 1.130 +/- 0.180 | 6,000 | 600 | 2 | 12 |",
+  ]
+  assert len({line.count("|") for line in lines.splitlines()}) == 1
+
+
 @pytest.mark.parametrize(
   ("table", "setting", "same"),
   [("data", {"train_queries": 9}, True), ("data", {"shots": 7}, False), ("eval", {"seed": 1}, False)],

@@ -1,0 +1,67 @@
+"""The documentation builds without a warning and covers every public name; its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [path for folder in (".", "concepts", "papers") for path in sorted((DOCS / folder).glob("*.md"))]
+
+
+def load(name):
+  spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+GENERATED = load("generated")
+PUBLIC = [full for name, module in GENERATED.modules().items() for full in GENERATED.names(name, module)]
+
+
+def test_the_nouns_are_public():
+  assert {"warpjax.types.MetaParams", "warpjax.rules.meta_sgd", "warpjax.meta_gradients.unrolled"} <= set(PUBLIC)
+  assert {"warpjax.tasks.few_shot.sampler", "warpjax.linear_solve.cg", "warpjax.adaptation.adapt"} <= set(PUBLIC)
+
+
+def test_every_public_name_has_a_docstring():
+  undocumented = [
+    full
+    for name, module in GENERATED.modules().items()
+    for full in [name, *GENERATED.names(name, module)]
+    if not (module if full == name else getattr(module, full.rpartition(".")[2])).__doc__
+  ]
+  assert not undocumented
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_links_lead_somewhere(page):
+  for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+    target = (page.parent / link).resolve().relative_to(DOCS)
+    if target.parts[0] == "notebooks":
+      assert (ROOT / "experiments" / target).exists(), link
+    elif target.parts[0] == "api" and target.stem != "index":
+      assert target.stem in GENERATED.modules(), link
+    elif target.parts[0] not in ("api", "experiments"):
+      assert (DOCS / target).exists(), link
+
+
+@pytest.mark.slow
+def test_it_builds_without_a_warning_and_covers_every_public_name(tmp_path):
+  pytest.importorskip("sphinx", reason="the docs extra is not installed")
+  from sphinx.util.inventory import InventoryFile
+
+  command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-D", "nb_execution_mode=off"]
+  done = subprocess.run([*command, str(DOCS), str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr[-4000:]
+  with open(tmp_path / "objects.inv", "rb") as file:
+    inventory = InventoryFile.load(file, "", lambda base, path: path)
+  documented = {name for kind in ("py:function", "py:class", "py:exception") for name in inventory.get(kind, {})}
+  assert not set(PUBLIC) - documented
