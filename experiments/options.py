@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
+
+from experiments import hosts
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -22,13 +25,17 @@ _WORDS = (
   (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
 )
 
+# As orbax and tensorstore say it, in errors of several types.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
-def define(*, config: bool = False, places: bool = True) -> None:
+
+def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:
   """Defines the shared flags; scripts call it, so that importing one defines nothing.
 
   Args:
     config: Whether to define `--config=FILE.py:METHOD` and `--config.key=value`.
     places: Whether to define `--data_dir` and `--cache_dir`.
+    processes: Whether to define `--coordinator`, `--num_processes` and `--process_id`.
   """
   flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
   if config:
@@ -37,6 +44,10 @@ def define(*, config: bool = False, places: bool = True) -> None:
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
     flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")
+  if processes:
+    flags.DEFINE_string("coordinator", None, "Many hosts: HOST:PORT of the first; auto on SLURM, TPU pods, Kubernetes.")
+    flags.DEFINE_integer("num_processes", None, "Many hosts: how many processes there are.")
+    flags.DEFINE_integer("process_id", None, "Many hosts: which one this is, from 0.")
 
 
 def config() -> dict[str, Any]:
@@ -113,16 +124,32 @@ def errors_in_one_line() -> Iterator[None]:
   """Turns the errors that a user can mend into a line on stderr and exit status 1, Ctrl-C into status 130."""
   try:
     yield
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
-    if FLAGS.traceback:
-      raise
-    fail(str(error))
   except KeyboardInterrupt:  # outside of training, which takes a signal as `progress.stop_signal` says
     print("Interrupted; what was saved before stays.", file=sys.stderr, flush=True)
-    sys.exit(130)
+    hosts.leave(130)
+  except Exception as error:
+    message = _mendable(error)
+    if message is None or FLAGS.traceback:
+      raise
+    fail(message)
+
+
+def _mendable(error: Exception) -> str | None:
+  """What to tell the user of an error that a user can mend; None for any other, whose traceback is needed."""
+  if (
+    isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _FULL.search(str(error))
+  ):
+    place = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    return (
+      f"the disk is full{place}, or over its quota; the newest checkpoint before this is whole. Free some space, and "
+      "the same command goes on from there."
+    )
+  if (lost := hosts.lost_peer(error)) is not None:
+    return lost
+  return str(error) if isinstance(error, ValueError | OSError | FloatingPointError) else None
 
 
 def fail(message: str) -> NoReturn:
   """Exits with status 1 and a line on stderr."""
   print(f"error: {message}", file=sys.stderr, flush=True)
-  sys.exit(1)
+  hosts.leave(1)

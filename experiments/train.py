@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
 from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import options
+from experiments import hosts, loop, options
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -23,19 +24,23 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    config, places = options.config(), options.places()
+    config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places()}
+    hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.seeds:
-      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **places)
+      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **settings)
     else:
-      result = train_and_evaluate(config, FLAGS.workdir, **places)
+      result = train_and_evaluate(config, FLAGS.workdir, **settings)
   if isinstance(result, int):
     return 128 + result
-  print(json.dumps(result, indent=2))
+  hosts.say(json.dumps(result, indent=2))
   return 0
 
 
 if __name__ == "__main__":
-  options.define(config=True)
+  options.define(config=True, processes=True)
   flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
   flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  flags.DEFINE_enum(
+    "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
+  )
   sys.exit(app.run(main, flags_parser=options.parse))
