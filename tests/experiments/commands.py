@@ -87,7 +87,10 @@ def _become(module: str, arguments: list[str], environment: dict[str, str], outp
   import runpy
   import traceback
 
+  import jax
+
   os.environ.update(environment)
+  jax.config.update("jax_enable_x64", environment.get("JAX_ENABLE_X64") == "1")  # read from there at the import only
   for number, end in ((0, None), (1, ".out"), (2, ".err")):
     opened = os.open(output + end, os.O_WRONLY | os.O_CREAT) if end else os.open(os.devnull, os.O_RDONLY)
     os.dup2(opened, number)

@@ -67,12 +67,20 @@ def has_splits(root: PathLike) -> bool:
 
 
 def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder) -> np.ndarray:
-  """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores."""
+  """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores.
+
+  Raises:
+    ValueError: for what is no image, naming the file.
+  """
   images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8)
 
   def fill(i: int) -> None:
     item = items[i]
-    images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+    try:
+      images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for what is cut short or no image at all
+      where = "a record of the data set" if isinstance(item, bytes) else item
+      raise ValueError(f"{where} must be an image; it cannot be decoded ({type(error).__name__})") from None
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
     collections.deque(pool.map(fill, range(len(items))), maxlen=0)

@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 
 from warpjax.tasks import image_folder
+from warpjax.tasks.archives import check_zip
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
 
 PROBE_SECONDS = 5.0
@@ -75,6 +76,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
   Raises:
     ConnectionError: within seconds, when there is no network to fetch it from.
     FileNotFoundError: when `archives` lacks one of the four files.
+    ValueError: when one of them is no zip archive, or would write outside its folder.
   """
   if is_prepared(root):
     return
@@ -86,6 +88,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
   with tempfile.TemporaryDirectory(prefix=".omniglot-", dir=root) as downloads:
     if archives is not None:
       _use_archives(builder, pathlib.Path(downloads), pathlib.Path(archives))
+    # What it downloads, tensorflow-datasets checks against the SHA-256 that is registered with it.
     with _without_tensorflow():
       builder.download_and_prepare(download_dir=downloads)
 
@@ -129,6 +132,7 @@ def _use_archives(builder: Any, downloads: pathlib.Path, archives: pathlib.Path)
     source = archives / url.rsplit("/", 1)[1]
     if not source.is_file():
       raise FileNotFoundError(f"archives must hold {source.name}; {archives} does not")
+    check_zip(source)
     if hashlib.sha256(source.read_bytes()).hexdigest() != info.checksum:
       logging.warning("%s is not the file that tensorflow-datasets registered for %s; used as it is", source, url)
     target = downloads / builder.name / resource.get_dl_fname(url, info.checksum)
