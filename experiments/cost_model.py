@@ -64,7 +64,9 @@ def meta_gradient_bytes(meta_params: PyTree) -> int:
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
 
 
-def measure(config: dict[str, Any], *, repeats: int = 3, **places: Any) -> tuple[float, int]:
+def measure(
+  config: dict[str, Any], *, repeats: int = 3, data_dir: str | None = None, cache_dir: str | None = None
+) -> tuple[float, int]:
   """Seconds that a task of a meta-step takes on this device, and the bytes of the meta-gradient.
 
   On a CPU the device is a core, and seconds are those that cores were busy, so that other work does not count.
@@ -72,9 +74,10 @@ def measure(config: dict[str, Any], *, repeats: int = 3, **places: Any) -> tuple
   Args:
     config: As for `experiments.experiment.build`; its `tasks_per_step` tasks are the batch that is timed.
     repeats: Dispatches, of which the fastest counts; one more goes before them, to compile.
-    **places: `data_dir` and `cache_dir`.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
   """
-  experiment = experiments.build(config, **places)
+  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
   dispatch = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
   state, times = loop.start(experiment), []

@@ -92,6 +92,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     # A config file that raises comes as its traceback; the last error in it is the one that says why.
     causes = re.findall(r"^\s*\w*Error: (.+)", str(error), re.MULTILINE)
     fail(_in_words(causes[-1] if causes else str(error).splitlines()[0]))
+  except SyntaxError as error:
+    fail(f"--config must be configs/NAME.py:METHOD; {error.filename}, line {error.lineno}, is no Python: {error.msg}.")
   except ValueError as error:
     fail(str(error))
   if len(rest) > 1:
@@ -122,6 +124,7 @@ def _in_words(message: str) -> str:
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
   """Turns the errors that a user can mend into a line on stderr and exit status 1, Ctrl-C into status 130."""
+  sys.unraisablehook = _without_late_reads
   try:
     yield
   except KeyboardInterrupt:  # outside of training, which takes a signal as `progress.stop_signal` says
@@ -132,6 +135,12 @@ def errors_in_one_line() -> Iterator[None]:
     if message is None or FLAGS.traceback:
       raise
     fail(message)
+
+
+def _without_late_reads(unraisable: Any) -> None:
+  """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def _mendable(error: Exception) -> str | None:

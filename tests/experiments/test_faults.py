@@ -118,7 +118,7 @@ CASES = [
   setting("no such choice", "eval.norm_stats=runing", "config.eval.norm_stats must be one of"),
   Case("no such config", ["--config=configs/sinusoid.py:mamll"], "has no 'mamll'; did you mean 'maml'?"),
   Case("no such config", ["--config=configs/sinusoids.py:maml"], "configs/sinusoids.py"),
-  Case("no such config", ["--config=README.md:maml"], "README.md"),
+  Case("no such config", ["--config=README.md:maml"], "is no Python"),
   Case("flag missing", [], "--config is missing; --help says what it is."),
   Case(
     "no such setting",
@@ -150,7 +150,7 @@ CASES = [
   fault("save and metrics half written", half_written, "Resuming sinusoid:maml at meta-step 4.", 0),
   Case("data absent", [*IMAGES, "--data_dir={folder}/nowhere"], "Omniglot was not found in"),
   Case("data no images", [*IMAGES, "--data_dir={folder}/html"], "test_0/00.png must be an image; it cannot be decoded"),
-  Case("data too small", [*IMAGES, "--data_dir={folder}/images", "--config.data.ways=4"], "ways at most the 3 classes"),
+  Case("data too small", [*IMAGES, "--data_dir={folder}/images", "--config.data.ways=4"], "at most the 3 classes"),
   Case("data uneven", [*IMAGES, "--data_dir={folder}/uneven"], "must have the same number of images; found 11 to 12"),
   script("no workdir to evaluate", "evaluate", ["--workdir={folder}"], "--workdir must hold a config.json"),
   script("flag out of range", "evaluate", ["--workdir={workdir}", "--num_tasks=0"], "num_tasks"),
