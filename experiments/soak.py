@@ -9,6 +9,7 @@ it reads the memory from /proc. Writes `soak.json` into the workdir, and exits w
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -38,27 +39,30 @@ def soak(directory: str, minutes: float, config: str, *, warm_up: float = 0.2, e
     every: Seconds between two looks.
 
   Returns:
-    What was seen: medians of the first and last quarter after the warm-up, in megabytes and in seconds a meta-step, and
-    `memory_growth` and `slowing` as fractions.
+    What was seen: medians of the first and last quarter after the warm-up, in megabytes and in busy seconds of a core
+    a meta-step, and `memory_growth` and `slowing` as fractions.
 
   Raises:
     ValueError: If the training ended by itself.
   """
   command = [sys.executable, "-m", "experiments.train", f"--config={config}", f"--workdir={directory}"]
   process = subprocess.Popen([*command, *(f"--config.{setting}" for setting in SETTINGS)], stdout=subprocess.DEVNULL)
-  memory, begun = [], time.monotonic()
+  looks, begun = [], time.monotonic()
   try:
     while time.monotonic() - begun < 60 * minutes:
       time.sleep(every)
       if process.poll() is not None:
         raise ValueError(f"the training ended by itself with status {process.returncode}; run it alone to see why.")
-      memory.append(resident_megabytes(process.pid))
+      rows = workdir.read_metrics(pathlib.Path(directory))
+      looks.append((resident_megabytes(process.pid), busy_seconds(process.pid), rows[-1]["step"] if rows else 0))
   finally:
     process.send_signal(signal.SIGTERM)
     status = process.wait(600)
-  rows = workdir.read_metrics(pathlib.Path(directory))
-  seconds = np.diff([row["seconds"] for row in rows]) / np.diff([row["step"] for row in rows])
-  return {"minutes": minutes, "exit_status": status, **compare(memory, seconds.tolist(), warm_up)}
+  memory, busy, steps = np.array(looks).T
+  moved = np.diff(steps) > 0
+  seconds = (np.diff(busy)[moved] / np.diff(steps)[moved]).tolist()
+  found = compare(memory.tolist(), seconds, warm_up)
+  return {"minutes": minutes, "meta_steps": int(steps[-1]), "exit_status": status, **found}
 
 
 def compare(memory: Sequence[float], seconds: Sequence[float], warm_up: float) -> dict[str, Any]:
@@ -86,6 +90,12 @@ def resident_megabytes(pid: int) -> float:
     if line.startswith("VmRSS:"):
       return int(line.split()[1]) / 1024
   raise ValueError(f"process {pid} has ended")
+
+
+def busy_seconds(pid: int) -> float:
+  """The seconds that cores have spent on a process; other work on the machine does not count."""
+  fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+  return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ends(values: Sequence[float], warm_up: float) -> tuple[float, float]:

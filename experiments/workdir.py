@@ -31,7 +31,7 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   directory = pathlib.Path(path)
   if directory.exists() and not directory.is_dir():
     raise ValueError(f"--workdir must be a directory; {directory} is a file.")
-  directory.mkdir(parents=True, exist_ok=True)
+  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
   there = read_json(directory / CONFIG)
   begun = (directory / RESULT).exists() or any(directory.glob(f"{CHECKPOINTS}/[0-9]*"))
   if begun and there is None:
