@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments import progress, selection, workdir
+from experiments import hosts, progress, selection, watch, workdir
 from experiments.experiment import Experiment
 from experiments.learned_rules import Stepped
 from experiments.warp import Offline
-from warpjax import checkpoints, cost, parallel, sanity, training
+from warpjax import checkpoints, parallel, training
 from warpjax.training import TrainState
 from warpjax.types import TaskSampler
 
 Dispatch = Callable[[TrainState, TaskSampler], tuple[TrainState, dict[str, jax.Array]]]
+
+
+OnNonfinite = Literal["stop", "skip"]
 
 
 class Trained(NamedTuple):
@@ -29,15 +31,23 @@ class Trained(NamedTuple):
   Attributes:
     state: Its state.
     seconds: Spent in it, over all of its processes.
+    skipped: Meta-steps whose update was left out as not finite.
     signal: The number of the signal that stopped it, 0 if it is finished.
   """
 
   state: TrainState
   seconds: float
-  signal: int
+  skipped: int = 0
+  signal: int = 0
 
 
-def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = print) -> Trained:
+def train(
+  experiment: Experiment,
+  directory: pathlib.Path,
+  *,
+  on_nonfinite: OnNonfinite = "stop",
+  say: Callable[[str], object] = hosts.say,
+) -> Trained:
   """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
 
   Dispatches always start at multiples of `steps_per_dispatch`, so that a resumed run is the same sequence of the same
@@ -45,53 +55,61 @@ def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str
 
   Args:
     experiment: What to train.
-    directory: The workdir.
+    directory: The workdir, which every host of the run must see.
+    on_nonfinite: "stop" at a loss, meta-gradient or parameters that are not finite, or "skip" that update and count it.
     say: Called with messages for the user.
 
   Returns:
-    The run.
+    The run; its state is this host's.
 
   Raises:
-    FloatingPointError: When a meta-loss or meta-gradient is not finite; the last good checkpoint stays.
+    FloatingPointError: When a meta-loss, meta-gradient or parameter is not finite; the last good checkpoint stays.
     ValueError: When the checkpoints cannot be used.
   """
   run = experiment.run
+  mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
-    state, seconds = _restore(manager, experiment, say)
-    workdir.rewind_metrics(directory, int(state.step))
-    started = time.monotonic() - seconds
-    mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
+    state, before = _restore(manager, experiment, say, mesh)
     state = parallel.place(state, mesh)  # as a dispatch leaves it, or the second one would compile again
+    sampler = parallel.on_every_host(experiment.data.train, mesh)
+    hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
+    started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
     dispatches: dict[int, Dispatch] = {}
     with (
       progress.stop_signal() as signal,
-      progress.bar(run.num_meta_steps, int(state.step), _name(run)) as report,
+      progress.bar(run.num_meta_steps, int(state.step), _name(run), shown=hosts.is_first()) as report,
       selection.judge(experiment, directory, int(state.step)) as judge,
     ):
-      while (first := int(state.step)) < run.num_meta_steps and not signal():
+      while (first := int(state.step)) < run.num_meta_steps and not hosts.largest(signal()):
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
-        if new := count not in dispatches:
-          dispatches[count] = make_dispatch(experiment, count, mesh)
-          _say_cost(dispatches[count], state, experiment, count, say)
-        before = state.meta_params
-        state, metrics = dispatches[count](state, experiment.data.train)
-        metrics = jax.device_get(metrics)  # waits: several dispatches in flight deadlock on several CPU devices
-        _check_finite(metrics, first, manager)
-        if new and first == 0:
-          _warn_of_still_leaves(before, state.meta_params, count, say)
-        done, seconds = first + count, time.monotonic() - started
-        row = {name: float(np.mean(values)) for name, values in metrics.items() if name != "finite"}
-        workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
+        if count not in dispatches:
+          dispatches[count] = make_dispatch(experiment, count, mesh, on_nonfinite)
+          if len(dispatches) == 1:
+            watch.say_cost(_name(run), dispatches[count], state, sampler, count, say)
+        old, (state, found) = state.meta_params, dispatches[count](state, sampler)
+        metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
+        skipped += watch.count_skipped(metrics, first, on_nonfinite == "skip", checkpoints.steps(manager), say)
+        if first == 0:
+          watch.warn_of_still_leaves(old, state.meta_params, count, say)
+        done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
+        if hosts.is_first():
+          workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
         report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
-        if done % run.checkpoint_every == 0 or done == run.num_meta_steps:
-          judge(done, state)
+        due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
+        if due or hosts.largest(signal()):
+          whole = parallel.on_every_host(state, mesh)
+          if due:
+            judge(done, whole)
           seconds = time.monotonic() - started
-        if done % run.checkpoint_every == 0 or done == run.num_meta_steps or signal():
-          checkpoints.save(manager, done, state, {"seconds": seconds, "data": experiment.data.description})
-      return Trained(state, seconds, signal() if int(state.step) < run.num_meta_steps else 0)
+          extra = {"seconds": seconds, "skipped": skipped, "data": experiment.data.description}
+          checkpoints.save(manager, done, whole, extra)
+      came = hosts.largest(signal()) if int(state.step) < run.num_meta_steps else 0
+      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, came)
 
 
-def make_dispatch(experiment: Experiment, num_steps: int, mesh: jax.sharding.Mesh) -> Dispatch:
+def make_dispatch(
+  experiment: Experiment, num_steps: int, mesh: jax.sharding.Mesh, on_nonfinite: OnNonfinite = "stop"
+) -> Dispatch:
   """`num_steps` meta-steps in one call, over the devices of the mesh; the sampler's arrays are its argument."""
   run = experiment.run
   axis_name = parallel.DEVICES if mesh.size > 1 else None
@@ -99,6 +117,8 @@ def make_dispatch(experiment: Experiment, num_steps: int, mesh: jax.sharding.Mes
   own_step = isinstance(experiment.meta_grad, Offline | Stepped)
   make_step = experiment.meta_grad.make_step if own_step else partial(training.meta_step, experiment.meta_grad)
   step = make_step(experiment.optimizer, axis_name=axis_name, task_chunk=task_chunk)
+  if on_nonfinite == "skip":
+    step = training.skip_nonfinite(step)
 
   def dispatch(state: TrainState, sampler: TaskSampler) -> tuple[TrainState, dict[str, jax.Array]]:
     many = training.many_steps(
@@ -130,11 +150,18 @@ def start(experiment: Experiment) -> TrainState:
 
 
 def num_devices(tasks_per_step: int) -> int:
-  """The most devices that the tasks of a meta-step divide over."""
-  return max(n for n in range(1, jax.device_count() + 1) if tasks_per_step % n == 0)
+  """The most devices that the tasks of a meta-step divide over, as many of each host.
+
+  Raises:
+    ValueError: When the tasks do not divide over the hosts.
+  """
+  count = jax.process_count()
+  if tasks_per_step % count:
+    raise ValueError(f"config.tasks_per_step must be a multiple of the {count} processes; got {tasks_per_step}.")
+  return max(n for n in range(count, jax.device_count() + 1, count) if tasks_per_step % n == 0)
 
 
-def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = print) -> TrainState:
+def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:
   """The state in a workdir that its result is of: the newest, or that of the best validation.
 
   Raises:
@@ -143,56 +170,23 @@ def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[s
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
     if not checkpoints.steps(manager):
       raise ValueError(f"{directory} holds no checkpoint; train first.")
-    newest = _restore(manager, experiment, say)[0]
+    newest = _restore(manager, experiment, say, parallel.device_mesh(1))[0]
   return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else newest
 
 
 def _restore(
-  manager: checkpoints.Manager, experiment: Experiment, say: Callable[[str], object]
-) -> tuple[TrainState, float]:
-  state = start(experiment)
+  manager: checkpoints.Manager, experiment: Experiment, say: Callable[[str], object], mesh: jax.sharding.Mesh
+) -> tuple[TrainState, dict[str, Any]]:
+  state = parallel.on_every_host(start(experiment), mesh)
   restored = checkpoints.restore_latest(manager, state, warn=say)
   if restored is None:
-    return state, 0.0
+    return state, {"seconds": 0.0, "skipped": 0}
   there, here = restored.extra["data"], experiment.data.description
   if there != here:
     differing = "; ".join(workdir.differences(there, here))
     raise ValueError(f"{manager.directory} was trained on other data: {differing}.")
   say(f"Resuming {_name(experiment.run)} at meta-step {restored.step}.")
-  return restored.state, restored.extra["seconds"]
-
-
-def _say_cost(
-  dispatch: Any, state: TrainState, experiment: Experiment, count: int, say: Callable[[str], object]
-) -> None:
-  found = cost.compiled_cost(dispatch, state, experiment.data.train)  # the call that follows does not compile again
-  each = found._replace(flops=found.flops / count)
-  say(f"A meta-step of {_name(experiment.run)}, data and state included: {each} on each device.")
-
-
-def _warn_of_still_leaves(before: Any, after: Any, count: int, say: Callable[[str], object]) -> None:
-  still = sanity.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
-  if still:
-    say(
-      f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, or "
-      "its outer learning rate is. `python -m experiments.check` tells more."
-    )
-
-
-def _check_finite(metrics: Mapping[str, np.ndarray], first: int, manager: checkpoints.Manager) -> None:
-  if np.all(metrics["finite"]):
-    return
-  index = int(np.argmin(metrics["finite"]))
-  blocks = [
-    name for name, values in metrics.items() if name.startswith("grad_norm/") and not np.isfinite(values[index])
-  ]
-  what = " and ".join(f"the meta-gradient of block {name.removeprefix('grad_norm/')!r}" for name in blocks)
-  last = max(checkpoints.steps(manager), default=None)
-  kept = "No checkpoint was saved before it" if last is None else f"The checkpoint of meta-step {last} is kept"
-  raise FloatingPointError(
-    f"meta-step {first + index + 1}: {what or 'the meta-loss'} is not finite (meta-loss {metrics['loss'][index]:.4g}). "
-    f"Try a smaller inner.learning_rate, a smaller optimizer.learning_rate, or optimizer.clip_norm=10. {kept}."
-  )
+  return restored.state, {"skipped": 0, **restored.extra}
 
 
 def _name(run: Any) -> str:

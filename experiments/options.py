@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import pathlib
 import re
 import sys
@@ -13,7 +14,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import schema
+from experiments import hosts, schema
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -25,13 +26,17 @@ _WORDS = (
   (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
 )
 
+# As orbax and tensorstore say it, in errors of several types.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
-def define(*, config: bool = False, places: bool = True) -> None:
+
+def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:
   """Defines the shared flags; scripts call it, so that importing one defines nothing.
 
   Args:
     config: Whether to define `--config=FILE.py:METHOD` and `--config.key=value`.
     places: Whether to define `--data_dir` and `--cache_dir`.
+    processes: Whether to define `--coordinator`, `--num_processes` and `--process_id`.
   """
   flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
   if config:
@@ -40,6 +45,10 @@ def define(*, config: bool = False, places: bool = True) -> None:
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
     flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")
+  if processes:
+    flags.DEFINE_string("coordinator", None, "Many hosts: HOST:PORT of the first; auto on SLURM, TPU pods, Kubernetes.")
+    flags.DEFINE_integer("num_processes", None, "Many hosts: how many processes there are.")
+    flags.DEFINE_integer("process_id", None, "Many hosts: which one this is, from 0.")
 
 
 def config() -> dict[str, Any]:
@@ -85,6 +94,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     # A config file that raises comes as its traceback; the last error in it is the one that says why.
     causes = re.findall(r"^\s*\w*Error: (.+)", str(error), re.MULTILINE)
     fail(_in_words(causes[-1] if causes else str(error).splitlines()[0]))
+  except SyntaxError as error:
+    fail(f"--config must be configs/NAME.py:METHOD; {error.filename}, line {error.lineno}, is no Python: {error.msg}.")
   except ValueError as error:
     fail(str(error))
   if len(rest) > 1:
@@ -115,18 +126,41 @@ def _in_words(message: str) -> str:
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
   """Turns the errors that a user can mend into a line on stderr and exit status 1, Ctrl-C into status 130."""
+  sys.unraisablehook = _without_late_reads
   try:
     yield
-  except (ValueError, FileNotFoundError, FloatingPointError) as error:
-    if FLAGS.traceback:
-      raise
-    fail(str(error))
   except KeyboardInterrupt:  # outside of training, which takes a signal as `progress.stop_signal` says
     print("Interrupted; what was saved before stays.", file=sys.stderr, flush=True)
-    sys.exit(130)
+    hosts.leave(130)
+  except Exception as error:
+    message = _mendable(error)
+    if message is None or FLAGS.traceback:
+      raise
+    fail(message)
+
+
+def _without_late_reads(unraisable: Any) -> None:
+  """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
+
+
+def _mendable(error: Exception) -> str | None:
+  """What to tell the user of an error that a user can mend; None for any other, whose traceback is needed."""
+  if (
+    isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _FULL.search(str(error))
+  ):
+    place = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    return (
+      f"the disk is full{place}, or over its quota; the newest checkpoint before this is whole. Free some space, and "
+      "the same command goes on from there."
+    )
+  if (lost := hosts.lost_peer(error)) is not None:
+    return lost
+  return str(error) if isinstance(error, ValueError | OSError | FloatingPointError) else None
 
 
 def fail(message: str) -> NoReturn:
   """Exits with status 1 and a line on stderr."""
   print(f"error: {message}", file=sys.stderr, flush=True)
-  sys.exit(1)
+  hosts.leave(1)

@@ -15,7 +15,9 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 
 @contextlib.contextmanager
-def bar(total: int, first: int, description: str, *, seconds_between_lines: float = 15.0) -> Iterator[Report]:
+def bar(
+  total: int, first: int, description: str, *, seconds_between_lines: float = 15.0, shown: bool = True
+) -> Iterator[Report]:
   """A progress bar on a terminal, plain lines otherwise.
 
   Args:
@@ -23,10 +25,14 @@ def bar(total: int, first: int, description: str, *, seconds_between_lines: floa
     first: Meta-steps that are done.
     description: What runs.
     seconds_between_lines: Where there is no terminal.
+    shown: Whether anything is.
 
   Yields:
     `(step, values) -> None`, to be called with the meta-steps done.
   """
+  if not shown:
+    yield lambda step, values: None
+    return
   if not sys.stderr.isatty():
     yield _lines(total, description, seconds_between_lines)
     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from experiments import experiment as experiments
-from experiments import figures, loop, measure, schema, selection, workdir
+from experiments import figures, hosts, loop, measure, schema, selection, workdir
 
 
 def train_and_evaluate(
   config: Mapping[str, Any],
   directory: str | os.PathLike[str],
   *,
+  on_nonfinite: loop.OnNonfinite = "stop",
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any] | int:
@@ -24,7 +26,8 @@ def train_and_evaluate(
 
   Args:
     config: Nested dicts, as `experiments.experiment.build` takes them.
-    directory: The workdir.
+    directory: The workdir; with many hosts, one that they all see.
+    on_nonfinite: As for `loop.train`.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
 
@@ -34,20 +37,32 @@ def train_and_evaluate(
   Raises:
     ValueError: For a bad config, or a workdir of another one.
     FileNotFoundError: For data that are not there.
-    FloatingPointError: For a meta-loss or meta-gradient that is not finite.
+    FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
   """
-  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
-  return _run(experiment, workdir.prepare(directory, schema.given(config)))
+  experiment = _build(config, data_dir=data_dir, cache_dir=cache_dir)
+  return _run(experiment, _prepare(directory, schema.given(config)), on_nonfinite)
 
 
-def _run(experiment: experiments.Experiment, path: pathlib.Path) -> dict[str, Any] | int:
-  with workdir.lock(path):
-    finished = workdir.read_json(path / workdir.RESULT)
+def _build(config: Mapping[str, Any], **places: Any) -> experiments.Experiment:
+  experiment = experiments.build(config, **places)
+  loop.num_devices(experiment.run.tasks_per_step)  # refuses tasks that do not divide over the hosts
+  hosts.check_same("the config", schema.given(config))
+  hosts.check_same("the data", experiment.data.description)
+  return experiment
+
+
+def _prepare(directory: str | os.PathLike[str], settings: Mapping[str, Any]) -> pathlib.Path:
+  return pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.prepare(directory, settings))))
+
+
+def _run(experiment: experiments.Experiment, path: pathlib.Path, on_nonfinite: loop.OnNonfinite) -> Any:
+  with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
+    finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
     if finished is not None:
       return finished
-    trained = loop.train(experiment, path)
+    trained = loop.train(experiment, path, on_nonfinite=on_nonfinite)
     if trained.signal:
-      print(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.", flush=True)
+      hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
       return trained.signal
     state, chosen = trained.state, {}
     if experiment.evaluation.val_tasks:
@@ -55,27 +70,46 @@ def _run(experiment: experiments.Experiment, path: pathlib.Path) -> dict[str, An
       chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
     result, per_task = measure.measure(experiment, state)
     devices = loop.num_devices(experiment.run.tasks_per_step)
-    result |= chosen | {"wall_seconds": round(trained.seconds, 3), "num_devices": devices}
-    np.save(path / workdir.PER_TASK, per_task)
-    figures.draw([path], path / "curves.png", results=[result])
-    workdir.write_json(path / workdir.RESULT, result)
-    return workdir.read_json(path / workdir.RESULT)
+    result |= chosen | {
+      "wall_seconds": round(trained.seconds, 3),
+      "num_devices": devices,
+      "skipped": trained.skipped,
+    }
+
+    def write() -> Any:
+      np.save(path / workdir.PER_TASK, per_task)
+      figures.draw([path], path / "curves.png", results=[result])
+      workdir.write_json(path / workdir.RESULT, result)
+      return workdir.read_json(path / workdir.RESULT)
+
+    return hosts.from_first(write)
 
 
-def sweep(config: Mapping[str, Any], directory: str | os.PathLike[str], seeds: Sequence[int], **kw: Any) -> Any:
+def sweep(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  seeds: Sequence[int],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  **places: Any,
+) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
   settings, results, paths = schema.given(config), [], []
   for seed in seeds:
     one = {**settings, "seed": seed}
-    experiment = experiments.build(one, **kw)  # a bad config is refused before anything is written
-    whole = workdir.prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
-    paths.append(workdir.prepare(whole / f"seed_{seed}", one))
-    result = _run(experiment, paths[-1])
+    experiment = _build(one, **places)  # a bad config is refused before anything is written
+    whole = _prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
+    paths.append(_prepare(whole / f"seed_{seed}", one))
+    result = _run(experiment, paths[-1], on_nonfinite)
     if isinstance(result, int):
       return result
     results.append(result)
-  per_task = [np.load(path / workdir.PER_TASK) for path in paths]
-  np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
-  figures.draw(paths, whole / "curves.png", results=results)
-  workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
-  return workdir.read_json(whole / workdir.RESULT)
+
+  def write() -> Any:
+    per_task = [np.load(path / workdir.PER_TASK) for path in paths]
+    np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
+    figures.draw(paths, whole / "curves.png", results=results)
+    workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
+    return workdir.read_json(whole / workdir.RESULT)
+
+  return hosts.from_first(write)

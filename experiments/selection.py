@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from experiments import workdir
+from experiments import hosts, workdir
 from experiments.experiment import Experiment
-from warpjax import checkpoints, evaluation
+from warpjax import checkpoints, evaluation, parallel
 from warpjax.training import TrainState
 
 BEST = "best"
@@ -45,9 +45,10 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
 
     def consider(step: int, state: TrainState) -> None:
       metric = experiment.spec.metric
-      earlier = [row[metric] for row in rows(directory) if row["step"] < step]
-      found = measure(state)
-      workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
+      earlier = hosts.from_first(lambda: [row[metric] for row in rows(directory) if row["step"] < step])
+      found = measure(parallel.on_this_host(state))
+      if hosts.is_first():
+        workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
       if not earlier or _better(metric, found[metric], max(earlier, key=lambda value: _rank(metric, value))):
         checkpoints.save(manager, step, state, found)
 
@@ -65,11 +66,12 @@ def best(experiment: Experiment, directory: pathlib.Path, template: TrainState) 
   Raises:
     ValueError: Where there is none.
   """
+  mesh = parallel.device_mesh(jax.process_count())
   with checkpoints.open_manager(directory / BEST, max_to_keep=2) as manager:
-    restored = checkpoints.restore_latest(manager, template)
+    restored = checkpoints.restore_latest(manager, parallel.on_every_host(template, mesh))
   if restored is None:
     raise ValueError(f"{directory} holds no checkpoint chosen by validation; train first.")
-  return restored.state, {"by": "validation", "step": restored.step, **restored.extra}
+  return parallel.on_this_host(restored.state), {"by": "validation", "step": restored.step, **restored.extra}
 
 
 def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:

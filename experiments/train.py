@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
 from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import listing, options, protocol
+from experiments import hosts, listing, loop, options, protocol
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -24,22 +25,26 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    config, places = options.config(), options.places()
+    config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places()}
+    hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.seeds:
-      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **places)
+      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **settings)
     else:
-      result = train_and_evaluate(config, FLAGS.workdir, **places)
+      result = train_and_evaluate(config, FLAGS.workdir, **settings)
   if isinstance(result, int):
     return 128 + result
-  print(protocol.text(result), file=sys.stderr, flush=True)
-  print(json.dumps(result, indent=2))
+  hosts.say(protocol.text(result), error=True)
+  hosts.say(json.dumps(result, indent=2))
   return 0
 
 
 if __name__ == "__main__":
-  options.define(config=True)
+  options.define(config=True, processes=True)
   flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
   flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  flags.DEFINE_enum(
+    "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
+  )
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
   if "--list" in sys.argv[1:]:  # before the flags that are required
     sys.exit(print(listing.text()))

@@ -31,13 +31,13 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   directory = pathlib.Path(path)
   if directory.exists() and not directory.is_dir():
     raise ValueError(f"--workdir must be a directory; {directory} is a file.")
-  directory.mkdir(parents=True, exist_ok=True)
+  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
   there = read_json(directory / CONFIG)
   begun = (directory / RESULT).exists() or any(directory.glob(f"{CHECKPOINTS}/[0-9]*"))
   if begun and there is None:
     raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
   begun = begun or (there is not None and any(directory.glob(f"seed_*/{CHECKPOINTS}/[0-9]*")))  # a sweep
-  differing = list(differences(there, _as_json(config))) if begun else []
+  differing = list(differences(there, as_json(config))) if begun else []
   if differing:
     raise ValueError(
       f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
@@ -75,7 +75,7 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
   """Appends rows to `metrics.jsonl`, one object a line."""
   with open(directory / METRICS, "a", encoding="utf-8") as file:
-    file.writelines(json.dumps(row) + "\n" for row in rows)
+    file.writelines(json.dumps(as_json(row)) + "\n" for row in rows)
 
 
 def rewind_metrics(directory: pathlib.Path, step: int) -> None:
@@ -109,15 +109,15 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes an object whole or not at all."""
-  _replace(path, json.dumps(_as_json(value), indent=2) + "\n")
+  _replace(path, json.dumps(as_json(value), indent=2) + "\n")
 
 
-def _as_json(value: Any) -> Any:
-  """As it comes back from a file: tuples are lists, and what is not finite, which JSON cannot say, is None."""
+def as_json(value: Any) -> Any:
+  """A value as it comes back from a file: tuples are lists, and what is not finite, which JSON cannot say, is None."""
   if isinstance(value, Mapping):
-    return {str(key): _as_json(element) for key, element in value.items()}
+    return {str(key): as_json(element) for key, element in value.items()}
   if isinstance(value, list | tuple):
-    return [_as_json(element) for element in value]
+    return [as_json(element) for element in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -203,3 +203,23 @@ def test_bad_input():
 def test_what_is_no_rule_is_refused(rule):
   with pytest.raises(ValueError, match=r"rule must be an UpdateRule such as rules.sgd\(0.1\), or, of an optax"):
     training.init(jax.random.key(0), rule, jnp.zeros(2), (), optax.sgd(0.1))
+
+
+def test_an_update_that_is_not_finite_is_left_out_whole():
+  """Parameters, optimizer state and carry stay to the bit; the next task batch is trained on."""
+  inner = toy.loop(wj.rules.sgd(0.1, 0.9), num_steps=2)
+  meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.reptile(), carry_optimizer=True)
+  point, optimizer = toy.meta_params(), optax.adam(0.1)
+  state = training.init(
+    toy.key(), inner.rule, point.initial, point.shared, optimizer, meta_grad=meta_grad, tasks_per_step=2
+  )
+  step = toy.jit(training.skip_nonfinite(training.meta_step(meta_grad, optimizer)))
+  good = toy.tasks(2)
+  bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), good)
+  after, metrics = step(state, bad)
+  assert int(metrics["skipped"]) == 1 and not metrics["finite"] and int(after.step) == int(state.step) + 1
+  for name in ("meta_params", "opt_state", "carry"):
+    jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(state, name))
+  trained, metrics = step(after, good)
+  assert int(metrics["skipped"]) == 0 and metrics["finite"]
+  assert float(optax.tree.norm(optax.tree.sub(trained.meta_params, after.meta_params))) > 0

@@ -109,10 +109,13 @@ def restore_latest(manager: Manager, template: PyTree, *, warn: Callable[[str], 
   """
   failures: dict[int, Exception] = {}
   for step in reversed(steps(manager)):
+    failure, restored = None, None
     try:
       restored = _restore(manager, step, template)
     except Exception as error:  # orbax, tensorstore and json raise many types, and each means the same here
-      failures[step] = error
+      failure = error
+    if _on_any_host(failure is not None) or restored is None:
+      failures[step] = failure or ValueError("another process could not read it")
       continue
     for damaged, reason in failures.items():
       warn(
@@ -156,6 +159,8 @@ def _raw(leaf: Any) -> Any:
 
 def _place_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
   """Leaves a restored array as free to move between devices as the template's; orbax pins what it restores."""
+  if not like.is_fully_addressable:
+    return leaf
   if like.committed:
     return jax.device_put(leaf, like.sharding)
   free = jnp.asarray(np.asarray(_raw(leaf)))
@@ -167,7 +172,17 @@ def _put_aside(manager: Manager, step: int) -> None:
     source = os.path.join(manager.directory, str(step))
     target = os.path.join(manager.directory, f"damaged-{step}")
     os.rename(source, target if not os.path.exists(target) else f"{target}-{os.getpid()}")
+  _on_any_host(False)  # the others wait for the renaming
   manager.reload()
+
+
+def _on_any_host(mine: bool) -> bool:
+  """Whether it is so on any process of the run, which must all ask."""
+  if jax.process_count() == 1:
+    return mine
+  from jax.experimental import multihost_utils
+
+  return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
 
 
 def _first_line(error: Exception) -> str:

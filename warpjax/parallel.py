@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from warpjax.training import TrainState, check_averaging_over
-from warpjax.types import Task
+from warpjax.types import PyTree, Task
 
 DEVICES = "devices"
 
@@ -18,19 +19,23 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
   """A one-dimensional mesh, its axis named "devices".
 
   Args:
-    num_devices: The first so many devices; None for all of them.
+    num_devices: The first so many devices, as many of each process; None for all of them.
 
   Returns:
     A mesh for `over_devices`.
 
   Raises:
-    ValueError: when there are not that many devices.
+    ValueError: when there are not that many devices, or the processes cannot have the same number of them.
   """
-  devices = jax.devices()
+  devices, hosts = jax.devices(), jax.process_count()
   count = len(devices) if num_devices is None else num_devices
   if not 1 <= count <= len(devices):
     raise ValueError(f"num_devices must be between 1 and {len(devices)}; got {num_devices!r}")
-  return Mesh(devices[:count], (DEVICES,), axis_types=(AxisType.Auto,))
+  if count % hosts:
+    raise ValueError(f"num_devices must be a multiple of the {hosts} processes; got {num_devices!r}")
+  by_host = [[device for device in devices if device.process_index == host] for host in range(hosts)]
+  devices = [device for mine in by_host for device in mine[: count // hosts]]
+  return Mesh(devices, (DEVICES,), axis_types=(AxisType.Auto,))
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:
@@ -80,3 +85,45 @@ def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Cal
     return spread(state, *tasks)
 
   return run
+
+
+def on_every_host(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Arrays that each process holds, and arrays spread over the mesh, as arrays that every device has whole.
+
+  Args:
+    tree: The same values on each process, or arrays over the mesh.
+    mesh: From `device_mesh`.
+
+  Returns:
+    The same values; with one process, the tree itself.
+  """
+  if jax.process_count() == 1:
+    return tree
+  whole = NamedSharding(mesh, PartitionSpec())
+
+  def place(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+      return jax.jit(_identity, out_shardings=whole)(leaf)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, whole, lambda index: values[index])
+
+  return jax.tree.map(place, tree)
+
+
+def on_this_host(tree: PyTree) -> PyTree:
+  """Arrays that every device has whole as arrays of this process alone; with one process, the tree itself."""
+  if jax.process_count() == 1:
+    return tree
+
+  def take(leaf: jax.Array) -> jax.Array:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(take(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return jax.numpy.asarray(np.asarray(leaf))
+
+  return jax.tree.map(take, tree)
+
+
+def _identity(leaf: jax.Array) -> jax.Array:
+  return leaf

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax import optimizers
+from warpjax import optimizers, training
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
@@ -176,8 +176,8 @@ def meta_step(
     if initial is not None:
       carry, norms = apply(carry, grads, ("initial",))
       metrics |= norms
-    finite = [jnp.isfinite(value) for name, value in metrics.items() if name == "loss" or name.startswith("grad_norm/")]
-    metrics["finite"] = jnp.all(jnp.stack(finite))
+    metrics |= training.norms("param_norm", carry[0])
+    metrics["finite"] = training.all_finite(metrics)
     return TrainState(*carry, state.step + 1, state.key, state.carry), metrics
 
   return averaging_over(axis_name, step)

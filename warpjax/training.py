@@ -100,7 +100,7 @@ def meta_step(
 
   Returns:
     `(state, tasks) -> (state, metrics)`; `tasks` has leaves `[num_tasks, ...]`. Metrics are scalars: `loss`, the
-    means of aux, `grad_norm/<block>` and `finite`.
+    means of aux, `grad_norm/<block>`, `param_norm/<block>` after the update, and `finite`, which watches all but aux.
 
   Raises:
     ValueError: when `task_chunk` is below 1.
@@ -129,7 +129,8 @@ def meta_step(
       loss, aux, grads = jax.lax.pmean((loss, aux, grads), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.meta_params)
     meta_params = optax.apply_updates(state.meta_params, updates)
-    metrics = {**aux, "loss": loss, **_norms(grads, loss)}
+    metrics = {**aux, "loss": loss, **norms("grad_norm", grads), **norms("param_norm", meta_params)}
+    metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, opt_state, state.step + 1, state.key, carry), metrics
 
   return averaging_over(axis_name, step)
@@ -170,6 +171,39 @@ def many_steps(
   return averaging_over(axis_name, lambda state: jax.lax.scan(body, state, None, length=num_steps))
 
 
+def skip_nonfinite(step: StepFn) -> StepFn:
+  """The step, but where its loss, meta-gradient or parameters are not finite the state stays, and one is counted.
+
+  Args:
+    step: `meta_step(...)`, or a step of its form.
+
+  Returns:
+    A step of the same form; metrics have `skipped` besides, 1 where an update was left out.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=1)
+    >>> optimizer = optax.sgd(1.0)
+    >>> state = init(jax.random.key(0), inner.rule, jnp.array(2.0), (), optimizer)
+    >>> step = skip_nonfinite(meta_step(wj.meta_gradients.unrolled(inner), optimizer))
+    >>> state, metrics = step(state, wj.Task(jnp.array([jnp.nan]), jnp.array([1.0])))
+    >>> float(state.meta_params.initial), int(state.step), int(metrics["skipped"])
+    (2.0, 1, 1)
+  """
+
+  def guarded(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    new, metrics = step(state, tasks)
+    kept = {
+      name: jax.tree.map(lambda there, here: jnp.where(metrics["finite"], there, here), getattr(new, name), old)
+      for name, old in state._asdict().items()
+      if name in ("meta_params", "opt_state", "carry")
+    }
+    return new._replace(**kept), {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
+
+  return averaging_over(getattr(step, "axis_name", None), guarded)
+
+
 def averaging_over(axis_name: str | None, step: Callable) -> Callable:
   """The step, marked with the axis that it averages over."""
   step.axis_name = axis_name  # type: ignore[attr-defined]
@@ -194,9 +228,15 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState) -> 
     )
 
 
-def _norms(grads: MetaParams, loss: jax.Array) -> Metrics:
-  norms = {
-    f"grad_norm/{name}": optax.tree.norm(block) for name, block in grads._asdict().items() if jax.tree.leaves(block)
-  }
-  finite = jnp.isfinite(loss) & jnp.all(jnp.stack([jnp.isfinite(norm) for norm in norms.values()]))
-  return {**norms, "finite": finite}
+def norms(name: str, tree: MetaParams) -> Metrics:
+  """The norm of each block that is there, as `name/block`."""
+  blocks = {block: leaves for block, leaves in tree._asdict().items() if jax.tree.leaves(leaves)}
+  return {f"{name}/{block}": optax.tree.norm(leaves) for block, leaves in blocks.items()}
+
+
+def all_finite(metrics: Metrics) -> jax.Array:
+  """Whether the loss and every norm among the metrics are finite."""
+  watched = [
+    value for name, value in metrics.items() if name == "loss" or name.startswith(("grad_norm/", "param_norm/"))
+  ]
+  return jnp.all(jnp.stack([jnp.isfinite(value) for value in watched]))

@@ -140,9 +140,36 @@ def test_what_is_not_finite_stops_with_step_block_and_advice(tmp_path):
   with pytest.raises(FloatingPointError) as error:
     run.train_and_evaluate(config, tmp_path)
   message = str(error.value)
-  assert "meta-step 2: the meta-gradient of block 'initial' is not finite" in message
+  assert "meta-step 1: the parameters of block 'initial' are not finite" in message
   assert "Try a smaller inner.learning_rate" in message and "No checkpoint was saved before it" in message
   assert not (tmp_path / "result.json").exists()
+
+
+def test_what_is_not_finite_can_be_skipped_and_is_counted(finished, tmp_path, monkeypatch, capsys):
+  """Meta-steps 2 and 3 of 6 have tasks that are not finite; a resume goes on counting."""
+  make = loop.training.meta_step
+
+  def poisoned(*args, **kw):
+    step = make(*args, **kw)
+
+    def broken(state, tasks):
+      bad = (state.step == 1) | (state.step == 2)
+      new, metrics = step(state, jax.tree.map(lambda leaf: jax.numpy.where(bad, jax.numpy.nan, leaf), tasks))
+      return new, metrics
+
+    return loop.training.averaging_over(step.axis_name, broken)
+
+  monkeypatch.setattr(loop.training, "meta_step", poisoned)
+  with monkeypatch.context() as patch:
+    stop_after(patch, 1)
+    assert run.train_and_evaluate(CONFIG, tmp_path, on_nonfinite="skip") == signal.SIGTERM
+  result = run.train_and_evaluate(CONFIG, tmp_path, on_nonfinite="skip")
+  printed = capsys.readouterr().out
+  assert "meta-step 2: the meta-gradient of block 'initial' is not finite" in printed
+  assert "Skipped, as were 1 of these 2 meta-steps in all." in printed
+  assert result["skipped"] == 2 and finished[1]["skipped"] == 0 and np.isfinite(result["mean"])
+  rows = workdir.read_metrics(tmp_path)
+  assert [row["skipped"] for row in rows] == [1, 1, 0] and all(np.isfinite(row["loss"]) for row in rows)
 
 
 def test_the_last_good_checkpoint_stays(finished, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from unittest import mock
 import numpy as np
 from absl import logging
 
+from warpjax.tasks.archives import check_zip
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
 
 PROBE_SECONDS = 5.0
@@ -66,6 +67,7 @@ def prepare(
   Raises:
     ConnectionError: within seconds, when there is no network to fetch it from.
     FileNotFoundError: when `archives` lacks a file.
+    ValueError: when one of them that should be a zip archive is not, or would write outside its folder.
   """
   if version_dir(root, name):
     return
@@ -78,6 +80,7 @@ def prepare(
     if archives is not None:
       _use_archives(builder, pathlib.Path(downloads), pathlib.Path(archives))
     modules = [reader, *["tensorflow_datasets.core.download.extractor"] * extractor]
+    # What it downloads, tensorflow-datasets checks against the SHA-256 that is registered with it.
     with _without_tensorflow(modules):
       builder.download_and_prepare(download_dir=downloads)
 
@@ -117,6 +120,8 @@ def _use_archives(builder: Any, downloads: pathlib.Path, archives: pathlib.Path)
     source = archives / url.rsplit("/", 1)[1]
     if not source.is_file():
       raise FileNotFoundError(f"archives must hold {source.name}; {archives} does not")
+    if source.suffix == ".zip":
+      check_zip(source)
     if hashlib.sha256(source.read_bytes()).hexdigest() != info.checksum:
       logging.warning("%s is not the file that tensorflow-datasets registered for %s; used as it is", source, url)
     target = downloads / builder.name / resource.get_dl_fname(url, info.checksum)

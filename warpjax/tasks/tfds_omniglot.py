@@ -50,6 +50,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
   Raises:
     ConnectionError: within seconds, when there is no network to fetch it from.
     FileNotFoundError: when `archives` lacks one of the four files.
+    ValueError: when one of them is no zip archive, or would write outside its folder.
   """
   reader = "tensorflow_datasets.image_classification.omniglot"
   tfds_files.prepare(root, "omniglot", archives, url=_URL, reader=reader)

@@ -1,0 +1,125 @@
+"""Many hosts: one process on each, the same command, tasks spread over all devices, files written by the first host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from experiments import workdir
+
+# How long a process that is done waits for the others to be done, before it counts them as lost.
+_SHUTDOWN_SECONDS = 60
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|coordination service|heartbeat|task died", re.I)
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+  """Joins the processes of a run; to be called before anything touches a device.
+
+  Args:
+    coordinator: `"HOST:PORT"` of the first process; `"auto"` where jax.distributed finds all three arguments by itself
+      (SLURM, TPU pods, Kubernetes, Open MPI); None for a run of one process.
+    num_processes: How many there are; needed with an address.
+    process_id: Which one this is, from 0; needed with an address.
+
+  Raises:
+    ValueError: For arguments that do not go together, or an "auto" that finds nothing.
+  """
+  _check(coordinator, num_processes, process_id)
+  if coordinator is None:
+    return
+  address = None if coordinator == "auto" else coordinator
+  try:
+    jax.distributed.initialize(address, num_processes, process_id, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+  except ValueError as error:
+    raise ValueError(f"--coordinator={coordinator} found no cluster to join: {error}") from None
+  if jax.device_count() != jax.process_count() * jax.local_device_count():
+    raise ValueError(
+      f"every process must have the same number of devices; process {jax.process_index()} has "
+      f"{jax.local_device_count()} of {jax.device_count()}, and there are {jax.process_count()} processes."
+    )
+
+
+def is_first() -> bool:
+  """Whether this process is the one that writes and prints."""
+  return jax.process_index() == 0
+
+
+def say(message: str, *, error: bool = False) -> None:
+  """Prints on the first host, to standard output or error."""
+  if is_first():
+    print(message, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+  """Calls a function on the first host alone, and gives every host what it returns, a JSON object."""
+  if jax.process_count() == 1:
+    return function()
+  from jax.experimental import multihost_utils
+
+  data = np.frombuffer(json.dumps(function() if is_first() else None).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
+  padded = np.resize(data, size)  # the first host's is whole; what the others give is not looked at
+  return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8).tobytes())
+
+
+def largest(number: int) -> int:
+  """The largest of the hosts' numbers: a signal that came to one came to all."""
+  if jax.process_count() == 1:
+    return number
+  from jax.experimental import multihost_utils
+
+  return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def check_same(what: str, mine: Mapping[str, Any]) -> None:
+  """Raises a ValueError on a host whose settings are not the first host's, naming the keys that differ."""
+  settings = workdir.as_json(mine)
+  differing = "; ".join(workdir.differences(from_first(lambda: settings), settings))
+  if differing:
+    raise ValueError(f"{what} of process {jax.process_index()} must be the first's. It differs in: {differing}.")
+
+
+def lost_peer(error: BaseException) -> str | None:
+  """What to tell the user of an error that another host's end has caused; None for any other error."""
+  if not _connected() or isinstance(error, OSError) or not _LOST.search(str(error)):
+    return None
+  return (
+    f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:200]}). "
+    "Run the same command on every host again: the run goes on from its newest checkpoint."
+  )
+
+
+def leave(status: int) -> NoReturn:
+  """Exits; with other hosts at once, since an orderly exit would first wait for them to be done."""
+  if not _connected():
+    sys.exit(status)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def _connected() -> bool:
+  return jax.distributed.is_initialized()
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+  counts = {"num_processes": num_processes, "process_id": process_id}
+  if coordinator in (None, "auto"):
+    for name, value in counts.items():
+      if value is not None:
+        raise ValueError(f"--{name} needs --coordinator=HOST:PORT; got --{name}={value}, --coordinator={coordinator}.")
+    return
+  if not re.fullmatch(r"\S+:\d{1,5}", str(coordinator)):
+    raise ValueError(f"--coordinator must be HOST:PORT or auto; got {coordinator!r}.")
+  for name, value in counts.items():
+    if value is None:
+      raise ValueError(f"--{name} is missing; --coordinator={coordinator} needs it.")
+  if num_processes is None or num_processes < 1 or process_id is None or not 0 <= process_id < num_processes:
+    raise ValueError(f"--process_id must be 0 to --num_processes - 1; got {process_id} of {num_processes}.")

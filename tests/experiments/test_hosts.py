@@ -1,0 +1,122 @@
+"""Two processes over the loopback: they give the run of one, and the end of one ends the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import experiment, hosts, loop, workdir
+from tests.experiments import tiny
+from warpjax import checkpoints, parallel
+
+SETTINGS = {
+  "network.features": "(4,)",
+  "tasks_per_step": 4,
+  "eval.num_tasks": 2,
+  "steps_per_dispatch": 1,
+  "checkpoint_every": 1,
+  "num_meta_steps": 20,
+}
+X64 = {"JAX_ENABLE_X64": "1"}
+
+
+def arguments(path, **processes):
+  given = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
+  flags = [f"--{name}={value}" for name, value in processes.items()]
+  return ["--config=configs/sinusoid.py:maml", f"--workdir={path}", *given, *flags]
+
+
+def start_two(commands, path):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+  started = []
+  for process_id in (0, 1):
+    flags = {"coordinator": coordinator, "num_processes": 2, "process_id": process_id}
+    started.append((commands.start("experiments.train", arguments(path, **flags), X64), commands.count))
+  return started
+
+
+def final_params(path):
+  """In double precision, from a checkpoint that any number of processes has written."""
+  with jax.enable_x64(True):
+    features = {"network": {"features": (4,)}, "tasks_per_step": 4}
+    built = experiment.build(tiny.config("sinusoid", "maml", features))
+    with checkpoints.open_manager(path / workdir.CHECKPOINTS) as manager:
+      restored = checkpoints.restore_latest(manager, loop.start(built))
+    assert restored.step == 20
+    return restored.state.meta_params
+
+
+def test_two_processes_die_together_resume_and_end_as_one_does(commands, tmp_path):
+  one = commands.run("experiments.train", arguments(tmp_path / "one"), X64)
+  assert one.status == 0, one.stderr
+  path = tmp_path / "two"
+  (first, first_number), (second, _) = start_two(commands, path)
+  while not workdir.read_metrics(path):
+    time.sleep(0.01)
+  os.kill(second, signal.SIGKILL)
+  begun = time.monotonic()
+  survivor = commands.wait(first, first_number)
+  assert time.monotonic() - begun < 150  # jax.distributed's own time-out is 100 s
+  assert survivor.status in (1, -signal.SIGABRT)
+  assert re.search("another process of this run has ended|another task died", survivor.stderr), survivor.stderr
+  assert commands.wait(second, first_number + 1).status == -signal.SIGKILL
+  assert not (path / "result.json").exists()
+
+  both = [commands.wait(*process) for process in start_two(commands, path)]
+  assert [done.status for done in both] == [0, 0], both[0].stderr + both[1].stderr
+  assert '"metric": "mse"' in both[0].stdout and both[1].stdout.count("metric") == 0  # one of them speaks
+  assert [row["step"] for row in workdir.read_metrics(path)] == list(range(1, 21))  # and writes
+  assert workdir.read_json(path / "result.json")["num_devices"] == 2
+  left, right = final_params(tmp_path / "one"), final_params(path)
+  for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+    assert x.dtype == np.float64
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-9)
+
+
+REFUSED = [
+  (("h:1", None, None), "--num_processes is missing; --coordinator=h:1 needs it"),
+  (("h:1", 2, None), "--process_id is missing; --coordinator=h:1 needs it"),
+  (("h:1", 2, 2), "--process_id must be 0 to --num_processes - 1; got 2 of 2"),
+  (("h:1", 0, 0), "--process_id must be 0 to --num_processes - 1; got 0 of 0"),
+  (("host", 2, 0), "--coordinator must be HOST:PORT or auto; got 'host'"),
+  ((None, 2, None), "--num_processes needs --coordinator=HOST:PORT; got --num_processes=2"),
+  (("auto", None, 1), "--process_id needs --coordinator=HOST:PORT; got --process_id=1"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_flags_that_do_not_go_together(given, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    hosts.connect(*given)
+
+
+def test_tasks_and_devices_must_divide_over_the_processes(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  with pytest.raises(ValueError, match=r"config\.tasks_per_step must be a multiple of the 3 processes; got 4"):
+    loop.num_devices(4)
+  with pytest.raises(ValueError, match="num_devices must be a multiple of the 3 processes; got 1"):
+    parallel.device_mesh(1)
+
+
+def test_a_host_with_other_settings_is_refused(monkeypatch):
+  hosts.check_same("the config", {"sizes": (1, 2)})
+  monkeypatch.setattr(hosts, "from_first", lambda function: {"seed": 0, "sizes": [1, 2]})
+  with pytest.raises(ValueError, match=r"the config of process 0 must be the first's. It differs in: seed: 0 there, 1"):
+    hosts.check_same("the config", {"seed": 1, "sizes": (1, 2)})
+
+
+def test_another_error_is_not_taken_for_a_lost_peer(monkeypatch):
+  error = ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+  assert hosts.lost_peer(error) is None  # alone, there is nobody to lose
+  monkeypatch.setattr(hosts, "_connected", lambda: True)
+  assert "another process of this run has ended" in hosts.lost_peer(error)
+  assert hosts.lost_peer(ValueError("config.seed must be an integer")) is None
