@@ -94,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
   del argv
   with options.errors_in_one_line():
     counts = options.integers("devices", FLAGS.devices)
-    seconds, num_bytes = measure(options.config(), **options.places())
+    places: Any = options.places()
+    seconds, num_bytes = measure(options.config(), **places)
   device = jax.devices()[0].device_kind
   rows = []
   for devices in counts:
