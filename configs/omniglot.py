@@ -134,7 +134,7 @@ REPTILE_ROW: rows.Table = {
   },
   "meta_gradient": {"name": "reptile", "carry_optimizer": True},
   "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
-  "eval": {"num_steps": 50, "batch_size": 5},
+  "eval": {"num_steps": 50, "batch_size": 5, "optimizer_state": "trained"},
   "published": {"number": 0.9768, "interval": 0.0004, "source": REPTILE},
 }
 

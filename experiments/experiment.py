@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -13,6 +13,7 @@ from experiments import builders, datasets, estimators, norm_stats, schema
 from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
+from warpjax.training import TrainState
 from warpjax.types import InnerLoop, MetaParams
 
 
@@ -51,6 +52,8 @@ class Evaluation(NamedTuple):
     norm_stats: The batch statistics that query examples are normalised with; a network without batch norm ignores it.
     val_tasks: Validation tasks at each checkpoint, by whose mean the checkpoint of the result is chosen; 0 takes the
       last. Test tasks choose nothing.
+    optimizer_state: Whether a test task starts from a "fresh" state of the inner optimizer or the "trained" one, which
+      a meta-gradient with `carry_optimizer` has.
   """
 
   num_tasks: int
@@ -59,6 +62,7 @@ class Evaluation(NamedTuple):
   batch_size: int = 0
   norm_stats: norm_stats.NormStats = "transductive"
   val_tasks: int = 0
+  optimizer_state: Literal["fresh", "trained"] = "fresh"
 
 
 class Published(NamedTuple):
@@ -98,6 +102,12 @@ class Experiment(NamedTuple):
       return self.readout
     return self.readout(meta_params, self.data.train, jax.random.key(self.evaluation.seed))
 
+  def test_loop(self, state: TrainState) -> tuple[InnerLoop, MetaParams]:
+    """How test and validation tasks are adapted to, and with which meta-parameters."""
+    if self.evaluation.optimizer_state == "fresh":
+      return self.test_inner, state.meta_params
+    return wj.evaluation.continued(self.test_inner, state.meta_params, state.carry)
+
 
 TABLES = ("data", "network", "inner", "meta_gradient", "optimizer", "eval", "published")
 
@@ -127,6 +137,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
       raise ValueError(f"config.{name} must be a table; got {tables.get(name, 'nothing')!r}.")
   evaluation = schema.call("config.eval", tables["eval"], Evaluation)
   schema.at_least_one("config.eval", num_tasks=evaluation.num_tasks, num_steps=evaluation.num_steps)
+  if evaluation.optimizer_state == "trained" and not tables["meta_gradient"].get("carry_optimizer", False):
+    raise ValueError("config.eval.optimizer_state must be 'fresh' unless config.meta_gradient.carry_optimizer is True.")
   published = schema.call("config.published", tables["published"], Published) if "published" in tables else None
   optimizer = builders.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
   spec = builders.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)

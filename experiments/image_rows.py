@@ -90,7 +90,7 @@ _REPTILE: rows.Table = {
   "inner": {**_ADAM_B1_0, "batch": "epochs", "batch_size": 10},
   "meta_gradient": {"name": "reptile", "carry_optimizer": True},
   "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
-  "eval": {"num_steps": 50, "batch_size": 5},
+  "eval": {"num_steps": 50, "batch_size": 5, "optimizer_state": "trained"},
 }
 _IMAML: rows.Table = {
   "network": {"name": "maml_mini_imagenet", "width": 32, "adapts": "all"},

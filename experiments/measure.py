@@ -32,9 +32,10 @@ def measure(
     every method and training seed.
   """
   run, settings = experiment.run, experiment.evaluation
+  inner, meta_params = experiment.test_loop(state)
   found = evaluation.evaluate(
-    experiment.test_inner,
-    state.meta_params,
+    inner,
+    meta_params,
     experiment.data.test,
     jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM),
     num_tasks=num_tasks or settings.num_tasks,

@@ -27,6 +27,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "inner_steps_test": evaluation.num_steps,
     "inner_rule": inner["rule"],
     "inner_learning_rate": inner.get("learning_rate"),
+    "inner_optimizer_state": evaluation.optimizer_state,
     "learning_rate_on": "the mean loss over the batch",
     "norm_stats": experiment.norm_stats,
     "transductive": experiment.norm_stats == "transductive",

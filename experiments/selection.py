@@ -83,9 +83,10 @@ def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
 
   def measure(state: TrainState) -> dict[str, Any]:
     readout = experiment.readout_of(state.meta_params)
+    inner, meta_params = experiment.test_loop(state)
     # Statistics of what was trained are constants of the program, which compiles again for new ones.
     run = keep.get(readout is experiment.readout) or evaluation.evaluator(
-      experiment.test_inner,
+      inner,
       num_steps=settings.num_steps,
       metric=experiment.spec.metric,
       readout=readout,
@@ -93,7 +94,7 @@ def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
     )
     if readout is experiment.readout:
       keep[True] = run
-    found = run(state.meta_params, val, key, settings.val_tasks).summary()
+    found = run(meta_params, val, key, settings.val_tasks).summary()
     return {experiment.spec.metric: found["mean"], **{name: found[name] for name in ("ci95", "num_tasks")}}
 
   return measure

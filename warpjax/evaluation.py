@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.norm_stats import Readout, query_loss
@@ -122,6 +123,45 @@ def evaluate(
     tasks_per_dispatch=tasks_per_dispatch,
   )
   return run(meta_params, sampler, key, num_tasks)
+
+
+def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple[InnerLoop, MetaParams]:
+  """The loop, adapting from the optimizer state that training left, in place of a fresh one.
+
+  Moments of Adam that are zero make the first steps all of one length. Reptile's released code never resets them,
+  neither from task to task nor for a test task.
+
+  Args:
+    inner: The inner loop.
+    meta_params: What was meta-learned.
+    carry: `TrainState.carry` of a meta-gradient that carries the optimizer, leaves `[slots, ...]`; their mean is taken.
+
+  Returns:
+    A loop and meta-parameters for `evaluate`; the state rides in the rule's parameters.
+
+  Example:
+    >>> import optax, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner = wj.InnerLoop(loss, wj.rules.from_optax(optax.trace(0.5)), num_steps=1)
+    >>> carry = optax.TraceState(jnp.array([1.0, 3.0]))
+    >>> inner, meta_params = continued(inner, wj.MetaParams(jnp.array(0.0)), carry)
+    >>> float(wj.adapt(inner, meta_params, wj.Task(4.0, 4.0), jax.random.key(0)).final.params)
+    -3.0
+
+  Reference:
+    Nichol, Achiam, Schulman 2018, arXiv 1803.02999, released code.
+  """
+  rule = inner.rule
+  opt_state = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0).astype(leaf.dtype), carry)
+
+  def transform(rule_params: PyTree) -> optax.GradientTransformationExtraArgs:
+    own, start = rule_params
+    return optax.GradientTransformationExtraArgs(
+      lambda params: start, optax.with_extra_args_support(rule.transform(own)).update
+    )
+
+  going_on = inner._replace(rule=rule._replace(transform=transform))
+  return going_on, meta_params._replace(rule=(meta_params.rule, opt_state))
 
 
 def evaluator(
