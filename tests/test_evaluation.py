@@ -10,7 +10,8 @@ import pytest
 import warpjax as wj
 from tests import toy
 from warpjax import losses, rules
-from warpjax.evaluation import evaluate, evaluator, mean_and_ci95
+from warpjax.evaluation import continued, evaluate, evaluator, mean_and_ci95
+from warpjax.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -33,6 +34,21 @@ def measure(rule=None, num_steps=3, num_tasks=10, metric="target", sampler=sampl
   rule_params = inner.rule.init(toy.key(), START.initial)
   start, key = START._replace(rule=rule_params), toy.key() if key is None else key
   return evaluate(inner, start, sampler, key, num_tasks=num_tasks, metric=metric, **kwargs)
+
+
+def test_an_optimizer_state_can_be_gone_on_from():
+  """With momentum m, `theta_1 = -rate (g_0 + m t)`, t the mean of what training left."""
+  inner = wj.InnerLoop(loss_fn, rules.sgd(0.5, momentum=0.25), num_steps=1)
+  fresh = inner.rule.transform(()).init(START.initial)
+  left = jax.tree.map(lambda leaf: jnp.array([2.0, 6.0], leaf.dtype), fresh)
+  going_on, start = continued(inner, START, left)
+  settings = {"num_tasks": 5, "metric": "loss"}
+  found = evaluate(going_on, start, sampler, toy.key(), **settings).per_task[:, 1]
+  tasks = sample_tasks(sampler, jax.random.fold_in(toy.key(), 0), 5)
+  theta = 0.5 * tasks.support - 0.5 * 0.25 * 4.0
+  np.testing.assert_allclose(found, 0.5 * (theta - tasks.query) ** 2, rtol=1e-5)
+  again = evaluate(*continued(inner, START, jax.tree.map(jnp.zeros_like, left)), sampler, toy.key(), **settings)
+  np.testing.assert_array_equal(again.per_task, evaluate(inner, START, sampler, toy.key(), **settings).per_task)
 
 
 def test_the_curve_by_hand():

@@ -33,6 +33,10 @@ SINUSOID = [
   ({"eval": 3}, r"config\.eval must be a table; got 3"),
   ({"num_meta_steps": 0}, r"config\.num_meta_steps must be at least 1; got 0"),
   ({"inner": {"num_steps": 0}}, r"config\.inner\.num_steps must be at least 1; got 0"),
+  (
+    {"eval": {"optimizer_state": "trained"}},
+    r"config\.eval\.optimizer_state must be 'fresh' unless config\.meta_gradient\.carry_optimizer is True",
+  ),
   ({"eval": {"num_steps": 0}}, r"config\.eval\.num_steps must be at least 1; got 0"),
   ({"tasks_per_step": -4}, r"config\.tasks_per_step must be at least 1; got -4"),
   ({"task_chunk": -1}, r"config\.task_chunk must be at least 0; got -1"),
