@@ -68,7 +68,8 @@ warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 
 meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", which has no Omniglot experiment:
   the settings are those of mini-ImageNet's 1-shot tasks in its released code (32 filters, 12 steps on the whole support
   set, one task a meta-step, 15 queries of each class, gradient norm clipped at 0.25), on MAML's network for Omniglot.
-  Gradients are held constant. meta_lstm_cpu takes 5 steps, and learns the rule at 1e-2.
+  Gradients are held constant. meta_lstm_cpu has 16 filters, as its time goes into an LSTM step for every parameter,
+  takes 5 steps, and learns the rule at 1e-2.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a meta-learned preconditioner, a Kronecker product for
   every tensor. Its inner step size is MAML's.
 mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code: a step size for every tensor and step
@@ -229,7 +230,7 @@ CPU_META_LSTM: rows.Table = {
   "tasks_per_step": 4,
   "task_chunk": 1,
   "data": {"train_queries": 5},
-  "network": {"head_init": "xavier"},
+  "network": {"head_init": "xavier", "width": 16},
   "inner": {"num_steps": 5},
   "optimizer": {"learning_rate": 3e-3, "rule_learning_rate": 1e-2, "schedule": "cosine", "clip_norm": 1.0},
   "eval": {"num_steps": 5},

@@ -22,7 +22,9 @@ RULES = {
   "meta_sgd": lambda: rules.meta_sgd((0.01, 0.2)),
   "per_step_sgd": lambda: rules.per_step_sgd(0.1, 2),
   "kronecker": lambda: rules.kronecker(0.1),
-  "learned": lambda: rules.learned(optax.adamw, positive=("learning_rate",), learning_rate=0.05, b1=0.8, eps_root=1e-3),
+  "learned": lambda: rules.learned(
+    lambda **hyper: optax.adamw(eps_root=1e-3, **hyper), positive=("learning_rate",), learning_rate=0.05, b1=0.8
+  ),
   "meta_lstm": lambda: rules.meta_lstm(3),
   "l2l_lstm": lambda: rules.l2l_lstm((3, 2), p=3.0, scale=0.1),
   "preconditioned": lambda: rules.preconditioned(
