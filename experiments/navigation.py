@@ -68,7 +68,7 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
 
 
 def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:
-  """Environment steps a second of adapting policies, weights of its own for each task, the best of three."""
+  """Environment steps a second of the initial policy in these tasks, by the clock, the best of three."""
   run = experiment.run
   play = lambda task: (
     experiment.inner.batch_fn(jax.random.key(0), task.support, jnp.zeros((), int), meta_params.initial, ()).episodes
