@@ -17,6 +17,9 @@ Curves, and the paired difference: python -m experiments.maze --workdirs=runs/ma
 | rnn      | about 125 an episode, after 60,000, a figure  | not yet run |
 | warp_rnn | about 160 an episode, after 60,000, a figure  | not yet run |
 | hebbian  | between the two, a figure                    | not yet run |
+
+On one CPU core `warp_rnn` takes 0.25 seconds for an episode in its 30 mazes, learning included (24,000 environment
+steps a second): three quarters of an hour a seed.
 """
 
 from __future__ import annotations

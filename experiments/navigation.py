@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -30,7 +31,7 @@ def trajectories(experiment: experiments.Experiment, meta_params: MetaParams, ta
   inner, steps = experiment.test_inner, experiment.evaluation.num_steps
   adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
   before = adapted.steps.state.params
-  points = jax.tree.map(lambda path, last: jax.numpy.concatenate([path, last[None]]), before, adapted.final.params)
+  points = jax.tree.map(lambda path, last: jnp.concatenate([path, last[None]]), before, adapted.final.params)
   play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
   return jax.lax.map(play, points)
 
@@ -67,12 +68,10 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
 
 
 def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:
-  """Environment steps a second of adapting policies, weights of its own for each task, the best of three."""
+  """Environment steps a second of the initial policy in these tasks, by the clock, the best of three."""
   run = experiment.run
   play = lambda task: (
-    experiment.inner.batch_fn(
-      jax.random.key(0), task.support, jax.numpy.zeros((), int), meta_params.initial, ()
-    ).episodes
+    experiment.inner.batch_fn(jax.random.key(0), task.support, jnp.zeros((), int), meta_params.initial, ()).episodes
   )
   many = jax.jit(lambda tasks: jax.lax.map(play, tasks, batch_size=run.task_chunk or None).rewards)
   count, times = many(tasks).size, []

@@ -57,9 +57,9 @@ def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
 def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   config = tiny(navigation, "maml")
   transform = experiments.build(config).test_inner.rule.transform(())
-  state, steps = transform.init(np.zeros(())), []
+  state, steps = transform.init(np.zeros((), np.float32)), []
   for _ in range(3):
-    update, state = transform.update(np.ones(()), state)
+    update, state = transform.update(np.ones((), np.float32), state)
     steps.append(float(update))
   assert steps == [-0.5, -0.25, -0.25]
 
