@@ -13,7 +13,11 @@ from tests.tasks import image_files
 from warpjax.types import InnerLoop
 
 WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}
-IMAGES = {"data": {"ways": 2, "queries": 2, "train_queries": 3, "size": 16}, "network": {"width": 2}, "eval": {"val_tasks": 4}}
+IMAGES = {
+  "data": {"ways": 2, "queries": 2, "train_queries": 3, "size": 16},
+  "network": {"width": 2},
+  "eval": {"val_tasks": 4},
+}
 NUMBERS = [3.0, 1.0, 2.0, 1.0]
 
 
