@@ -13,7 +13,7 @@ from experiments import workdir
 from warpjax import evaluation
 
 # Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
-NOT_OF_TEST_TASKS = ("rotations", "invert", "query", "numbered")
+NOT_OF_TEST_TASKS = ("rotations", "invert", "query", "numbered", "augmentation", "placement", "require_complete")
 
 
 def draw(
