@@ -76,7 +76,8 @@ def tables(text: str) -> dict[tuple[str, str], str]:
     ... ''')
     {('maml', 'published'): '1.13 +/- 0.18', ('maml', 'measured'): '0.98'}
   """
-  cells, head = {}, None
+  cells: dict[tuple[str, str], str] = {}
+  head: list[str] | None = None
   for line in text.splitlines():
     if not line.startswith("|"):
       head = None
