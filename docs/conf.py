@@ -31,7 +31,7 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-napoleon_use_ivar = True
+napoleon_use_ivar, napoleon_attr_annotations = True, False
 
 _CODE = re.compile(r"(`[^`]+`)")
 

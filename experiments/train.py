@@ -47,5 +47,6 @@ if __name__ == "__main__":
   )
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
   if "--list" in sys.argv[1:]:  # before the flags that are required
-    sys.exit(print(listing.text()))
+    print(listing.text())
+    sys.exit()
   sys.exit(app.run(main, flags_parser=options.parse))
