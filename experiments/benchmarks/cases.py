@@ -85,7 +85,8 @@ def _quadratic(
     with jax.enable_x64(True):
       return MetaParams(jax.vmap(lambda task: exact(task, initial, num_steps))(tasks))
 
-  return Case(name, inner, *_cast((MetaParams(initial), tasks), dtype), keys, known, dtype)
+  point, cast_tasks = _cast((MetaParams(initial), tasks), dtype)
+  return Case(name, inner, point, cast_tasks, keys, known, dtype)
 
 
 def small_network(
@@ -116,7 +117,8 @@ def small_network(
     with jax.enable_x64(True):
       return jax.jit(jax.vmap(lambda task, key: unrolled(long, "reverse")(point, task, key)[1]))(tasks, keys)
 
-  return Case("network", inner, *_cast((point, tasks), dtype), keys, lambda num_steps: known(), dtype)
+  cast_point, cast_tasks = _cast((point, tasks), dtype)
+  return Case("network", inner, cast_point, cast_tasks, keys, lambda num_steps: known(), dtype)
 
 
 def _cast(tree: Any, dtype: Dtype) -> Any:
