@@ -11,7 +11,8 @@ import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.differentiation import check_choice, constant
-from warpjax.meta_gradients.directions import Distribution, check_count, directions
+from warpjax.meta_gradients.checks import check_count
+from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 
