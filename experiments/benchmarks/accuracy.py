@@ -44,7 +44,7 @@ def compare(
     >>> case = cases.quadratic_family(num_tasks=2, dim=3)
     >>> row, = compare(case, {"mine": lambda inner: unrolled(inner)}, num_steps=(2,))
     >>> row["block"], row["gradients"], row["hvps"], row["relative_error"] < 1e-10
-    ('initial', 5, 2, True)
+    ('initial', 5.0, 2.0, True)
   """
   rows: list[Row] = []
   for steps in num_steps:

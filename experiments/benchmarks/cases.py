@@ -85,8 +85,8 @@ def _quadratic(
     with jax.enable_x64(True):
       return MetaParams(jax.vmap(lambda task: exact(task, initial, num_steps))(tasks))
 
-  start, tasks = _cast((MetaParams(initial), tasks), dtype)
-  return Case(name, inner, start, tasks, keys, known, dtype)
+  point, cast_tasks = _cast((MetaParams(initial), tasks), dtype)
+  return Case(name, inner, point, cast_tasks, keys, known, dtype)
 
 
 def small_network(
@@ -117,8 +117,8 @@ def small_network(
     with jax.enable_x64(True):
       return jax.jit(jax.vmap(lambda task, key: unrolled(long, "reverse")(point, task, key)[1]))(tasks, keys)
 
-  start, cast_tasks = _cast((point, tasks), dtype)
-  return Case("network", inner, start, cast_tasks, keys, lambda num_steps: known(), dtype)
+  cast_point, cast_tasks = _cast((point, tasks), dtype)
+  return Case("network", inner, cast_point, cast_tasks, keys, lambda num_steps: known(), dtype)
 
 
 def _cast(tree: Any, dtype: Dtype) -> Any:

@@ -11,7 +11,8 @@ import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.differentiation import check_choice, constant
-from warpjax.meta_gradients.directions import Distribution, check_count, directions
+from warpjax.meta_gradients.checks import check_count
+from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 
@@ -22,14 +23,14 @@ class Lifetime(NamedTuple):
   """What goes on from window to window.
 
   Attributes:
-    number: Inner steps done, 0 before the first window.
+    steps_done: Inner steps, 0 before the first window.
     states: Where the particles stand, leaves `[num_pairs, 2, ...]`.
     total: Each pair's perturbations so far, summed, leaves `[num_pairs, ...]`.
     task: The task that the lifetime began with.
     key: Its key's data.
   """
 
-  number: jax.Array
+  steps_done: jax.Array
   states: AdaptState
   total: MetaParams
   task: Task
@@ -112,7 +113,7 @@ def _window(
   key: jax.Array,
   life: Lifetime,
 ) -> tuple[tuple[tuple[jax.Array, Aux], MetaParams], Lifetime]:
-  begins = life.number == 0
+  begins = life.steps_done == 0
   choose = partial(jax.tree.map, lambda new, old: jnp.where(begins, new, old))
   task = choose(jax.tree.map(jnp.asarray, constant(task, "the task")), life.task)
   life_key = jax.random.wrap_key_data(choose(jax.random.key_data(key), life.key), impl=jax.random.key_impl(key))
@@ -125,19 +126,19 @@ def _window(
   def particle(noise: MetaParams, sign: jax.Array, state: AdaptState) -> tuple[AdaptState, tuple[jax.Array, Aux]]:
     point = jax.tree.map(lambda p, e: p + sign.astype(e.dtype) * e, meta_params, noise)
     problem = Problem(inner, point, task, life_key)
-    steps = life.number + jnp.arange(window)
+    steps = life.steps_done + jnp.arange(window)
     state, _ = jax.lax.scan(
       lambda at, index: (problem.step(at, index).next, None), choose(problem.start(), state), steps
     )
-    return state, problem.query_loss(state.params, point.shared, life.number + window)
+    return state, problem.query_loss(state.params, point.shared, life.steps_done + window)
 
   both = jax.vmap(jax.vmap(particle, in_axes=(None, 0, 0)), in_axes=(0, None, 0))
   states, (losses, aux) = both(noise, jnp.array([1, -1]), life.states)
   weights = (losses[:, 0] - losses[:, 1]) / (2 * std**2 * num_pairs)
   grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), xi, axes=1), total)
   value = jax.tree.map(jnp.mean, (losses, aux))
-  number = (life.number + window) % inner.num_steps
-  return (value, grads), Lifetime(number, states, total, task, jax.random.key_data(life_key))
+  steps_done = (life.steps_done + window) % inner.num_steps
+  return (value, grads), Lifetime(steps_done, states, total, task, jax.random.key_data(life_key))
 
 
 def _check(num_steps: int, std: Any, num_pairs: int, window: Any, task: Any, distribution: str) -> None:
