@@ -70,7 +70,7 @@ def held_out(tasks: Task, others: Task | None) -> Check:
   sets = [[_inputs(part) for part in each] for each in (tasks, others)]
   if any(part is None for each in sets for part in each):
     return Check("held out", "skipped", "tasks are not examples, `(x [examples, ...], y)`")
-  seen, unseen = (set().union(*(_rows(task) for part in each for task in part)) for each in sets)  # type: ignore[union-attr]
+  seen, unseen = (set().union(*(_rows(task) for part in each for task in part)) for each in sets)
   if both := len(seen & unseen):
     return Check("held out", "warning", f"{both} of {len(unseen)} examples of held-out tasks are training examples")
   return Check("held out", "passed", f"none of {len(unseen)} examples of held-out tasks is among {len(seen)} others")

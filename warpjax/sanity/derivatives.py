@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import adapt
-from warpjax.meta_gradients import unrolled
+from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.problem import Problem
 from warpjax.sanity.report import Check, named_leaves, zero_leaves
 from warpjax.types import Aux, Batch, InnerLoop, MetaGradFn, MetaParams, Params, PyTree, Task
@@ -111,7 +111,7 @@ def rule_at_zero(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax
 
   def flat(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Aux]:
     del shared, batch
-    return 0 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)), {}
+    return jnp.asarray(0 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))), {}
 
   def query(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Aux]:
     del shared, batch
