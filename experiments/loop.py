@@ -60,7 +60,6 @@ def train(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str
     workdir.rewind_metrics(directory, int(state.step))
     started = time.monotonic() - seconds
     mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
-    state = parallel.place(state, mesh)  # as a dispatch leaves it, or the second one would compile again
     dispatches: dict[int, Dispatch] = {}
     with progress.stop_signal() as signal, progress.bar(run.num_meta_steps, int(state.step), _name(run)) as report:
       while (first := int(state.step)) < run.num_meta_steps and not signal():
