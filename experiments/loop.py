@@ -70,7 +70,6 @@ def train(
   mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
     state, before = _restore(manager, experiment, say, mesh)
-    state = parallel.place(state, mesh)  # as a dispatch leaves it, or the second one would compile again
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
     started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]

@@ -70,7 +70,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-  # Flax takes longer to import than jax's own half of this package, and a learner without it never needs it.
+  # Flax takes longer to import than everything else here together, and a learner of one's own may not need it.
   if name == "networks":
     return importlib.import_module("warpjax.networks")
   raise AttributeError(f"module 'warpjax' has no attribute {name!r}")

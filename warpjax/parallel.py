@@ -38,22 +38,6 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
   return Mesh(devices, (DEVICES,), axis_types=(AxisType.Auto,))
 
 
-def place(state: TrainState, mesh: Mesh) -> TrainState:
-  """The state laid out over the mesh as `over_devices` leaves it, so that the second step is not compiled anew.
-
-  Args:
-    state: Before the first step; its carry is split by task, everything else is copied to every device.
-    mesh: From `device_mesh`; on one device, and with several processes, the state stays as it is.
-
-  Returns:
-    The state.
-  """
-  if mesh.size == 1 or jax.process_count() > 1:  # a process cannot put its arrays on another's devices
-    return state
-  whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(mesh.axis_names[0])))
-  return jax.device_put(state._replace(carry=()), whole)._replace(carry=jax.device_put(state.carry, split))
-
-
 def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Callable:
   """A meta-step whose tasks are spread over the mesh, everything else replicated.
 

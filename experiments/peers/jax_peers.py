@@ -24,7 +24,7 @@ class JaxPeer:
     arrays = jax.tree.map(jnp.asarray, cases.tasks(case))
     tasks = wj.Task(*((arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("support", "query")))
     inner = wj.InnerLoop(_loss(name, case), rules.sgd(case.learning_rate), case.num_steps)
-    reverse: Any = {"derivative": "reverse", "memory": "save_all"} if name in ("reverse", "flax") else {}
+    reverse: dict[str, Any] = {"derivative": "reverse", "memory": "save_all"} if name in ("reverse", "flax") else {}
     chunk = case.num_tasks if name == "flax" else None  # as `jax.vmap` over the tasks has it
     optimizer = optax.adam(cases.OUTER_LEARNING_RATE)
     params = jax.tree.map(jnp.asarray, cases.parameters(case))
@@ -66,7 +66,7 @@ def network(name: str, case: Case) -> networks.Network:
   """The case's network; flax's has its own convolution."""
   if case.network == "mlp":
     return networks.from_linen(networks.MLP(cases.HIDDEN))
-  convolution: Any = {"conv_general_dilated": jax.lax.conv_general_dilated} if name == "flax" else {}
+  convolution: dict[str, Any] = {"conv_general_dilated": jax.lax.conv_general_dilated} if name == "flax" else {}
   return networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
 
 

@@ -65,9 +65,9 @@ def _finite_differences(
     )
     slope, found = (8 * near - far) / (12 * step), float(optax.tree.vdot(gradient, along))
     errors.append(abs(slope - found) / max(abs(slope), floor, 1e-300))
-  worst = max(errors)
+  worst = float(np.max(errors))  # a NaN stays one
   words = f"the meta-gradient is within {worst:.1e} (relative) of differences of the query loss"
-  if not worst <= tolerance:  # a NaN fails
+  if not worst <= tolerance:
     words = (
       f"the meta-gradient is {worst:.1e} (relative) off differences of the query loss: look for a stop_gradient, a "
       "derivative rule written by hand, randomness that does not come from the key, or a NaN"
