@@ -94,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
   del argv
   with options.errors_in_one_line():
     counts = options.integers("devices", FLAGS.devices)
+    if min(counts) < 1:
+      raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
     seconds, num_bytes = measure(options.config(), **options.places())
   device = jax.devices()[0].device_kind
   rows = []
