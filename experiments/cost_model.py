@@ -94,8 +94,9 @@ def main(argv: Sequence[str]) -> int:
   del argv
   with options.errors_in_one_line():
     counts = options.integers("devices", FLAGS.devices)
-    places: Any = options.places()
-    seconds, num_bytes = measure(options.config(), **places)
+    if min(counts) < 1:
+      raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
+    seconds, num_bytes = measure(options.config(), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   device = jax.devices()[0].device_kind
   rows = []
   for devices in counts:

@@ -83,7 +83,7 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
 
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags for `app.run`; an override of a key that is not there is one line, not a traceback."""
-  logging.set_verbosity(logging.WARNING)  # orbax says some 45 lines a save otherwise
+  logging.set_verbosity(logging.FATAL)  # orbax says some 45 lines a save, and a traceback before it raises
   try:
     rest = FLAGS(list(argv))
   except (AttributeError, KeyError) as error:

@@ -60,6 +60,7 @@ def test_a_meta_step_is_the_outer_update_written_out():
     params = optax.apply_updates(params, updates)
     toy.assert_close((state.meta_params, state.opt_state), (params, opt_state))
     norms = {f"grad_norm/{name}": optax.tree.norm(getattr(grads, name)) for name in ("initial", "shared")}
+    norms |= {f"param_norm/{name}": optax.tree.norm(getattr(params, name)) for name in ("initial", "shared")}
     toy.assert_close(metrics, {"loss": loss, **aux, **norms, "finite": jnp.array(True)})
     assert state.step == index + 1 and state.carry == ()
     assert np.array_equal(jax.random.key_data(state.key), jax.random.key_data(toy.key()))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pathlib
 import shutil
 import signal
+import sys
 import time
 import zipfile
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
-from experiments import workdir
+from experiments import options, workdir
 from tests.experiments import tiny
 
 TRAIN = "experiments.train"
@@ -259,25 +262,22 @@ def endless(path: pathlib.Path, *more: str) -> list[str]:
   return [*SINES, f"--workdir={path}", "--config.num_meta_steps=2000000", *more]
 
 
-def until_saved(path: pathlib.Path) -> None:
-  while not (path / "checkpoints" / "4").is_dir():
-    time.sleep(0.01)
+FULL = [
+  OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"),
+  OSError(errno.EDQUOT, "Disk quota exceeded", "metrics.jsonl"),
+  ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [OS error 28]"),
+]
 
 
-def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_path):
-  """A limit on the size of a file, set while it runs, is refused by the kernel as a full disk is."""
-  import resource
-
-  path, large = tmp_path / "run", "--config.network.features=(40,40)"
-  pid = commands.start(TRAIN, endless(path, large))
-  until_saved(path)
-  resource.prlimit(pid, resource.RLIMIT_FSIZE, (4000, 4000))
-  done = commands.wait(pid)
-  assert done.status == 1, done.stderr
-  assert "error: the disk is full" in done.stderr and "the same command goes on from there" in done.stderr
-  newest = max(int(folder.name) for folder in (path / "checkpoints").iterdir() if folder.name.isdigit())
-  done = commands.wait(*_stopped(commands, path, large))
-  assert f"Resuming sinusoid:maml at meta-step {newest}." in done.stdout and "damaged" not in done.stdout
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_a_full_disk_is_said_in_one_line(error, monkeypatch, capsys):
+  monkeypatch.setattr(options, "FLAGS", SimpleNamespace(traceback=False))
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+  with pytest.raises(SystemExit) as stopped, options.errors_in_one_line():
+    raise error
+  printed = capsys.readouterr().err
+  assert stopped.value.code == 1 and printed.startswith("error: the disk is full")
+  assert "the same command goes on from there" in printed and len(printed.splitlines()) == 1
 
 
 def _stopped(commands, path: pathlib.Path, *more: str) -> tuple[int, int]:
