@@ -72,7 +72,7 @@ def _training(runs: Sequence[pathlib.Path], metric: str) -> tuple[np.ndarray, ..
 
 def _logged(run: pathlib.Path, metric: str, split: str) -> list[dict[str, Any]]:
   rows = workdir.read_metrics(run)
-  return [row for row in rows if row["split"] == split and row.get(metric) is not None]
+  return [row for row in rows if row.get("split", "train") == split and row.get(metric) is not None]
 
 
 def _band(axes: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style: Any) -> Any:
