@@ -64,7 +64,8 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   assert steps == [-0.5, -0.25, -0.25]
 
 
-@pytest.mark.parametrize("method", [pytest.param("rnn", marks=pytest.mark.slow), "warp_rnn"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rnn", "warp_rnn"])
 def test_the_maze_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(maze, method))
   whole = loop.train(experiment, tmp_path / "whole").state
