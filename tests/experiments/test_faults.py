@@ -280,6 +280,27 @@ def test_a_full_disk_is_said_in_one_line(error, monkeypatch, capsys):
   assert "the same command goes on from there" in printed and len(printed.splitlines()) == 1
 
 
+def until_saved(path: pathlib.Path) -> None:
+  while not (path / "checkpoints" / "4").is_dir():
+    time.sleep(0.01)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_path):
+  """A limit on the size of a file, set while it runs, is refused by the kernel as a full disk is."""
+  import resource
+
+  path, large = tmp_path / "run", "--config.network.features=(40,40)"
+  pid = commands.start(TRAIN, endless(path, large))
+  until_saved(path)
+  resource.prlimit(pid, resource.RLIMIT_FSIZE, (6000, 6000))
+  done = commands.wait(pid)
+  assert done.status == 1, done.stderr
+  assert "error: the disk is full" in done.stderr and "the same command goes on from there" in done.stderr
+  newest = max(int(folder.name) for folder in (path / "checkpoints").iterdir() if folder.name.isdigit())
+  done = commands.wait(*_stopped(commands, path, large))
+  assert f"Resuming sinusoid:maml at meta-step {newest}." in done.stdout and "damaged" not in done.stdout
+
+
 def _stopped(commands, path: pathlib.Path, *more: str) -> tuple[int, int]:
   """The same command again, stopped by SIGINT once it trains."""
   rows = len(workdir.read_metrics(path))
