@@ -118,7 +118,10 @@ def draw(all_runs: dict[Setting, dict[str, Runs]], output: pathlib.Path) -> None
   matplotlib.use("Agg")
   from matplotlib import pyplot
 
-  figure, axes = pyplot.subplots(1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True)
+  figure, grid = pyplot.subplots(
+    1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True, squeeze=False
+  )
+  axes = grid[0]
   for axis, (setting, runs) in zip(axes, all_runs.items(), strict=True):
     for name, found in runs.items():
       mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
