@@ -15,6 +15,28 @@ FILES = ("sinusoid", "omniglot", "demo")
 ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]  # other numbers for a row that is trained here
 ROWS = [row for row in ALL if row not in SMALLER]
+# Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
+REPEATED = {
+  "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net"),
+  "omniglot": (
+    "fomaml",
+    "anil",
+    "meta_sgd",
+    "reptile_serial",
+    "leap",
+    "imaml",
+    "imaml_hf",
+    "t_net",
+    "warp_maml",
+    "mamlpp",
+  ),
+  "demo": ("meta_sgd", "reptile", "imaml"),
+}
+
+
+def trained(file, method):
+  marks = [pytest.mark.slow] if method in REPEATED[file] else []
+  return pytest.param(file, method, id=f"{file}-{method}", marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +45,7 @@ def images(tmp_path_factory):
   return {"data_dir": str(tiny.write_images(root / "raw")), "cache_dir": str(root / "cache")}
 
 
-@pytest.mark.parametrize(("file", "method"), ROWS, ids=[f"{file}-{method}" for file, method in ROWS])
+@pytest.mark.parametrize(("file", "method"), [trained(*row) for row in ROWS])
 def test_row_trains_two_steps(file, method, images):
   built = experiment.build(tiny.config(file, method), **(images if file == "omniglot" else {}))
   state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)

@@ -35,6 +35,8 @@ def config(file: str, method: str, *overrides: Mapping[str, Any]) -> dict[str, A
   result = importlib.import_module(f"configs.{file}").get_config(method)
   for values in (IMAGES if file == "omniglot" else SINES, *overrides):
     result.update(values)
+  if file == "omniglot" and (result.data.train_queries or 0) >= NUM_EXAMPLES:
+    result.data.train_queries = 5
   if file == "omniglot" and result.eval.batch_size:
     result.eval.batch_size = 2  # the test tasks here have two examples
   return result.to_dict()
