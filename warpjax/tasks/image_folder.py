@@ -86,7 +86,8 @@ def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.n
     try:
       images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
-      return f"{f'image {i}' if isinstance(item, bytes) else item} ({error})"
+      reason = str(error).split(" <")[0]  # without the address of the buffer it was read from
+      return f"{f'image {i}' if isinstance(item, bytes) else item} ({reason})"
     return None
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
