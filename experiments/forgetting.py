@@ -18,10 +18,7 @@ from absl import app, flags
 import warpjax as wj
 from experiments import experiment as experiments
 from experiments import loop, options, workdir
-
-_WORKDIRS = flags.DEFINE_list("workdirs", None, "Finished runs of configs/continual.py.", required=True)
-_OUTPUT = flags.DEFINE_string("output", "runs/continual/forgetting.png", "The PNG; numbers go beside it, as .json.")
-_NUM_TASKS = flags.DEFINE_integer("num_tasks", 200, "Test sequences.", lower_bound=1)
+from experiments.options import FLAGS
 
 
 def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -> np.ndarray:
@@ -88,13 +85,13 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with options.errors_in_one_line():
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(FLAGS.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    configs = {path: workdir.read_json(pathlib.Path(path) / workdir.CONFIG) for path in _WORKDIRS.value}
+    configs = {path: workdir.read_json(pathlib.Path(path) / workdir.CONFIG) for path in FLAGS.workdirs}
     for path, config in configs.items():
       if config is None or config["data"]["name"] != "continual":
         raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
-    curves = {c["method"]: losses(c, pathlib.Path(path), _NUM_TASKS.value) for path, c in configs.items()}
+    curves = {c["method"]: losses(c, pathlib.Path(path), FLAGS.num_tasks) for path, c in configs.items()}
     steps_each = next(iter(configs.values()))["data"]["steps_each"]
     draw(curves, steps_each, output)
     found = {name: summary(values, steps_each) for name, values in curves.items()}
@@ -104,4 +101,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_list("workdirs", None, "Finished runs of configs/continual.py.", required=True)
+  flags.DEFINE_string("output", "runs/continual/forgetting.png", "The PNG; numbers go beside it, as .json.")
+  flags.DEFINE_integer("num_tasks", 200, "Test sequences.", lower_bound=1)
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -23,11 +23,10 @@ import warpjax as wj
 from configs import l2l as config
 from experiments import experiment as experiments
 from experiments import loop, options, run, workdir
+from experiments.options import FLAGS
 from warpjax import evaluation, rules
 from warpjax.tasks import optimizees
 from warpjax.types import PyTree, UpdateRule
-
-_WORKDIR = flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
 
 TUNING_FUNCTIONS, TEST_FUNCTIONS = 200, 1000
 # Seen by no training seed; tuning and test functions apart.
@@ -163,7 +162,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    result = run_all(pathlib.Path(_WORKDIR.value))
+    result = run_all(pathlib.Path(FLAGS.workdir))
   if isinstance(result, int):
     return 128 + result
   print(json.dumps(result, indent=2))
@@ -171,4 +170,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -20,11 +20,9 @@ import warpjax as wj
 from configs import surfaces as config
 from experiments import experiment as experiments
 from experiments import loop, options, run, workdir
+from experiments.options import FLAGS
 from warpjax.tasks import surfaces
 from warpjax.types import PyTree
-
-_WORKDIR = flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
-_METHOD = flags.DEFINE_enum("method", "warp", list(config.METHODS), "Which warp.")
 
 SURFACES, SHOWN = 100, 3
 # A gap in height that no picture could hide.
@@ -147,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    result = run_all(pathlib.Path(_WORKDIR.value), _METHOD.value)
+    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
   if isinstance(result, int):
     return 128 + result
   print(json.dumps(result, indent=2))
@@ -155,4 +153,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+  options.define(places=False)
+  flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
+  flags.DEFINE_enum("method", "warp", list(config.METHODS), "Which warp.")
   sys.exit(app.run(main, flags_parser=options.parse))
