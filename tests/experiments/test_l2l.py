@@ -43,6 +43,7 @@ def test_the_rule_is_trained_and_the_start_is_the_task_s(trained):
   assert result["metric"] == "loss" and per_task.shape == (3, 5)
 
 
+@pytest.mark.slow
 def test_the_comparison_is_of_the_same_functions_and_paired(trained, monkeypatch, tmp_path):
   built, _, state, _ = trained
   monkeypatch.setattr(l2l, "TUNING_FUNCTIONS", 20)

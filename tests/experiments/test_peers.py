@@ -64,6 +64,7 @@ def test_the_figures():
   assert "ANOTHER loss" in lines[2] and lines[3].endswith("missing: no module")
 
 
+@pytest.mark.slow
 def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   said = []
   timed = group.time_case(SINE._replace(peers=("nobody",)), rounds=2, say=said.append)

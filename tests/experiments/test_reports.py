@@ -53,6 +53,7 @@ def test_check_of_a_config():
   assert report["held out"].status == "passed"
 
 
+@pytest.mark.slow
 def test_the_largest_number_of_inner_steps_by_memory_policy(monkeypatch):
   monkeypatch.setattr(fits, "POLICIES", (("reverse", "save_all"),))
   built = experiment.build(CONFIG)._replace(meta_grad=None)

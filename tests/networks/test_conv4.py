@@ -65,6 +65,7 @@ def test_everything_is_double_precision_under_x64(warp, x, x64):
   assert {leaf.dtype for leaf in jax.tree.leaves((params, shared, outputs))} == {jnp.dtype("float64")}
 
 
+@pytest.mark.slow
 def test_compute_dtype_is_a_setting_and_parameters_keep_theirs(x):
   network = networks.from_linen(networks.Conv4(dtype=jnp.bfloat16, **SMALL))
   params, _ = network.init(jax.random.key(0), x)

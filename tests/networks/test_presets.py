@@ -66,6 +66,7 @@ def test_overrides_win():
   assert (module.num_classes, module.width, module.readout, module.pool_padding) == (20, 48, "mean", "SAME")
 
 
+@pytest.mark.slow
 def test_imaml_initialisers():
   network = networks.from_linen(networks.imaml_omniglot())
   params, _ = network.init(jax.random.key(0), jnp.zeros((1, *OMNIGLOT)))

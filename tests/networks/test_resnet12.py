@@ -65,6 +65,7 @@ def test_a_square_is_no_larger_than_the_image():
   assert set(np.unique(resnet12.drop(KEY, jnp.ones((50, 1, 1, 1)), 0.5, 5) == 0)) == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize("module", [networks.Conv4(2, 4, norm_groups=2), networks.ResNet12(**TINY)])
 def test_group_and_layer_norm_see_one_example_alone(module, norm):
