@@ -16,7 +16,6 @@ from absl import app, flags
 from experiments import experiment as experiments
 from experiments import loop, options
 from experiments.options import FLAGS
-from experiments.warp import Offline
 from warpjax import sanity
 
 
@@ -30,13 +29,12 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.
   Returns:
     The report.
   """
-  offline = isinstance(experiment.meta_grad, Offline)  # a training step, which has no meta-gradient of one task
   return sanity.check_learner(
     experiment.inner,
     loop.start(experiment).meta_params,
     experiment.data.train,
     jax.random.key(experiment.run.seed),
-    meta_grad=None if offline else experiment.meta_grad,
+    meta_grad=experiment.outer_step.meta_grad,
     held_out=experiment.data.test,
     num_tasks=num_tasks,
   )

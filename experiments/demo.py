@@ -17,8 +17,8 @@ from absl import app, flags
 
 import warpjax as wj
 from configs import demo
+from experiments import canvas, figures, loop, options, run
 from experiments import experiment as experiments
-from experiments import figures, loop, options, run
 from experiments.options import FLAGS
 from warpjax.tasks import sinusoid
 
@@ -52,13 +52,8 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
 
 def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.Path], output: pathlib.Path) -> None:
   """Draws waves, the points a learner saw of them, and its curve after 0, 1 and 10 steps; a row for each method."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
   shape = (len(configs), NUM_WAVES)
-  figure, grid = pyplot.subplots(*shape, figsize=(12, 2.6 * shape[0]), sharex=True, squeeze=False, layout="constrained")
+  figure, grid = canvas.subplots(*shape, figsize=(12, 2.6 * shape[0]), sharex=True, squeeze=False, layout="constrained")
   x = jnp.linspace(*sinusoid.DOMAIN, 200)[:, None]
   for row, config, place in zip(grid, configs, places, strict=True):
     experiment = experiments.build(config)
@@ -72,7 +67,6 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
     row[0].set_ylabel(config["method"])
   grid[0, 0].legend(fontsize=7)
   figure.savefig(output, dpi=110)
-  pyplot.close(figure)
 
 
 def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:

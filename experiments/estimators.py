@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from experiments.outer_step import NeedsTask
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.types import InnerLoop
@@ -45,12 +46,6 @@ def forward_gradient(
 ) -> Any:
   """Directional derivatives along random directions."""
   return meta_gradients.forward_gradient(inner, num_directions, distribution=distribution)
-
-
-class NeedsTask(NamedTuple):
-  """A meta-gradient that is made once the shapes of a task are known: `make(task)`."""
-
-  make: Callable[[Any], Any]
 
 
 def evolution_strategies(

@@ -9,7 +9,7 @@ import jax
 import optax
 
 import warpjax as wj
-from experiments import builders, datasets, estimators, norm_stats, schema
+from experiments import builders, datasets, norm_stats, outer_step, schema
 from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
@@ -91,7 +91,7 @@ class Experiment(NamedTuple):
   norm_stats: str
   readout: Readout | norm_stats.MakeReadout
   others: dict[str, Readout]
-  meta_grad: Any
+  outer_step: outer_step.OuterStep
   optimizer: optax.GradientTransformation
   published: dict[str, Any] | None
   settings: Mapping[str, Any]
@@ -148,7 +148,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   if network.takes_key:
     batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
-  meta_grad = builders.named("meta_gradient", tables, inner=inner)
+  made = builders.named("meta_gradient", tables, inner=inner)
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
@@ -156,13 +156,10 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   data = spec.load()  # last, once everything cheap has been checked
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
-  if isinstance(meta_grad, estimators.NeedsTask):
-    meta_grad = meta_grad.make(jax.eval_shape(data.train, jax.random.key(0)))
+  step = outer_step.resolve(made, jax.eval_shape(data.train, jax.random.key(0)))
   judged = _judged(evaluation, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
-  return Experiment(
-    run, evaluation, spec, data, network, inner, test_inner, *judged, meta_grad, optimizer, numbers, config
-  )
+  return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, step, optimizer, numbers, config)
 
 
 def _judged(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import workdir
+from experiments import canvas, workdir
 from warpjax import evaluation
 
 # Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
@@ -26,12 +26,9 @@ def draw(
     output: The PNG to write.
     results: Their results.
   """
-  import matplotlib
+  from matplotlib import ticker
 
-  matplotlib.use("Agg")
-  from matplotlib import pyplot, ticker
-
-  figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+  figure, (left, right) = canvas.subplots(1, 2, figsize=(11, 4), layout="constrained")
   names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
   for directory, result, label in zip(directories, results, names, strict=True):
     metric, runs = result["metric"], seeds(directory)
@@ -54,7 +51,6 @@ def draw(
       axes.set_yscale("log")
   pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(output, dpi=120)
-  pyplot.close(figure)
 
 
 def seeds(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -16,10 +16,9 @@ from typing import Any
 import jax
 from absl import app, flags
 
-from experiments import builders, loop, options, schema
+from experiments import builders, loop, options, outer_step, schema
 from experiments import experiment as experiments
 from experiments.options import FLAGS
-from experiments.warp import Offline
 from warpjax import cost, meta_gradients, training
 from warpjax.differentiation import Derivative, Memory
 from warpjax.types import InnerLoop
@@ -55,19 +54,31 @@ def table(
       estimators[f"unrolled, {derivative}, {memory}"] = partial(
         meta_gradients.unrolled, derivative=derivative, memory=memory
       )
-  if not isinstance(experiment.meta_grad, Offline):  # a training step, whose estimator stands by itself
-    tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
-    own = f"{experiment.run.method}, as configured"
-    estimators[own] = lambda inner: builders.named("meta_gradient", tables, inner=inner)
-  peaks = {name: partial(_peak, experiment, make) for name, make in estimators.items()}
-  return {name: cost.largest_num_steps(peak, gib * 2**30, at_most=at_most) for name, peak in peaks.items()}
+  found = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
+  tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
+  unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
+  own = _largest(experiment, partial(_own, tables), gib, at_most, unit)
+  return {**found, f"{experiment.run.method}, as configured": own}
+
+
+def _own(tables: Mapping[str, Any], inner: InnerLoop) -> Any:
+  return builders.named("meta_gradient", tables, inner=inner)
+
+
+def _largest(
+  experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], gib: float, at_most: int, unit: int = 1
+) -> int:
+  """A multiple of `unit`, the inner steps of one outer update where an adaptation has several."""
+  peak = lambda count: _peak(experiment, make, count * unit)
+  return unit * cost.largest_num_steps(peak, gib * 2**30, at_most=max(at_most // unit, 1))
 
 
 def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], num_steps: int) -> int:
   run, data = experiment.run, experiment.data
-  meta_grad = make(experiment.inner._replace(num_steps=num_steps))
-  step = training.meta_step(meta_grad, experiment.optimizer, task_chunk=run.task_chunk or None)
-  state = jax.eval_shape(lambda: loop.start(experiment._replace(meta_grad=meta_grad)))
+  example = jax.eval_shape(data.train, jax.random.key(0))
+  outer = outer_step.resolve(make(experiment.inner._replace(num_steps=num_steps)), example)
+  step = outer.make_step(experiment.optimizer, task_chunk=run.task_chunk or None)
+  state = jax.eval_shape(lambda: loop.start(experiment._replace(outer_step=outer)))
   tasks = jax.eval_shape(lambda key: training.sample_tasks(data.train, key, run.tasks_per_step), jax.random.key(0))
   return cost.compiled_cost(step, state, tasks).peak_bytes
 

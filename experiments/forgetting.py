@@ -16,8 +16,8 @@ import numpy as np
 from absl import app, flags
 
 import warpjax as wj
+from experiments import canvas, loop, options, workdir
 from experiments import experiment as experiments
-from experiments import loop, options, workdir
 from experiments.options import FLAGS
 
 
@@ -63,13 +63,8 @@ def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
 
 def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path) -> None:
   """A picture for each run: a line for each wave, the steps on it shaded in its colour."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
   size = len(curves)
-  figure, row = pyplot.subplots(1, size, figsize=(5.5 * size, 4), sharey=True, squeeze=False, layout="constrained")
+  figure, row = canvas.subplots(1, size, figsize=(5.5 * size, 4), sharey=True, squeeze=False, layout="constrained")
   for axes, (name, values) in zip(row[0], curves.items(), strict=True):
     for i in range(values.shape[1]):
       axes.axvspan(i * steps_each, (i + 1) * steps_each, color=f"C{i}", alpha=0.12)
@@ -78,7 +73,6 @@ def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path
   row[0, 0].set_ylabel("mse on held-out points")
   row[0, 0].legend(fontsize=8)
   figure.savefig(output, dpi=120)
-  pyplot.close(figure)
 
 
 def main(argv: Sequence[str]) -> int:

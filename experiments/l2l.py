@@ -21,8 +21,8 @@ from absl import app, flags
 
 import warpjax as wj
 from configs import l2l as config
+from experiments import canvas, loop, options, run, workdir
 from experiments import experiment as experiments
-from experiments import loop, options, run, workdir
 from experiments.options import FLAGS
 from warpjax import evaluation, rules
 from warpjax.tasks import optimizees
@@ -112,12 +112,7 @@ def compare(rule: UpdateRule, rule_params: PyTree, setting: Setting) -> tuple[di
 
 def draw(all_runs: dict[Setting, dict[str, Runs]], output: pathlib.Path) -> None:
   """Draws the mean loss by step, a panel for each setting."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, grid = pyplot.subplots(
+  figure, grid = canvas.subplots(
     1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True, squeeze=False
   )
   axes = grid[0]
@@ -131,7 +126,6 @@ def draw(all_runs: dict[Setting, dict[str, Runs]], output: pathlib.Path) -> None
   axes[0].set_ylabel(f"mean loss of {TEST_FUNCTIONS} functions")
   axes[0].legend(fontsize=8)
   figure.savefig(output, dpi=110)
-  pyplot.close(figure)
 
 
 def run_all(directory: pathlib.Path) -> list[dict[str, Any]] | int:

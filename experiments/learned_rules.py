@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,9 @@ import optax
 
 from experiments import schema
 from experiments.datasets import Data, Spec
+from experiments.outer_step import OuterStep
 from warpjax import meta_gradients, meta_steps, networks, optimizers, rules, tasks, training
 from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, LossFn, Params, PyTree, UpdateRule
-
-
-class Stepped(NamedTuple):
-  """Meta-gradients that a step of their own puts together.
-
-  Attributes:
-    meta_grad: One of them, whose state, if it has any, the run carries.
-    make_step: `(optimizer, axis_name=..., task_chunk=...) -> step`.
-  """
-
-  meta_grad: Any
-  make_step: Callable[..., Any]
 
 
 def kronecker(learning_rate: float) -> UpdateRule:
@@ -69,19 +58,19 @@ def unrolled(
     first, then = (training.meta_step(of_order(order), optimizer, **kwargs) for order in ("first_order", derivative))
     return meta_steps.in_phases(first_order_epochs * steps_per_epoch, first, then)
 
-  return Stepped(of_order(derivative), make_step)
+  return OuterStep(make_step, of_order(derivative))
 
 
 def truncated_unroll(
   inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
-) -> Stepped:
+) -> OuterStep:
   """L2L's training: an outer update for every `length` steps of the inner loop."""
   meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     return meta_steps.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
 
-  return Stepped(meta_grad, make_step)
+  return OuterStep(make_step, meta_grad)
 
 
 def rule_adam(

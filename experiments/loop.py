@@ -13,8 +13,6 @@ import jax.numpy as jnp
 
 from experiments import hosts, progress, selection, watch, workdir
 from experiments.experiment import Experiment
-from experiments.learned_rules import Stepped
-from experiments.warp import Offline
 from warpjax import checkpoints, parallel, training
 from warpjax.training import TrainState
 from warpjax.types import TaskSampler
@@ -85,11 +83,12 @@ def train(
           dispatches[count] = make_dispatch(experiment, count, mesh, on_nonfinite)
           if len(dispatches) == 1:
             watch.say_cost(_name(run), dispatches[count], state, sampler, count, say)
-        old, (state, found) = state.meta_params, dispatches[count](state, sampler)
+        before_it = state.meta_params if first == 0 else None
+        state, found = dispatches[count](state, sampler)
         metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
-        skipped += watch.count_skipped(metrics, first, on_nonfinite == "skip", checkpoints.steps(manager), say)
+        skipped += watch.count_skipped(metrics, first, on_nonfinite == "skip", partial(checkpoints.steps, manager), say)
         if first == 0:
-          watch.warn_of_still_leaves(old, state.meta_params, count, say)
+          watch.warn_of_still_leaves(before_it, state.meta_params, count, say)
         done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
         if hosts.is_first():
           workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
@@ -113,9 +112,7 @@ def make_dispatch(
   run = experiment.run
   axis_name = parallel.DEVICES if mesh.size > 1 else None
   task_chunk = run.task_chunk or None
-  own_step = isinstance(experiment.meta_grad, Offline | Stepped)
-  make_step = experiment.meta_grad.make_step if own_step else partial(training.meta_step, experiment.meta_grad)
-  step = make_step(experiment.optimizer, axis_name=axis_name, task_chunk=task_chunk)
+  step = experiment.outer_step.make_step(experiment.optimizer, axis_name=axis_name, task_chunk=task_chunk)
   if on_nonfinite == "skip":
     step = training.skip_nonfinite(step)
 
@@ -141,7 +138,7 @@ def start(experiment: Experiment) -> TrainState:
       params,
       shared,
       experiment.optimizer,
-      meta_grad=experiment.meta_grad.meta_grad if isinstance(experiment.meta_grad, Stepped) else experiment.meta_grad,
+      meta_grad=experiment.outer_step.meta_grad,
       tasks_per_step=run.tasks_per_step,
     )
 

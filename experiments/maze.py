@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import options, workdir
+from experiments import canvas, options, workdir
 from experiments.options import FLAGS
 from warpjax import evaluation
 
@@ -68,12 +68,7 @@ def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) 
 
 def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
   """Draws the mean over seeds of each workdir, and a band of its 95% interval where there are several."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+  figure, axes = canvas.subplots(figsize=(8, 4.5), layout="constrained")
   for name, by_seed in lives.items():
     length = min(len(episodes) for episodes, _ in by_seed.values())
     rewards = np.stack([values[:length] for _, values in by_seed.values()])
@@ -88,7 +83,6 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
   axes.legend()
   output.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(output, dpi=120)
-  pyplot.close(figure)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,8 +18,8 @@ import numpy as np
 from absl import app, flags
 
 import warpjax as wj
+from experiments import canvas, loop, options, workdir
 from experiments import experiment as experiments
-from experiments import loop, options, workdir
 from experiments.options import FLAGS
 from warpjax.types import MetaParams, Task
 
@@ -46,13 +46,10 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
     returns: `[goals, steps + 1]`.
     output: The PNG to write.
   """
-  import matplotlib
+  from matplotlib import colormaps
 
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, grid = pyplot.subplots(2, -(-len(goals) // 2), figsize=(13, 8.5), layout="constrained")
-  colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.9, positions.shape[1]))
+  figure, grid = canvas.subplots(2, -(-len(goals) // 2), figsize=(13, 8.5), layout="constrained")
+  colours = colormaps["viridis"](np.linspace(0, 0.9, positions.shape[1]))
   for axes, goal, paths, present, means in zip(grid.flat, goals, positions, mask, returns, strict=False):
     for steps, colour in enumerate(colours):
       for episode in range(min(SHOWN, paths.shape[2])):
@@ -64,7 +61,6 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
     axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
     axes.legend(loc="upper right", fontsize=7, title="return")
   figure.savefig(output, dpi=110)
-  pyplot.close(figure)
 
 
 def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:

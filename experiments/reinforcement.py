@@ -13,7 +13,7 @@ import optax
 import warpjax as wj
 from experiments import schema
 from experiments.datasets import Data, Spec
-from experiments.warp import Offline
+from experiments.outer_step import OuterStep
 from warpjax import networks, optimizers, rl, rules
 from warpjax.rl import maze as mazes
 from warpjax.rl import trpo
@@ -132,7 +132,7 @@ def trust_region(
   damping: float = 1e-5,
   backtracks: int = 15,
   derivative: Literal["reverse", "first_order"] = "reverse",
-) -> Offline:
+) -> OuterStep:
   """TRPO as the outer step; the optimizer is "none"."""
   settings = trpo.Settings(max_kl, cg_steps, damping, backtracks)
   trpo.check(inner, settings, derivative)
@@ -141,7 +141,7 @@ def trust_region(
     del optimizer
     return trpo.meta_step(inner, settings, derivative=derivative, **kwargs)
 
-  return Offline(make_step)
+  return OuterStep(make_step)
 
 
 def along_life(inner: InnerLoop) -> wj.CarriedMetaGrad:

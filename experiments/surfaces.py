@@ -18,8 +18,8 @@ from absl import app, flags
 
 import warpjax as wj
 from configs import surfaces as config
+from experiments import canvas, loop, options, run, workdir
 from experiments import experiment as experiments
-from experiments import loop, options, run, workdir
 from experiments.options import FLAGS
 from warpjax.tasks import surfaces
 from warpjax.types import PyTree
@@ -93,15 +93,10 @@ def statement(all_descents: Descents) -> dict[str, Any]:
 
 def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
   """Draws the starts where the warp gained most, a row each: on the surface, and in the learner's own space."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
   ends = lambda points: jax.vmap(lambda d, p: surfaces.height(d, p[-1]))(all_descents.surface, points)
   gain = np.asarray(ends(all_descents.plain) - ends(all_descents.warped))
   chosen = sorted(((float(row.max()), i, int(row.argmax())) for i, row in enumerate(gain)), reverse=True)[:SHOWN]
-  figure, grid = pyplot.subplots(SHOWN, 2, figsize=(9, 4.2 * SHOWN), squeeze=False, layout="constrained")
+  figure, grid = canvas.subplots(SHOWN, 2, figsize=(9, 4.2 * SHOWN), squeeze=False, layout="constrained")
   axis = jnp.linspace(-3.5, 3.5, 141)
   plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
   for (left, right), (_, index, start) in zip(grid, chosen, strict=True):
@@ -123,7 +118,6 @@ def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
     right.set_title("what the learner sees, f(Omega)")
     left.legend(loc="upper right", fontsize=8)
   figure.savefig(output, dpi=110)
-  pyplot.close(figure)
 
 
 def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any] | int:

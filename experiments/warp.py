@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from experiments import schema
+from experiments.outer_step import OuterStep
 from warpjax import meta_gradients, networks, replay
 from warpjax.meta_gradients import Contribution
 from warpjax.tasks import continual
@@ -17,12 +18,6 @@ from warpjax.types import Aux, InnerLoop
 
 Objective = Literal["full", "first_order"]
 Path = Literal["leap", "reptile", "none"]
-
-
-class Offline(NamedTuple):
-  """A way to meta-train that is a step of its own: `make_step(optimizer, axis_name=..., task_chunk=...)`."""
-
-  make_step: Callable[..., Any]
 
 
 def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
@@ -78,10 +73,10 @@ def offline(
   objective: replay.ReplayObjective = "full",
   eta: int = 1,
   memory: replay.Memory = "device",
-) -> Offline:
+) -> OuterStep:
   """Algorithm 2; `leap_loss=False` is the released code's Leap, an `eta` of 0 takes all points at once."""
   first = None if initial == "none" else _path(initial, leap_loss)
-  return Offline(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
+  return OuterStep(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
 
 
 def untrained(inner: InnerLoop) -> Any:

@@ -40,14 +40,16 @@ def row(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
   return {name: mean for name, mean in means.items() if name != "finite" and np.isfinite(mean)} | counts
 
 
-def count_skipped(metrics: Mapping[str, np.ndarray], first: int, skip: bool, saved: list[int], say: Say) -> int:
+def count_skipped(
+  metrics: Mapping[str, np.ndarray], first: int, skip: bool, saved: Callable[[], list[int]], say: Say
+) -> int:
   """How many meta-steps of a dispatch were skipped.
 
   Args:
     metrics: Of its meta-steps.
     first: Meta-steps before it.
     skip: Whether they may be.
-    saved: The steps of the checkpoints there are.
+    saved: Lists the steps of the checkpoints there are.
     say: Called with a message for the user.
 
   Returns:
@@ -64,7 +66,8 @@ def count_skipped(metrics: Mapping[str, np.ndarray], first: int, skip: bool, sav
   if skip:
     say(f"{found} Skipped, as were {len(bad)} of these {count} meta-steps in all.")
     return len(bad)
-  kept = f"The checkpoint of meta-step {max(saved)} is kept" if saved else "No checkpoint was saved before it"
+  there = saved()
+  kept = f"The checkpoint of meta-step {max(there)} is kept" if there else "No checkpoint was saved before it"
   raise FloatingPointError(
     f"{found} Try a smaller inner.learning_rate, a smaller optimizer.learning_rate, optimizer.clip_norm=10, or "
     f"--on_nonfinite=skip to leave such updates out. {kept}."

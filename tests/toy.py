@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,23 +11,13 @@ import numpy as np
 import optax
 
 import warpjax as wj
+from warpjax import cost
 from warpjax.types import MetaParams, Task
-
-
-@functools.cache
-def _fast_compilation() -> dict[str, Any]:
-  """Options that compile small programs five times faster, as far as this XLA knows them."""
-  known = {}
-  for name, value in {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}.items():
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      jax.jit(lambda x: x + 1, compiler_options={name: value})(0)
-      known[name] = value
-  return known
 
 
 def jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that compile for longer than they run."""
-  return jax.jit(function, compiler_options=_fast_compilation())
+  return jax.jit(function, compiler_options=cost.fast_compilation())
 
 
 def run(estimate: Callable[..., Any], meta_params: MetaParams, task: Task) -> Any:

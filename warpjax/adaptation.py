@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_count
 from warpjax.differentiation import Derivative, constant
 from warpjax.problem import Problem
 from warpjax.types import (
@@ -149,7 +150,7 @@ def minibatch(size: int) -> BatchFn:
   Raises:
     ValueError: when `size` is below 1 (here) or above the examples there are (when traced).
   """
-  _check_size(size)
+  check_count("size", size)
 
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del params, shared
@@ -170,7 +171,7 @@ def epochs(size: int) -> BatchFn:
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.
   """
-  _check_size(size)
+  check_count("size", size)
 
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del params, shared
@@ -183,11 +184,6 @@ def epochs(size: int) -> BatchFn:
     return jax.tree.map(lambda leaf: leaf[chosen], support)
 
   return batch_fn
-
-
-def _check_size(size: int) -> None:
-  if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-    raise ValueError(f"size must be an integer of at least 1; got {size!r}")
 
 
 def _num_examples(support: PyTree, size: int) -> int:

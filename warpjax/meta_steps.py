@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warpjax.rules.checks import check_size
+from warpjax.checks import check_count
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
 from warpjax.types import Task
 
@@ -38,7 +38,7 @@ def in_phases(until: int, first: StepFn, then: StepFn) -> StepFn:
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (derivative-order annealing).
   """
-  check_size("until", until)
+  check_count("until", until)
   axis_name = getattr(first, "axis_name", None)
   check_averaging_over(axis_name, then)
 
@@ -61,7 +61,7 @@ def repeated(step: StepFn, times: int) -> StepFn:
   Raises:
     ValueError: when `times` is below 1.
   """
-  check_size("times", times)
+  check_count("times", times)
 
   def many(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     number = state.step

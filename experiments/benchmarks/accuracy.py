@@ -12,6 +12,7 @@ import numpy as np
 from experiments.benchmarks import count
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.estimators import Estimator, for_one_task
+from warpjax import cost
 from warpjax.types import MetaParams
 
 Row = dict[str, Any]
@@ -66,9 +67,8 @@ def _estimate(case: Case, make: Estimator, num_steps: int) -> tuple[MetaParams, 
   with jax.enable_x64(case.dtype == "float64"):
     estimate = for_one_task(make(case.inner._replace(num_steps=num_steps, loss_fn=loss_fn)))
     # The programs are tiny and many, so that compiling them is most of the work.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     run = lambda tasks, keys: jax.vmap(lambda t, k: estimate(case.meta_params, t, k)[1])(tasks, keys)
-    found = jax.block_until_ready(jax.jit(run, compiler_options=options)(case.tasks, case.keys))
+    found = jax.block_until_ready(jax.jit(run, compiler_options=cost.fast_compilation())(case.tasks, case.keys))
   num_tasks = len(case.keys)
   return found, {name: total / num_tasks for name, total in count.totals(counter).items()}
 

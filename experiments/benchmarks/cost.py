@@ -6,6 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import builders, estimators, schema
+from experiments import builders, outer_step, schema
 from warpjax import losses, networks, parallel, training
 from warpjax.tasks import few_shot, sinusoid
 from warpjax.types import InnerLoop, MetaParams, Task
@@ -104,16 +105,21 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
     `compile_seconds`, `seconds` and `meta_steps_per_second`.
   """
   todo = work(setting, method["inner"])
-  meta_grad = builders.named("meta_gradient", method, inner=todo.inner)
-  if isinstance(meta_grad, estimators.NeedsTask):
-    meta_grad = meta_grad.make(jax.eval_shape(lambda tasks: jax.tree.map(lambda leaf: leaf[0], tasks), todo.tasks))
+  made = builders.named("meta_gradient", method, inner=todo.inner)
+  outer = outer_step.resolve(made, jax.eval_shape(partial(jax.tree.map, lambda leaf: leaf[0]), todo.tasks))
   optimizer, spread = optax.adam(1e-3), setting.devices > 1
   initial, shared, _ = todo.meta_params
   state = training.init(
-    jax.random.key(0), todo.inner.rule, initial, shared, optimizer, meta_grad=meta_grad, tasks_per_step=setting.tasks
+    jax.random.key(0),
+    todo.inner.rule,
+    initial,
+    shared,
+    optimizer,
+    meta_grad=outer.meta_grad,
+    tasks_per_step=setting.tasks,
   )
   axis = parallel.DEVICES if spread else None
-  step: Any = training.meta_step(meta_grad, optimizer, axis_name=axis, task_chunk=setting.task_chunk or None)
+  step: Any = outer.make_step(optimizer, axis_name=axis, task_chunk=setting.task_chunk or None)
   step = parallel.over_devices(step, parallel.device_mesh(setting.devices)) if spread else jax.jit(step)
   started = time.perf_counter()
   compiled = step.lower(state, todo.tasks).compile()

@@ -7,8 +7,7 @@ from typing import Any
 
 import jax
 
-from experiments import builders, schema
-from experiments.estimators import NeedsTask
+from experiments import builders, outer_step, schema
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
 
 Estimator = Callable[[InnerLoop], Any]
@@ -29,10 +28,9 @@ def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[s
 
 def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:
   def make(inner: InnerLoop) -> Any:
-    estimate = builders.named("meta_gradient", {"meta_gradient": table}, inner=inner)
-    if isinstance(estimate, NeedsTask):
-      return over_a_lifetime(estimate.make(example), inner.num_steps // table["window"])
-    return estimate
+    made = builders.named("meta_gradient", {"meta_gradient": table}, inner=inner)
+    estimate = outer_step.resolve(made, example).meta_grad
+    return over_a_lifetime(estimate, inner.num_steps // table["window"]) if table.get("window") else estimate
 
   return make
 

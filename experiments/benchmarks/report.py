@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments import canvas
+
 Row = Mapping[str, Any]
 
 COLUMNS = (
@@ -114,22 +116,14 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _figure(panels: int, height: float = 4.2) -> tuple[Any, Any]:
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  figure, grid = pyplot.subplots(1, panels, figsize=(5.2 * panels + 1.8, height), squeeze=False, layout="constrained")
+  figure, grid = canvas.subplots(1, panels, figsize=(5.2 * panels + 1.8, height), squeeze=False, layout="constrained")
   return figure, grid[0]
 
 
 def _save(figure: Any, grid: Any, path: pathlib.Path) -> pathlib.Path:
-  from matplotlib import pyplot
-
   for axes in grid:
     axes.grid(alpha=0.3)
   if len(grid):
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
   figure.savefig(path, dpi=130)
-  pyplot.close(figure)
   return path

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import canvas
 from experiments.peers.cases import Case
 from experiments.peers.group import OURS, YARDSTICK, Timed
 
@@ -99,13 +100,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   """Bars of the ratios, one group a case, with their intervals."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
   names = sorted({name for result in results for name in result["peers"]} - {OURS})
-  figure, axes = pyplot.subplots(figsize=(1.5 + 1.6 * len(results), 3.6))
+  figure, axes = canvas.subplots(figsize=(1.5 + 1.6 * len(results), 3.6))
   for index, name in enumerate(names):
     at = [i for i, result in enumerate(results) if name in result["peers"]]
     peers = [results[i]["peers"][name] for i in at]
@@ -118,4 +114,3 @@ def draw(results: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   axes.set_xticks(range(len(results)), [result["case"]["name"] for result in results])
   axes.legend(frameon=False)
   figure.savefig(path, dpi=150, bbox_inches="tight")
-  pyplot.close(figure)

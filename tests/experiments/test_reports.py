@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from experiments import check, experiment, fits, loop, workdir
+from experiments import check, experiment, fits, loop, outer_step, workdir
 from tests.experiments import tiny
 
 CONFIG = tiny.config("sinusoid", "maml")
@@ -38,11 +38,11 @@ def test_meta_parameters_that_do_not_move_are_named(tmp_path):
   built, said = experiment.build(CONFIG), []
 
   def held(meta_params, task, key):
-    value, grads = built.meta_grad(meta_params, task, key)
+    value, grads = built.outer_step.meta_grad(meta_params, task, key)
     grads.initial["head"]["bias"] = 0 * grads.initial["head"]["bias"]
     return value, grads
 
-  loop.train(built._replace(meta_grad=held), tmp_path, say=said.append)
+  loop.train(built._replace(outer_step=outer_step.resolve(held, None)), tmp_path, say=said.append)
   (warning,) = [line for line in said if line.startswith("Warning")]
   assert "initial/head/bias did not move in 2 meta-steps" in warning and "dense" not in warning
 
@@ -53,10 +53,26 @@ def test_check_of_a_config():
   assert report["held out"].status == "passed"
 
 
+STEPS_OF_THEIR_OWN = {
+  "truncated": ({"name": "truncated_unroll", "length": 2}, 4),
+  "in phases": ({"name": "unrolled", "first_order_epochs": 1, "steps_per_epoch": 2}, 5),
+  "persistent": ({"name": "evolution_strategies", "window": 2}, 4),
+}
+
+
+@pytest.mark.parametrize("table, most", STEPS_OF_THEIR_OWN.values(), ids=STEPS_OF_THEIR_OWN.keys())
+def test_steps_that_are_more_than_a_meta_gradient_are_checked_and_fitted(monkeypatch, table, most):
+  monkeypatch.setattr(fits, "POLICIES", ())
+  config = {**CONFIG, "meta_gradient": table, "inner": {**CONFIG["inner"], "num_steps": 4}}
+  built = experiment.build(config)
+  assert check.check(built, num_tasks=2)["zero leaves"].status == "passed"
+  assert list(fits.table(config, built, gib=1.0, at_most=5).values()) == [most]
+
+
 @pytest.mark.slow
 def test_the_largest_number_of_inner_steps_by_memory_policy(monkeypatch):
   monkeypatch.setattr(fits, "POLICIES", (("reverse", "save_all"),))
-  built = experiment.build(CONFIG)._replace(meta_grad=None)
+  built = experiment.build(CONFIG)
   found = fits.table(CONFIG, built, gib=1e-4, at_most=4096)
   reverse, own = found.values()
   assert 1 < reverse < own < 4096  # the config's own is mixed mode, which stores no activations

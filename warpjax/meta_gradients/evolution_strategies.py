@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
+from warpjax.checks import check_count
 from warpjax.differentiation import check_choice, constant
-from warpjax.meta_gradients.checks import check_count
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task

@@ -6,8 +6,8 @@ import jax
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_count, check_differentiable
 from warpjax.differentiation import check_choice, constant
-from warpjax.meta_gradients.checks import check_count, check_differentiable
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.problem import Problem
 from warpjax.types import Aux, InnerLoop, MetaGradFn, MetaParams, Task

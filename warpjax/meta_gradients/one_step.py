@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from warpjax.meta_gradients.checks import check_differentiable
+from warpjax.checks import check_differentiable
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams

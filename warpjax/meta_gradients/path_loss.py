@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_count
 from warpjax.problem import Problem
-from warpjax.rules.checks import check_size
 from warpjax.types import Aux, InnerStep
 
 
@@ -77,7 +77,7 @@ def annealed_step_weights(
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (MSL), and its released code.
   """
   for name, count in (("num_steps", num_steps), ("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch)):
-    check_size(name, count)
+    check_count(name, count)
 
   def weights(meta_steps: Any) -> jax.Array:
     epoch = jnp.asarray(meta_steps // steps_per_epoch, float)

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner
+from warpjax.checks import check_count, check_differentiable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
-from warpjax.meta_gradients.unrolled import check_differentiable
 from warpjax.problem import Problem
-from warpjax.rules.checks import check_size
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
 
 
@@ -56,8 +55,8 @@ def truncated_unroll(
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
   check_choice("memory", memory, Memory)
-  check_differentiable("truncated_unroll", inner)
-  check_size("length", length)
+  check_differentiable("truncated_unroll", inner.rule.name, inner.rule.differentiable)
+  check_count("length", length)
   if num_steps % length:
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_differentiable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
@@ -117,15 +118,6 @@ def unrolled(
   return CarriedMetaGrad(lambda meta_params: jnp.zeros((), jnp.int32), counted)
 
 
-def check_differentiable(name: str, inner: InnerLoop) -> None:
-  """Raises a ValueError that names the rule where its steps have no derivative."""
-  if not inner.rule.differentiable:
-    raise ValueError(
-      f"{name} cannot differentiate the rule {inner.rule.name!r} (a line search or the like); "
-      "use along_trajectory(inner, implicit(solve)) with prox > 0"
-    )
-
-
 def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str, step_weights: Any) -> int:
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
@@ -136,5 +128,7 @@ def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str,
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
     if seen != (num_steps,):
       raise ValueError(f"step_weights must be {num_steps} numbers, one after each step; got shape {seen}")
-  check_differentiable("unrolled", inner)
+  check_differentiable(
+    "unrolled", inner.rule.name, inner.rule.differentiable, "along_trajectory(inner, implicit(solve)) with prox > 0"
+  )
   return num_steps

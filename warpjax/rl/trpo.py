@@ -11,6 +11,7 @@ import optax
 
 from warpjax import linear_solve
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_differentiable
 from warpjax.differentiation import check_choice
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
@@ -197,8 +198,7 @@ def check(inner: InnerLoop, settings: Settings, derivative: str) -> Policy:
   if not isinstance(inner.loss_fn, PolicyGradient):
     raise ValueError(f"InnerLoop.loss_fn must be rl.policy_gradient(...) for trpo; got {inner.loss_fn!r}")
   check_choice("derivative", derivative, Derivative)
-  if not inner.rule.differentiable:
-    raise ValueError(f"trpo cannot differentiate the rule {inner.rule.name!r} (a line search or the like)")
+  check_differentiable("trpo", inner.rule.name, inner.rule.differentiable)
   for name, value in settings._asdict().items():
     if not value > 0 and not (name == "damping" and value == 0):
       raise ValueError(f"{name} must be above 0; got {value!r}")

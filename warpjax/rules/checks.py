@@ -8,12 +8,6 @@ from typing import Any
 import jax
 
 
-def check_size(name: str, size: Any) -> None:
-  """Raises a ValueError unless `size` is an integer of at least 1."""
-  if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
-    raise ValueError(f"{name} must be an integer of at least 1; got {size!r}")
-
-
 def check_learning_rate(learning_rate: Any) -> None:
   """Raises a ValueError unless `learning_rate` is positive and finite, an array, or a schedule."""
   if callable(learning_rate) or isinstance(learning_rate, jax.Array):

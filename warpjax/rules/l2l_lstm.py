@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from warpjax.checks import check_count
 from warpjax.rules import lstm
-from warpjax.rules.checks import check_size
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -45,7 +45,7 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
   if not units:
     raise ValueError("units must hold the size of one layer or more; got ()")
   for size in units:
-    check_size("units", size)
+    check_count("units", size)
   if p is not None and not 0 < p < float("inf"):
     raise ValueError(f"p must be None, or positive and finite; got {p!r}")
   if not 0 < scale < float("inf"):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from warpjax.checks import check_count
 from warpjax.rules import lstm
-from warpjax.rules.checks import check_size
 from warpjax.types import Params, PyTree, UpdateRule
 
 # The gates start near descent by a tiny step: forget 0.98 to 0.99, input 0.007 to 0.018.
@@ -52,7 +52,7 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
   Reference:
     Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", equation 2, and its released code.
   """
-  check_size("units", units)
+  check_count("units", units)
   if not 0 < p < float("inf"):
     raise ValueError(f"p must be positive and finite; got {p!r}")
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.rules.checks import check_learning_rate, check_size
+from warpjax.checks import check_count
+from warpjax.rules.checks import check_learning_rate
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -34,7 +35,7 @@ def per_step_sgd(learning_rate: float, num_steps: int) -> UpdateRule:
   if callable(learning_rate):
     raise ValueError(f"learning_rate must be a positive number, where every step's own starts; got {learning_rate!r}")
   check_learning_rate(learning_rate)
-  check_size("num_steps", num_steps)
+  check_count("num_steps", num_steps)
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key

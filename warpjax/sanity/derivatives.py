@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from warpjax import cost
 from warpjax.adaptation import adapt
 from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.problem import Problem
@@ -128,17 +127,7 @@ def rule_at_zero(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax
 
 def _jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that run a few times and would compile for minutes otherwise."""
-  return jax.jit(function, compiler_options=_fast_compilation())
-
-
-@functools.cache
-def _fast_compilation() -> dict[str, Any]:
-  known = {}
-  for name, value in {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}.items():
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # an option that this XLA does not have
-      jax.jit(lambda x: x + 1, compiler_options={name: value})(0)
-      known[name] = value
-  return known
+  return jax.jit(function, compiler_options=cost.fast_compilation())
 
 
 def _mean(tree: PyTree) -> PyTree:

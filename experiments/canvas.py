@@ -1,0 +1,25 @@
+"""Figures that no window shows, wherever they are drawn: in a script, a test or a notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: Any = False, **figure: Any) -> Any:
+  """`pyplot.subplots` without its global state: nothing to close, no backend chosen; matplotlib is imported here.
+
+  Args:
+    rows: Of axes.
+    columns: Of axes.
+    squeeze: As in matplotlib.
+    sharex: As in matplotlib.
+    **figure: Settings of the figure, `sharey` among them.
+
+  Returns:
+    The figure and its axes.
+  """
+  from matplotlib.figure import Figure
+
+  sharey = figure.pop("sharey", False)
+  canvas = Figure(**figure)
+  return canvas, canvas.subplots(rows, columns, squeeze=squeeze, sharex=sharex, sharey=sharey)

@@ -1,0 +1,20 @@
+"""Checks of arguments that more than one layer has."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+
+def check_count(name: str, value: Any) -> None:
+  """Raises a ValueError unless `value` is an integer of at least 1."""
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+    raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
+
+
+def check_differentiable(estimator: str, rule_name: str, differentiable: bool, instead: str = "another rule") -> None:
+  """Raises a ValueError that names the rule where its steps have no derivative."""
+  if not differentiable:
+    raise ValueError(
+      f"{estimator} cannot differentiate the rule {rule_name!r} (a line search or the like); use {instead}"
+    )
