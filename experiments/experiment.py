@@ -14,7 +14,7 @@ from warpjax import networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
 from warpjax.training import TrainState
-from warpjax.types import InnerLoop, MetaParams
+from warpjax.types import InnerLoop, MetaParams, Task
 
 
 class Run(NamedTuple):
@@ -154,9 +154,13 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
   _check_warp(tables)
   data = spec.load()  # last, once everything cheap has been checked
+  train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
-  step = outer_step.resolve(made, jax.eval_shape(data.train, jax.random.key(0)))
+  if inner.batch_fn is loop.batch_fn:  # it draws from the support set, which other data replace
+    _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
+    _check_batch("eval", evaluation.batch_size, test_task)
+  step = outer_step.resolve(made, train_task)
   judged = _judged(evaluation, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
   return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, step, optimizer, numbers, config)
@@ -174,6 +178,14 @@ def _judged(
   if name == "per_step":
     return name, norm_stats.per_step(inner, network, loss_of, evaluation.num_steps), others
   return name, others.pop(name), others
+
+
+def _check_batch(table: str, batch_size: int, task: Task) -> None:
+  examples = jax.tree.leaves(task.support)[0].shape[0]
+  if batch_size > examples:
+    raise ValueError(
+      f"config.{table}.batch_size must be at most the support examples of a task, {examples}; got {batch_size}."
+    )
 
 
 def _check_warp(tables: Mapping[str, Any]) -> None:

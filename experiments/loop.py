@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from warpjax import checkpoints, parallel, training
 from warpjax.training import TrainState
 from warpjax.types import TaskSampler
 
-Dispatch = Callable[[TrainState, TaskSampler], tuple[TrainState, dict[str, jax.Array]]]
+Dispatch = Any  # jitted: (TrainState, TaskSampler) -> (TrainState, dict of metrics)
 
 
 OnNonfinite = Literal["stop", "skip"]
@@ -39,22 +40,39 @@ class Trained(NamedTuple):
   signal: int = 0
 
 
-def train(
-  experiment: Experiment,
-  directory: pathlib.Path,
-  *,
-  on_nonfinite: OnNonfinite = "stop",
-  say: Callable[[str], object] = hosts.say,
-) -> Trained:
+class Programs:
+  """What a run of an experiment compiles: a dispatch for each number of meta-steps in one, made once.
+
+  Args:
+    experiment: What to train.
+    on_nonfinite: "stop" at a loss, meta-gradient or parameters that are not finite, or "skip" that update and count it.
+  """
+
+  def __init__(self, experiment: Experiment, on_nonfinite: OnNonfinite = "stop"):
+    self.experiment, self.on_nonfinite = experiment, on_nonfinite
+    self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step))
+    self.dispatch = functools.cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
+
+  def trace(self) -> None:
+    """Follows the first dispatch without compiling it, which the first call then need not do again.
+
+    Raises:
+      ValueError: For settings that do not go together, which shows in the shapes of the tasks.
+    """
+    run = self.experiment.run
+    state = jax.eval_shape(lambda: start(self.experiment))
+    self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
+
+
+def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> Trained:
   """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
 
   Dispatches always start at multiples of `steps_per_dispatch`, so that a resumed run is the same sequence of the same
   programs as an uninterrupted one, and equal to it bit for bit on one machine.
 
   Args:
-    experiment: What to train.
+    programs: Of what to train.
     directory: The workdir, which every host of the run must see.
-    on_nonfinite: "stop" at a loss, meta-gradient or parameters that are not finite, or "skip" that update and count it.
     say: Called with messages for the user.
 
   Returns:
@@ -64,14 +82,13 @@ def train(
     FloatingPointError: When a meta-loss, meta-gradient or parameter is not finite; the last good checkpoint stays.
     ValueError: When the checkpoints cannot be used.
   """
+  experiment, mesh, skip, compiled = programs.experiment, programs.mesh, programs.on_nonfinite == "skip", False
   run = experiment.run
-  mesh = parallel.device_mesh(num_devices(run.tasks_per_step))
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
     state, before = _restore(manager, experiment, say, mesh)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
     started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
-    dispatches: dict[int, Dispatch] = {}
     with (
       progress.stop_signal() as signal,
       progress.bar(run.num_meta_steps, int(state.step), _name(run), shown=hosts.is_first()) as report,
@@ -79,16 +96,15 @@ def train(
     ):
       while (first := int(state.step)) < run.num_meta_steps and not hosts.largest(signal()):
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
-        if count not in dispatches:
-          dispatches[count] = make_dispatch(experiment, count, mesh, on_nonfinite)
-          if len(dispatches) == 1:
-            watch.say_cost(_name(run), dispatches[count], state, sampler, count, say)
-        before_it = state.meta_params if first == 0 else None
-        state, found = dispatches[count](state, sampler)
+        dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
+        if not compiled:
+          watch.say_cost(_name(run), dispatch, state, sampler, count, say)
+          compiled = True
+        state, found = dispatch(state, sampler)
         metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
-        skipped += watch.count_skipped(metrics, first, on_nonfinite == "skip", partial(checkpoints.steps, manager), say)
+        skipped += watch.count_skipped(metrics, first, skip, partial(checkpoints.steps, manager), say)
         if first == 0:
-          watch.warn_of_still_leaves(before_it, state.meta_params, count, say)
+          watch.warn_of_still_leaves(old, state.meta_params, count, say)
         done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
         if hosts.is_first():
           workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])

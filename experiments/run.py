@@ -39,28 +39,31 @@ def train_and_evaluate(
     FileNotFoundError: For data that are not there.
     FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
   """
-  experiment = _build(config, data_dir=data_dir, cache_dir=cache_dir)
-  return _run(experiment, _prepare(directory, schema.given(config)), on_nonfinite)
+  programs = _build(config, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
+  return _run(programs, _prepare(directory, schema.given(config)))
 
 
-def _build(config: Mapping[str, Any], **places: Any) -> experiments.Experiment:
+def _build(config: Mapping[str, Any], on_nonfinite: loop.OnNonfinite, **places: Any) -> loop.Programs:
+  """Traced, so that what is wrong shows before anything is compiled or written."""
   experiment = experiments.build(config, **places)
-  loop.num_devices(experiment.run.tasks_per_step)  # refuses tasks that do not divide over the hosts
+  programs = loop.Programs(experiment, on_nonfinite)
   hosts.check_same("the config", schema.given(config))
   hosts.check_same("the data", experiment.data.description)
-  return experiment
+  programs.trace()
+  return programs
 
 
 def _prepare(directory: str | os.PathLike[str], settings: Mapping[str, Any]) -> pathlib.Path:
   return pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.prepare(directory, settings))))
 
 
-def _run(experiment: experiments.Experiment, path: pathlib.Path, on_nonfinite: loop.OnNonfinite) -> Any:
+def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
+  experiment = programs.experiment
   with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
     finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
     if finished is not None:
       return finished
-    trained = loop.train(experiment, path, on_nonfinite=on_nonfinite)
+    trained = loop.train(programs, path)
     if trained.signal:
       hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
       return trained.signal
@@ -97,10 +100,10 @@ def sweep(
   settings, results, paths = schema.given(config), [], []
   for seed in seeds:
     one = {**settings, "seed": seed}
-    experiment = _build(one, **places)  # a bad config is refused before anything is written
+    programs = _build(one, on_nonfinite, **places)  # a bad config is refused before anything is written
     whole = _prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
     paths.append(_prepare(whole / f"seed_{seed}", one))
-    result = _run(experiment, paths[-1], on_nonfinite)
+    result = _run(programs, paths[-1])
     if isinstance(result, int):
       return result
     results.append(result)

@@ -51,7 +51,12 @@ def call(
     ValueError: config.inner.momentom is not a setting; did you mean 'momentum'? Allowed: learning_rate, momentum.
   """
   _check(where, table, function, given, also)
-  return function(**table, **given)
+  try:
+    return function(**table, **given)
+  except ValueError as error:
+    if str(error).startswith("config"):
+      raise
+    raise ValueError(f"{where}: {error}") from error  # the library's, which knows no configs
 
 
 def _check(

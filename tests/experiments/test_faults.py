@@ -234,9 +234,15 @@ def test_case(commands, folder, tmp_path, case):
   assert not (folder.parent / "escaped").exists() and not (folder / "escaped").exists()
 
 
-def test_a_bad_config_makes_no_workdir(commands, tmp_path):
-  done = commands.run(TRAIN, [*SINES, "--config.inner.num_steps=0", f"--workdir={tmp_path / 'run'}"])
+LATE = "--config=configs/sinusoid.py:warp_leap_offline"
+
+
+@pytest.mark.parametrize("given", [(*SINES, "--config.inner.num_steps=0"), (LATE, "--config.meta_gradient.eta=7")])
+def test_a_bad_config_makes_no_workdir(commands, tmp_path, given):
+  """The second shows only once the tasks and their steps have been counted."""
+  done = commands.run(TRAIN, [*given, f"--workdir={tmp_path / 'run'}"])
   assert done.status == 1 and not (tmp_path / "run").exists()
+  assert given[-1].split(".")[-1].split("=")[0] in done.stderr
 
 
 def test_a_workdir_in_use_is_refused(commands, folder, tmp_path):

@@ -27,7 +27,7 @@ def test_nothing_compiles_after_the_first_dispatch_and_the_cost_is_said(tmp_path
   built, counts, said = experiment.build(CONFIG), [], []
   append = workdir.append_metrics
   monkeypatch.setattr(workdir, "append_metrics", lambda *args: (counts.append(len(compiled)), append(*args)))
-  loop.train(built, tmp_path, say=said.append)
+  loop.train(loop.Programs(built), tmp_path, say=said.append)
   assert len(counts) == 3 and counts[0] > 0
   assert counts == [counts[0]] * 3
   (cost,) = said
@@ -42,7 +42,7 @@ def test_meta_parameters_that_do_not_move_are_named(tmp_path):
     grads.initial["head"]["bias"] = 0 * grads.initial["head"]["bias"]
     return value, grads
 
-  loop.train(built._replace(outer_step=outer_step.resolve(held, None)), tmp_path, say=said.append)
+  loop.train(loop.Programs(built._replace(outer_step=outer_step.resolve(held, None))), tmp_path, say=said.append)
   (warning,) = [line for line in said if line.startswith("Warning")]
   assert "initial/head/bias did not move in 2 meta-steps" in warning and "dense" not in warning
 

@@ -178,12 +178,12 @@ def test_the_last_good_checkpoint_stays(finished, tmp_path, monkeypatch):
   monkeypatch.undo()
   make = loop.make_dispatch
 
-  def poisoned(*args):
+  def poisoned(*args, **kwargs):
     def dispatch(state, sampler):
-      state, metrics = make(*args)(state, sampler)
+      state, metrics = make(*args, **kwargs)(state, sampler)
       return state, {**metrics, "finite": metrics["finite"].at[1].set(False)}
 
-    return dispatch
+    return jax.jit(dispatch)
 
   monkeypatch.setattr(loop, "make_dispatch", poisoned)
   with pytest.raises(FloatingPointError, match=r"meta-step 4: the meta-loss is not finite.*of meta-step 2 is kept"):

@@ -32,10 +32,10 @@ def tiny(method="warp_leap_offline", **overrides):
 @pytest.mark.parametrize("method", ["warp_leap_offline", "warp_reptile"])
 def test_it_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(method))
-  whole = loop.train(experiment, tmp_path / "whole").state
+  whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
   short = experiments.build(tiny(method, num_meta_steps=1))
-  loop.train(short, tmp_path / "parts")
-  parts = loop.train(experiment, tmp_path / "parts", say=lambda message: None).state
+  loop.train(loop.Programs(short), tmp_path / "parts")
+  parts = loop.train(loop.Programs(experiment), tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
   start = loop.start(experiment).meta_params
   assert any(

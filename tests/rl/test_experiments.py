@@ -68,9 +68,9 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
 @pytest.mark.parametrize("method", ["rnn", "warp_rnn"])
 def test_the_maze_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(maze, method))
-  whole = loop.train(experiment, tmp_path / "whole").state
-  loop.train(experiments.build(tiny(maze, method, num_meta_steps=1)), tmp_path / "parts")
-  parts = loop.train(experiment, tmp_path / "parts", say=lambda message: None).state
+  whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
+  loop.train(loop.Programs(experiments.build(tiny(maze, method, num_meta_steps=1))), tmp_path / "parts")
+  parts = loop.train(loop.Programs(experiment), tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
   jax.tree.map(np.testing.assert_array_equal, whole.carry, parts.carry)
   start = loop.start(experiment).meta_params
