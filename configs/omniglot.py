@@ -35,7 +35,7 @@ time on one core of a 2-core cloud machine):
 | meta_curvature_cpu | -        | not yet run    | 10,000 of 60,000, 16 of 32     |           |
 
 20 ways, 1 shot, at equal meta-steps (1,000 of 4 tasks, 16 filters, 5 steps), 1000 test tasks, interval over 3 seeds:
-python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_cpu --seeds=0,1,2 --workdir=runs/warp_maml_20way
+python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_cpu --seeds=0,1,2 --workdir=runs/warp_maml_20
 
 | method              | published, 60,000 of 16 tasks | measured    | time |
 |---------------------|-------------------------------|-------------|------|
