@@ -20,6 +20,7 @@ from experiments import (
   learned_rules,
   learners,
   multi_shot,
+  optimizees,
   reinforcement,
   schema,
   synthetic,
@@ -183,7 +184,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "accuracy": losses.classification,
   "mse": losses.regression,
   "height": synthetic.surface_loss,
-  "loss": learned_rules.quadratic_loss,
+  "loss": optimizees.loss,
   "return": reinforcement.policy_loss,
 }
 OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -193,7 +194,8 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_shot_omniglot": multi_shot.omniglot,
     "continual": synthetic.continual,
     "surfaces": synthetic.surfaces,
-    "quadratics": learned_rules.quadratics,
+    "quadratics": optimizees.quadratics,
+    "trainings": optimizees.trainings,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
     **image_data.SETS,

@@ -94,9 +94,7 @@ def omniglot(
   schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries)
 
   def load() -> Data:
-    found = omniglot_files.load(data_dir, cache_dir, invert=invert)
-    classes = _split(found, split, split_seed)
-    images = {part: np.asarray(found.images[splits.indices(found.names, getattr(classes, part))]) for part in PARTS}
+    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert)
     train = few_shot.sampler(images["train"], ways, train_shots or shots, train_queries or queries, rotations=rotations)
     test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)
     counts = {f"{part}_classes": len(images[part]) for part in PARTS}
@@ -106,6 +104,16 @@ def omniglot(
 
 
 PARTS = ("train", "test")
+
+
+def omniglot_parts(
+  data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, **decoding: Any
+) -> tuple[dict[str, np.ndarray], splits.Split]:
+  """The images of the two parts, and the split; `decoding` as for `tasks.omniglot.load`."""
+  found = omniglot_files.load(data_dir, cache_dir, **decoding)
+  classes = _split(found, split, split_seed)
+  rows = {part: splits.indices(found.names, getattr(classes, part)) for part in PARTS}
+  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes
 
 
 def _split(found: omniglot_files.Omniglot, name: str, seed: int) -> splits.Split:

@@ -1,6 +1,7 @@
-"""L2L: trains an LSTM to optimize random quadratics, and compares it with tuned optimizers on functions held out.
+"""L2L: trains an LSTM to optimize, and compares it with tuned optimizers on functions held out.
 
 python -m experiments.l2l --workdir=runs/l2l
+python -m experiments.l2l --workdir=runs/l2l_images --method=l2l_lstm_images
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,26 +22,21 @@ from absl import app, flags
 
 import warpjax as wj
 from configs import l2l as config
-from experiments import canvas, loop, options, run, workdir
+from experiments import canvas, loop, options, run, schema, workdir
 from experiments import experiment as experiments
 from experiments.options import FLAGS
 from warpjax import evaluation, rules
-from warpjax.tasks import optimizees
 from warpjax.types import PyTree, UpdateRule
 
 TUNING_FUNCTIONS, TEST_FUNCTIONS = 200, 1000
 # Seen by no training seed; tuning and test functions apart.
 _TUNING_KEY, _TEST_KEY = 2026, 2027
 
-
-class Setting(NamedTuple):
-  """Quadratics of `dim` dimensions, minimized for `num_steps` steps."""
-
-  dim: int
-  num_steps: int
-
-
-SETTINGS = (Setting(10, 100), Setting(10, 200), Setting(5, 100), Setting(20, 100))
+# What each row is compared on: as trained, for longer, and on other sizes.
+SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
+  "l2l_lstm": ({}, {"inner.num_steps": 200}, {"data.dim": 5}, {"data.dim": 20}),
+  "l2l_lstm_images": ({}, {"inner.num_steps": 200}, {"data.hidden": 40}),
+}
 
 RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 1, 17))
 BASELINES: dict[str, tuple[Any, dict[str, Sequence[float]]]] = {
@@ -58,47 +54,46 @@ class Runs(NamedTuple):
   hyperparameters: dict[str, float]
 
 
-def evaluator(rule: UpdateRule, setting: Setting) -> Any:
+def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
   """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
-  inner = wj.InnerLoop(optimizees.quadratic_loss, rule, setting.num_steps)
-  measure = evaluation.evaluator(inner, metric="loss", task_chunk=TUNING_FUNCTIONS)
+  inner = built.test_inner._replace(rule=rule, num_steps=built.inner.num_steps)
+  measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or TUNING_FUNCTIONS)
+  start = jax.eval_shape(built.data.test_task, jax.random.key(0)).support.start
 
   def losses(rule_params: PyTree, key: int, functions: int) -> np.ndarray:
-    meta_params = wj.MetaParams(jnp.zeros(setting.dim), rule=rule_params)
-    found = measure(meta_params, optimizees.quadratics(setting.dim), jax.random.key(key), functions).per_task
+    meta_params = wj.MetaParams(jnp.zeros_like(start), rule=rule_params)
+    found = measure(meta_params, built.data.test, jax.random.key(key), functions).per_task
     return np.where(np.isfinite(found), found, np.inf)
 
   return losses
 
 
-def tuned(name: str, setting: Setting) -> Runs:
+def tuned(name: str, built: experiments.Experiment) -> Runs:
   """A baseline with the hyper-parameters whose mean final loss on the tuning functions is the lowest."""
   factory, grid = BASELINES[name]
   points: list[dict[str, Any]] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-  losses = evaluator(rules.learned(factory, **points[0]), setting)
+  losses = evaluator(rules.learned(factory, **points[0]), built)
   as_params = functools.partial(jax.tree.map, jnp.asarray)
   finals = [np.mean(losses(as_params(point), _TUNING_KEY, TUNING_FUNCTIONS)[:, -1]) for point in points]
   best = points[int(np.argmin(finals))]
   return Runs(losses(as_params(best), _TEST_KEY, TEST_FUNCTIONS), best)
 
 
-def compare(rule: UpdateRule, rule_params: PyTree, setting: Setting) -> tuple[dict[str, Runs], dict[str, Any]]:
+def compare(rule_params: PyTree, built: experiments.Experiment) -> tuple[dict[str, Runs], dict[str, Any]]:
   """The learned rule beside every tuned baseline, over the same functions.
 
   Args:
-    rule: The learned rule.
-    rule_params: Its parameters.
-    setting: What is minimized, for how long; the baselines are tuned for it.
+    rule_params: Of the learned rule.
+    built: Its experiment, with what is minimized, for how long; the baselines are tuned for it.
 
   Returns:
     Runs by name, and the statement: final losses, and the learned rule less the best baseline, paired.
   """
-  runs = {name: tuned(name, setting) for name in BASELINES}
+  runs = {name: tuned(name, built) for name in BASELINES}
   best = min(runs, key=lambda name: float(np.mean(runs[name].losses[:, -1])))
-  runs["l2l_lstm"] = Runs(evaluator(rule, setting)(rule_params, _TEST_KEY, TEST_FUNCTIONS), {})
+  runs["l2l_lstm"] = Runs(evaluator(built.inner.rule, built)(rule_params, _TEST_KEY, TEST_FUNCTIONS), {})
   finals = {name: found.losses[:, -1] for name, found in runs.items()}
   return runs, {
-    **setting._asdict(),
     "functions": TEST_FUNCTIONS,
     "final_loss": {name: _interval(values) for name, values in finals.items()},
     "final_log10_loss": {name: _interval(_log10(values)) for name, values in finals.items()},
@@ -110,35 +105,48 @@ def compare(rule: UpdateRule, rule_params: PyTree, setting: Setting) -> tuple[di
   }
 
 
-def draw(all_runs: dict[Setting, dict[str, Runs]], output: pathlib.Path) -> None:
+def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """A config with some settings of its tables changed."""
+  result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+  for path, value in changes.items():
+    table, name = path.split(".")
+    result[table][name] = value
+  return result
+
+
+def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
   """Draws the mean loss by step, a panel for each setting."""
   figure, grid = canvas.subplots(
     1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True, squeeze=False
   )
   axes = grid[0]
-  for axis, (setting, runs) in zip(axes, all_runs.items(), strict=True):
+  for axis, (label, runs) in zip(axes, all_runs.items(), strict=True):
     for name, found in runs.items():
       mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
       axis.plot(mean, label=name, color="black" if name == "l2l_lstm" else None, lw=2 if name == "l2l_lstm" else 1)
       axis.fill_between(np.arange(len(mean)), mean - ci95, mean + ci95, alpha=0.2, color="grey")
-    axis.set(title=f"{setting.dim}-d, {setting.num_steps} steps", xlabel="step", yscale="log")
+    axis.set(title=label, xlabel="step", yscale="log")
     axis.grid(alpha=0.3)
   axes[0].set_ylabel(f"mean loss of {TEST_FUNCTIONS} functions")
   axes[0].legend(fontsize=8)
   figure.savefig(output, dpi=110)
 
 
-def run_all(directory: pathlib.Path) -> list[dict[str, Any]] | int:
+def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]] | int:
   """Trains (or goes on), compares and draws; returns the statements, or the number of the signal that stopped it."""
-  settings = config.get_config().to_dict()
-  result = run.train_and_evaluate(settings, directory)
+  settings = schema.given(config.get_config(method).to_dict())
+  result = run.train_and_evaluate(settings, directory, **places)
   if isinstance(result, int):
     return result
-  experiment = experiments.build(settings)
-  rule_params = loop.restore(experiment, directory, say=lambda message: None).meta_params.rule
-  compared = {setting: compare(experiment.inner.rule, rule_params, setting) for setting in SETTINGS}
-  draw({setting: runs for setting, (runs, _) in compared.items()}, directory / "comparison.png")
-  statements = [statement for _, statement in compared.values()]
+  trained = experiments.build(settings, **places)
+  rule_params = loop.restore(trained, directory, say=lambda message: None).meta_params.rule
+  pictures, statements = {}, []
+  for changes in SETTINGS[method]:
+    label = ", ".join(f"{path.split('.')[1]} {value}" for path, value in changes.items()) or "as trained"
+    pictures[label], statement = compare(rule_params, experiments.build(changed(settings, changes), **places))
+    statements.append({"setting": label, **statement})
+    print(f"{method}, {label}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
+  draw(pictures, directory / "comparison.png")
   workdir.write_json(directory / "comparison.json", statements)
   return statements
 
@@ -156,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    result = run_all(pathlib.Path(FLAGS.workdir))
+    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **options.places())
   if isinstance(result, int):
     return 128 + result
   print(json.dumps(result, indent=2))
@@ -164,6 +172,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  options.define()
+  flags.DEFINE_enum("method", "l2l_lstm", list(SETTINGS), "The row of configs/l2l.py.")
   flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,19 +1,16 @@
-"""Settings of learned update rules, of what they are trained on and how."""
+"""Settings of learned update rules and of how they are trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from experiments import schema
-from experiments.datasets import Data, Spec
 from experiments.outer_step import OuterStep
-from warpjax import meta_gradients, meta_steps, networks, optimizers, rules, tasks, training
-from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, LossFn, Params, PyTree, UpdateRule
+from warpjax import meta_gradients, meta_steps, optimizers, rules, training
+from warpjax.types import CarriedMetaGrad, InnerLoop, UpdateRule
 
 
 def kronecker(learning_rate: float) -> UpdateRule:
@@ -81,31 +78,6 @@ def rule_adam(
   rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
-
-
-def quadratics(data_dir: str | None, cache_dir: str | None, dim: int = 10) -> Spec:
-  """Random quadratics, each with a random start."""
-  del data_dir, cache_dir
-  schema.at_least_one("config.data", dim=dim)
-  sampler = tasks.optimizees.quadratics(dim)
-  return Spec("loss", dim, lambda: Data(sampler, sampler, {}))
-
-
-def quadratic_loss(apply: Apply) -> LossFn:
-  """The loss of `quadratics`, which adds the displacement itself."""
-  del apply
-  return tasks.optimizees.quadratic_loss
-
-
-def displacement(num_outputs: int) -> networks.Network:
-  """What adapts is the displacement from the task's own start, which begins at zero."""
-  del num_outputs
-
-  def init(key: jax.Array, start: jax.Array) -> tuple[Params, PyTree]:
-    del key
-    return jnp.zeros_like(start), ()
-
-  return networks.Network(init, lambda params, shared, start: start + params)
 
 
 RULES: dict[str, Callable[..., UpdateRule]] = {

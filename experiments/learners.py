@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from experiments import learned_rules, multi_shot, reinforcement, schema, synthetic
+from experiments import multi_shot, optimizees, reinforcement, schema, synthetic
 from experiments import warp as warp_settings
 from warpjax import networks, partition
 from warpjax.networks import presets
@@ -114,7 +114,7 @@ NETWORKS: dict[str, Callable[..., networks.Network]] = {
   "resnet12": _resnet12,
   "multi_headed_omniglot": multi_shot.multi_headed,
   "plane_warp": synthetic.plane_warp,
-  "displacement": learned_rules.displacement,
+  "displacement": optimizees.displacement,
   "gaussian_mlp": reinforcement.gaussian_mlp,
   "rnn": reinforcement.recurrent_network(networks.RNN),
   "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),

@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from configs import l2l as config
-from experiments import experiment, l2l, loop, measure
+from experiments import experiment, l2l, loop, measure, schema
+from tests.experiments import tiny
 from warpjax import parallel, rules
 
 TINY = {
@@ -49,8 +50,7 @@ def test_the_comparison_is_of_the_same_functions_and_paired(trained, monkeypatch
   monkeypatch.setattr(l2l, "TUNING_FUNCTIONS", 20)
   monkeypatch.setattr(l2l, "TEST_FUNCTIONS", 30)
   monkeypatch.setattr(l2l, "BASELINES", {"sgd": (optax.sgd, {"learning_rate": (1e-6, 0.02, 1e6)})})
-  setting = l2l.Setting(3, 4)
-  runs, statement = l2l.compare(built.inner.rule, state.meta_params.rule, setting)
+  runs, statement = l2l.compare(state.meta_params.rule, built)
   assert statement["hyperparameters"] == {"sgd": {"learning_rate": 0.02}} and statement["best_baseline"] == "sgd"
   learned, sgd = runs["l2l_lstm"].losses, runs["sgd"].losses
   assert learned.shape == sgd.shape == (30, 5)
@@ -58,14 +58,26 @@ def test_the_comparison_is_of_the_same_functions_and_paired(trained, monkeypatch
   difference = learned[:, -1] - sgd[:, -1]
   assert statement["less_best_baseline"]["mean"] == pytest.approx(difference.mean())
   assert statement["less_best_baseline"]["ci95"] == pytest.approx(1.96 * difference.std(ddof=1) / np.sqrt(30))
-  l2l.draw({setting: runs}, tmp_path / "comparison.png")
+  l2l.draw({"as trained": runs}, tmp_path / "comparison.png")
   assert (tmp_path / "comparison.png").stat().st_size > 1000
 
 
-def test_a_baseline_is_the_optimizer_it_is_named_after():
+def test_a_baseline_is_the_optimizer_it_is_named_after(trained):
   """RMSprop with its rate given as a meta-learned parameter takes the steps of optax's own."""
-  setting, rate = l2l.Setting(3, 4), 0.05
-  losses = l2l.evaluator(rules.learned(optax.rmsprop, learning_rate=rate), setting)
+  built, rate = trained[0], 0.05
+  losses = l2l.evaluator(rules.learned(optax.rmsprop, learning_rate=rate), built)
   found = losses({"learning_rate": np.float32(rate)}, 1, 5)
-  plain = l2l.evaluator(rules.from_optax(optax.rmsprop(rate)), setting)((), 1, 5)
+  plain = l2l.evaluator(rules.from_optax(optax.rmsprop(rate)), built)((), 1, 5)
   np.testing.assert_allclose(found, plain, rtol=1e-5)
+
+
+def test_the_training_of_networks_on_images(tmp_path):
+  settings = config.get_config("l2l_lstm_images")
+  settings.update({**TINY, "data": {"split": "folders", "ways": 2, "hidden": 3, "size": 7, "batch_size": 4}})
+  places = {"data_dir": str(tiny.write_images(tmp_path / "raw")), "cache_dir": str(tmp_path / "cache")}
+  built = experiment.build(settings.to_dict(), **places)
+  state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
+  assert metrics["finite"].all() and state.meta_params.initial.shape == ((7 * 7 + 1) * 3 + (3 + 1) * 2,)
+  wide = experiment.build(l2l.changed(schema.given(settings.to_dict()), {"data.hidden": 5}), **places)
+  losses = l2l.evaluator(rules.sgd(0.1), wide)((), 0, 4)
+  assert losses.shape == (4, 5) and np.all(np.abs(losses[:, 0] - np.log(2)) < 0.05)  # the start knows nothing
