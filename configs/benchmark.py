@@ -1,4 +1,4 @@
-"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (memory, scaling, speed).
+"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (memory, scaling, speed, peers).
 
 Command: python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 A few of them: add --only=mixed,implicit_cg_20
@@ -10,6 +10,9 @@ accuracy: Each estimator against the exact meta-gradient, by the gradients and H
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
 scaling: A meta-step by tasks, inner steps, parameters and devices.
 speed: Meta-steps per second over methods, ways, shots, inner steps, chunks and dtypes.
+peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, higher and torchopt (`pip install -e
+  ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, in turns; the ratios are of
+  medians, with bootstrap intervals over the rounds.
 """
 
 from __future__ import annotations
@@ -107,6 +110,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "repeats": 5,
   },
+  "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax"), "rounds": 15, "small": False},
 }
 
 

@@ -2,7 +2,8 @@
 
   python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 
-Writes `results.csv`, a row for each measurement, and pictures in the workdir, and prints the rows as a table.
+Writes `results.csv`, a row for each measurement, `machine.json` and pictures in the workdir, and prints the rows as a
+table. Times mean little on a machine that does something else besides.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from absl import app, flags
 from experiments import options, schema
 from experiments.benchmarks import accuracy, cases, cost, memory, report
 from experiments.benchmarks.estimators import from_tables
+from experiments.benchmarks.machine import machine
 from experiments.options import FLAGS
+from experiments.peers import cases as peers_cases
+from experiments.peers import group as peers_group
+from experiments.peers import report as peers_report
 
 Row = dict[str, Any]
 
@@ -57,9 +62,19 @@ def _scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Seque
   return cost.scaling(_setting(setting), _kept(methods, only), axes, repeats)
 
 
+def _peers(names: Sequence[str], rounds: int, small: bool = False, only: Sequence[str] = ()) -> Iterator[Row]:
+  schema.at_least_one("config", rounds=rounds)
+  chosen = [schema.choose("config.names", name, peers_cases.CASES) for name in names]
+  wanted = _kept(dict.fromkeys(peer for case in chosen for peer in case.peers), only)
+  for case in [peers_cases.smaller(case) if small else case for case in chosen]:
+    case = case._replace(peers=tuple(peer for peer in case.peers if peer in wanted))
+    yield from peers_report.rows(case, peers_group.time_case(case, rounds))
+
+
 MODES: dict[str, Mode] = {
   "accuracy": Mode(_accuracy, report.draw_accuracy),
   "memory": Mode(_memory, report.draw_memory),
+  "peers": Mode(_peers, peers_report.draw),
   "scaling": Mode(_scaling, report.draw_scaling),
   "speed": Mode(_speed, report.draw_speed),
 }
@@ -71,7 +86,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   Args:
     config: `mode`, and the settings of that mode.
     workdir: Where results go.
-    only: Names of the estimators or methods to measure; all of them where there is none.
+    only: Names of the estimators, methods or peers to measure; all of them where there is none.
 
   Returns:
     The rows.
@@ -86,11 +101,13 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   found = schema.call("config", settings, mode.rows)
   workdir.mkdir(parents=True, exist_ok=True)
   (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-  device, rows = jax.devices()[0].device_kind, []
+  (workdir / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n", encoding="utf-8")
+  rows = []
   for row in found:
     rows.append({"mode": config["mode"], **row})
     report.write_csv(workdir / "results.csv", rows)
-  print(f"{config['mode']} on {jax.device_count()} x {device}, jax {jax.__version__}\n\n{report.table(rows)}")
+  print(f"{config['mode']} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
+  print(report.table(rows))
   if rows:
     mode.draw(rows, workdir)
   return rows
@@ -115,5 +132,5 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   options.define(config=True, places=False)
   flags.DEFINE_string("workdir", None, "Where results go.", required=True)
-  flags.DEFINE_list("only", [], "Estimators or methods to measure; default: all of them.")
+  flags.DEFINE_list("only", [], "Estimators, methods or peers to measure; default: all of them.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.peers import __main__ as peers
+from experiments import benchmark
 from experiments.peers import cases, group, jax_peers, report
 
 SINE, IMAGES = (cases.smaller(cases.CASES[name]) for name in ("sine", "omniglot_5"))
@@ -47,21 +47,20 @@ def test_pytorch_computes_the_same(ours, name):
   same(torch_peers.make(name, SINE).facts, ours.facts)
 
 
-def test_the_figures():
+def test_the_figures(tmp_path):
   seconds = {"warpjax": [1.0, 2.0, 1.0], "torch": [3.0, 8.0, 4.0], "matmul": [0.5, 0.5, 0.9]}
   facts = {
     "warpjax": {"loss": 1.0, "grad_norm": 2.0, "flops": 20e9, "temp_bytes": 2**20},
-    "torch": {"loss": 1.0, "grad_norm": 3.0},
+    "torch": {"loss": 1.0, "grad_norm": 3.0, "version": "2"},
     "matmul": {"flops": 50e9},
   }
-  found = report.summary(SINE, group.Timed(seconds, facts, {"higher": "no module"}))
-  torch = found["peers"]["torch"]
-  assert (torch["median"], torch["ratio"], torch["quartiles"]) == (4.0, 4.0, [3.5, 6.0])
-  assert torch["ratio_ci95"][0] <= 4.0 <= torch["ratio_ci95"][1] and not torch["agrees"]
-  assert found["matmul_gflop_per_second"] == pytest.approx(100) and found["matmul_fraction"] == pytest.approx(0.2)
-  lines = report.table([found]).splitlines()
-  assert len(lines) == 4 and "20% of the matmul rate" in lines[1] and "temporaries 1.0 MiB" in lines[1]
-  assert "ANOTHER loss" in lines[2] and lines[3].endswith("missing: no module")
+  ours, torch, higher = report.rows(SINE, group.Timed(seconds, facts, {"higher": "no module"}))
+  assert ours["method"] == "warpjax" and ours["matmul_fraction"] == pytest.approx(0.2) and ours["temp_bytes"] == 2**20
+  assert (torch["seconds"], torch["ratio"], torch["seconds_low"], torch["seconds_high"]) == (4.0, 4.0, 3.5, 6.0)
+  assert torch["ratio_low"] <= 4.0 <= torch["ratio_high"] and torch["agrees"] is False and torch["version"] == "2"
+  assert higher == {"case": "sine", "method": "higher", "remark": "missing: no module"}
+  (picture,) = report.draw([ours, torch, higher], tmp_path)
+  assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -72,15 +71,17 @@ def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
   assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
   assert group._turned([1, 2, 3], 4) == [2, 3, 1]
+
+
+def test_a_case_that_there_is_not(tmp_path):
   with pytest.raises(ValueError, match="no 'sines'; did you mean 'sine'"):
-    peers.compare(tmp_path, ["sines"], 1)
+    benchmark.run({"mode": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
 
 
 @pytest.mark.slow
 def test_a_whole_comparison(tmp_path):
-  results = peers.compare(tmp_path, ["flax"], 2, small=True)
-  written = json.loads((tmp_path / "peers.json").read_text())
-  assert written["machine"]["cores"] >= 1 and written["rounds"] == 2
-  assert written["cases"][0]["peers"].keys() == {"warpjax", "flax"} == results[0]["peers"].keys()
-  assert results[0]["peers"]["flax"]["agrees"] and not results[0]["missing"]
+  rows = benchmark.run({"mode": "peers", "names": ("flax",), "rounds": 2, "small": True}, tmp_path)
+  assert [row["method"] for row in rows] == ["warpjax", "flax"] and rows[1]["agrees"]
+  assert json.loads((tmp_path / "machine.json").read_text())["cores"] >= 1
+  assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
   assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
