@@ -9,7 +9,7 @@ tasks, starts at the origin or (`_varying`) uniform; horizon, discount and MAML'
 
 Command: python -m experiments.train --config=configs/navigation.py:maml --workdir=runs/navigation/maml
 Trajectories before and after adaptation: python -m experiments.navigation --workdir=runs/navigation/maml
-Meta-SGD less MAML, paired over the tasks: python -m experiments.plot
+Meta-SGD minus MAML, paired over the tasks: python -m experiments.plot
 --workdirs=runs/navigation/maml_one_step,runs/navigation/meta_sgd --output=runs/navigation/comparison.png
 
 | method                | published return                                     | measured    |

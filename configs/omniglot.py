@@ -21,7 +21,7 @@ Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/m
 | mamlpp         | 99.47             | not yet run |                                  |      |
 
 Recipes sized for an hour on one or two CPU cores (accuracy on 4000 test tasks, interval over tasks, seed 0;
-time on one core of a 2-core cloud machine):
+time on one CPU core):
 
 | method       | published      | measured       | meta-steps, tasks of paper's   | time      |
 |--------------|----------------|----------------|--------------------------------|-----------|

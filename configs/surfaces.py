@@ -9,7 +9,11 @@ Command: python -m experiments.surfaces --workdir=runs/surfaces
 It trains `warp` below, draws surfaces.png (contours with trajectories, on the surface and in the learner's own space)
 and counts, over 1000 random starts, how often warped descent ends lower than plain descent: statement.json.
 
-Published: pictures only. Measured (seed 0): of 1000 random starts, warped descent ends lower than plain descent from
+| method | published | measured                             |
+|--------|-----------|--------------------------------------|
+| warp   | a figure  | lower than plain 86, higher 9 of 1000 |
+
+Measured (seed 0): of 1000 random starts, warped descent ends lower than plain descent from
 the same point of the surface, by more than 0.1, for 86, and higher for 9; the mean heights are -2.131 and -2.056. From
 most starts both end in the same place. Half a minute of one core.
 """

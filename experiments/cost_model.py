@@ -13,7 +13,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from absl import app, flags
@@ -64,29 +63,23 @@ def meta_gradient_bytes(meta_params: PyTree) -> int:
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
 
 
-def measure(
-  config: dict[str, Any], *, repeats: int = 3, data_dir: str | None = None, cache_dir: str | None = None
-) -> tuple[float, int]:
-  """Seconds that a task of a meta-step takes on this device, and the bytes of the meta-gradient.
+def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
+  """Seconds that a task of a meta-step takes on this device.
 
   On a CPU the device is a core, and seconds are those that cores were busy, so that other work does not count.
 
   Args:
-    config: As for `experiments.experiment.build`; its `tasks_per_step` tasks are the batch that is timed.
+    experiment: Its `tasks_per_step` tasks are the batch that is timed.
     repeats: Dispatches, of which the fastest counts; one more goes before them, to compile.
-    data_dir: Where prepared data are.
-    cache_dir: Where arrays made from them go.
   """
-  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
   dispatch = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
   state, times = loop.start(experiment), []
-  num_bytes = meta_gradient_bytes(state.meta_params)
   for _ in range(repeats + 1):
     begun = clock()
     state, _ = jax.block_until_ready(dispatch(state, experiment.data.train))
     times.append(clock() - begun)
-  return min(times[1:]) / experiment.run.tasks_per_step, num_bytes
+  return min(times[1:]) / experiment.run.tasks_per_step
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,7 +89,9 @@ def main(argv: Sequence[str]) -> int:
     counts = options.integers("devices", FLAGS.devices)
     if min(counts) < 1:
       raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
-    seconds, num_bytes = measure(options.config(), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    experiment = experiments.build(options.config(), **options.places())
+    num_bytes = meta_gradient_bytes(jax.eval_shape(lambda: loop.start(experiment)).meta_params)
+    seconds = FLAGS.seconds_per_task or measure(experiment)
   device = jax.devices()[0].device_kind
   rows = []
   for devices in counts:
@@ -110,6 +105,7 @@ if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_integer("tasks", 1000, "Tasks in a meta-step.", lower_bound=1)
   flags.DEFINE_list("devices", ["1", "8", "64", "512"], "Numbers of devices.")
+  flags.DEFINE_float("seconds_per_task", None, "The compute of a task; default: measured here.", lower_bound=1e-9)
   flags.DEFINE_float("gigabytes_per_second", 12.5, "What a device sends in a second; 12.5 is 100 Gbit/s.")
   flags.DEFINE_float("microseconds", 20.0, "The latency of a message.")
   sys.exit(app.run(main, flags_parser=options.parse))

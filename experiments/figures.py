@@ -127,7 +127,7 @@ def _cell(mean: float, ci95: float | None) -> str:
 
 
 def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Each result less the first one, over the same test tasks, with the interval of the difference."""
+  """Each result minus the first one, over the same test tasks, with the interval of the difference."""
   arrays = [np.load(directory / workdir.PER_TASK)[:, -1] for directory in directories]
   tasks = [_test_tasks(directory, result) for directory, result in zip(directories, results, strict=True)]
   names = labels(directories, [result["method"] for result in results])

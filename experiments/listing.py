@@ -16,7 +16,9 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PAPERS = {
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
+  "forward_gradient": "Baydin et al. 2022, arXiv 2202.08587",
   "imaml": "Rajeswaran et al. 2019, arXiv 1909.04630",
+  "imaml_nystrom": "Hataya and Yamada 2023, arXiv 2302.09726",
   "l2l": "Andrychowicz et al. 2016, arXiv 1606.04474",
   "leap": "Flennerhag et al. 2019, arXiv 1812.01054",
   "maml": "Finn et al. 2017, arXiv 1703.03400",
@@ -24,6 +26,8 @@ PAPERS = {
   "meta_curvature": "Park and Oliva 2019, arXiv 1902.03356",
   "meta_lstm": "Ravi and Larochelle 2017",
   "meta_sgd": "Li et al. 2017, arXiv 1707.09835",
+  "one_step": "Bolte et al. 2023, arXiv 2305.13768",
+  "pes": "Vicol et al. 2021, arXiv 2112.13835",
   "reptile": "Nichol et al. 2018, arXiv 1803.02999",
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
@@ -68,6 +72,8 @@ def rows(experiment: str) -> list[Row]:
 def tables(text: str) -> dict[tuple[str, str], str]:
   """The cells of a docstring's tables, by the row's first cell and the first word of the column's head.
 
+  A column of "5 shots" belongs to the row's `_5shot`, one that is "strict" to its `_strict`.
+
   Example:
     >>> tables('''
     ... | method | published mse | measured |
@@ -85,8 +91,13 @@ def tables(text: str) -> dict[tuple[str, str], str]:
       head = _cells(line)
     elif not set(line) <= set("|-: "):
       name, *values = _cells(line)
-      cells |= {(name, re.split(r"\W", word)[0]): value for word, value in zip(head[1:], values, strict=False) if value}
+      cells |= {_place(name, title): value for title, value in zip(head[1:], values, strict=False) if value}
   return cells
+
+
+def _place(name: str, title: str) -> tuple[str, str]:
+  suffix = "_5shot" if "5 shots" in title else "_strict" if title.startswith("strict") else ""
+  return name + suffix, "measured" if "measured" in title else re.split(r"\W", title)[0]
 
 
 def paper(method: str) -> str:

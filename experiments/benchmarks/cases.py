@@ -13,7 +13,7 @@ from warpjax import losses, networks, rules
 from warpjax.meta_gradients import unrolled
 from warpjax.task_batch import adapt_keys, sample_tasks
 from warpjax.tasks import quadratic, sinusoid
-from warpjax.types import InnerLoop, MetaParams, Task
+from warpjax.types import InnerLoop, MetaParams, Task, UpdateRule
 
 Dtype = Literal["float32", "float64"]
 
@@ -119,6 +119,33 @@ def small_network(
 
   cast_point, cast_tasks = _cast((point, tasks), dtype)
   return Case("network", inner, cast_point, cast_tasks, keys, lambda num_steps: known(), dtype)
+
+
+def with_rule(case: Case, rule: UpdateRule) -> Case:
+  """The case under another rule: the exact meta-gradient is then an unroll in reverse mode and double precision.
+
+  Args:
+    case: The problem.
+    rule: Differentiable; its own parameters are a block of the answer.
+
+  Returns:
+    A case.
+
+  Example:
+    >>> with_rule(quadratic_family(num_tasks=2, dim=3), rules.meta_sgd(0.1)).exact(2).rule.shape
+    (2, 3)
+  """
+  with jax.enable_x64(True):
+    initial = jax.tree.map(lambda leaf: leaf.astype(float), case.meta_params.initial)
+    point = MetaParams(initial, case.meta_params.shared, rule.init(jax.random.key(0), initial))
+    inner = case.inner._replace(rule=rule)
+
+  def known(num_steps: int) -> MetaParams:
+    with jax.enable_x64(True):
+      estimate = unrolled(inner._replace(num_steps=num_steps), "reverse")
+      return jax.jit(jax.vmap(lambda task, key: estimate(point, task, key)[1]))(case.tasks, case.keys)
+
+  return case._replace(inner=inner, meta_params=_cast(point, case.dtype), exact=known)
 
 
 def _cast(tree: Any, dtype: Dtype) -> Any:

@@ -8,7 +8,7 @@ from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
 from warpjax.meta_gradients.path_loss import annealed_step_weights
 from warpjax.meta_gradients.reptile import reptile
-from warpjax.meta_gradients.trajectory import Contribution, along_trajectory
+from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
 from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.meta_gradients.warp import warp
@@ -31,4 +31,5 @@ __all__ = [
   "truncated_unroll",
   "unrolled",
   "warp",
+  "zeros",
 ]

@@ -93,5 +93,13 @@ def along_trajectory(
 
 
 def zeros(problem: Problem, **blocks: PyTree) -> MetaParams:
-  """A MetaParams of exact zeros, with the blocks given."""
+  """A meta-gradient that is exactly zero but for the blocks given, for the `finish` of a contribution.
+
+  Args:
+    problem: Whose meta-parameters have the shapes.
+    **blocks: `initial`, `shared` or `rule`.
+
+  Returns:
+    A `MetaParams`.
+  """
   return optax.tree.zeros_like(problem.meta_params)._replace(**blocks)
