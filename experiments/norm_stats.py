@@ -68,11 +68,10 @@ def per_step(
   apply_with_stats = network.apply_with_stats
   assert apply_with_stats is not None  # it has batch norm
 
+  collect = step_statistics.collector(inner, apply_with_stats, num_tasks=PER_STEP_TASKS, num_steps=num_steps)
+
   def readout(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
-    stats = step_statistics.collect(
-      inner, meta_params, sampler, key, apply_with_stats, num_tasks=PER_STEP_TASKS, num_steps=num_steps
-    )
-    return by_step(apply_with_stats, loss_of, stats)
+    return by_step(apply_with_stats, loss_of, collect(meta_params, sampler, key))
 
   return readout
 

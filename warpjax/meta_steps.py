@@ -52,7 +52,8 @@ def repeated(step: StepFn, times: int) -> StepFn:
   """`times` outer updates on the same tasks, as one meta-step; each task keeps its key.
 
   Args:
-    step: From `training.meta_step`, with `truncated_unroll` for the segments of one adaptation.
+    step: From `training.meta_step`, with `truncated_unroll` for the segments of one adaptation. A task keeps its key:
+      an estimator that draws from the key alone draws the same each time.
     times: Outer updates.
 
   Returns:

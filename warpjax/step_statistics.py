@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -49,10 +50,36 @@ def collect(
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.
   """
+  run = collector(inner, apply_with_stats, num_tasks=num_tasks, num_steps=num_steps, task_chunk=task_chunk)
+  return run(meta_params, sampler, key)
+
+
+def collector(
+  inner: InnerLoop,
+  apply_with_stats: ApplyWithStats,
+  *,
+  num_tasks: int,
+  num_steps: int | None = None,
+  task_chunk: int | None = None,
+) -> Callable[[MetaParams, TaskSampler, jax.Array], PyTree]:
+  """`collect` for many meta-parameters: compiled once, `(meta_params, sampler, key) -> statistics`.
+
+  Args:
+    inner: As in `collect`, and so the others.
+    apply_with_stats: A `Network`'s.
+    num_tasks: Over how many tasks.
+    num_steps: K; None for the inner loop's own.
+    task_chunk: Tasks side by side.
+
+  Returns:
+    The function.
+
+  Raises:
+    ValueError: when a count is below 1.
+  """
   if num_tasks < 1:
     raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
-  last = check_inner(inner, num_steps)
-  per_task = partial(_of_task, inner, apply_with_stats, last)
+  per_task = partial(_of_task, inner, apply_with_stats, check_inner(inner, num_steps))
 
   @jax.jit
   def mean(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
@@ -62,8 +89,11 @@ def collect(
     stats = jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
 
-  sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
-  return mean(meta_params, sampler, key)
+  def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
+    draw = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+    return mean(meta_params, draw, key)
+
+  return run
 
 
 def _of_task(

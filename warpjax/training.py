@@ -73,7 +73,8 @@ def init(
   check_rule(rule)
   # A weak type would be gone after the first step, and everything compiled anew.
   params, shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), (params, shared))
-  meta_params = MetaParams(params, shared, rule.init(rule_key(key), params))
+  rule_params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), rule.init(rule_key(key), params))
+  meta_params = MetaParams(params, shared, rule_params)
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
     if not tasks_per_step or tasks_per_step < 1:

@@ -37,6 +37,11 @@ def linear_loop(prox=0.0, num_steps=4):
   return wj.InnerLoop(quadratic_loss, rules.sgd(0.4), num_steps, prox=prox)
 
 
+def stream(key, steps_done=0):
+  """The key of the noise of a window."""
+  return jax.random.fold_in(jax.random.fold_in(key, _STREAM), steps_done)
+
+
 def quadratic_task(seed=0):
   a, b, c, d = toy.draw(seed, 4, 3)
   return Task((a, b), (c, d))
@@ -71,7 +76,8 @@ def test_a_window_credits_the_noise_of_those_before(prox):
   for key in keys:
     (_, grads), carry = step(META_PARAMS, task, key, carry)
   noises = [
-    optax.tree.scale(STD, directions(jax.random.fold_in(key, _STREAM), META_PARAMS, PAIRS, "normal")) for key in keys
+    optax.tree.scale(STD, directions(stream(key, WINDOW * index), META_PARAMS, PAIRS, "normal"))
+    for index, key in enumerate(keys)
   ]
   if not prox:
     noises[1] = noises[1]._replace(initial=jnp.zeros_like(noises[1].initial))
@@ -106,11 +112,32 @@ def test_windows_are_unbiased_for_the_whole_lifetime():
   jax.tree.map(check, draws[:2], exact[:2], last_window_alone[:2])
 
 
+def test_windows_under_one_key_draw_their_own_noise():
+  """As under `meta_steps.repeated`, where a task keeps its key over a lifetime."""
+  inner, task = linear_loop(PROX), quadratic_task()
+  estimate = evolution_strategies(inner, STD, PAIRS, window=WINDOW, task=task)
+  step = toy.jit(estimate.grad)
+  totals, carry = [], estimate.init(META_PARAMS)
+  for _ in range(2):
+    _, carry = step(META_PARAMS, task, toy.key(), carry)
+    totals.append(carry.total.initial)
+  assert not np.allclose(totals[1], 2 * totals[0])
+
+
+def test_keys_of_another_implementation():
+  inner, task, key = linear_loop(), quadratic_task(), jax.random.key(0, impl="rbg")
+  grads = toy.jit(evolution_strategies(inner, STD, PAIRS))(META_PARAMS, task, key)[1]
+  assert np.all(np.isfinite(grads.initial))
+  windowed = evolution_strategies(inner, STD, PAIRS, window=WINDOW, task=task)
+  with pytest.raises(ValueError, match="key must be of JAX's default implementation where there is a window"):
+    windowed.grad(META_PARAMS, task, key, windowed.init(META_PARAMS))
+
+
 def test_without_perturbation_to_speak_of_it_is_the_slope():
   """On a loss that is not quadratic the difference tends to the slope along the noise."""
   inner, meta_params, task = toy.loop(rules.adam(0.05)), toy.meta_params(), toy.task()
   grads = toy.run(evolution_strategies(inner, 1e-4, 1), meta_params, task)[1]
-  noise = jax.tree.map(lambda v: v[0], directions(jax.random.fold_in(toy.key(), _STREAM), meta_params, 1))
+  noise = jax.tree.map(lambda v: v[0], directions(stream(toy.key()), meta_params, 1))
   slope = optax.tree.vdot(toy.run(unrolled(inner), meta_params, task)[1], noise)
   toy.assert_close(grads, optax.tree.scale(slope, noise), rtol=1e-4)  # off by the square of 1e-4 times a curvature
 

@@ -120,6 +120,31 @@ def test_the_baseline_fits_what_is_linear_in_its_features(x64):
   np.testing.assert_allclose(np.asarray(fit)[mask > 0], returns[mask > 0], atol=1e-2)
 
 
+def test_the_baseline_is_finite_where_its_features_are_collinear():
+  """One-hot observations are their own squares and add up to the constant."""
+  rng = np.random.default_rng(4)
+  observations = np.eye(5, dtype=np.float32)[rng.integers(0, 5, (20, 100))]
+  returns = (observations @ np.arange(5.0)).astype(np.float32)
+  mask = np.ones((20, 100), np.float32)
+  fit = advantages.linear_baseline(rl.Episodes(observations, None, None, mask), jnp.asarray(returns))
+  np.testing.assert_allclose(fit, returns, atol=0.05)
+
+
+def test_an_episode_that_has_ended_is_worth_nothing_more():
+  """A_0 of an episode over after its first action is `r_0 - v_0`, whatever the critic says of what follows."""
+  values = jnp.array([[0.5], [3.0], [3.0]])
+  logits = jnp.tile(jnp.array([0.3, -0.2]), (3, 1, 1))
+  apply = lambda params, shared, inputs: (jnp.zeros((1, 1)), params["logits"][inputs[1]], params["values"][inputs[1]])
+  policy = rl.recurrent(apply, rl.categorical())
+  loss = rl.a2c(policy, 0.9, trace=0.5, value_cost=0.0, concentration_cost=0.0)
+  ended = rl.Episodes(
+    jnp.arange(3)[:, None], jnp.zeros((3, 1), jnp.int32), jnp.array([[1.0], [0.0], [0.0]]), jnp.array([[1.0], [0], [0]])
+  )
+  found = toy.jit(loss)({"logits": logits[:, 0], "values": values[:, 0]}, (), ended)[0]
+  expected = -jax.nn.log_softmax(logits[0, 0])[0] * (1.0 - 0.5)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a2c_has_the_policy_gradient_and_the_critics_error(x64):
   rng = np.random.default_rng(3)
   observations, actions, rewards = rng.normal(size=(4, 2, 3)), rng.integers(0, 2, (4, 2)), rng.normal(size=(4, 2))

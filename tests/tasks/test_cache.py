@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from warpjax.tasks import cache
+from warpjax.tasks import cache, image_folder
 
 ARRAYS = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
 
@@ -65,3 +65,15 @@ def test_the_fingerprint_changes_with_the_files(tmp_path):
   touched = cache.fingerprint(tmp_path / "a")
   file.rename(tmp_path / "a" / "2.png")
   assert len({before, touched, cache.fingerprint(tmp_path / "a")}) == 3
+
+
+def test_the_fingerprint_is_of_what_links_lead_to(tmp_path):
+  """Splits are often folders of links to the folders of classes; a link to a folder around it ends there."""
+  for name, size in (("a", 10), ("b", 99)):
+    (tmp_path / name / "images").mkdir(parents=True)
+    (tmp_path / name / "images" / "1.png").write_bytes(b"x" * size)
+    (tmp_path / name / "train").mkdir()
+    (tmp_path / name / "train" / "class").symlink_to(tmp_path / name / "images", target_is_directory=True)
+    (tmp_path / name / "train" / "loop").symlink_to(tmp_path / name / "train", target_is_directory=True)
+  assert cache.fingerprint(tmp_path / "a" / "train") != cache.fingerprint(tmp_path / "b" / "train")
+  assert list(image_folder.classes(tmp_path / "a" / "train")) == ["class"]

@@ -86,20 +86,20 @@ def evolution_strategies(
   advance = partial(_window, inner, std, num_pairs, window or num_steps, distribution)
   start = partial(_start, inner, num_pairs)
   if window is not None:
-    return CarriedMetaGrad(lambda meta_params: start(meta_params, task), advance)
-  return lambda meta_params, task, key: advance(meta_params, task, key, start(meta_params, task))[0]
+    return CarriedMetaGrad(lambda meta_params: start(meta_params, task, jax.random.key(0)), advance)
+  return lambda meta_params, task, key: advance(meta_params, task, key, start(meta_params, task, key))[0]
 
 
-def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any) -> Lifetime:
+def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any, key: jax.Array) -> Lifetime:
   """A lifetime that has not begun: shapes alone matter."""
 
   def empty(function: Any, tree: PyTree, *axes: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), jax.eval_shape(function, tree))
 
-  states = empty(lambda point: Problem(inner, point, task, jax.random.key(0)).start(), meta_params, num_pairs, 2)
+  states = empty(lambda point: Problem(inner, point, task, key).start(), meta_params, num_pairs, 2)
   total, held = empty(lambda point: point, meta_params, num_pairs), empty(lambda example: example, task)
-  key = jnp.zeros_like(jax.random.key_data(jax.random.key(0)))
-  return Lifetime(jnp.zeros((), jnp.int32), states, total, held, key)
+  blank = jnp.zeros_like(jax.random.key_data(key))
+  return Lifetime(jnp.zeros((), jnp.int32), states, total, held, blank)
 
 
 def _window(
@@ -113,11 +113,15 @@ def _window(
   key: jax.Array,
   life: Lifetime,
 ) -> tuple[tuple[tuple[jax.Array, Aux], MetaParams], Lifetime]:
+  if life.key.shape != jax.random.key_data(key).shape:
+    raise ValueError(f"key must be of JAX's default implementation where there is a window; got {key.dtype}")
   begins = life.steps_done == 0
   choose = partial(jax.tree.map, lambda new, old: jnp.where(begins, new, old))
   task = choose(jax.tree.map(jnp.asarray, constant(task, "the task")), life.task)
   life_key = jax.random.wrap_key_data(choose(jax.random.key_data(key), life.key), impl=jax.random.key_impl(key))
-  drawn = directions(jax.random.fold_in(key, _STREAM), meta_params, num_pairs, distribution)
+  # The window is in the key: a caller may keep the task's key over a lifetime, as `meta_steps.repeated` does.
+  stream = jax.random.fold_in(jax.random.fold_in(key, _STREAM), life.steps_done)
+  drawn = directions(stream, meta_params, num_pairs, distribution)
   noise = jax.tree.map(lambda v: (std * v).astype(v.dtype), drawn)
   if not has_prox(inner):  # later windows do not read `initial`; its noise would be variance and nothing else
     noise = noise._replace(initial=choose(noise.initial, optax.tree.zeros_like(noise.initial)))

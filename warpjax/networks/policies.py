@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,7 +96,8 @@ class WarpRNN(nn.Module):
     of_x, of_h, of_wx, of_uh, of_b, of_c = jnp.split(jnp.tanh(projected), ends, axis=-1)
     wx = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="input")(of_x * x)
     uh = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="hidden")(of_h * hidden)
-    b, c = (self.param(name, nn.initializers.uniform(0.1), (width,)) for name in ("input_bias", "hidden_bias"))
+    bias_init = lambda key, shape: jax.random.uniform(key, shape, minval=-1, maxval=1) / math.sqrt(width)
+    b, c = (self.param(name, bias_init, (width,)) for name in ("input_bias", "hidden_bias"))
     hidden = jnp.tanh(of_wx * wx + of_b * b + of_uh * uh + of_c * c)
     return (modulator, hidden), *_heads(hidden, self.num_actions)
 

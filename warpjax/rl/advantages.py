@@ -52,13 +52,14 @@ def gae(
   return discounted(rewards + discount * following - values, discount * trace)
 
 
-def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float = 1e-5) -> jax.Array:
+def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.Array = 1e-5) -> jax.Array:
   """The least-squares fit of returns by `[o, o^2, t/100, (t/100)^2, (t/100)^3, 1]`, on these episodes.
 
   Args:
     episodes: Where to fit; masked steps do not count.
     returns: To be fitted.
-    ridge: Added to the diagonal of the normal equations.
+    ridge: Added to the diagonal of the normal equations; at least what rounding makes of collinear features, such as
+      one-hot observations and their squares.
 
   Returns:
     The fit at every step.
@@ -70,7 +71,9 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float = 1e-5)
   time = jnp.broadcast_to(jnp.arange(returns.shape[0])[:, None] / 100.0, returns.shape)[..., None].astype(returns.dtype)
   features = jnp.concatenate([observations, observations**2, time, time**2, time**3, jnp.ones_like(time)], axis=-1)
   weighted = features * episodes.mask[..., None]
-  gram = jnp.einsum("tei,tej->ij", weighted, features) + ridge * jnp.eye(features.shape[-1], dtype=features.dtype)
+  gram = jnp.einsum("tei,tej->ij", weighted, features)
+  ridge = jnp.maximum(ridge, 2 * jnp.finfo(gram.dtype).eps * jnp.trace(gram))
+  gram = gram + ridge * jnp.eye(features.shape[-1], dtype=gram.dtype)
   weights = jax.scipy.linalg.solve(gram, jnp.einsum("tei,te->i", weighted, returns), assume_a="pos")
   return features @ weights
 

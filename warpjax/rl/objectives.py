@@ -131,7 +131,7 @@ def a2c(
   def loss_fn(params: Params, shared: PyTree, episodes: Episodes) -> tuple[jax.Array, Aux]:
     outputs = policy.sequence(params, shared, episodes.observations)
     returns = discounted(episodes.rewards, discount)
-    advantages = jax.lax.stop_gradient(gae(episodes.rewards, outputs.value, discount, trace))
+    advantages = jax.lax.stop_gradient(gae(episodes.rewards, outputs.value * episodes.mask, discount, trace))
     actor = -policy.distribution.log_prob(outputs.action, episodes.actions) * advantages
     critic = jnp.square(returns - outputs.value)
     concentration = jnp.sum(jnp.square(jax.nn.softmax(outputs.action)), axis=-1)

@@ -21,7 +21,7 @@ def newton_cg(cg_steps: int = 5, *, damping: float = 0.0, max_backtracking_steps
   Args:
     cg_steps: Hessian-vector products a step.
     damping: Added to the Hessian's diagonal.
-    max_backtracking_steps: Halvings before the last is taken.
+    max_backtracking_steps: Halvings before the last is taken; none, where no trial is finite.
 
   Returns:
     An `UpdateRule` with rule parameters `()`; it cannot be unrolled, `implicit` is its meta-gradient.

@@ -38,10 +38,25 @@ def fingerprint(*roots: PathLike) -> str:
 def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
   if root.is_file():
     yield "", root.stat()
-  for folder, _, names in os.walk(root):
+  for folder, names in walk(root):
     for name in names:
       path = os.path.join(folder, name)  # pathlib took four times as long over 60,000 files
       yield os.path.relpath(path, root) if folder != str(root) else name, os.stat(path)
+
+
+def walk(root: PathLike) -> Iterator[tuple[str, list[str]]]:
+  """Each folder under `root`, links to folders followed, with its file names; a folder inside itself is not entered.
+
+  What is read and what is fingerprinted have to be the same files, so both come from here.
+  """
+  for folder, inside, names in os.walk(root, followlinks=True):
+    real = os.path.realpath(folder)
+    inside[:] = [name for name in inside if not _holds(os.path.realpath(os.path.join(folder, name)), real)]
+    yield folder, names
+
+
+def _holds(folder: str, other: str) -> bool:
+  return os.path.commonpath([folder, other]) == folder
 
 
 def load_or_make(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import tarfile
+import zlib
 from typing import Any, Literal
 
 import numpy as np
@@ -147,7 +148,7 @@ def _file(source: pathlib.Path, name: str) -> bytes:
       return member.read() if member else b""
   except (FileNotFoundError, KeyError) as error:
     raise ValueError(f"{source} must hold {name}.") from error
-  except (EOFError, tarfile.TarError, OSError) as error:
+  except (EOFError, tarfile.TarError, OSError, zlib.error) as error:
     raise ValueError(f"{source} cannot be read ({str(error).splitlines()[0]}); fetch it again.") from error
 
 
@@ -155,8 +156,10 @@ def _rows(images: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str,
   """The images of each class, in their order."""
   if len(labels) and int(labels.max()) >= len(names):
     raise ValueError(f"labels must be below the {len(names)} names; got {int(labels.max())}")
-  numbers = np.bincount(labels, minlength=len(names))
-  if len(set(numbers.tolist())) != 1 or set(names) != set(splits.published("cifar_fs").all):
+  numbers, expected = np.bincount(labels, minlength=len(names)), set(splits.published("cifar_fs").all)
+  if len(names) == len(expected) and (others := sorted(set(names) ^ expected)):
+    raise ValueError(f"CIFAR-100 must have its own classes; {', '.join(others[:3])} are not in both.")
+  if len(set(numbers.tolist())) != 1 or set(names) != expected:
     raise ValueError(
       f"CIFAR-100 must have 100 classes with the same number of images; found {len(names)} with {numbers.min()} to"
       f" {numbers.max()}."

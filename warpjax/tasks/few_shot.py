@@ -148,6 +148,8 @@ def tasks_from_arrays(x: PyTree, y: PyTree, *, shots: int, queries: int) -> Task
   if len(shapes) != 1 or len(min(shapes)) != 2:
     raise ValueError(f"x and y must share the leading axes [tasks, examples]; got {sorted(shapes)}")
   num_tasks, num_examples = min(shapes)
+  if not num_tasks:
+    raise ValueError("x and y must hold at least one task; got none")
   _check_counts("tasks", num_tasks, 1, num_examples, shots, queries)
 
   def sample(arrays: PyTree, key: jax.Array) -> Task:

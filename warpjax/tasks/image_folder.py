@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from warpjax.tasks.cache import PathLike
+from warpjax.tasks.cache import PathLike, walk
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SPLITS = ("train", "val", "test")
@@ -53,7 +53,7 @@ def classes(root: PathLike) -> dict[str, list[pathlib.Path]]:
   """The image files of each class under `root`, by the class folder's relative path; both sorted."""
   root = pathlib.Path(root)
   found: dict[str, list[pathlib.Path]] = {}
-  for folder, _, files in os.walk(root, followlinks=True):
+  for folder, files in walk(root):
     images = sorted(name for name in files if pathlib.Path(name).suffix.lower() in _SUFFIXES)
     if images:
       found[pathlib.Path(folder).relative_to(root).as_posix()] = [pathlib.Path(folder, name) for name in images]

@@ -187,7 +187,10 @@ def _identical(pairs: list[tuple[pathlib.Path, pathlib.Path]], published: Publis
     known = [pair for pair in pairs if frozenset(path.stem for path in pair) in published.identical]
     new = [f"{a.parent.name}/{a.name} and {b.parent.name}/{b.name}" for a, b in pairs if (a, b) not in known]
     image_shapes.complain("are the same image twice, pixel by pixel", new, what="pairs of files")
-  return [f"{len(pairs)} images occur twice, as in the published set"] if pairs else []
+  if not pairs:
+    return []
+  known_or_not = "as" if published.identical is not None else "nobody has listed whether"
+  return [f"{len(pairs)} images occur twice, {known_or_not} in the published set"]
 
 
 def _missing(split: splits.Split, counts: Any, published: Published) -> str:

@@ -29,8 +29,13 @@ PROBE_SECONDS = 5.0
 
 def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
   """The finished `name/<version>` under `root`, or None; asked without importing tensorflow-datasets."""
-  found = sorted(pathlib.Path(root).glob(f"{name}/*.*.*/dataset_info.json"))
-  return found[-1].parent if found else None
+  found = [path.parent for path in pathlib.Path(root).glob(f"{name}/*.*.*/dataset_info.json")]
+  return max(found, key=_version, default=None)
+
+
+def _version(folder: pathlib.Path) -> list[tuple[int, str]]:
+  """Numbers as numbers, so that 10.0.0 is above 9.0.0; words below them."""
+  return [(int(part), "") if part.isdigit() else (-1, part) for part in folder.name.split(".")]
 
 
 def open_builder(root: PathLike, name: str) -> Any:
