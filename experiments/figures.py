@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas, workdir
+from experiments import canvas, measure, workdir
 from warpjax import evaluation
 
 # Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
@@ -127,7 +127,10 @@ def _cell(mean: float, ci95: float | None) -> str:
 
 
 def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Each result minus the first one, over the same test tasks, with the interval of the difference."""
+  """Each result minus the first one, over the same test tasks, with the interval of the difference.
+
+  Sweeps over the same seeds are paired by seed besides, which counts what training itself varies.
+  """
   arrays = [np.load(directory / workdir.PER_TASK)[:, -1] for directory in directories]
   tasks = [_test_tasks(directory, result) for directory, result in zip(directories, results, strict=True)]
   names = labels(directories, [result["method"] for result in results])
@@ -142,6 +145,10 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
       )
     else:
       lines.append(f"{difference}: not paired, the test tasks differ")
+    if len(result.get("seeds", ())) > 1 and result["seeds"] == results[0].get("seeds"):
+      by_seed = np.subtract(*(r["over_seeds"]["means"] for r in (result, results[0])))
+      ci95 = measure.ci95_over_seeds(by_seed)
+      lines.append(f"{difference}: {by_seed.mean():+.4f} +/- {ci95:.4f} (paired over {len(by_seed)} training seeds)")
   return lines
 
 

@@ -60,6 +60,19 @@ def measure(
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
 
 
+def ci95_over_seeds(values: Sequence[float] | np.ndarray) -> float:
+  """Half of Student's 95% interval of a mean over a few seeds; NaN for one seed.
+
+  Example:
+    >>> round(ci95_over_seeds([0.0, 1.0, 2.0]), 3)
+    2.484
+  """
+  from scipy import stats
+
+  count = len(values)
+  return float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+
+
 def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:
   """One result from several training seeds, with the interval over seeds and that over tasks apart.
 
@@ -71,13 +84,10 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     The first result's description with `mean` over seeds, `over_seeds` (Student's t) and `over_tasks` (each task's mean
     over seeds); `ci95` is that over seeds, which covers both where test tasks are many.
   """
-  from scipy import stats
-
   means = np.array([result["mean"] for result in results])
   average = np.mean(per_task, axis=0)
   finite = average[np.all(np.isfinite(average), axis=1)]
-  count = len(means)
-  ci95 = float(stats.t.ppf(0.975, count - 1) * np.std(means, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+  ci95 = ci95_over_seeds(means)
   over_tasks = dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(finite[:, -1]), strict=True))
   kept = (
     "experiment",
@@ -97,7 +107,7 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "mean": float(np.mean(means)),
     "ci95": ci95,
     "per_step": np.mean(finite, axis=0).tolist(),
-    "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": count, "means": means.tolist()},
+    "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": len(means), "means": means.tolist()},
     "over_tasks": over_tasks | {"num_tasks": len(finite)},
     "wall_seconds": sum(result["wall_seconds"] for result in results),
   }

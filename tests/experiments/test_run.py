@@ -302,6 +302,21 @@ def test_markdown_table():
   assert len({line.count("|") for line in lines.splitlines()}) == 1
 
 
+def test_sweeps_are_paired_by_seed_too(tmp_path):
+  config, paths, results = {"data": {}, "eval": {}}, [], []
+  for name, means in (("a", [0.1, 0.2, 0.3]), ("b", [0.3, 0.5, 0.7])):
+    (tmp_path / name).mkdir()
+    workdir.write_json(tmp_path / name / "config.json", config)
+    np.save(tmp_path / name / "per_task.npy", np.full((4, 2), np.mean(means)))
+    paths.append(tmp_path / name)
+    results.append(
+      {"method": name, "metric": "accuracy", "data": {}, "seeds": [0, 1, 2], "over_seeds": {"means": means}}
+    )
+  tasks, seeds = figures.paired(paths, results)
+  assert "paired over 4 test tasks" in tasks
+  assert seeds == "b - a: +0.3000 +/- 0.2484 (paired over 3 training seeds)"
+
+
 @pytest.mark.parametrize(
   ("table", "setting", "same"),
   [("data", {"train_queries": 9}, True), ("data", {"shots": 7}, False), ("eval", {"seed": 1}, False)],
