@@ -10,7 +10,7 @@ RL = ["gymnax>=1.0"]
 PLOT = ["matplotlib>=3.8"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", *PLOT]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1", *PLOT]
-DOCS = ["sphinx>=8.0", "myst-nb>=1.1", "furo>=2024.8.6"]
+DOCS = ["sphinx>=8.0", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
 TEST = [
   *DATA,
   *RL,

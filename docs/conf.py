@@ -8,13 +8,17 @@ import shutil
 import sys
 from typing import Any
 
+import latex2mathml.converter
+from docutils import nodes
+
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import generated  # noqa: E402
 
 project, author, copyright = "warpjax", "the warpjax authors", "the warpjax authors, Apache-2.0"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build", "papers/results"]
 html_theme = "furo"
 html_title = "warpjax"
@@ -52,8 +56,20 @@ def _no_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: An
   return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _inline_math(translator: Any, node: Any) -> None:
+  translator.body.append(latex2mathml.converter.convert(node.astext()))
+  raise nodes.SkipNode
+
+
+def _block_math(translator: Any, node: Any) -> None:
+  translator.body.append(latex2mathml.converter.convert(node.astext(), display="block"))
+  raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
   """Called by Sphinx."""
+  # MathML is shown by every browser, without a script from elsewhere.
+  app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
   shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")
   generated.write_experiments(HERE / "experiments")
