@@ -56,6 +56,12 @@ def _no_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: An
   return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _only_sources(app: Any, env: Any) -> None:
+  """The index of sources lists `builtins`, where constants come from, as a page that is never written."""
+  for name in [name for name, entry in getattr(env, "_viewcode_modules", {}).items() if not entry]:
+    del env._viewcode_modules[name]
+
+
 def _inline_math(translator: Any, node: Any) -> None:
   translator.body.append(latex2mathml.converter.convert(node.astext()))
   raise nodes.SkipNode
@@ -69,6 +75,7 @@ def _block_math(translator: Any, node: Any) -> None:
 def setup(app: Any) -> None:
   """Called by Sphinx."""
   # MathML is shown by every browser, without a script from elsewhere.
+  app.connect("env-updated", _only_sources, priority=900)
   app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
   shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")

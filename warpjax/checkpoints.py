@@ -86,7 +86,9 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
   if step <= newest:
     raise ValueError(f"step must be above that of the newest checkpoint, {newest}; got {step}.")
   record = {"sha256": digest(state), "extra": extra or {}}
-  manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+  # From the host: saving jax arrays, orbax reads tensorstore's counters, each reading of which leaks (0.1.86).
+  host = jax.tree.map(lambda leaf: np.asarray(_raw(leaf)), state)
+  manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(host), record=ocp.args.JsonSave(record)))
 
 
 def restore_latest(manager: Manager, template: PyTree, *, warn: Callable[[str], object] = print) -> Restored | None:
@@ -144,17 +146,27 @@ def digest(tree: PyTree) -> str:
 def _restore(manager: Manager, step: int, template: PyTree) -> Restored:
   import orbax.checkpoint as ocp
 
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+  raw = jax.tree.map(_raw, template)
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, raw)
   args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore())
   found = manager.restore(step, args=args)
   expected, actual = found.record["sha256"], digest(found.state)
   if actual != expected:
     raise ValueError(f"its leaves have SHA-256 {actual[:12]}..., and were saved with {expected[:12]}...")
-  return Restored(step, jax.tree.map(_place_like, found.state, template), found.record["extra"])
+  placed = jax.tree.map(_place_like, found.state, raw)
+  return Restored(step, jax.tree.map(_as_key, placed, template), found.record["extra"])
 
 
 def _raw(leaf: Any) -> Any:
-  return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _as_key(leaf: jax.Array, like: Any) -> jax.Array:
+  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _place_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
@@ -163,8 +175,7 @@ def _place_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
     return leaf
   if like.committed:
     return jax.device_put(leaf, like.sharding)
-  free = jnp.asarray(np.asarray(_raw(leaf)))
-  return jax.random.wrap_key_data(free, impl=jax.random.key_impl(like)) if _raw(leaf) is not leaf else free
+  return jnp.asarray(np.asarray(leaf))
 
 
 def _put_aside(manager: Manager, step: int) -> None:
