@@ -8,12 +8,23 @@ Commands: python -m experiments.train --config=configs/continual.py:warp --workd
   python -m experiments.train --config=configs/continual.py:maml --workdir=runs/continual/maml
   python -m experiments.forgetting --workdirs=runs/continual/warp,runs/continual/maml
 
-| method     | published | measured mse over all 5 waves | time |
-|------------|-----------|-------------------------------|------|
-| warp       | about 1e-2, a figure | not yet run        |      |
-| maml       | -         | not yet run                   |      |
-| warp_maml  | -         | not yet run                   |      |
-| sequence   | -         | not yet run                   |      |
+| method     | published            | measured mse over all 5 waves | time |
+|------------|----------------------|-------------------------------|------|
+| warp       | about 1e-2, a figure | not yet run                   |      |
+| maml       | -                    | not yet run                   |      |
+| warp_maml  | -                    | not yet run                   |      |
+| sequence   | -                    | not yet run                   |      |
+
+A size for CPU, 1,000 meta-steps (the same commands with _cpu behind the method), seed 0, 200 test sequences:
+
+| method   | measured mse over all 5 waves | after its own steps | at the end | ratio | time   |
+|----------|-------------------------------|---------------------|------------|-------|--------|
+| warp_cpu | 0.97 +/- 0.09                 | 0.034 to 0.055      | 0.6 to 2.0 | 28    | 20 min |
+| maml_cpu | 5.61 +/- 0.60                 | 0.22 to 0.43        | 6.3 to 9.3 | 26    | 1 min  |
+
+The last columns are of the first four waves: the loss right after a wave's own steps, that after the whole sequence,
+and the geometric mean of their ratios. The picture, forgetting.png, has both learners' loss on each wave by step. After
+300 meta-steps the ratios were 8.5 and 26: the loss on the current wave falls sooner than that on the waves before.
 
 warp: Warp-Leap's composition, online: the warp-layers learn from every step, the initial parameters by Leap.
 warp_maml: The same warp, the initial parameters by MAML through the whole sequence.
@@ -57,6 +68,8 @@ METHODS: dict[str, rows.Table] = {
   "maml": {"data": {"train_subtasks": 1}, "inner": {"num_steps": 20}},
   "sequence": {},
 }
+CPU: rows.Table = {"num_meta_steps": 1_000, "checkpoint_every": 100}
+METHODS |= rows.resized(METHODS, {"warp": CPU, "maml": CPU})
 
 
 def get_config(method: str = "warp") -> ml_collections.ConfigDict:

@@ -43,7 +43,8 @@ def draw(
   left.set(title="training tasks, and validation tasks as points", xlabel="meta-step", ylabel=metric)
   title = "test tasks; band: 95% interval over tasks, or range over seeds"
   right.set(title=title, xlabel="adaptation step", ylabel=metric)
-  right.legend()
+  # Below both, where it hides no curve.
+  figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 4), fontsize=8)
   right.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   for axes in (left, right):
     axes.grid(alpha=0.3)

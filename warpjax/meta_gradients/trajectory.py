@@ -43,7 +43,8 @@ def along_trajectory(
     inner: The inner loop, any rule.
     *contributions: `reptile()`, `leap()`, `implicit(solve)`, `warp()`, or your own.
     carry_optimizer: Whether the state of the rule's transformation goes on to the next task in the same slot, as
-      Adam's moments do in Reptile's released code, instead of starting afresh.
+      Adam's moments do in Reptile's released code, instead of starting afresh. A step count goes on too, so a
+      schedule over inner steps, and `per_step_sgd`, do not begin anew.
 
   Returns:
     A `MetaGradFn`, or a `CarriedMetaGrad` when the optimizer state is carried.

@@ -62,8 +62,8 @@ def unrolled(
     memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
       nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode.
     step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
-      meta-steps done to them, such as `annealed_step_weights`; None for the last alone. The value stays the query loss
-      at the end point.
+      meta-steps done to them (of the outer updates, under `meta_steps.repeated`), such as `annealed_step_weights`; None
+      for the last alone. The value stays the query loss at the end point.
 
   Returns:
     A `MetaGradFn`; where `step_weights` is a function, a `CarriedMetaGrad` that counts meta-steps.
