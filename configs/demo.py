@@ -8,8 +8,8 @@ Mean squared error after 10 steps on 600 new waves; all four and the pictures in
 
 | method   | published | measured        |
 |----------|-----------|-----------------|
-| maml     | a figure  | 0.128 +/- 0.016 |
-| meta_sgd | a figure  | 0.046 +/- 0.006 |
+| maml     | a figure  | 0.180 +/- 0.022 |
+| meta_sgd | a figure  | 0.033 +/- 0.004 |
 | reptile  | a figure  | 0.157 +/- 0.025 |
 | imaml    | -         | 0.450 +/- 0.090 |
 

@@ -32,7 +32,7 @@ PAPERS = {
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
 }
-NOTHING = "-"
+NOTHING, NOT_RUN = "-", "not yet run"
 
 
 class Row(NamedTuple):
@@ -62,11 +62,16 @@ def experiments() -> dict[str, str]:
 def rows(experiment: str) -> list[Row]:
   """The methods of one config file."""
   module = importlib.import_module(f"configs.{experiment}")
-  found = tables(module.__doc__ or "")
+  found, unsaid = tables(module.__doc__ or ""), NOT_RUN if is_trained(experiment) else NOTHING
   return [
-    Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), NOTHING))
+    Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), unsaid))
     for m in module.METHODS
   ]
+
+
+def is_trained(experiment: str) -> bool:
+  """Whether `experiments.train` takes the config file; the benchmark has a script of its own."""
+  return hasattr(importlib.import_module(f"configs.{experiment}"), "COMMON")
 
 
 def tables(text: str) -> dict[tuple[str, str], str]:
@@ -114,6 +119,10 @@ def text() -> str:
   """Every experiment and method, for a terminal."""
   parts = ["python -m experiments.train --config=configs/EXPERIMENT.py:METHOD --workdir=DIR"]
   for name, title in experiments().items():
+    if not is_trained(name):
+      modes = "|".join(row.method for row in rows(name))
+      parts.append(f"{name}: {title}\n  python -m experiments.{name} --config=configs/{name}.py:{modes} --workdir=DIR")
+      continue
     lines = [
       ("method", "published", "measured", "paper"),
       *((r.method, r.published, r.measured, r.paper) for r in rows(name)),

@@ -30,5 +30,12 @@ def test_every_experiment_is_listed():
 def test_the_command_needs_no_other_flag():
   command = [sys.executable, "-m", "experiments.train", "--list"]
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+  assert "benchmark --config=configs/benchmark.py:accuracy|memory" in done.stdout
   for part in ("omniglot: ", "meta_sgd_cpu", "arXiv 1909.00025", "--config=configs/EXPERIMENT.py:METHOD"):
     assert part in done.stdout
+
+
+def test_five_shots_and_the_strict_protocol_have_their_own_rows():
+  rows = {row.method: row for row in listing.rows("mini_imagenet")}
+  assert rows["maml"].published == "48.70 +/- 1.84" and rows["maml_5shot"].published == "63.11 +/- 0.92"
+  assert rows["maml_5shot"].measured == rows["maml_strict"].measured == "not yet run"
