@@ -164,7 +164,7 @@ def test_the_tables_are_complete():
   assert public <= set(RULES) | {"freeze"}  # freeze alone moves nothing; it is in "masked"
   contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
   whole = {"forward_gradient", "evolution_strategies"}
-  machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled"}
+  machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
   of_paths = {"annealed_step_weights", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | of_paths
   assert contributions | whole <= set(ESTIMATORS)
