@@ -66,9 +66,9 @@ def _peers(names: Sequence[str], rounds: int, small: bool = False, only: Sequenc
   schema.at_least_one("config", rounds=rounds)
   chosen = [schema.choose("config.names", name, peers_cases.CASES) for name in names]
   wanted = _kept(dict.fromkeys(peer for case in chosen for peer in case.peers), only)
-  for case in [peers_cases.smaller(case) if small else case for case in chosen]:
-    case = case._replace(peers=tuple(peer for peer in case.peers if peer in wanted))
-    yield from peers_report.rows(case, peers_group.time_case(case, rounds))
+  kept = [case._replace(peers=tuple(peer for peer in case.peers if peer in wanted)) for case in chosen]
+  timed = [peers_cases.smaller(case) if small else case for case in kept]
+  return (row for case in timed for row in peers_report.rows(case, peers_group.time_case(case, rounds)))
 
 
 MODES: dict[str, Mode] = {

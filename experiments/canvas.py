@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: Any = False, **figure: Any) -> Any:
+def subplots(
+  rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: bool = False, sharey: bool = False, **figure: Any
+) -> Any:
   """`pyplot.subplots` without its global state: nothing to close, no backend chosen; matplotlib is imported here.
 
   Args:
@@ -13,13 +15,13 @@ def subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: A
     columns: Of axes.
     squeeze: As in matplotlib.
     sharex: As in matplotlib.
-    **figure: Settings of the figure, `sharey` among them.
+    sharey: As in matplotlib.
+    **figure: Settings of the figure.
 
   Returns:
     The figure and its axes.
   """
   from matplotlib.figure import Figure
 
-  sharey = figure.pop("sharey", False)
   canvas = Figure(**figure)
   return canvas, canvas.subplots(rows, columns, squeeze=squeeze, sharex=sharex, sharey=sharey)

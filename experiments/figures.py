@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas, measure, workdir
+from experiments import canvas, workdir
 from warpjax import evaluation
 
 # Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
@@ -148,7 +148,7 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
       lines.append(f"{difference}: not paired, the test tasks differ")
     if len(result.get("seeds", ())) > 1 and result["seeds"] == results[0].get("seeds"):
       by_seed = np.subtract(*(r["over_seeds"]["means"] for r in (result, results[0])))
-      ci95 = measure.ci95_over_seeds(by_seed)
+      ci95 = evaluation.ci95_of_few(by_seed)
       lines.append(f"{difference}: {by_seed.mean():+.4f} +/- {ci95:.4f} (paired over {len(by_seed)} training seeds)")
   return lines
 

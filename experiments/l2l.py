@@ -22,7 +22,7 @@ from absl import app, flags
 
 import warpjax as wj
 from configs import l2l as config
-from experiments import canvas, loop, options, run, schema, workdir
+from experiments import canvas, loop, options, rows, run, schema, workdir
 from experiments import experiment as experiments
 from experiments.options import FLAGS
 from warpjax import evaluation, rules
@@ -33,9 +33,9 @@ TUNING_FUNCTIONS, TEST_FUNCTIONS = 200, 1000
 _TUNING_KEY, _TEST_KEY = 2026, 2027
 
 # What each row is compared on: as trained, for longer, and on other sizes.
-SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
-  "l2l_lstm": ({}, {"inner.num_steps": 200}, {"data.dim": 5}, {"data.dim": 20}),
-  "l2l_lstm_images": ({}, {"inner.num_steps": 200}, {"data.hidden": 40}),
+SETTINGS: dict[str, tuple[rows.Table, ...]] = {
+  "l2l_lstm": ({}, {"inner": {"num_steps": 200}}, {"data": {"dim": 5}}, {"data": {"dim": 20}}),
+  "l2l_lstm_images": ({}, {"inner": {"num_steps": 200}}, {"data": {"hidden": 40}}),
 }
 
 RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 1, 17))
@@ -105,15 +105,6 @@ def compare(rule_params: PyTree, built: experiments.Experiment) -> tuple[dict[st
   }
 
 
-def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """A config with some settings of its tables changed."""
-  result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
-  for path, value in changes.items():
-    table, name = path.split(".")
-    result[table][name] = value
-  return result
-
-
 def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
   """Draws the mean loss by step, a panel for each setting."""
   figure, grid = canvas.subplots(
@@ -142,8 +133,9 @@ def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[st
   rule_params = loop.restore(trained, directory, say=lambda message: None).meta_params.rule
   pictures, statements = {}, []
   for changes in SETTINGS[method]:
-    label = ", ".join(f"{path.split('.')[1]} {value}" for path, value in changes.items()) or "as trained"
-    pictures[label], statement = compare(rule_params, experiments.build(changed(settings, changes), **places))
+    changed = [f"{name} {value}" for table in changes.values() for name, value in table.items()]
+    label = ", ".join(changed) or "as trained"
+    pictures[label], statement = compare(rule_params, experiments.build(rows.lay_over(settings, changes), **places))
     statements.append({"setting": label, **statement})
     print(f"{method}, {label}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
   draw(pictures, directory / "comparison.png")

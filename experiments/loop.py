@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -51,7 +50,7 @@ class Programs:
   def __init__(self, experiment: Experiment, on_nonfinite: OnNonfinite = "stop"):
     self.experiment, self.on_nonfinite = experiment, on_nonfinite
     self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step))
-    self.dispatch = functools.cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
+    self.dispatch = cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
 
   def trace(self) -> None:
     """Follows the first dispatch without compiling it, which the first call then need not do again.

@@ -53,16 +53,12 @@ def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) 
     >>> difference(rnn, warp, last=30)["mean"]
     3.0
   """
-  from scipy import stats
-
   shared = sorted(first.keys() & second.keys())
   if not shared:
     raise ValueError(f"--workdirs must share seeds to be paired; they have {sorted(first)} and {sorted(second)}.")
   end = lambda pair: float(np.mean(pair[1][pair[0] > pair[0][-1] - last]))
   gaps = np.array([end(second[seed]) - end(first[seed]) for seed in shared])
-  spread = (
-    float(stats.t.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else None
-  )
+  spread = evaluation.ci95_of_few(gaps) if len(gaps) > 1 else None
   return {"mean": float(np.mean(gaps)), "ci95": spread, "seeds": shared, "by_seed": gaps.tolist(), "episodes": last}
 
 

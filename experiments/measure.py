@@ -60,19 +60,6 @@ def measure(
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
 
 
-def ci95_over_seeds(values: Sequence[float] | np.ndarray) -> float:
-  """Half of Student's 95% interval of a mean over a few seeds; NaN for one seed.
-
-  Example:
-    >>> round(ci95_over_seeds([0.0, 1.0, 2.0]), 3)
-    2.484
-  """
-  from scipy import stats
-
-  count = len(values)
-  return float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
-
-
 def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:
   """One result from several training seeds, with the interval over seeds and that over tasks apart.
 
@@ -87,7 +74,7 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
   means = np.array([result["mean"] for result in results])
   average = np.mean(per_task, axis=0)
   finite = average[np.all(np.isfinite(average), axis=1)]
-  ci95 = ci95_over_seeds(means)
+  ci95 = evaluation.ci95_of_few(means)
   over_tasks = dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(finite[:, -1]), strict=True))
   kept = (
     "experiment",

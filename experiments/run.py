@@ -39,17 +39,20 @@ def train_and_evaluate(
     FileNotFoundError: For data that are not there.
     FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
   """
-  programs = _build(config, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
+  programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
   return _run(programs, _prepare(directory, schema.given(config)))
 
 
-def _build(config: Mapping[str, Any], on_nonfinite: loop.OnNonfinite, **places: Any) -> loop.Programs:
+def _build(
+  config: Mapping[str, Any], directory: str | os.PathLike[str], on_nonfinite: loop.OnNonfinite, **places: Any
+) -> loop.Programs:
   """Traced, so that what is wrong shows before anything is compiled or written."""
   experiment = experiments.build(config, **places)
   programs = loop.Programs(experiment, on_nonfinite)
   hosts.check_same("the config", schema.given(config))
   hosts.check_same("the data", experiment.data.description)
-  programs.trace()
+  if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
+    programs.trace()
   return programs
 
 
@@ -100,7 +103,9 @@ def sweep(
   settings, results, paths = schema.given(config), [], []
   for seed in seeds:
     one = {**settings, "seed": seed}
-    programs = _build(one, on_nonfinite, **places)  # a bad config is refused before anything is written
+    programs = _build(
+      one, pathlib.Path(directory, f"seed_{seed}"), on_nonfinite, **places
+    )  # a bad config is refused before anything is written
     whole = _prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
     paths.append(_prepare(whole / f"seed_{seed}", one))
     result = _run(programs, paths[-1])

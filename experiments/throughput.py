@@ -21,7 +21,7 @@ from experiments import experiment as experiments
 from experiments import loop, options
 from experiments.options import FLAGS
 from warpjax import parallel
-from warpjax.task_batch import sample_tasks
+from warpjax.task_batch import as_argument, sample_tasks
 from warpjax.types import TaskSampler
 
 
@@ -51,7 +51,7 @@ def measure(
   step = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   state = loop.start(experiment)
   sampler = experiment.data.train
-  sampler = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+  sampler = as_argument(sampler)
   data_seconds = _median(lambda i: draw(sampler, jax.random.key(i)), repeats)
   step_seconds = _median(lambda i: step(state, sampler), repeats)
   return {

@@ -85,9 +85,9 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
   newest = max(steps(manager), default=-1)
   if step <= newest:
     raise ValueError(f"step must be above that of the newest checkpoint, {newest}; got {step}.")
-  record = {"sha256": digest(state), "extra": extra or {}}
   # From the host: saving jax arrays, orbax reads tensorstore's counters, each reading of which leaks (0.1.86).
   host = jax.tree.map(lambda leaf: np.asarray(_raw(leaf)), state)
+  record = {"sha256": digest(host), "extra": extra or {}}
   manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(host), record=ocp.args.JsonSave(record)))
 
 

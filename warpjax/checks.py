@@ -5,6 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+from warpjax.types import UpdateRule
+
 
 def check_count(name: str, value: Any) -> None:
   """Raises a ValueError unless `value` is an integer of at least 1."""
@@ -12,9 +14,9 @@ def check_count(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
 
 
-def check_differentiable(estimator: str, rule_name: str, differentiable: bool, instead: str = "another rule") -> None:
+def check_differentiable(estimator: str, rule: UpdateRule, instead: str = "another rule") -> None:
   """Raises a ValueError that names the rule where its steps have no derivative."""
-  if not differentiable:
+  if not rule.differentiable:
     raise ValueError(
-      f"{estimator} cannot differentiate the rule {rule_name!r} (a line search or the like); use {instead}"
+      f"{estimator} cannot differentiate the rule {rule.name!r} (a line search or the like); use {instead}"
     )

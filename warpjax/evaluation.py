@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import optax
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
-from warpjax.task_batch import default_task_chunk, sample_tasks
+from warpjax.task_batch import as_argument, default_task_chunk, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
 
@@ -53,6 +53,19 @@ def _mean_and_interval(values: np.ndarray) -> dict[str, float]:
   finite = np.isfinite(values)
   mean, ci95 = mean_and_ci95(values[finite])
   return {"mean": mean, "ci95": ci95, "num_diverged": int(np.sum(~finite))}
+
+
+def ci95_of_few(values: Sequence[float] | np.ndarray) -> float:
+  """Half the width of Student's 95% interval of the mean of a few values, such as seeds; NaN for one.
+
+  Example:
+    >>> round(ci95_of_few([0.0, 1.0, 2.0]), 3)
+    2.484
+  """
+  from scipy import stats
+
+  count = len(values)
+  return float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
 
 
 def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
@@ -208,7 +221,7 @@ def evaluator(
   def run(meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
-    sampler = sampler if isinstance(sampler, (jax.tree_util.Partial, Task)) else jax.tree_util.Partial(sampler)
+    sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)
     # The last part is computed whole and cut, so that nothing compiles twice.
     parts = [jax.device_get(part(meta_params, sampler, key, first, size)) for first in range(0, num_tasks, size)]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.problem import Problem
-from warpjax.task_batch import default_task_chunk, sample_tasks
+from warpjax.task_batch import as_argument, default_task_chunk, sample_tasks
 from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
 
 
@@ -90,8 +90,7 @@ def collector(
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
 
   def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
-    draw = sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
-    return mean(meta_params, draw, key)
+    return mean(meta_params, as_argument(sampler), key)
 
   return run
 

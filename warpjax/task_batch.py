@@ -38,6 +38,11 @@ def first_task(local: int, axis_name: str | None) -> Any:
   return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
 
 
+def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
+  """The sampler as an argument of a jitted function, where its arrays are data and not constants of the program."""
+  return sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
+
+
 def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: Any = 0) -> Task:
   """Tasks `first` to `first + num_tasks - 1` of the batch that `key` stands for.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -72,9 +73,9 @@ def init(
   """
   check_rule(rule)
   # A weak type would be gone after the first step, and everything compiled anew.
-  params, shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), (params, shared))
-  rule_params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), rule.init(rule_key(key), params))
-  meta_params = MetaParams(params, shared, rule_params)
+  strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
+  params, shared = strong(params), strong(shared)
+  meta_params = MetaParams(params, shared, strong(rule.init(rule_key(key), params)))
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
     if not tasks_per_step or tasks_per_step < 1:

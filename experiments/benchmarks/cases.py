@@ -114,8 +114,7 @@ def small_network(
 
   @functools.cache
   def known() -> MetaParams:
-    with jax.enable_x64(True):
-      return jax.jit(jax.vmap(lambda task, key: unrolled(long, "reverse")(point, task, key)[1]))(tasks, keys)
+    return _reverse(long, point, tasks, keys)
 
   cast_point, cast_tasks = _cast((point, tasks), dtype)
   return Case("network", inner, cast_point, cast_tasks, keys, lambda num_steps: known(), dtype)
@@ -141,11 +140,15 @@ def with_rule(case: Case, rule: UpdateRule) -> Case:
     inner = case.inner._replace(rule=rule)
 
   def known(num_steps: int) -> MetaParams:
-    with jax.enable_x64(True):
-      estimate = unrolled(inner._replace(num_steps=num_steps), "reverse")
-      return jax.jit(jax.vmap(lambda task, key: estimate(point, task, key)[1]))(case.tasks, case.keys)
+    return _reverse(inner._replace(num_steps=num_steps), point, case.tasks, case.keys)
 
   return case._replace(inner=inner, meta_params=_cast(point, case.dtype), exact=known)
+
+
+def _reverse(inner: InnerLoop, point: MetaParams, tasks: Task, keys: jax.Array) -> MetaParams:
+  """The exact meta-gradient of each task by plain reverse mode, in double precision."""
+  with jax.enable_x64(True):
+    return jax.jit(jax.vmap(lambda task, key: unrolled(inner, "reverse")(point, task, key)[1]))(tasks, keys)
 
 
 def _cast(tree: Any, dtype: Dtype) -> Any:

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from configs import l2l as config
-from experiments import experiment, l2l, loop, measure, schema
+from experiments import experiment, l2l, loop, measure, rows, schema
 from tests.experiments import tiny
 from warpjax import parallel, rules
 
@@ -78,6 +78,6 @@ def test_the_training_of_networks_on_images(tmp_path):
   built = experiment.build(settings.to_dict(), **places)
   state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
   assert metrics["finite"].all() and state.meta_params.initial.shape == ((7 * 7 + 1) * 3 + (3 + 1) * 2,)
-  wide = experiment.build(l2l.changed(schema.given(settings.to_dict()), {"data.hidden": 5}), **places)
+  wide = experiment.build(rows.lay_over(schema.given(settings.to_dict()), {"data": {"hidden": 5}}), **places)
   losses = l2l.evaluator(rules.sgd(0.1), wide)((), 0, 4)
   assert losses.shape == (4, 5) and np.all(np.abs(losses[:, 0] - np.log(2)) < 0.05)  # the start knows nothing

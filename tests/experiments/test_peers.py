@@ -76,6 +76,7 @@ def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
 def test_a_case_that_there_is_not(tmp_path):
   with pytest.raises(ValueError, match="no 'sines'; did you mean 'sine'"):
     benchmark.run({"mode": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
+  assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
   num_steps = check_inner(inner)
   check_count("num_directions", num_directions)
   check_choice("distribution", distribution, Distribution)
-  check_differentiable("forward_gradient", inner.rule.name, inner.rule.differentiable)
+  check_differentiable("forward_gradient", inner.rule)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
     def objective(point: MetaParams) -> tuple[jax.Array, Aux]:

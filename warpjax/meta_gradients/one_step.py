@@ -60,6 +60,6 @@ def one_step() -> Contribution:
     return jax.grad(loss)(problem.meta_params), {}
 
   def check(inner: InnerLoop) -> None:
-    check_differentiable("one_step", inner.rule.name, inner.rule.differentiable)
+    check_differentiable("one_step", inner.rule)
 
   return Contribution(init, step, finish, check)

@@ -55,7 +55,7 @@ def truncated_unroll(
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
   check_choice("memory", memory, Memory)
-  check_differentiable("truncated_unroll", inner.rule.name, inner.rule.differentiable)
+  check_differentiable("truncated_unroll", inner.rule)
   check_count("length", length)
   if num_steps % length:
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")

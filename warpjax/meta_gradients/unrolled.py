@@ -128,7 +128,5 @@ def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str,
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
     if seen != (num_steps,):
       raise ValueError(f"step_weights must be {num_steps} numbers, one after each step; got shape {seen}")
-  check_differentiable(
-    "unrolled", inner.rule.name, inner.rule.differentiable, "along_trajectory(inner, implicit(solve)) with prox > 0"
-  )
+  check_differentiable("unrolled", inner.rule, "along_trajectory(inner, implicit(solve)) with prox > 0")
   return num_steps

@@ -198,7 +198,7 @@ def check(inner: InnerLoop, settings: Settings, derivative: str) -> Policy:
   if not isinstance(inner.loss_fn, PolicyGradient):
     raise ValueError(f"InnerLoop.loss_fn must be rl.policy_gradient(...) for trpo; got {inner.loss_fn!r}")
   check_choice("derivative", derivative, Derivative)
-  check_differentiable("trpo", inner.rule.name, inner.rule.differentiable)
+  check_differentiable("trpo", inner.rule)
   for name, value in settings._asdict().items():
     if not value > 0 and not (name == "damping" and value == 0):
       raise ValueError(f"{name} must be above 0; got {value!r}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from warpjax.adaptation import check_inner
 from warpjax.sanity import data, derivatives
 from warpjax.sanity.report import Report
-from warpjax.task_batch import sample_tasks
+from warpjax.task_batch import as_argument, sample_tasks
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
 # Tasks whose gradients are taken; the others are only looked at for leaks.
@@ -89,8 +89,7 @@ def _for_one_task(meta_grad: MetaGradFn | CarriedMetaGrad | None) -> MetaGradFn 
 def _draw(tasks: TaskSampler | Task, key: jax.Array, num_tasks: int) -> Task:
   if isinstance(tasks, Task):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[:num_tasks], tasks)
-  sampler = tasks if isinstance(tasks, jax.tree_util.Partial) else jax.tree_util.Partial(tasks)
-  return jax.jit(lambda draw, key: sample_tasks(draw, key, num_tasks))(sampler, key)
+  return jax.jit(lambda draw, key: sample_tasks(draw, key, num_tasks))(as_argument(tasks), key)
 
 
 def _in_double_precision(tree: PyTree) -> PyTree:

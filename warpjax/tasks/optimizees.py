@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from warpjax.adaptation import minibatch
 from warpjax.checks import check_count
 from warpjax.losses import classification
+from warpjax.task_batch import as_argument
 from warpjax.types import Aux, BatchFn, LossFn, Params, PyTree, Task, TaskSampler
 
 START_SCALE = 0.01
@@ -99,15 +100,15 @@ def trainings(sampler: TaskSampler, ways: int, hidden: int = 20) -> TaskSampler:
   check_count("ways", ways)
   check_count("hidden", hidden)
 
-  def sample(key: jax.Array) -> Task:
+  def sample(images: TaskSampler, key: jax.Array) -> Task:
     image_key, start_key = jax.random.split(key)
-    x, y = sampler(image_key).support
+    x, y = images(image_key).support
     x = x.reshape(len(x), -1)
     size = (x.shape[1] + 1) * hidden + (hidden + 1) * ways
     training = Training(START_SCALE * jax.random.normal(start_key, (size,)), x, y)
     return Task(training, training)
 
-  return jax.tree_util.Partial(sample)
+  return jax.tree_util.Partial(sample, as_argument(sampler))
 
 
 def training_loss(ways: int, hidden: int = 20) -> LossFn:
