@@ -86,7 +86,7 @@ def flip(file: pathlib.Path) -> None:
 
 def every(step: str, change: Callable[[pathlib.Path], object]) -> Callable[[pathlib.Path], object]:
   """Changes the files with the arrays of the checkpoints that `step` matches."""
-  return lambda path: [change(file) for file in sorted((path / "checkpoints").glob(f"{step}/state/**/d/*"))]
+  return lambda path: [change(file) for file in sorted((path / "checkpoints").glob(f"{step}/state/*/*[0-9]"))]
 
 
 def truncate(file: pathlib.Path) -> None:
