@@ -28,14 +28,31 @@ from experiments.options import FLAGS
 from warpjax import evaluation, rules
 from warpjax.types import PyTree, UpdateRule
 
-TUNING_FUNCTIONS, TEST_FUNCTIONS = 200, 1000
 # Seen by no training seed; tuning and test functions apart.
 _TUNING_KEY, _TEST_KEY = 2026, 2027
 
-# What each row is compared on: as trained, for longer, and on other sizes.
-SETTINGS: dict[str, tuple[rows.Table, ...]] = {
-  "l2l_lstm": ({}, {"inner": {"num_steps": 200}}, {"data": {"dim": 5}}, {"data": {"dim": 20}}),
-  "l2l_lstm_images": ({}, {"inner": {"num_steps": 200}}, {"data": {"hidden": 40}}),
+
+class Setting(NamedTuple):
+  """What the optimizers are compared on: changes to the row, functions to tune a baseline on, functions to test."""
+
+  changes: rows.Table
+  tuning: int = 200
+  test: int = 1000
+
+
+# As trained, for longer, and on other sizes. A step of the learned rule takes 10 ms for a network's training.
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+  "l2l_lstm": (
+    Setting({}),
+    Setting({"inner": {"num_steps": 200}}),
+    Setting({"data": {"dim": 5}}),
+    Setting({"data": {"dim": 20}}),
+  ),
+  "l2l_lstm_images": (
+    Setting({}, tuning=40),
+    Setting({"inner": {"num_steps": 200}}, tuning=40, test=200),
+    Setting({"data": {"hidden": 40}}, tuning=40, test=200),
+  ),
 }
 
 RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 1, 17))
@@ -57,7 +74,7 @@ class Runs(NamedTuple):
 def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
   """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
   inner = built.test_inner._replace(rule=rule, num_steps=built.inner.num_steps)
-  measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or TUNING_FUNCTIONS)
+  measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or 200)
   start = jax.eval_shape(built.data.test_task, jax.random.key(0)).support.start
 
   def losses(rule_params: PyTree, key: int, functions: int) -> np.ndarray:
@@ -68,33 +85,36 @@ def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
   return losses
 
 
-def tuned(name: str, built: experiments.Experiment) -> Runs:
+def tuned(name: str, built: experiments.Experiment, setting: Setting) -> Runs:
   """A baseline with the hyper-parameters whose mean final loss on the tuning functions is the lowest."""
   factory, grid = BASELINES[name]
   points: list[dict[str, Any]] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
   losses = evaluator(rules.learned(factory, **points[0]), built)
   as_params = functools.partial(jax.tree.map, jnp.asarray)
-  finals = [np.mean(losses(as_params(point), _TUNING_KEY, TUNING_FUNCTIONS)[:, -1]) for point in points]
+  finals = [np.mean(losses(as_params(point), _TUNING_KEY, setting.tuning)[:, -1]) for point in points]
   best = points[int(np.argmin(finals))]
-  return Runs(losses(as_params(best), _TEST_KEY, TEST_FUNCTIONS), best)
+  return Runs(losses(as_params(best), _TEST_KEY, setting.test), best)
 
 
-def compare(rule_params: PyTree, built: experiments.Experiment) -> tuple[dict[str, Runs], dict[str, Any]]:
+def compare(
+  rule_params: PyTree, built: experiments.Experiment, setting: Setting
+) -> tuple[dict[str, Runs], dict[str, Any]]:
   """The learned rule beside every tuned baseline, over the same functions.
 
   Args:
     rule_params: Of the learned rule.
     built: Its experiment, with what is minimized, for how long; the baselines are tuned for it.
+    setting: Whose experiment it is.
 
   Returns:
     Runs by name, and the statement: final losses, and the learned rule less the best baseline, paired.
   """
-  runs = {name: tuned(name, built) for name in BASELINES}
+  runs = {name: tuned(name, built, setting) for name in BASELINES}
   best = min(runs, key=lambda name: float(np.mean(runs[name].losses[:, -1])))
-  runs["l2l_lstm"] = Runs(evaluator(built.inner.rule, built)(rule_params, _TEST_KEY, TEST_FUNCTIONS), {})
+  runs["l2l_lstm"] = Runs(evaluator(built.inner.rule, built)(rule_params, _TEST_KEY, setting.test), {})
   finals = {name: found.losses[:, -1] for name, found in runs.items()}
   return runs, {
-    "functions": TEST_FUNCTIONS,
+    "functions": setting.test,
     "final_loss": {name: _interval(values) for name, values in finals.items()},
     "final_log10_loss": {name: _interval(_log10(values)) for name, values in finals.items()},
     "hyperparameters": {name: found.hyperparameters for name, found in runs.items() if found.hyperparameters},
@@ -116,9 +136,9 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
       mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
       axis.plot(mean, label=name, color="black" if name == "l2l_lstm" else None, lw=2 if name == "l2l_lstm" else 1)
       axis.fill_between(np.arange(len(mean)), mean - ci95, mean + ci95, alpha=0.2, color="grey")
-    axis.set(title=label, xlabel="step", yscale="log")
+    axis.set(title=f"{label}, {len(next(iter(runs.values())).losses)} functions", xlabel="step", yscale="log")
     axis.grid(alpha=0.3)
-  axes[0].set_ylabel(f"mean loss of {TEST_FUNCTIONS} functions")
+  axes[0].set_ylabel("mean loss")
   axes[0].legend(fontsize=8)
   figure.savefig(output, dpi=110)
 
@@ -132,10 +152,11 @@ def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[st
   trained = experiments.build(settings, **places)
   rule_params = loop.restore(trained, directory, say=lambda message: None).meta_params.rule
   pictures, statements = {}, []
-  for changes in SETTINGS[method]:
-    changed = [f"{name} {value}" for table in changes.values() for name, value in table.items()]
+  for setting in SETTINGS[method]:
+    changed = [f"{name} {value}" for table in setting.changes.values() for name, value in table.items()]
     label = ", ".join(changed) or "as trained"
-    pictures[label], statement = compare(rule_params, experiments.build(rows.lay_over(settings, changes), **places))
+    built = experiments.build(rows.lay_over(settings, setting.changes), **places)
+    pictures[label], statement = compare(rule_params, built, setting)
     statements.append({"setting": label, **statement})
     print(f"{method}, {label}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
   draw(pictures, directory / "comparison.png")

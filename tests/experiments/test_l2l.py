@@ -47,10 +47,8 @@ def test_the_rule_is_trained_and_the_start_is_the_task_s(trained):
 @pytest.mark.slow
 def test_the_comparison_is_of_the_same_functions_and_paired(trained, monkeypatch, tmp_path):
   built, _, state, _ = trained
-  monkeypatch.setattr(l2l, "TUNING_FUNCTIONS", 20)
-  monkeypatch.setattr(l2l, "TEST_FUNCTIONS", 30)
   monkeypatch.setattr(l2l, "BASELINES", {"sgd": (optax.sgd, {"learning_rate": (1e-6, 0.02, 1e6)})})
-  runs, statement = l2l.compare(state.meta_params.rule, built)
+  runs, statement = l2l.compare(state.meta_params.rule, built, l2l.Setting({}, tuning=20, test=30))
   assert statement["hyperparameters"] == {"sgd": {"learning_rate": 0.02}} and statement["best_baseline"] == "sgd"
   learned, sgd = runs["l2l_lstm"].losses, runs["sgd"].losses
   assert learned.shape == sgd.shape == (30, 5)
