@@ -8,8 +8,10 @@ accuracy: Each estimator against the exact meta-gradient, by the gradients and H
   are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
   many steps of descent; network, with warp-layers, against a long unroll in double precision.
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
-scaling: A meta-step by tasks, inner steps, parameters and devices.
-speed: Meta-steps per second over methods, ways, shots, inner steps, chunks and dtypes.
+scaling: A meta-step by tasks, inner steps, parameters and devices; on CPU, to have 8 of them:
+  XLA_FLAGS=--xla_force_host_platform_device_count=8.
+speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
+  shots, inner steps, chunk and dtype.
 peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, higher and torchopt (`pip install -e
   ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, in turns; the ratios are of
   medians, with bootstrap intervals over the rounds.
@@ -38,12 +40,15 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
   # The operator is I + H / prox: `step_size` has to be below 2 / (1 + curvature / prox).
   "implicit_neumann_5": {"name": "implicit", "solver": "neumann", "solver_steps": 5, "step_size": 0.015},
   "implicit_neumann_20": {"name": "implicit", "solver": "neumann", "solver_steps": 20, "step_size": 0.015},
+  "implicit_released_5": {"name": "implicit", "operator": "released", "solver_steps": 5},
   "implicit_nystrom_5": {"name": "implicit", "solver": "nystrom", "solver_steps": 5},
   "implicit_nystrom_20": {"name": "implicit", "solver": "nystrom", "solver_steps": 20},
   "one_step": {"name": "one_step"},
   "reptile": {"name": "reptile"},
   "leap": {"name": "leap"},
   "warp": {"name": "warp", "initial": "leap"},
+  "warp_first_order": {"name": "warp", "initial": "leap", "objective": "first_order"},
+  "warp_maml": {"name": "warp", "initial": "maml"},
   "forward_8": {"name": "forward_gradient", "num_directions": 8, "distribution": "rademacher"},
   "es_16": {"name": "evolution_strategies", "num_pairs": 16},
   "pes_16": {"name": "evolution_strategies", "num_pairs": 16, "window": 4},
@@ -84,7 +89,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "inner": {**SGD, "prox": 1.0},
     "estimators": MEMORY,
     "inner_steps": (1, 4, 16, 64, 256),
-    "peak_steps": (16, 256),
+    "peak_steps": (1, 4, 16, 64, 256),
   },
   "scaling": {
     "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 32},
@@ -98,15 +103,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "repeats": 5,
   },
   "speed": {
-    "setting": {"problem": "images", "width": 64},
+    "setting": {"problem": "images", "tasks": 32, "inner_steps": 5, "width": 64},
     "methods": LEARNERS,
-    "grid": {
-      "ways": (5, 20),
-      "shots": (1, 5),
-      "inner_steps": (1, 5),
-      "tasks": (32,),
-      "task_chunk": (0, 1, 8),
-      "dtype": ("float32", "bfloat16"),
+    "axes": {
+      "ways": (20,),
+      "shots": (5,),
+      "inner_steps": (1,),
+      "task_chunk": (1, 8),
+      "dtype": ("bfloat16",),
     },
     "repeats": 5,
   },

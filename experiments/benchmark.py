@@ -54,8 +54,8 @@ def _memory(
   return memory.rows(_setting(setting), inner, _kept(estimators, only), inner_steps, peak_steps)
 
 
-def _speed(methods: dict, setting: dict, grid: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
-  return cost.speed(_setting(setting), _kept(methods, only), grid, repeats)
+def _speed(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
+  return cost.speed(_setting(setting), _kept(methods, only), axes, repeats)
 
 
 def _scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:

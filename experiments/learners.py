@@ -14,6 +14,8 @@ from warpjax import networks, partition
 from warpjax.networks import presets
 
 NO_WARP: dict[str, Any] = {}
+# Of the computations; parameters, batch statistics, losses and sums over tasks stay in single precision.
+Dtype = Literal["float32", "bfloat16"]
 ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
   "all": None,
   "head": lambda path: path[0] != "head",
@@ -29,11 +31,16 @@ def _mlp(make: Callable[..., networks.MLP]) -> Callable[..., networks.Network]:
     num_outputs: int,
     features: Sequence[int] | None = None,
     activation: Literal["relu", "tanh"] | None = None,
+    dtype: Dtype | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
     overrides = schema.given(
-      {"features": features and tuple(features), "activation": activation and ACTIVATIONS[activation]}
+      {
+        "features": features and tuple(features),
+        "activation": activation and ACTIVATIONS[activation],
+        "dtype": dtype and jnp.dtype(dtype),
+      }
     )
     module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides)
     return networks.from_linen(module, is_shared=_is_shared(adapts))
@@ -54,6 +61,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     norm_groups: int | None = None,
     norm_scale: bool | None = None,
     head_init: Literal["normal", "xavier"] | None = None,
+    dtype: Dtype | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
@@ -69,6 +77,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
         "norm_groups": norm_groups,
         "norm_scale": norm_scale,
         "head_init": head_init and HEAD_INITS[head_init],
+        "dtype": dtype and jnp.dtype(dtype),
       }
     )
     module = make(num_classes=num_outputs, warp=warp_settings.spec(warp), **overrides)
@@ -84,12 +93,12 @@ def _resnet12(
   block_size: int = 5,
   norm: Literal["batch", "group", "layer"] = "batch",
   norm_groups: int = 8,
+  dtype: Dtype | None = None,
   adapts: str = "all",
   warp: dict = NO_WARP,
 ) -> networks.Network:
-  module = networks.ResNet12(
-    num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, warp=warp_settings.spec(warp)
-  )
+  options = {"warp": warp_settings.spec(warp), "dtype": dtype and jnp.dtype(dtype)}
+  module = networks.ResNet12(num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, **options)
   return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
 
 

@@ -29,6 +29,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "inner_learning_rate": inner.get("learning_rate"),
     "inner_optimizer_state": evaluation.optimizer_state,
     "learning_rate_on": "the mean loss over the batch",
+    "network_dtype": settings["network"].get("dtype"),
     "norm_stats": experiment.norm_stats,
     "transductive": experiment.norm_stats == "transductive",
     "meta_steps": run.num_meta_steps,

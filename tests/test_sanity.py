@@ -109,6 +109,10 @@ def test_leaks_between_sets():
   leaky = check(images(shared_examples=1, classes=(0, 2)), held_out=images())
   assert leaky["examples"].found.startswith("4 of 4") and leaky["classes"].found.startswith("4 of 4")
   assert leaky["held out"].found.startswith("12 of 16")
+  turned = check(
+    images(), held_out=jax.tree.map(lambda leaf: jnp.rot90(leaf, axes=(2, 3)) if leaf.ndim > 2 else leaf, images())
+  )
+  assert turned["held out"].status == "warning"
   assert not leaky.ok
 
 

@@ -56,7 +56,20 @@ def compiled_cost(function: Callable[..., Any], *args: Any) -> Cost:
   """
   jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
   traced = jitted.trace(*args)
-  memory = traced.lower().compile().memory_analysis()
+  return cost_of(traced, traced.lower().compile())
+
+
+def cost_of(traced: Any, compiled: Any) -> Cost:
+  """As `compiled_cost`, of a function that is compiled already.
+
+  Args:
+    traced: What `jax.jit(function).trace(*args)` gave.
+    compiled: What `traced.lower().compile()` gave.
+
+  Returns:
+    A `Cost`.
+  """
+  memory = compiled.memory_analysis()
   sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
   return Cost(_count(traced.jaxpr.jaxpr), *sizes)
 

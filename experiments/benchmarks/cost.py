@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments import builders, outer_step, schema
-from warpjax import losses, networks, parallel, training
+from warpjax import cost, losses, networks, parallel, training
 from warpjax.tasks import few_shot, sinusoid
 from warpjax.types import InnerLoop, MetaParams, Task
 
@@ -101,8 +100,8 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
     repeats: Meta-steps timed; the median counts.
 
   Returns:
-    The setting with `num_params`, `temp_bytes`, `flops` (XLA's, which counts the body of a loop once),
-    `compile_seconds`, `seconds` and `meta_steps_per_second`.
+    The setting with `num_params`, `temp_bytes`, `flops` (by count, of one device), `compile_seconds`, `seconds` and
+    `meta_steps_per_second`.
   """
   todo = work(setting, method["inner"])
   made = builders.named("meta_gradient", method, inner=todo.inner)
@@ -122,27 +121,28 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
   step: Any = outer.make_step(optimizer, axis_name=axis, task_chunk=setting.task_chunk or None)
   step = parallel.over_devices(step, parallel.device_mesh(setting.devices)) if spread else jax.jit(step)
   started = time.perf_counter()
-  compiled = step.lower(state, todo.tasks).compile()
+  traced = step.trace(state, todo.tasks)
+  compiled = traced.lower().compile()
   compile_seconds, seconds = time.perf_counter() - started, []
   for _ in range(repeats + 1):  # the first also allocates
     started = time.perf_counter()
     state, _ = jax.block_until_ready(compiled(state, todo.tasks))
     seconds.append(time.perf_counter() - started)
   median = statistics.median(seconds[1:])
-  cost = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds, **planned(compiled)}
+  cost = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds, **planned(traced, compiled)}
   return {**setting._asdict(), **cost, "seconds": median, "meta_steps_per_second": 1 / median}
 
 
-def planned(compiled: Any) -> Row:
-  """What XLA says of a compiled program."""
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  return {"temp_bytes": memory.temp_size_in_bytes if memory else None, "flops": cost.get("flops")}
+def planned(traced: Any, compiled: Any) -> Row:
+  """What is known of a compiled program without running it."""
+  found = cost.cost_of(traced, compiled)
+  return {"temp_bytes": found.temp_bytes, "flops": found.flops}
 
 
-def speed(base: Setting, methods: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], repeats: int) -> Iterator[Row]:
-  """Every method under every combination of the grid."""
-  for values in itertools.product(*grid.values()):
-    setting = base._replace(**dict(zip(grid, values, strict=True)))
+def speed(base: Setting, methods: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], repeats: int) -> Iterator[Row]:
+  """Every method under `base`, and under each other value of one axis at a time."""
+  others = [base._replace(**{axis: value}) for axis, values in axes.items() for value in values]
+  for setting in dict.fromkeys((base, *others)):
     for name, method in methods.items():
       yield {"method": name, **meta_step(setting, method, repeats=repeats)}
 
@@ -150,11 +150,12 @@ def speed(base: Setting, methods: Mapping[str, Any], grid: Mapping[str, Sequence
 def scaling(
   base: Setting, methods: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], repeats: int
 ) -> Iterator[Row]:
-  """One axis after another, the rest as in `base`; numbers of devices that there are not are left out."""
+  """One axis after another, the rest as in `base`; numbers of devices that there are not are left out, and named."""
   for axis, values in axes.items():
     for value in values:
       setting = base._replace(**{axis: value})
       if setting.devices > jax.device_count() or setting.tasks % setting.devices:
+        print(f"Left out: {axis} {value}, with {jax.device_count()} devices and {setting.tasks} tasks.")
         continue
       for name, method in methods.items():
         yield {"method": name, "axis": axis, **meta_step(setting, method, repeats=repeats)}

@@ -45,9 +45,10 @@ def compiled(todo: cost.Work, inner_steps: int, table: Mapping[str, Any]) -> tup
   make = estimators.from_tables({"it": table}, task)["it"]
   args = (todo.meta_params, task, jax.random.key(0))
   started = time.perf_counter()
-  program = jax.jit(estimators.for_one_task(make(todo.inner._replace(num_steps=inner_steps)))).lower(*args).compile()
+  traced = jax.jit(estimators.for_one_task(make(todo.inner._replace(num_steps=inner_steps)))).trace(*args)
+  program = traced.lower().compile()
   known = {"num_params": cost.num_params(todo.meta_params), "compile_seconds": time.perf_counter() - started}
-  return program, args, {**known, **cost.planned(program)}
+  return program, args, {**known, **cost.planned(traced, program)}
 
 
 def peak_of_a_process(setting: Setting, inner: Mapping[str, Any], table: Mapping[str, Any]) -> int:

@@ -34,7 +34,7 @@ def check_learner(
   - `query batch`: whether the loss of a query example depends on the others (batch norm: a transductive result).
   - `examples`: examples that are in a task's support and in its query set.
   - `classes`: query classes that the support does not show.
-  - `held out`: examples of training tasks that are in held-out tasks.
+  - `held out`: examples of training tasks that are in held-out tasks, images also when turned: leaked classes.
 
   Args:
     inner: The inner loop.
