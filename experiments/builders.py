@@ -7,7 +7,7 @@ are.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import optax
@@ -111,8 +111,9 @@ def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
   return rules.newton_cg(cg_steps, damping=damping)
 
 
-def _reptile(inner: InnerLoop, carry_optimizer: bool = False) -> Any:
-  return meta_gradients.along_trajectory(inner, meta_gradients.reptile(), carry_optimizer=carry_optimizer)
+def _reptile(inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = ()) -> Any:
+  contribution = meta_gradients.reptile(step_weights or None)
+  return meta_gradients.along_trajectory(inner, contribution, carry_optimizer=carry_optimizer)
 
 
 def _leap(

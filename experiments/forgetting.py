@@ -54,11 +54,26 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
 
 
 def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
-  """For every wave but the last: the loss right after its own steps, and at the end of the sequence."""
-  after = [float(curves[(i + 1) * steps_each, i]) for i in range(curves.shape[1] - 1)]
+  """For every wave but the last: the loss right after its own steps, after the next wave's, and at the end.
+
+  Args:
+    curves: `[steps + 1, waves]`, from `losses`.
+    steps_each: Adaptation steps on a wave.
+
+  Returns:
+    The three lists, and the geometric means of the ratios of the later two to the first.
+  """
+  waves = range(curves.shape[1] - 1)
+  after, switched = ([float(curves[(i + later) * steps_each, i]) for i in waves] for later in (1, 2))
   end = [float(value) for value in curves[-1, :-1]]
-  ratio = float(np.exp(np.mean(np.log(end) - np.log(after))))
-  return {"after_own_steps": after, "at_the_end": end, "geometric_mean_ratio": ratio}
+  ratio = lambda later: float(np.exp(np.mean(np.log(later) - np.log(after))))
+  return {
+    "after_own_steps": after,
+    "after_the_switch": switched,
+    "at_the_end": end,
+    "ratio_after_the_switch": ratio(switched),
+    "ratio_at_the_end": ratio(end),
+  }
 
 
 def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path) -> None:

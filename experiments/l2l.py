@@ -36,7 +36,7 @@ class Setting(NamedTuple):
   """What the optimizers are compared on: changes to the row, functions to tune a baseline on, functions to test."""
 
   changes: rows.Table
-  tuning: int = 200
+  tuning: int = 1000
   test: int = 1000
 
 
@@ -138,6 +138,8 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
       axis.fill_between(np.arange(len(mean)), mean - ci95, mean + ci95, alpha=0.2, color="grey")
     axis.set(title=f"{label}, {len(next(iter(runs.values())).losses)} functions", xlabel="step", yscale="log")
     axis.grid(alpha=0.3)
+  starts = [found.losses[:, 0].mean() for runs in all_runs.values() for found in runs.values()]
+  axes[0].set_ylim(top=10 * max(starts))  # a baseline may diverge on a function that it was not tuned on
   axes[0].set_ylabel("mean loss")
   axes[0].legend(fontsize=8)
   figure.savefig(output, dpi=110)

@@ -97,7 +97,7 @@ def _resnet12(
   adapts: str = "all",
   warp: dict = NO_WARP,
 ) -> networks.Network:
-  options = {"warp": warp_settings.spec(warp), "dtype": dtype and jnp.dtype(dtype)}
+  options: dict[str, Any] = {"warp": warp_settings.spec(warp), "dtype": dtype and jnp.dtype(dtype)}
   module = networks.ResNet12(num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, **options)
   return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
 

@@ -16,6 +16,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PAPERS = {
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
+  **dict.fromkeys(("g", "mean", "separate_tail", "shared_tail", "sum"), "Nichol et al. 2018, arXiv 1803.02999"),
   "forward_gradient": "Baydin et al. 2022, arXiv 2202.08587",
   "imaml": "Rajeswaran et al. 2019, arXiv 1909.04630",
   "imaml_nystrom": "Hataya and Yamada 2023, arXiv 2302.09726",

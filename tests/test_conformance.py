@@ -55,6 +55,7 @@ ESTIMATORS = {
   "truncated_unroll": lambda inner: meta_gradients.truncated_unroll(inner, inner.num_steps),
   "reptile": lambda inner: along(inner, meta_gradients.reptile()),
   "reptile_carried": lambda inner: along(inner, meta_gradients.reptile(), carry_optimizer=True),
+  "reptile_weighted": lambda inner: along(inner, meta_gradients.reptile((0.5, *[2.0] * (inner.num_steps - 1)))),
   "leap": lambda inner: along(inner, meta_gradients.leap()),
   "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
   "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),

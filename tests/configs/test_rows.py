@@ -11,7 +11,7 @@ from experiments import experiment, loop, measure
 from tests.experiments import tiny
 from warpjax import parallel
 
-FILES = ("sinusoid", "omniglot", "demo")
+FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]  # other numbers for a row that is trained here
 ROWS = [row for row in ALL if row not in SMALLER]
@@ -19,6 +19,7 @@ ROWS = [row for row in ALL if row not in SMALLER]
 REPEATED = {
   "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net"),
   "omniglot": [method for file, method in ROWS if file == "omniglot" and method not in ("maml", "reptile")],
+  "reptile_studies": [method for file, method in ROWS if file == "reptile_studies" and method != "sum_2"],
   "demo": ("meta_sgd", "reptile", "imaml"),
 }
 
@@ -36,7 +37,7 @@ def images(tmp_path_factory):
 
 @pytest.mark.parametrize(("file", "method"), [trained(*row) for row in ROWS])
 def test_row_trains_two_steps(file, method, images):
-  built = experiment.build(tiny.config(file, method), **(images if file == "omniglot" else {}))
+  built = experiment.build(tiny.config(file, method), **(images if file in tiny.ON_IMAGES else {}))
   state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
   assert int(state.step) == 2
   assert metrics["finite"].all() and metrics["loss"].shape == (2,)

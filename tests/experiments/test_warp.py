@@ -67,13 +67,15 @@ def test_no_warp_layers_for_an_empty_table():
   assert warp.spec({"kind": "linear", "activation": "tanh"}).activation is not None
 
 
-def test_forgetting_is_the_ratio_of_the_loss_at_the_end_to_that_after_its_own_steps():
+def test_forgetting_is_the_ratio_of_later_losses_to_that_after_its_own_steps():
   curves = np.ones((7, 3))
-  curves[2, 0], curves[-1, 0] = 0.1, 10.0
+  curves[2, 0], curves[4, 0], curves[-1, 0] = 0.1, 0.4, 10.0
   found = forgetting.summary(curves, 2)
   assert found["after_own_steps"] == [0.1, 1.0]
+  assert found["after_the_switch"] == [0.4, 1.0]
   assert found["at_the_end"] == [10.0, 1.0]
-  assert found["geometric_mean_ratio"] == pytest.approx(10.0)
+  assert found["ratio_after_the_switch"] == pytest.approx(2.0)
+  assert found["ratio_at_the_end"] == pytest.approx(10.0)
 
 
 def test_the_statement_counts_lower_and_higher_ends():

@@ -28,18 +28,29 @@ IMAGES = {
   "eval": {"num_tasks": 2, "num_steps": 1},
 }
 NUM_CLASSES, NUM_EXAMPLES = 3, 12
+ON_IMAGES = ("omniglot", "reptile_studies")
 
 
 def config(file: str, method: str, *overrides: Mapping[str, Any]) -> dict[str, Any]:
   """The row of a config file as nested dicts, overridden as the command line would."""
   result = importlib.import_module(f"configs.{file}").get_config(method)
-  for values in (IMAGES if file == "omniglot" else SINES, *overrides):
+  for values in (IMAGES if file in ON_IMAGES else SINES, *overrides):
     result.update(values)
-  if file == "omniglot" and (result.data.train_queries or 0) >= NUM_EXAMPLES:
-    result.data.train_queries = 5
-  if file == "omniglot" and result.eval.batch_size:
-    result.eval.batch_size = 2  # the test tasks here have two examples
+  if file in ON_IMAGES:
+    _fit(result)
   return result.to_dict()
+
+
+def _fit(config: Any) -> None:
+  """Shots and minibatches that the images below are enough for."""
+  if (config.data.train_queries or 0) >= NUM_EXAMPLES:
+    config.data.train_queries = 5
+  if (config.data.train_shots or 0) >= NUM_EXAMPLES:
+    config.data.train_shots = 6
+  if config.inner.batch_size == 25:
+    config.inner.batch_size = 4
+  if config.eval.batch_size:
+    config.eval.batch_size = 2  # the test tasks here have two examples
 
 
 def write_images(root: pathlib.Path) -> pathlib.Path:

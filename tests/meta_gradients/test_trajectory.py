@@ -34,6 +34,40 @@ def test_reptile_is_initial_minus_final_and_nothing_else():
   toy.assert_close(aux["mse"], value)
 
 
+def test_weighted_steps_of_reptile_are_the_gradients_weighted_and_ones_are_reptile():
+  """Under SGD each difference is the learning rate times a gradient, here taken by hand along the descent."""
+  weights, meta_params, task = (0.5, -1.0, 3.0), toy.meta_params(), toy.task()
+  loss, points = reference_points(meta_params, lambda step: task.support)
+  by_hand = [jax.grad(loss)(point, step) for step, point in enumerate(points[:-1])]
+  run = lambda weights: toy.run(along_trajectory(toy.loop(rules.sgd(0.3)), reptile(weights)), meta_params, task)
+  (value, _), grads = run(weights)
+  toy.assert_close(grads.initial, jax.tree.map(lambda *g: 0.3 * sum(map(jnp.multiply, weights, g)), *by_hand))
+  toy.assert_zero((grads.shared, grads.rule))
+  (whole_value, _), whole = run(None)
+  toy.assert_close((value, run((1, 1, 1))[1]), (whole_value, whole))
+
+
+def test_the_last_step_alone_is_first_order_maml_on_the_last_minibatch():
+  """With as many steps less one, and the last minibatch as the query set; the derivative is by other code."""
+  meta_params, task = toy.meta_params(), toy.task(num_examples=12)
+  batches = jax.tree.map(lambda leaf: leaf.reshape(3, 4, *leaf.shape[1:]), task.support)
+  pick = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
+  inner = toy.loop(rules.sgd(0.3), 3, batch_fn=pick)
+  last = jax.tree.map(lambda leaf: leaf[2], batches)
+  _, tail = toy.run(along_trajectory(inner, reptile((0, 0, 1))), meta_params, Task(batches, task.query))
+  _, fomaml = toy.run(unrolled(inner._replace(num_steps=2), "first_order"), meta_params, Task(batches, last))
+  toy.assert_close(tail.initial, jax.tree.map(lambda g: 0.3 * g, fomaml.initial))
+
+
+@pytest.mark.parametrize(
+  ("weights", "message"),
+  [((1.0, np.inf, 1.0), "finite numbers"), ((), "finite numbers"), ((1, 1), "3 inner steps; got 2")],
+)
+def test_bad_step_weights(weights, message):
+  with pytest.raises(ValueError, match=message):
+    along_trajectory(toy.loop(rules.sgd(0.3)), reptile(weights))
+
+
 def test_one_step_of_reptile_is_the_learning_rate_times_the_gradient():
   meta_params, task = toy.meta_params(), toy.task()
   _, grads = toy.run(along_trajectory(toy.loop(rules.sgd(0.3), 1), reptile()), meta_params, task)

@@ -1,0 +1,112 @@
+"""Reptile's two studies of inner gradients: which combinations of them to follow, and what overlapping minibatches do.
+
+Paper: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, sections 6.2 and 6.3, Omniglot, 5-way 5-shot, and its released
+code: plain SGD inside (3e-3) and outside, one task a meta-step, minibatches of 25, Reptile's network. Published as
+figures only.
+
+Command: python -m experiments.train --config=configs/reptile_studies.py:sum_4 --workdir=runs/reptile_studies/sum_4
+Picture: python -m experiments.plot --workdirs=runs/reptile_studies/g_1,runs/reptile_studies/sum_4
+--output=runs/reptile_studies/combinations.png
+
+Combinations (figure 3): minibatches that do not overlap, 5 training shots for each of up to four inner steps; the
+outer step of 0.25, divided by k for a mean, is annealed to 0 over 40,000 meta-steps; 5 steps of 25 at test. g_k follows
+the k-th gradient alone, sum_k the first k, mean_k their mean. What the figure shows: g_1 is worst, all improve with k,
+and sums of all gradients improve most.
+
+Overlap (figure 4): first-order MAML whose last minibatch comes out of the same shots as those before it (shared_tail),
+or out of shots of its own (separate_tail), and Reptile: 20 training shots, the outer step of 1.0 annealed to 0. With 4
+inner steps of 25 no two minibatches overlap; with 10 (_overlapping) they do, and shared_tail falls behind.
+
+| method        | published | measured    | time |
+|---------------|-----------|-------------|------|
+| g_1           | a figure  | not yet run |      |
+| g_2           | a figure  | not yet run |      |
+| g_3           | a figure  | not yet run |      |
+| g_4           | a figure  | not yet run |      |
+| sum_2         | a figure  | not yet run |      |
+| sum_3         | a figure  | not yet run |      |
+| sum_4         | a figure  | not yet run |      |
+| mean_2        | a figure  | not yet run |      |
+| mean_3        | a figure  | not yet run |      |
+| mean_4        | a figure  | not yet run |      |
+| shared_tail   | a figure  | not yet run |      |
+| separate_tail | a figure  | not yet run |      |
+| reptile       | a figure  | not yet run |      |
+| shared_tail_overlapping   | a figure  | not yet run |      |
+| separate_tail_overlapping | a figure  | not yet run |      |
+| reptile_overlapping       | a figure  | not yet run |      |
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from experiments import rows
+
+COMMON: rows.Table = {
+  "seed": 0,
+  "num_meta_steps": 40_000,
+  "tasks_per_step": 1,
+  "checkpoint_every": 2_000,
+  "steps_per_dispatch": 100,
+  "task_chunk": 0,
+  "data": {
+    "name": "omniglot",
+    "ways": 5,
+    "shots": 5,
+    "queries": 1,
+    "train_shots": 20,
+    "train_queries": 0,
+    "split": "random_characters",
+    "split_seed": 0,
+    "rotations": "as_classes",
+    "test_rotations": "none",
+    "invert": False,
+  },
+  "network": {"name": "reptile_omniglot", "width": 64, "adapts": "all"},
+  "inner": {"rule": "sgd", "learning_rate": 3e-3, "num_steps": 4, "batch": "epochs", "batch_size": 25},
+  "meta_gradient": {"name": "reptile"},
+  "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
+  "eval": {"num_tasks": 1000, "num_steps": 5, "batch_size": 25},
+}
+
+
+def _combination(step_weights: tuple[float, ...], learning_rate: float = 0.25) -> rows.Table:
+  steps = len(step_weights)
+  return {
+    "data": {"train_shots": 5 * steps},
+    "inner": {"num_steps": steps},
+    "meta_gradient": {"name": "reptile", "step_weights": step_weights},
+    "optimizer": {"learning_rate": learning_rate},
+  }
+
+
+def _last(steps: int) -> tuple[float, ...]:
+  return (0.0,) * (steps - 1) + (1.0,)
+
+
+# The gradient at the query set is not multiplied with the inner learning rate, as a step is.
+_SEPARATE: rows.Table = {
+  "data": {"train_shots": 15, "train_queries": 5},
+  "inner": {"num_steps": 3},
+  "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
+  "optimizer": {"learning_rate": 3e-3},
+}
+_OVERLAPPING: rows.Table = {"inner": {"num_steps": 10}}
+
+METHODS: dict[str, rows.Table] = {
+  **{f"g_{steps}": _combination(_last(steps)) for steps in (1, 2, 3, 4)},
+  **{f"sum_{steps}": _combination((1.0,) * steps) for steps in (2, 3, 4)},
+  **{f"mean_{steps}": _combination((1.0,) * steps, 0.25 / steps) for steps in (2, 3, 4)},
+  "shared_tail": {"meta_gradient": {"name": "reptile", "step_weights": _last(4)}},
+  "separate_tail": _SEPARATE,
+  "reptile": {},
+  "shared_tail_overlapping": {**_OVERLAPPING, "meta_gradient": {"name": "reptile", "step_weights": _last(10)}},
+  "separate_tail_overlapping": {**_SEPARATE, "inner": {"num_steps": 9}},
+  "reptile_overlapping": _OVERLAPPING,
+}
+
+
+def get_config(method: str = "sum_4") -> ml_collections.ConfigDict:
+  """The row of `METHODS` with that name."""
+  return rows.select("reptile_studies", COMMON, METHODS, method)
