@@ -28,7 +28,7 @@ lower and their ratios the same: 0.120 +/- 0.016; 5.4 and 11 times.
 
 A size for CPU, 1,000 meta-steps (the same commands with _cpu behind the method):
 
-| method   | mse over all 5 waves | after its own steps | after the switch     | at the end           | time   |
+| method   | measured mse, all    | after its own steps | after the switch     | at the end           | time   |
 |----------|----------------------|---------------------|----------------------|----------------------|--------|
 | warp_cpu | 0.97 +/- 0.09        | 0.034 to 0.055      | 0.5 to 0.7, 14 times | 0.6 to 2.0, 28 times | 20 min |
 | maml_cpu | 5.61 +/- 0.60        | 0.22 to 0.43        | 5.4 to 6.3, 20 times | 6.3 to 9.3, 26 times | 1 min  |
