@@ -36,7 +36,7 @@ class Setting(NamedTuple):
   """What the optimizers are compared on: changes to the row, functions to tune a baseline on, functions to test."""
 
   changes: rows.Table
-  tuning: int = 1000
+  tuning: int = 500
   test: int = 1000
 
 
@@ -55,10 +55,10 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
   ),
 }
 
-RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 1, 17))
+RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 100, 19))
 BASELINES: dict[str, tuple[Any, dict[str, Sequence[float]]]] = {
   "sgd": (optax.sgd, {"learning_rate": RATES}),
-  "momentum": (optax.sgd, {"learning_rate": RATES, "momentum": (0.5, 0.9, 0.95)}),
+  "momentum": (optax.sgd, {"learning_rate": RATES, "momentum": (0.5, 0.9, 0.95, 0.99)}),
   "rmsprop": (optax.rmsprop, {"learning_rate": RATES}),
   "adam": (optax.adam, {"learning_rate": RATES}),
 }
