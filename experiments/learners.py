@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 from experiments import multi_shot, optimizees, reinforcement, schema, synthetic
 from experiments import warp as warp_settings
 from warpjax import networks, partition
-from warpjax.networks import presets
+from warpjax.networks import conv, presets
 
 NO_WARP: dict[str, Any] = {}
 # Of the computations; parameters, batch statistics, losses and sums over tasks stay in single precision.
 Dtype = Literal["float32", "bfloat16"]
+Lowering = Literal["auto", "patches", "lax"]
 ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
   "all": None,
   "head": lambda path: path[0] != "head",
@@ -62,6 +64,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     norm_scale: bool | None = None,
     head_init: Literal["normal", "xavier"] | None = None,
     dtype: Dtype | None = None,
+    lowering: Lowering | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
@@ -78,6 +81,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
         "norm_scale": norm_scale,
         "head_init": head_init and HEAD_INITS[head_init],
         "dtype": dtype and jnp.dtype(dtype),
+        "conv_general_dilated": lowering and partial(conv.conv_general_dilated, lowering=lowering),
       }
     )
     module = make(num_classes=num_outputs, warp=warp_settings.spec(warp), **overrides)
@@ -94,10 +98,15 @@ def _resnet12(
   norm: Literal["batch", "group", "layer"] = "batch",
   norm_groups: int = 8,
   dtype: Dtype | None = None,
+  lowering: Lowering = "auto",
   adapts: str = "all",
   warp: dict = NO_WARP,
 ) -> networks.Network:
-  options: dict[str, Any] = {"warp": warp_settings.spec(warp), "dtype": dtype and jnp.dtype(dtype)}
+  options: dict[str, Any] = {
+    "warp": warp_settings.spec(warp),
+    "dtype": dtype and jnp.dtype(dtype),
+    "conv_general_dilated": partial(conv.conv_general_dilated, lowering=lowering),
+  }
   module = networks.ResNet12(num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, **options)
   return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
 

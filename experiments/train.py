@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import hosts, listing, loop, options, protocol
+from experiments import hosts, listing, loop, options, protocol, tune
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -27,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
   with options.errors_in_one_line():
     config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places()}
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.tune:
+      config = tune.for_run(config, FLAGS.workdir, **options.places())
     if FLAGS.seeds:
       result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **settings)
     else:
@@ -45,6 +47,7 @@ if __name__ == "__main__":
   flags.DEFINE_enum(
     "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
   )
+  flags.DEFINE_bool("tune", False, "Begin with the task_chunk and network.lowering that are fastest here; see tune.py.")
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
   if "--list" in sys.argv[1:]:  # before the flags that are required
     print(listing.text())

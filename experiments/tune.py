@@ -1,0 +1,160 @@
+"""Measures how a meta-step is best computed on this machine: tasks side by side, and how convolutions are lowered.
+
+  python -m experiments.tune --config=configs/omniglot.py:maml
+
+Prints what each choice takes and the flags of the fastest, and remembers it in the user's cache by machine and config;
+`experiments.train --tune` starts a new run with it. The choice changes a run by rounding alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import app
+
+from experiments import experiment as experiments
+from experiments import hosts, learners, loop, options, rows, schema, workdir
+from warpjax import parallel
+from warpjax.tasks import cache
+
+Changes = dict[str, Any]
+ROUNDS = 5
+
+
+class Measured(NamedTuple):
+  """A choice, and the median seconds of a meta-step under it; infinite where it does not fit into memory."""
+
+  changes: Changes
+  seconds: float
+
+
+def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.say, **places: Any) -> Changes:
+  """What to lay over a config on this machine: measured once, remembered in the cache.
+
+  Args:
+    config: Nested dicts, as `experiments.experiment.build` takes them.
+    say: Called with what was measured.
+    **places: `data_dir` and `cache_dir`.
+
+  Returns:
+    `task_chunk`, and for convolutions `network.lowering`, as nested dicts.
+
+  Raises:
+    ValueError: For a bad config; with several processes.
+  """
+  if jax.process_count() > 1:
+    raise ValueError("--tune measures on one host; run experiments.tune there and give every host the flags it prints.")
+  settings = schema.given(config)
+  known = (workdir.read_json(_store(places)) or {}).get(_name(settings))
+  best = Measured(**known) if known else remember(settings, measure(settings, **places), **places)
+  say(f"Fastest here: {_flags(best.changes)}, {1e3 * best.seconds:.3g} ms a meta-step.")
+  return best.changes
+
+
+def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[str, Any]:
+  """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
+  begun = workdir.read_json(pathlib.Path(directory) / workdir.CONFIG)
+  if begun is None:
+    return rows.lay_over(config, fastest(config, **places))
+  lowering = begun.get("network", {}).get("lowering")
+  return rows.lay_over(config, _changes(begun.get("task_chunk", 0), lowering))
+
+
+def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
+  """Keeps the fastest for this machine and config, and returns it."""
+  best, store = min(found, key=lambda one: one.seconds), _store(places)
+  store.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_json(store, {**(workdir.read_json(store) or {}), _name(settings): best._asdict()})
+  return best
+
+
+def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
+  """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
+  experiment = experiments.build(settings, **places)
+  lowerings: Sequence[str | None] = ("patches", "lax") if _has_lowering(settings) else (None,)
+  found = _timed(settings, [_changes(0, lowering) for lowering in lowerings], **places)
+  best = min(found, key=lambda one: one.seconds).changes
+  share = experiment.run.tasks_per_step // loop.num_devices(experiment.run.tasks_per_step)
+  chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
+  return found + _timed(settings, [{**best, "task_chunk": chunk} for chunk in chunks], **places)
+
+
+def _timed(settings: Mapping[str, Any], choices: Sequence[Changes], **places: Any) -> list[Measured]:
+  ready = [_ready(experiments.build(rows.lay_over(settings, changes), **places)) for changes in choices]
+  seconds: list[list[float]] = [[] for _ in choices]
+  for _ in range(ROUNDS):
+    for step, times in zip(ready, seconds, strict=True):
+      times.append(step())
+  return [Measured(c, statistics.median(times)) for c, times in zip(choices, seconds, strict=True)]
+
+
+def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
+  """A compiled meta-step as a function that takes its time; one that does not fit takes for ever."""
+  mesh = parallel.device_mesh(loop.num_devices(experiment.run.tasks_per_step))
+  state = parallel.on_every_host(loop.start(experiment), mesh)
+  dispatch = loop.make_dispatch(experiment, 1, mesh)
+
+  def timed() -> float:
+    started = time.perf_counter()
+    try:
+      jax.block_until_ready(dispatch(state, experiment.data.train))
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      return float("inf")
+    return time.perf_counter() - started
+
+  timed()  # compiles
+  return timed
+
+
+def _store(places: Mapping[str, Any]) -> pathlib.Path:
+  return pathlib.Path(places.get("cache_dir") or cache.default_dir()) / "tuned.json"
+
+
+def _has_lowering(settings: Mapping[str, Any]) -> bool:
+  return "lowering" in inspect.signature(learners.NETWORKS[settings["network"]["name"]]).parameters
+
+
+def _changes(task_chunk: int, lowering: str | None) -> Changes:
+  return {"task_chunk": task_chunk, **({"network": {"lowering": lowering}} if lowering else {})}
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+  """The machine and the config, without what does not change a meta-step's work."""
+  left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "task_chunk")
+  work = {key: value for key, value in settings.items() if key not in left_out}
+  device = jax.devices()[0].device_kind
+  text = json.dumps([device, jax.device_count(), jax.__version__, workdir.as_json(work)], sort_keys=True)
+  return f"{device}, {settings['experiment']}:{settings['method']}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _flags(changes: Changes) -> str:
+  lowering = changes.get("network", {}).get("lowering")
+  return f"--config.task_chunk={changes['task_chunk']}" + (f" --config.network.lowering={lowering}" if lowering else "")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with options.errors_in_one_line():
+    settings, places = schema.given(options.config()), options.places()
+    found = measure(settings, **places)
+    for one in sorted(found, key=lambda one: one.seconds):
+      print(f"{1e3 * one.seconds:10.3f} ms  {_flags(one.changes)}")
+    remember(settings, found, **places)
+  return 0
+
+
+if __name__ == "__main__":
+  options.define(config=True)
+  sys.exit(app.run(main, flags_parser=options.parse))

@@ -1,0 +1,56 @@
+"""The choice of chunk and lowering: measured once, remembered, and kept by a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments import run, tune, workdir
+from tests.experiments import tiny
+
+SINES = tiny.config("sinusoid", "maml", {"num_meta_steps": 2})
+
+
+@pytest.fixture
+def places(tmp_path):
+  return {"cache_dir": str(tmp_path / "cache")}
+
+
+def test_every_chunk_is_measured_and_the_fastest_remembered(places, monkeypatch):
+  found = tune.measure(SINES, **places)
+  assert [one.changes["task_chunk"] for one in found] == [0, 1, 2]
+  assert all(0 < one.seconds < 60 for one in found)
+  monkeypatch.setattr(tune, "measure", lambda settings, **places: found)
+  said = []
+  best = tune.fastest(SINES, say=said.append, **places)
+  assert best == min(found, key=lambda one: one.seconds).changes and "--config.task_chunk=" in said[0]
+  monkeypatch.setattr(tune, "measure", None)  # a second time nothing is measured, and another seed is the same work
+  assert tune.fastest({**SINES, "seed": 3, "num_meta_steps": 9}, say=said.append, **places) == best
+  with pytest.raises(TypeError):
+    tune.fastest({**SINES, "tasks_per_step": 4}, say=said.append, **places)
+
+
+def test_a_run_keeps_the_choice_that_it_was_begun_with(places, tmp_path, monkeypatch):
+  monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 1})
+  begun = tune.for_run(SINES, str(tmp_path / "run"), **places)
+  assert begun == {**SINES, "task_chunk": 1}
+  workdir.prepare(tmp_path / "run", begun)
+  monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 2})
+  assert tune.for_run(SINES, str(tmp_path / "run"), **places) == begun
+  assert run.train_and_evaluate(begun, tmp_path / "run")["num_meta_steps"] == 2
+
+
+def test_convolutions_are_measured_under_both_lowerings(monkeypatch):
+  tried = []
+
+  def timed(settings, choices, **places):
+    tried.extend(choices)
+    return [tune.Measured(c, 1.0 if c["network"]["lowering"] == "lax" else 2.0) for c in choices]
+
+  class Built:
+    run = type("Run", (), {"tasks_per_step": 5})
+
+  monkeypatch.setattr(tune, "_timed", timed)
+  monkeypatch.setattr(tune.experiments, "build", lambda settings, **places: Built)
+  tune.measure({"network": {"name": "maml_omniglot"}})
+  assert [c["network"]["lowering"] for c in tried] == ["patches", "lax", "lax", "lax", "lax", "lax"]
+  assert [c["task_chunk"] for c in tried] == [0, 0, 1, 2, 4, 5]
