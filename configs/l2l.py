@@ -7,7 +7,7 @@ batch; here gradients come as logarithm and sign, updates are scaled by 0.1, and
 annealed to 0, and 7,500 outer updates (five to a meta-step). Published: figures only.
 
 Command: python -m experiments.l2l --workdir=runs/l2l
-It trains `l2l_lstm` below, tunes SGD, momentum, RMSprop and Adam (19 step sizes from 1e-4 to 100, momentum 0.5, 0.9,
+It trains `l2l_lstm` below, tunes SGD, momentum, RMSprop and Adam (25 step sizes from 1e-4 to 100, momentum 0.5, 0.9,
 0.95 and 0.99) on 500 functions for every setting, and compares them on 1000 others: comparison.json, comparison.png.
 
 Mean loss after 100 steps on held-out functions (1000; python -m experiments.train --config=configs/l2l.py:l2l_lstm

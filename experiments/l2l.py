@@ -55,7 +55,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
   ),
 }
 
-RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 100, 19))
+RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 100, 25))
 BASELINES: dict[str, tuple[Any, dict[str, Sequence[float]]]] = {
   "sgd": (optax.sgd, {"learning_rate": RATES}),
   "momentum": (optax.sgd, {"learning_rate": RATES, "momentum": (0.5, 0.9, 0.95, 0.99)}),
