@@ -38,7 +38,11 @@ class Worker:
       stdout=subprocess.PIPE,
       stderr=self.errors,
       text=True,
-      env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+      env={
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share one GPU
+      },
     )
 
   def answer(self) -> Any:

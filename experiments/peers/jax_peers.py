@@ -14,7 +14,8 @@ from experiments.peers.cases import Case
 from warpjax import cost, losses, meta_gradients, networks, rules, training
 
 NAMES = ("warpjax", "reverse", "flax", "matmul")
-MATMUL_SIZE = 2048
+# Large enough that a GPU works for milliseconds.
+MATMUL_SIZES = {"cpu": 2048, "gpu": 16384}
 
 
 class JaxPeer:
@@ -53,9 +54,10 @@ class Matmul:
 
   def __init__(self, case: Case):
     del case
-    self.x = jax.random.normal(jax.random.key(0), (MATMUL_SIZE, MATMUL_SIZE), jnp.float32)
+    size = MATMUL_SIZES.get(jax.default_backend(), 8192)
+    self.x = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
     self.product = jax.jit(jnp.dot)
-    self.facts = {"flops": 2.0 * MATMUL_SIZE**3, "version": jax.__version__}
+    self.facts = {"flops": 2.0 * size**3, "version": jax.__version__}
 
   def __call__(self) -> None:
     """One product."""
