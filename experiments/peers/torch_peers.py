@@ -119,8 +119,9 @@ class TorchPeer:
   def __init__(self, name: str, case: Case):
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as JAX has it and torch's own convolutions
     self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if self.device.type == "cuda":
+      torch.set_float32_matmul_precision("high")  # TF32, as JAX has it, and torch itself for convolutions
     network = Network(case).to(self.device)
     self.params: list[Any] = list(network.parameters())
     self.optimizer = torch.optim.Adam(self.params, lr=cases.OUTER_LEARNING_RATE)
