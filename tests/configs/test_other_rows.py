@@ -1,0 +1,79 @@
+"""Every row of multi-shot Omniglot, the continual sines and the surfaces builds, trains two steps, is evaluated."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import experiment, loop, measure
+from warpjax import parallel
+
+SHARED = {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}
+SIZES = {
+  "multi_shot_omniglot": {
+    "data": {"alphabets": 2, "ways": 2, "held_out": 2, "batch_size": 4},
+    "network": {"width": 2, "alphabets": 2},
+    "inner": {"num_steps": 3},
+    "eval": {"num_tasks": 2, "num_steps": 2},
+  },
+  "continual": {
+    "data": {"points": 4, "steps_each": 2},
+    "network": {"features": (4,)},
+    "inner": {"num_steps": 10},
+    "eval": {"num_tasks": 2, "num_steps": 10},
+  },
+  "surfaces": {"inner": {"num_steps": 3}, "eval": {"num_tasks": 2, "num_steps": 3}},
+}
+ROWS = [
+  (file, method)
+  for file in SIZES
+  for method in importlib.import_module(f"configs.{file}").METHODS
+  if not method.endswith("_cpu")  # another size of a row that is here
+]
+QUICK = (("continual", "warp"),)
+
+
+def tiny(file, method):
+  """The row at a size of seconds; of the settings below, those that it has."""
+  config = importlib.import_module(f"configs.{file}").get_config(method)
+  steps = config.inner.num_steps
+  for key, value in {**SHARED, **SIZES[file]}.items():
+    config.update({key: {k: v for k, v in value.items() if k in config[key]} if isinstance(value, dict) else value})
+  if file == "continual" and steps < 100:  # maml meets one wave at a time in training
+    config.inner.num_steps = 2
+  if config.meta_gradient.get("seen_every"):
+    config.meta_gradient.seen_every = config.data.steps_each
+  return config.to_dict()
+
+
+@pytest.fixture(scope="module")
+def alphabets(tmp_path_factory):
+  """Fourteen alphabets of two characters, six drawings each, in the tree of the upstream archives."""
+  root, rng = tmp_path_factory.mktemp("alphabets"), np.random.default_rng(0)
+  for alphabet in range(14):
+    for character in (1, 2):
+      folder = root / "raw" / "images_background" / f"Made_{alphabet:02d}" / f"character{character:02d}"
+      folder.mkdir(parents=True)
+      for drawing in range(6):
+        pixels = (255 * (rng.random((28, 28)) > 0.3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{alphabet:02d}{character:02d}_{drawing + 1:02d}.png")
+  (root / "raw" / "images_evaluation").mkdir()
+  return {"data_dir": str(root / "raw"), "cache_dir": str(root / "cache")}
+
+
+def row(file, method):
+  return pytest.param(file, method, marks=[] if (file, method) in QUICK else [pytest.mark.slow], id=f"{file}-{method}")
+
+
+@pytest.mark.parametrize(("file", "method"), [row(*names) for names in ROWS])
+def test_row_trains_two_steps(file, method, alphabets):
+  built = experiment.build(tiny(file, method), **(alphabets if file == "multi_shot_omniglot" else {}))
+  count = min(2, built.run.num_meta_steps)
+  state, metrics = loop.make_dispatch(built, count, parallel.device_mesh(1))(loop.start(built), built.data.train)
+  assert int(state.step) == count and metrics["finite"].all()
+  result, per_task = measure.measure(built, state, num_tasks=2)
+  assert per_task.shape == (2, built.evaluation.num_steps + 1) and math.isfinite(result["mean"])
