@@ -47,6 +47,12 @@ def open_builder(root: PathLike, name: str) -> Any:
   folder = version_dir(root, name)
   if folder is None:
     raise DatasetNotFoundError(f"no {name}/<version>/dataset_info.json under {root}")
+  return open_folder(folder)
+
+
+def open_folder(folder: pathlib.Path) -> Any:
+  """As `open_builder`, of one `<name>/<version>`."""
+  name = folder.parent.name
   file_format = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8")).get("fileFormat", "tfrecord")
   if file_format != "array_record":
     raise DatasetNotFoundError(
