@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from warpjax.tasks import image_folder, splits, tfds_images
 from warpjax.tasks.cache import PathLike
 
-File = pathlib.Path | tfds_images.Record
+File = tfds_images.File
 Files = Mapping[str, Mapping[str, Sequence[File]]]
 """Image files by split ("train", "val", "test") and class, both sorted."""
 

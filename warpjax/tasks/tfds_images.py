@@ -25,6 +25,9 @@ class Record(pathlib.PurePosixPath):
     return bytes(self.source[self.index]["image"])
 
 
+File = pathlib.Path | Record
+
+
 def find(root: PathLike) -> pathlib.Path | None:
   """The prepared `<name>/<version>` that `root` is, or whose versions it holds; None where it is no such folder."""
   root = pathlib.Path(root)
@@ -65,7 +68,7 @@ def _records(source: Any, features: Any) -> dict[str, list[Record]]:
 def prepare(
   root: PathLike,
   name: str,
-  files: Mapping[str, Mapping[str, Sequence[pathlib.Path]]],
+  files: Mapping[str, Mapping[str, Sequence[File]]],
   split: splits.Split,
   *,
   title: str,
@@ -85,11 +88,11 @@ def prepare(
 
 
 def _builder(
-  tfds: Any, dataset: str, files: Mapping[str, Mapping[str, Sequence[pathlib.Path]]], split: splits.Split, title: str
+  tfds: Any, dataset: str, files: Mapping[str, Mapping[str, Sequence[File]]], split: splits.Split, title: str
 ) -> Any:
   """The class of the builder; tensorflow-datasets reads what it made by name, without it."""
 
-  class ImageFiles(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  class ImageFiles(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Images by class."""
 
     name = dataset
@@ -114,7 +117,7 @@ def _builder(
       del dl_manager
       return {of: self._generate_examples(files[part]) for part, of in _SPLITS.items()}
 
-    def _generate_examples(self, classes: Mapping[str, Sequence[pathlib.Path]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, classes: Mapping[str, Sequence[File]]) -> Iterator[tuple[int, dict[str, Any]]]:
       pairs = ((label, path) for label, paths in classes.items() for path in paths)
       for key, (label, path) in enumerate(pairs):
         yield key, {"image": path.read_bytes(), "label": label, "file_name": path.name}
