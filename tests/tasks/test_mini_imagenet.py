@@ -255,7 +255,7 @@ def test_a_prepared_set_holds_the_files_bytes(folders, tmp_path):
     assert {RAVI.all[item["label"]] for item in items} == set(getattr(RAVI, part)[:2])
   by_name, version = load(tmp_path), mini_imagenet.load(tmp_path / "mini_imagenet" / "1.0.0", tmp_path / "cache")
   assert by_name[3:] == version[3:] == load(folders)[3:] and len(by_name.notes) == 2
-  assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+  assert {path.name for path in tmp_path.iterdir()} == {"cache", "folders", "mini_imagenet"}
 
 
 def spoilt_zip(root):

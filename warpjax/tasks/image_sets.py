@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from warpjax.tasks import archives, cache, image_folder, image_shapes, published_set, splits, tfds_files, tfds_images
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
@@ -113,7 +114,9 @@ def prepare(name: str, published: Published, root: PathLike, archive: PathLike |
     ValueError: when the zip archive is none or is damaged, or files are misplaced, there twice, or too many.
   """
   assert published.split is not None  # the labels' names
-  if tfds_files.version_dir(root, name):
+  if there := tfds_files.version_dir(root, name):
+    if archive:
+      logging.warning("%s is there and is left as it is; remove it to prepare it again", there)
     return
   if not archive:
     raise DatasetNotFoundError(

@@ -39,9 +39,9 @@ def absent(published: Published, roots: Sequence[pathlib.Path], option: str) -> 
     prepare = [f", or python -m experiments.prepare_data {name} --archives={roots[0]}" for name in published.folders]
     archive = f" It is a file: unpack it first{''.join(prepare[:1])}."
   return (
-    f"{published.title} was not found: looked in {where} for {{train,val,test}}/<class>/*, for <class>/*{classes}, and "
-    f"for train.csv, val.csv and test.csv beside the images or images/.{archive} It cannot be downloaded freely: put "
-    f"the images into one of these shapes and pass --{option}=DIR."
+    f"{published.title} was not found: looked in {where} for {{train,val,test}}/<class>/*, for <class>/*{classes}, for "
+    "train.csv, val.csv and test.csv beside the images or images/, and for <version>/ of experiments.prepare_data."
+    f"{archive} It cannot be downloaded freely: put the images into one of these shapes and pass --{option}=DIR."
   )
 
 

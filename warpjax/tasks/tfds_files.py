@@ -29,7 +29,12 @@ PROBE_SECONDS = 5.0
 
 def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
   """The finished `name/<version>` under `root`, or None; asked without importing tensorflow-datasets."""
-  found = [path.parent for path in pathlib.Path(root).glob(f"{name}/*.*.*/dataset_info.json")]
+  return newest(pathlib.Path(root, name))
+
+
+def newest(folder: pathlib.Path) -> pathlib.Path | None:
+  """The newest finished `<version>` in the folder of a set, or None."""
+  found = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
   return max(found, key=_version, default=None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from warpjax.tasks.cache import PathLike
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _FEATURES = {"image", "label", "file_name"}
-_INFO = "dataset_info.json"
 
 
 class Record(pathlib.PurePosixPath):
@@ -31,7 +31,7 @@ File = pathlib.Path | Record
 def find(root: PathLike) -> pathlib.Path | None:
   """The prepared `<name>/<version>` that `root` is, or whose versions it holds; None where it is no such folder."""
   root = pathlib.Path(root)
-  return root if (root / _INFO).is_file() else tfds_files.version_dir(root.parent, root.name)
+  return root if (root / "dataset_info.json").is_file() else tfds_files.newest(root)
 
 
 def read(folder: pathlib.Path) -> dict[str, dict[str, list[Record]]]:
@@ -84,7 +84,9 @@ def prepare(
   """
   tfds = tfds_files.import_tfds(name)
   pathlib.Path(root).mkdir(parents=True, exist_ok=True)
-  _builder(tfds, name, files, split, title)(data_dir=str(root), file_format="array_record").download_and_prepare()
+  builder = _builder(tfds, name, files, split, title)(data_dir=str(root), file_format="array_record")
+  with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as downloads:  # tensorflow-datasets wants one
+    builder.download_and_prepare(download_dir=downloads)
 
 
 def _builder(
