@@ -53,6 +53,8 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       found = load(data_dir, cache_dir, size=size, resample=resample, require_complete=require_complete)
       if found.partial:
         print(f"The data are a part of the set, which lacks {found.missing}.", file=sys.stderr, flush=True)
+      for note in found.notes:
+        print(f"Of the data: {note}.", file=sys.stderr, flush=True)
       on_device = _on_device(found, placement)
       make = lambda part, counts, turned: few_shot.sampler(
         getattr(found, part),

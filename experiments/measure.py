@@ -69,9 +69,10 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
 
   Returns:
     The first result's description with `mean` over seeds, `over_seeds` (Student's t) and `over_tasks` (each task's mean
-    over seeds); `ci95` is that over seeds, which covers both where test tasks are many.
+    over seeds); `ci95` is that over seeds, which covers both where test tasks are many. What was measured under other
+    statistics likewise; tasks that diverged are added up.
   """
-  means = np.array([result["mean"] for result in results])
+  means = _means(results)
   average = np.mean(per_task, axis=0)
   finite = average[np.all(np.isfinite(average), axis=1)]
   ci95 = evaluation.ci95_of_few(means)
@@ -96,5 +97,23 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "per_step": np.mean(finite, axis=0).tolist(),
     "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": len(means), "means": means.tolist()},
     "over_tasks": over_tasks | {"num_tasks": len(finite)},
+    "num_diverged": sum(result["num_diverged"] for result in results),
+    **{name: _over_seeds([result[name] for result in results]) for name in _measured(results)},
     "wall_seconds": sum(result["wall_seconds"] for result in results),
   }
+
+
+def _means(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
+  return np.array([result["mean"] for result in results], float)  # None, where nothing was finite, becomes NaN
+
+
+def _measured(results: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What every result has a number for besides its own, such as other batch statistics."""
+  has = lambda result, name: isinstance(result.get(name), Mapping) and "mean" in result[name]
+  return [name for name in results[0] if all(has(result, name) for result in results)]
+
+
+def _over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  means = _means(found)
+  diverged = sum(each.get("num_diverged", 0) for each in found)
+  return {"mean": float(np.mean(means)), "ci95": evaluation.ci95_of_few(means), "num_diverged": diverged}

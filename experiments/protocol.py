@@ -17,6 +17,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "data": data["name"],
     "split_sha256": description.get("split_sha256"),
     "partial": description.get("missing") if description.get("partial") else False,
+    "data_notes": "; ".join(description.get("notes", ())) or None,
     "ways": data.get("ways"),
     "shots": data.get("shots"),
     "queries": data.get("queries"),
@@ -49,6 +50,8 @@ def text(result: Mapping[str, Any]) -> str:
   found = result.get("protocol", {})
   of = "seeds" if "over_seeds" in result else "tasks"
   lines = [("result", f"{result['metric']} {_number(result['mean'])} +/- {_number(result['ci95'])} (95% over {of})")]
+  if result.get("num_diverged"):
+    lines.append(("diverged", f"{result['num_diverged']} test tasks{' of all seeds' * (of == 'seeds')}, left out"))
   for name in ("transductive", "support", "support_plus_one", "running"):
     if isinstance(result.get(name), Mapping):
       lines.append((f"under {name}", f"{_number(result[name]['mean'])} +/- {_number(result[name]['ci95'])}"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, loop, measure, multi_shot, run
+from experiments import evaluate, experiment, loop, measure, multi_shot, protocol, run
 from tests.experiments import tiny
 from warpjax.types import Task
 
@@ -35,6 +35,19 @@ def test_every_choice_is_a_number_of_its_own(tmp_path):
   assert {key: again[key] for key in ("norm_stats", "mean", "support")} == {
     key: result[key] for key in ("norm_stats", "mean", "support")
   }
+  assert_combined(result, np.load(tmp_path / "run" / "per_task.npy"))
+
+
+def assert_combined(result, per_task):
+  """With another seed, whose numbers are higher by 0.1, every choice is there, and is printed."""
+  higher = {name: {**result[name], "mean": result[name]["mean"] + 0.1} for name in CHOICES[:-1]}
+  combined = measure.combine([result, {**result, "seed": 1, **higher}], [per_task, per_task])
+  for name in CHOICES[:-1]:
+    # Student's t with one degree of freedom, 12.706, times half the difference of two numbers.
+    expected = {"mean": result[name]["mean"] + 0.05, "ci95": 12.7062 * 0.05, "num_diverged": 0}
+    assert combined[name] == pytest.approx(expected, rel=1e-4)
+    assert f"under {name.replace('_', ' ')} " in protocol.text(combined)
+  assert combined["norm_stats"] == "running" and combined["num_diverged"] == 0 and combined["seeds"] == [0, 1]
 
 
 def test_the_named_choice_and_those_beside_it_agree():
@@ -44,6 +57,23 @@ def test_the_named_choice_and_those_beside_it_agree():
     assert results[name]["mean"] == pytest.approx(results[other][name]["mean"], rel=1e-5)
     assert results[name]["support"]["mean"] == pytest.approx(results[other]["support"]["mean"], rel=1e-5)
   assert len({round(results["running"][name]["mean"], 3) for name in ("transductive", "support")}) == 2
+
+
+def test_a_sweep_counts_the_tasks_that_diverged_under_each_choice():
+  result = {"metric": "mse", "seed": 0, "num_diverged": 1, "wall_seconds": 1.0}
+  result |= {"mean": 2.0, "per_step": [2.0], "selected": {"step": 3}}
+  seeds = [
+    result | {"running": {"mean": 1.0, "ci95": 0.1, "num_diverged": 2}, "support": {"mean": 9.0}},
+    result | {"running": {"mean": 2.0, "ci95": 0.1, "num_diverged": 0}, "support": {"mean": None, "num_diverged": 3}},
+    result | {"running": {"mean": 3.0, "ci95": 0.1, "num_diverged": 1}, "transductive": {"mean": 1.0}},
+  ]
+  combined = measure.combine(seeds, [np.ones((2, 1))] * 3)
+  assert combined["running"] == pytest.approx({"mean": 2.0, "ci95": 2.484, "num_diverged": 3}, abs=1e-3)
+  assert combined["num_diverged"] == 3 and not {"transductive", "support", "selected"} & set(combined)
+  of_two = measure.combine(seeds[:2], [np.ones((2, 1))] * 2)
+  assert np.isnan(of_two["support"]["mean"]) and of_two["support"]["num_diverged"] == 3
+  lines = [" ".join(line.split()) for line in protocol.text(combined).splitlines()]
+  assert "under running 2.0000 +/- 2.4841" in lines and "diverged 3 test tasks of all seeds, left out" in lines
 
 
 def test_without_batch_norm_the_choice_is_none():

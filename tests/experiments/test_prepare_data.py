@@ -19,5 +19,7 @@ def test_the_root_is_data_dir_else_the_variable_else_the_default(monkeypatch, tm
 
 
 def test_an_unknown_set_is_named():
-  with pytest.raises(ValueError, match="the data set must be one of omniglot, cifar100; got 'omniglut'"):
+  with pytest.raises(
+    ValueError, match="the data set must be one of omniglot, cifar100, mini_imagenet, tiered_imagenet; got 'omniglut'"
+  ):
     prepare_data.prepare_data("omniglut")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from configs import mini_imagenet
-from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection
+from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection, throughput
 from tests.experiments import tiny
 from tests.tasks import image_files
+from warpjax import parallel
 from warpjax.types import InnerLoop
 
 WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}
@@ -39,7 +40,7 @@ def chosen(tmp_path_factory):
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
   root = tmp_path_factory.mktemp("selection")
-  return {"data_dir": str(image_files.write(root / "raw", count=6, size=16)), "cache_dir": str(root / "cache")}
+  return {"data_dir": str(image_files.write(root / "raw", count=6, size=20)), "cache_dir": str(root / "cache")}
 
 
 def test_the_result_is_of_the_best_validation(chosen):
@@ -106,8 +107,10 @@ def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
   config = mini_imagenet.get_config("maml")
   config.update(IMAGES)
   built = experiment.build(config.to_dict(), **places)
-  assert "a part of the set, which lacks 62 of 64 train classes" in capsys.readouterr().err
+  printed, resized = capsys.readouterr().err, "36 images were 20x20, resized to 16x16 by lanczos"
+  assert "a part of the set, which lacks 62 of 64 train classes" in printed and f"Of the data: {resized}." in printed
   card = protocol.card(built, 600)
+  assert card["data_notes"] == resized and built.data.description["notes"] == [resized]
   assert card["split_sha256"] == built.data.description["split_sha256"] and "62 of 64 train classes" in card["partial"]
   assert (card["ways"], card["shots"], card["queries"], card["train_queries"]) == (2, 1, 2, 3)
   assert (card["norm_stats"], card["transductive"], card["inner_learning_rate"]) == ("transductive", True, 0.05)
@@ -124,6 +127,30 @@ def test_per_step_statistics_are_a_choice_of_their_own():
   ]
   assert results["per_step"]["transductive"]["mean"] == pytest.approx(results["transductive"]["mean"], rel=1e-5)
   assert results["per_step"]["mean"] != pytest.approx(results["transductive"]["mean"], rel=1e-3)
+
+
+def tiny_images(**data):
+  config = mini_imagenet.get_config("fomaml")
+  config.update(IMAGES | {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 1, "steps_per_dispatch": 1})
+  config.data.update(data)
+  config.inner.num_steps = 1
+  return config.to_dict()
+
+
+def test_images_on_the_host_are_trained_on(places):
+  built, other = (experiment.build(tiny_images(placement=where), **places) for where in ("host", "device"))
+  holds_images = lambda sampler: any(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(sampler))
+  assert not holds_images(built.data.train) and holds_images(other.data.train)
+  dispatch = loop.make_dispatch(built, 1, parallel.device_mesh(1))
+  state, metrics = dispatch(loop.start(built), built.data.train)
+  assert int(state.step) == 1 and metrics["finite"].all() and metrics["grad_norm/initial"].min() > 0
+
+
+def test_throughput_is_timed_on_a_tiny_set(places):
+  found = throughput.measure(tiny_images(), repeats=2, **places)
+  assert found["data_seconds"] > 0 and found["ready_seconds"] > 0
+  assert found["data_share"] == pytest.approx(found["data_seconds"] / found["step_seconds"])
+  assert found["tasks_per_second"] == pytest.approx(2 / found["step_seconds"])
 
 
 def test_tasks_are_uint8_and_batches_are_not(places):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pathlib
 import shutil
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -44,4 +45,13 @@ def to_csv(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
       rows.writerows([path.name, path.parent.name] for path in files)
     for path in files:
       shutil.copy(path, out / "images")
+  return out
+
+
+def to_zip(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+  """The same images as `mini_imagenet/{train,val,test}/<wnid>/*` in a zip archive."""
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with zipfile.ZipFile(out, "w") as archive:
+    for path in sorted(root.glob("*/*/*")):
+      archive.write(path, "mini_imagenet" / path.relative_to(root))
   return out

@@ -67,6 +67,23 @@ def test_the_fingerprint_changes_with_the_files(tmp_path):
   assert len({before, touched, cache.fingerprint(tmp_path / "a")}) == 3
 
 
+def test_the_fingerprint_sees_one_file_among_many_folders(tmp_path):
+  for name in ("train/x/1.png", "train/y/1.png", "train/y/deep/1.png", "train/list.csv"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"one")
+  found = [cache.fingerprint(tmp_path / "train")]
+  (tmp_path / "train/y/deep/2.png").write_bytes(b"")  # added
+  found.append(cache.fingerprint(tmp_path / "train"))
+  (tmp_path / "train/y/deep/2.png").rename(tmp_path / "train/y/2.png")  # moved
+  found.append(cache.fingerprint(tmp_path / "train"))
+  (tmp_path / "train/x/1.png").write_bytes(b"one and more")  # changed in place
+  found.append(cache.fingerprint(tmp_path / "train"))
+  (tmp_path / "train/list.csv").unlink()  # removed
+  found.append(cache.fingerprint(tmp_path / "train"))
+  assert len(set(found)) == 5 and cache.fingerprint(tmp_path / "train") == found[-1]
+  assert cache.fingerprint(f"{tmp_path}/train") == found[-1]
+
+
 def test_the_fingerprint_is_of_what_links_lead_to(tmp_path):
   """Splits are often folders of links to the folders of classes; a link to a folder around it ends there."""
   for name, size in (("a", 10), ("b", 99)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ def first(root, part):
   return sorted(root.glob(f"{part}/*/*"))[0]
 
 
+def prepared(archives, out):
+  mini_imagenet.prepare(out, archives)
+  return out
+
+
 def assert_pixel_exact(data, root):
   for part, names in zip(data[:3], data.split, strict=True):
     for array, wnid in zip(part, names, strict=True):
@@ -45,6 +51,8 @@ SHAPES = {
   "class folders": image_files.to_class_folders,
   "csv": image_files.to_csv,
   "a folder above": lambda root, out: shutil.copytree(root, out / "miniImagenet").parent,
+  "prepared": lambda root, out: prepared(root, out),
+  "prepared from a zip": lambda root, out: prepared(image_files.to_zip(root, out / "mini_imagenet.zip").parent, out),
   "valid for val": lambda root, out: shutil.move(shutil.copytree(root, out) / "val", out / "valid").parent,
 }
 
@@ -82,11 +90,19 @@ def test_another_image_is_another_digest(folders):
   assert load(folders).digest != before
 
 
-def test_other_sizes_and_grey_images(folders):
+def test_other_sizes_and_grey_images_are_told(folders, monkeypatch):
+  assert load(folders).notes == ()  # nothing is said of images that are kept as they are
   Image.fromarray(np.full((30, 40), 7, np.uint8)).save(first(folders, "val"))
+  Image.fromarray(np.zeros((84, 60, 3), np.uint8)).save(first(folders, "test"))
+  whole = load(folders, resample="box")
+  converted = "1 images were of mode L, converted to RGB"
+  assert whole.notes == ("2 images were 40x30 to 60x84, resized to 84x84 by box", converted)
   data = load(folders, size=32)
   assert data.val.shape == (2, 3, 32, 32, 3)
   np.testing.assert_allclose(data.val[0, 0], 7, atol=1)
+  assert data.notes == ("18 images were 40x30 to 84x84, resized to 32x32 by lanczos", converted)
+  monkeypatch.setattr(image_sets.image_folder, "decode", None)
+  assert load(folders, size=32).notes == data.notes  # from the cache
 
 
 def test_classes_of_other_sizes_end_in_zeros_and_are_counted(folders):
@@ -217,8 +233,78 @@ def test_an_absent_set_is_one_message(tmp_path, monkeypatch, given):
 
 def test_an_archive_is_to_be_unpacked(tmp_path):
   (tmp_path / "mini.zip").touch()
-  with pytest.raises(DatasetNotFoundError, match="It is a file: unpack it first"):
+  command = (
+    r"It is a file: unpack it first, or python -m experiments.prepare_data mini_imagenet --archives=.*mini\.zip\."
+  )
+  with pytest.raises(DatasetNotFoundError, match=command):
     mini_imagenet.load(tmp_path / "mini.zip", tmp_path / "cache")
+
+
+def test_a_prepared_set_holds_the_files_bytes(folders, tmp_path):
+  """As tensorflow-datasets reads it by name; a second preparation leaves it alone."""
+  tfds = pytest.importorskip("tensorflow_datasets")
+  path = first(folders, "val")
+  Image.fromarray(np.full((30, 40), 7, np.uint8)).save(path.with_suffix(".jpg"))
+  path.unlink()
+  mini_imagenet.prepare(tmp_path, folders)
+  mini_imagenet.prepare(tmp_path, None)
+  raw = {"image": tfds.decode.SkipDecoding()}
+  for part, of in (("train", "train"), ("val", "validation"), ("test", "test")):
+    items = list(tfds.data_source("mini_imagenet", split=of, data_dir=tmp_path, decoders=raw))
+    assert [item["image"] for item in items] == [file.read_bytes() for file in sorted(folders.glob(f"{part}/*/*"))]
+    assert {RAVI.all[item["label"]] for item in items} == set(getattr(RAVI, part)[:2])
+  by_name, version = load(tmp_path), mini_imagenet.load(tmp_path / "mini_imagenet" / "1.0.0", tmp_path / "cache")
+  assert by_name[3:] == version[3:] == load(folders)[3:] and len(by_name.notes) == 2
+  assert {path.name for path in tmp_path.iterdir()} == {"cache", "folders", "mini_imagenet"}
+
+
+def spoilt_zip(root):
+  """One member's bytes are changed, its checksum is not."""
+  path = image_files.to_zip(root, root.parent / "spoilt.zip")
+  data = bytearray(path.read_bytes())
+  at = data.index(b"PNG")
+  data[at : at + 3] = b"GNP"
+  path.write_bytes(data)
+  return path
+
+
+def zip_of(path, **members):
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, text in members.items():
+      archive.writestr(name, text)
+  return path
+
+
+PREPARE_FAULTS = [
+  (lambda root: None, FileNotFoundError, r"mini-ImageNet cannot be downloaded freely: pass --archives=DIR"),
+  (lambda root: root / "absent", FileNotFoundError, r"was not found: looked in .*absent for .* --archives=DIR"),
+  (lambda root: zip_of(root / "a.zip", cat="x"), FileNotFoundError, r"mini-ImageNet was not found: looked in .*a\.zip"),
+  (lambda root: zip_of(root / "a.zip", **{"../cat": "x"}), ValueError, r"a\.zip must unpack inside its folder"),
+  (spoilt_zip, ValueError, r"spoilt\.zip cannot be unpacked \(Bad CRC-32 .*\); fetch it again"),
+  (lambda root: into_another_class(root) or root, ValueError, "1 image files are in the folder of another class"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "error", "message"), PREPARE_FAULTS)
+def test_a_fault_in_what_is_prepared_is_one_error_and_nothing_is_kept(folders, tmp_path, spoil, error, message):
+  with pytest.raises(error, match=message) as caught:
+    mini_imagenet.prepare(tmp_path / "out", spoil(folders))
+  assert "\n" not in str(caught.value) and not any((tmp_path / "out").glob("*"))
+
+
+def test_a_page_in_place_of_an_archive_is_one_error(tmp_path):
+  (tmp_path / "mini_imagenet.zip").write_text("<!DOCTYPE html><html>Sign in</html>")
+  with pytest.raises(ValueError, match=r"mini_imagenet\.zip must be a zip archive; it is an HTML page"):
+    mini_imagenet.prepare(tmp_path / "out", tmp_path)
+
+
+def test_another_prepared_set_is_not_taken_for_this_one(folders, tmp_path):
+  pytest.importorskip("tensorflow_datasets")
+  mini_imagenet.prepare(tmp_path, folders)
+  info = tmp_path / "mini_imagenet" / "1.0.0" / "features.json"
+  info.write_text(info.read_text().replace("file_name", "id"))
+  with pytest.raises(ValueError, match=r"must have the features file_name, image, label and .* got .*id"):
+    load(tmp_path)
 
 
 def test_tiered_imagenet_has_its_own_split(tmp_path):
@@ -240,6 +326,6 @@ def test_a_set_of_ones_own_keeps_the_split_of_its_folders(tmp_path):
 
 @pytest.mark.skipif(not (SLICE / "train").is_dir(), reason="MINI_IMAGENET_DIR names no folder of real images")
 def test_real_images_through_every_shape(tmp_path):
-  for name, make in list(SHAPES.items())[:3]:
-    root = make(SLICE, tmp_path / name.replace(" ", "_"))
+  for name in ("split folders", "class folders", "csv", "prepared"):
+    root = SHAPES[name](SLICE, tmp_path / name.replace(" ", "_"))
     assert_pixel_exact(mini_imagenet.load(root, tmp_path / "cache"), SLICE)

@@ -67,6 +67,21 @@ def test_the_digest_is_of_the_parts_and_not_of_their_union():
   assert splits.make_split(["b", "a"], ["c"], ["d"]).digest == "69491d765270"
 
 
+# Every result on a whole set carries one of these; another digest means that published classes were changed.
+DIGESTS = {
+  "mini_imagenet": ("064230bee7ec", (64, 16, 20)),
+  "tiered_imagenet": ("078cd9d35122", (351, 97, 160)),
+  "cifar_fs": ("8a752e948fd4", (64, 16, 20)),
+  "fc100": ("042768741169", (60, 20, 20)),
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_published_splits_stay_what_they_are(name):
+  split = splits.published(name)
+  assert (split.digest, tuple(map(len, split))) == DIGESTS[name]
+
+
 def test_indices_find_names_wherever_they_are():
   rows = splits.indices(SHUFFLED, NAMES[5:9])
   assert [SHUFFLED[i] for i in rows] == NAMES[5:9]

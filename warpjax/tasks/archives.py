@@ -1,9 +1,13 @@
-"""Checks of files that came from elsewhere, before anything is unpacked from them."""
+"""Archives that came from elsewhere, checked before anything is unpacked from them."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 
 from warpjax.tasks.cache import PathLike
 
@@ -31,3 +35,25 @@ def check_zip(path: PathLike) -> None:
     # The Unix mode is in the upper half of the attributes; a link could lead the next member anywhere.
     if name.is_absolute() or ".." in name.parts or (member.external_attr >> 28) == 0o12:
       raise ValueError(f"{path} must unpack inside its folder; its member {member.filename!r} leads outside")
+
+
+@contextlib.contextmanager
+def unpacked(path: PathLike, where: PathLike) -> Iterator[pathlib.Path]:
+  """A folder under `where` with what a zip archive holds, removed at the end.
+
+  Args:
+    path: The file.
+    where: Made where it is not there.
+
+  Raises:
+    ValueError: naming the file, when it is no whole zip archive, or would write outside its folder.
+  """
+  check_zip(path)
+  pathlib.Path(where).mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=where) as folder:
+    try:
+      with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+      raise ValueError(f"{path} cannot be unpacked ({error}); fetch it again") from None
+    yield pathlib.Path(folder)

@@ -30,7 +30,8 @@ def fingerprint(*roots: PathLike) -> str:
   """SHA-256 over the relative path, size and modification time of every file under `roots`."""
   digest = hashlib.sha256()
   for root in map(pathlib.Path, roots):
-    lines = (f"{root.name}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in sorted(_files(root)))
+    top = root.name  # pathlib is slow
+    lines = (f"{top}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in sorted(_files(root)))
     digest.update("".join(lines).encode())
   return digest.hexdigest()
 
@@ -39,9 +40,10 @@ def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
   if root.is_file():
     yield "", root.stat()
   for folder, names in walk(root):
+    inside = "" if folder == str(root) else os.path.join(os.path.relpath(folder, root), "")
+    # Nothing more than this for each file: sets have 60,000 of them and up.
     for name in names:
-      path = os.path.join(folder, name)  # pathlib took four times as long over 60,000 files
-      yield os.path.relpath(path, root) if folder != str(root) else name, os.stat(path)
+      yield inside + name, os.stat(f"{folder}/{name}")
 
 
 def walk(root: PathLike) -> Iterator[tuple[str, list[str]]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import os
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from warpjax.tasks.cache import PathLike, walk
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SPLITS = ("train", "val", "test")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
+
+
+class Original(NamedTuple):
+  """What an image file was before it was decoded: `size` as (width, height), `mode` as Pillow names it."""
+
+  size: tuple[int, int]
+  mode: str
+
+
+class File(Protocol):
+  """What holds the bytes of an image, such as a path."""
+
+  def read_bytes(self) -> bytes:
+    """The image file."""
 
 
 class Decoder(NamedTuple):
@@ -38,15 +53,35 @@ class Decoder(NamedTuple):
     if self.resample not in get_args(Resample):
       raise ValueError(f"resample must be one of {', '.join(get_args(Resample))}; got {self.resample!r}")
 
-  def __call__(self, data: bytes) -> np.ndarray:
-    """The bytes of an image file to uint8 `[size, size, channels]`."""
+  def __call__(self, data: bytes) -> tuple[np.ndarray, Original]:
+    """The bytes of an image file to uint8 `[size, size, channels]`, and what the file was."""
     from PIL import Image
 
+    image: Image.Image = Image.open(io.BytesIO(data))
+    original = Original(image.size, image.mode)
     # OpenCV would give 255 where Pillow gives 1 for a bilevel image; a mode makes it 255 always.
-    image = Image.open(io.BytesIO(data)).convert(self.mode)
+    image = image.convert(self.mode)
     if image.size != (self.size, self.size):
       image = image.resize((self.size, self.size), Image.Resampling[self.resample.upper()])
-    return np.asarray(image, np.uint8).reshape(self.size, self.size, -1)
+    return np.asarray(image, np.uint8).reshape(self.size, self.size, -1), original
+
+  def notes(self, originals: collections.Counter[Original]) -> list[str]:
+    """What was not kept of files as they were, in words: another size, another mode."""
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    modes: collections.Counter[str] = collections.Counter()
+    for original, count in originals.items():
+      sizes[original.size] += count * (original.size != (self.size, self.size))
+      modes[original.mode] += count * (original.mode != self.mode)
+    found = []
+    if resized := sizes.total():
+      area = lambda size: (size[0] * size[1], size)
+      others = sorted((size for size, count in sizes.items() if count), key=area)
+      were = " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((others[0], others[-1])))
+      found.append(f"{resized:,} images were {were}, resized to {self.size}x{self.size} by {self.resample}")
+    if converted := modes.total():
+      were = ", ".join(sorted(mode for mode, count in modes.items() if count))
+      found.append(f"{converted:,} images were of mode {were}, converted to {self.mode}")
+    return found
 
 
 def classes(root: PathLike) -> dict[str, list[pathlib.Path]]:
@@ -65,13 +100,19 @@ def has_splits(root: PathLike) -> bool:
   return all(pathlib.Path(root, split).is_dir() for split in SPLITS)
 
 
-def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.ndarray | None = None) -> np.ndarray:
+def decode(
+  items: Sequence[bytes | File],
+  decoder: Decoder,
+  images: np.ndarray | None = None,
+  originals: collections.Counter[Original] | None = None,
+) -> np.ndarray:
   """Image files, or their bytes, to uint8 `[n, size, size, channels]`, on as many threads as there are cores.
 
   Args:
     items: Files or bytes.
     decoder: How one becomes an array.
     images: Where to put them, e.g. a memory-mapped file; None for a new array.
+    originals: Where to count what the files were.
 
   Returns:
     The images.
@@ -81,19 +122,21 @@ def decode(items: Sequence[bytes | pathlib.Path], decoder: Decoder, images: np.n
   """
   images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8) if images is None else images
 
-  def fill(i: int) -> str | None:
+  def fill(i: int) -> Original | str:
     item = items[i]
     try:
-      images[i] = decoder(item if isinstance(item, bytes) else item.read_bytes())
+      images[i], original = decoder(item if isinstance(item, bytes) else item.read_bytes())
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
       reason = str(error).split(" <")[0]  # without the address of the buffer it was read from
       return f"{f'image {i}' if isinstance(item, bytes) else item} ({reason})"
-    return None
+    return original
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-    broken = [fault for fault in pool.map(fill, range(len(items))) if fault]
-  if broken:
+    found = list(pool.map(fill, range(len(items))))
+  if broken := [fault for fault in found if isinstance(fault, str)]:
     raise ValueError(f"{len(broken)} image files cannot be read: {'; '.join(broken[:3])}. Fetch them again.")
+  if originals is not None:
+    originals.update(original for original in found if isinstance(original, Original))
   return images
 
 

@@ -6,12 +6,13 @@ import collections
 import csv
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from warpjax.tasks import image_folder, splits
+from warpjax.tasks import image_folder, splits, tfds_images
 from warpjax.tasks.cache import PathLike
 
-Files = dict[str, dict[str, list[pathlib.Path]]]
+File = tfds_images.File
+Files = Mapping[str, Mapping[str, Sequence[File]]]
 """Image files by split ("train", "val", "test") and class, both sorted."""
 
 # Other names of the validation split.
@@ -27,10 +28,13 @@ def find(root: PathLike, official: splits.Split | None) -> tuple[str, list[pathl
     official: The set's split; a folder for each class can only be told by it.
 
   Returns:
-    `"split folders"` (`{train,val,test}/<class>/*`), `"csv"` (`{train,val,test}.csv` beside the images) or
-    `"class folders"` (`<class>/*`), with the paths to be read; None for a folder of no such shape.
+    `"prepared"` (`<version>/dataset_info.json`, by tensorflow-datasets), `"split folders"`
+    (`{train,val,test}/<class>/*`), `"csv"` (`{train,val,test}.csv` beside the images) or `"class folders"`
+    (`<class>/*`), with the paths to be read; None for a folder of no such shape.
   """
   root = pathlib.Path(root)
+  if prepared := tfds_images.find(root):
+    return "prepared", [prepared]
   folders = {part: _first(root / name for name in names) for part, names in _NAMES.items()}
   if all(folders.values()):
     return "split folders", [path for path in folders.values() if path]
@@ -54,6 +58,11 @@ def read(shape: str, paths: list[pathlib.Path], official: splits.Split | None) -
   return files
 
 
+def _prepared(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
+  del official
+  return tfds_images.read(paths[0])
+
+
 def _split_folders(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
   del official
   return {part: image_folder.classes(path) for part, path in zip(_NAMES, paths, strict=True)}
@@ -63,7 +72,7 @@ def _class_folders(paths: list[pathlib.Path], official: splits.Split | None) -> 
   assert official is not None  # `find` needs it for this shape
   found = image_folder.classes(paths[0])
   part_of = {name: part for part, names in official._asdict().items() for name in names}
-  files: Files = {part: {} for part in _NAMES}
+  files: dict[str, dict[str, list[pathlib.Path]]] = {part: {} for part in _NAMES}
   for name, images in found.items():
     # A class of no part goes to the first, where the check of places finds it.
     files[part_of.get(name, "train")][name] = images
@@ -73,7 +82,7 @@ def _class_folders(paths: list[pathlib.Path], official: splits.Split | None) -> 
 def _csv(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
   del official
   *lists, images = paths
-  files: Files = {}
+  files: dict[str, dict[str, list[pathlib.Path]]] = {}
   missing = []
   for part, path in zip(_NAMES, lists, strict=True):
     by_class: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
@@ -99,6 +108,7 @@ def _rows(path: pathlib.Path) -> list[tuple[str, str]]:
 
 
 _READERS: dict[str, Callable[[list[pathlib.Path], splits.Split | None], Files]] = {
+  "prepared": _prepared,
   "split folders": _split_folders,
   "class folders": _class_folders,
   "csv": _csv,
@@ -120,7 +130,7 @@ def _check_places(files: Files, official: splits.Split | None, listed: bool) -> 
       if part_of[name] != part
     ]
     complain("are in another split than the published one has them in", wrong, what="classes")
-  seen: dict[str, pathlib.Path] = {}
+  seen: dict[str, File] = {}
   misplaced, twice = [], []
   for name, paths in _classes(files):
     for path in paths:
@@ -144,16 +154,16 @@ def complain(
     raise ValueError(f"{len(names)} {what}{where} {fault}{none}: {shown}. Put them right, or take them out.")
 
 
-def _classes(files: Files) -> Iterable[tuple[str, list[pathlib.Path]]]:
+def _classes(files: Files) -> Iterable[tuple[str, Sequence[File]]]:
   return [item for classes in files.values() for item in classes.items()]
 
 
-def counts(files: Mapping[str, Mapping[str, list[pathlib.Path]]]) -> dict[str, dict[str, int]]:
+def counts(files: Files) -> dict[str, dict[str, int]]:
   """Images by split and class."""
   return {part: {name: len(paths) for name, paths in classes.items()} for part, classes in files.items()}
 
 
-def _short(path: pathlib.Path) -> str:
+def _short(path: File) -> str:
   return "/".join(path.parts[-3:])
 
 

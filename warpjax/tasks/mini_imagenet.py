@@ -41,7 +41,8 @@ def load(
 
   Args:
     data_dir: The folder, or one with `mini_imagenet/` in it, in one of three shapes: `{train,val,test}/<wnid>/*`;
-      `<wnid>/*`; `{train,val,test}.csv` beside the images or `images/`. `None`: `TFDS_DATA_DIR`.
+      `<wnid>/*`; `{train,val,test}.csv` beside the images or `images/`; or a tensorflow-datasets root where `prepare`
+      put it. `None`: `TFDS_DATA_DIR`.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
@@ -66,3 +67,17 @@ def load(
     resample=resample,
     require_complete=require_complete,
   )
+
+
+def prepare(root: PathLike, archives: PathLike | None = None) -> None:
+  """Makes image files a data set of tensorflow-datasets under `root`, in the bytes that they have.
+
+  Args:
+    root: A tensorflow-datasets root.
+    archives: A folder of a shape that `load` takes, a zip archive of one, or a folder with `mini_imagenet.zip`.
+
+  Raises:
+    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
+    ValueError: for a zip archive that is none or is damaged, and for misplaced files.
+  """
+  image_sets.prepare("mini_imagenet", published(), root, archives)

@@ -29,7 +29,12 @@ PROBE_SECONDS = 5.0
 
 def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
   """The finished `name/<version>` under `root`, or None; asked without importing tensorflow-datasets."""
-  found = [path.parent for path in pathlib.Path(root).glob(f"{name}/*.*.*/dataset_info.json")]
+  return newest(pathlib.Path(root, name))
+
+
+def newest(folder: pathlib.Path) -> pathlib.Path | None:
+  """The newest finished `<version>` in the folder of a set, or None."""
+  found = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
   return max(found, key=_version, default=None)
 
 
@@ -47,6 +52,12 @@ def open_builder(root: PathLike, name: str) -> Any:
   folder = version_dir(root, name)
   if folder is None:
     raise DatasetNotFoundError(f"no {name}/<version>/dataset_info.json under {root}")
+  return open_folder(folder)
+
+
+def open_folder(folder: pathlib.Path) -> Any:
+  """As `open_builder`, of one `<name>/<version>`."""
+  name = folder.parent.name
   file_format = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8")).get("fileFormat", "tfrecord")
   if file_format != "array_record":
     raise DatasetNotFoundError(

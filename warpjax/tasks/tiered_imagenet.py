@@ -52,3 +52,17 @@ def load(
     resample=resample,
     require_complete=require_complete,
   )
+
+
+def prepare(root: PathLike, archives: PathLike | None = None) -> None:
+  """Makes image files a data set of tensorflow-datasets under `root`, in the bytes that they have.
+
+  Args:
+    root: A tensorflow-datasets root.
+    archives: A folder of a shape that `load` takes, a zip archive of one, or a folder with `tiered_imagenet.zip`.
+
+  Raises:
+    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
+    ValueError: for a zip archive that is none or is damaged, and for misplaced files.
+  """
+  image_sets.prepare("tiered_imagenet", published(), root, archives)
