@@ -36,7 +36,8 @@ COMMON: rows.Table = {
   "steps_per_dispatch": 1,
   "task_chunk": 0,
   "data": {"name": "maze", "size": 13, "num_steps": 200, "mazes_at_once": 30, "test_episodes": 4},
-  "inner": {"rule": "adam", "learning_rate": 1e-3, "num_steps": 30},
+  # No eps_root, which would damp every coordinate of a small gradient; nothing differentiates these steps.
+  "inner": {"rule": "adam", "learning_rate": 1e-3, "eps_root": 0.0, "num_steps": 30},
   "meta_gradient": {"name": "online"},
   "optimizer": {"name": "life", "learning_rate": 1e-3},
   "eval": {"num_tasks": 96, "num_steps": 1},

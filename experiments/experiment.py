@@ -142,6 +142,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   published = schema.call("config.published", tables["published"], Published) if "published" in tables else None
   optimizer = builders.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
   spec = builders.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
+  if spec.own_batches:
+    _refuse_batches(tables["data"]["name"], tables["inner"], evaluation)
   network = builders.named("network", tables, num_outputs=spec.num_outputs)
   loop = builders.inner(tables["inner"], builders.loss(spec.metric, network))
   inner = spec.loop(loop, network, True)
@@ -157,7 +159,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
-  if inner.batch_fn is loop.batch_fn:  # it draws from the support set, which other data replace
+  if not spec.own_batches:
     _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
     _check_batch("eval", evaluation.batch_size, test_task)
   step = outer_step.resolve(made, train_task)
@@ -178,6 +180,16 @@ def _judged(
   if name == "per_step":
     return name, norm_stats.per_step(inner, network, loss_of, evaluation.num_steps), others
   return name, others.pop(name), others
+
+
+def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation) -> None:
+  """A setting that would be ignored is refused."""
+  given = {f"inner.{key}": inner.get(key, default) for key, default in (("batch", "full"), ("batch_size", 0))}
+  for key, value in {**given, "eval.batch_size": evaluation.batch_size}.items():
+    if value not in ("full", 0):
+      raise ValueError(
+        f"config.{key} has no place with config.data.name {data!r}, which brings its own batches; got {value!r}."
+      )
 
 
 def _check_batch(table: str, batch_size: int, task: Task) -> None:

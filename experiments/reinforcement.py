@@ -48,7 +48,7 @@ def navigation(
     return inner._replace(loss_fn=loss_fn, batch_fn=batch_fn, query_batch_fn=query_batch_fn, query_loss_fn=None)
 
   sampler = rl.navigation.sampler()
-  return Spec("return", 2, lambda: Data(sampler, sampler, {}), loop=loop)
+  return Spec("return", 2, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
 
 
 def maze(
@@ -94,7 +94,7 @@ def maze(
     return Task((goal,), (goal,))
 
   sampler = jax.tree_util.Partial(sample)
-  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop)
+  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
 
 
 def gaussian_policy(apply: Apply) -> rl.Policy:

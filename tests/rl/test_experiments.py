@@ -7,6 +7,7 @@ import math
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from configs import maze, navigation
@@ -62,6 +63,25 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
     update, state = transform.update(np.ones((), np.float32), state)
     steps.append(float(update))
   assert steps == [-0.5, -0.25, -0.25]
+
+
+@pytest.mark.parametrize("method", maze.METHODS)
+def test_the_agent_and_its_warp_learn_by_one_adam(method):
+  rule = experiments.build(tiny(maze, method)).inner.rule.transform(())
+  params, grads = np.ones(3, np.float32), np.array([1.0, 1e-4, 1e-6], np.float32)
+  mine, theirs = rule.init(params), (adam := optax.adam(1e-3)).init(params)
+  for scale in (1.0, -0.5):
+    found, mine = rule.update(scale * grads, mine, params)
+    expected, theirs = adam.update(scale * grads, theirs, params)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_band_of_few_seeds_is_students():
+  rewards = np.array([[1.0, 3.0], [2.0, 3.0], [6.0, 3.0]])
+  mean, ci95 = maze_script.band(rewards)
+  np.testing.assert_array_equal(mean, [3, 3])
+  # 4.303 is the 97.5% point of t with two degrees of freedom.
+  np.testing.assert_allclose(ci95, [4.303 * np.sqrt(7 / 3), 0], rtol=1e-4)
 
 
 @pytest.mark.slow
