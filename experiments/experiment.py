@@ -154,7 +154,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
-  _check_warp(tables)
+  _check_meta_gradient(tables, run)
   data = spec.load()  # last, once everything cheap has been checked
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
@@ -200,15 +200,20 @@ def _check_batch(table: str, batch_size: int, task: Task) -> None:
     )
 
 
-def _check_warp(tables: Mapping[str, Any]) -> None:
+def _check_meta_gradient(tables: Mapping[str, Any], run: Run) -> None:
+  """What a meta-gradient asks of other tables."""
   meta_gradient, steps_each = tables["meta_gradient"], tables["data"].get("steps_each", 0)
   if meta_gradient.get("seen_every", steps_each) not in (0, steps_each):
     raise ValueError(
       f"config.meta_gradient.seen_every must be 0 or config.data.steps_each, {steps_each}; "
       f"got {meta_gradient['seen_every']}."
     )
-  if meta_gradient["name"] == "warp_offline" and tables["optimizer"].get("schedule", "constant") != "constant":
-    raise ValueError("config.optimizer.schedule must be 'constant' for warp_offline, whose blocks count other steps.")
+  several = {"warp_offline": "whose blocks count other steps", "ppo": "which takes several steps a meta-step"}
+  name = meta_gradient["name"]
+  if name in several and tables["optimizer"].get("schedule", "constant") != "constant":
+    raise ValueError(f"config.optimizer.schedule must be 'constant' for {name}, {several[name]}.")
+  if name == "online" and run.tasks_per_step != 1:
+    raise ValueError(f"config.tasks_per_step must be 1 for online, which is one life; got {run.tasks_per_step}.")
 
 
 def _checked(run: Run) -> Run:
