@@ -86,8 +86,8 @@ def test_the_initial_policy_has_the_published_return_of_a_random_one():
     return jnp.mean(jax.vmap(lambda task, key: play(task, key).mean_return())(tasks, keys))
 
   returns = np.asarray(toy.jit(lambda keys: jax.lax.map(returned, keys))(jax.random.split(toy.key(), 4)))
-  print(returns)
-  assert abs(returns.mean() + 82.66) < 10
+  # Over 12 networks the mean is -76.3 and the deviation 6.5: the published one is a deviation away, and here 2 are let.
+  assert np.std(returns) < 13 and abs(returns.mean() + 82.66) < 13
 
 
 def test_an_episode_ends_at_the_goal_and_every_episode_has_the_same_one(greedy):
