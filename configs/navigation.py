@@ -31,6 +31,10 @@ The first number of `maml` has an interval of 4.01, then 2.16, 0.55, 0.58. In `m
 the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has them all (`rl.policy_gradient`).
 `maml_adam`, `maml_ppo`, `reptile` and `imaml` have Adam or SGD outside and settings of ours. `random` is the policy
 that nobody trained, adapted as `maml` is; its first number has an interval of 2.16.
+`imaml`: the inner loss is concave in places. At the initial policy its Hessian's eigenvalues reach from -0.33 to 0.46,
+further where a policy grows surer, and I + H / prox must stay positive. In 8 meta-steps of 2 tasks (10 episodes of 50
+steps) `implicit/residual` was 0.4 to 3.1 with a prox of 0.1, up to 20 with 0.5, at most 0.002 with this one, 2.0, whose
+minimum is about a step of 0.5 away. `implicit/inner_gradient_norm` stays at 0.2 to 0.4, as every step has new episodes.
 On one CPU core the environment makes 2.4 million steps a second under policies of 40 tasks, 20 episodes side by side,
 the policy's network included, and a meta-step of `maml` takes 9 seconds (seconds of the core's own, not of the clock).
 """
@@ -93,7 +97,7 @@ METHODS: dict[str, rows.Table] = {
   },
   "imaml": {
     "num_meta_steps": 300,
-    "inner": {"rule": "sgd", "learning_rate": 0.25, "num_steps": 4, "prox": 0.1},
+    "inner": {"rule": "sgd", "learning_rate": 0.25, "num_steps": 4, "prox": 2.0},
     "meta_gradient": {"name": "implicit", "operator": "paper", "solver_steps": 5},
     "optimizer": ADAM,
   },
