@@ -35,8 +35,9 @@ that nobody trained, adapted as `maml` is; its first number has an interval of 2
 further where a policy grows surer, and I + H / prox must stay positive. In 8 meta-steps of 2 tasks (10 episodes of 50
 steps) `implicit/residual` was 0.4 to 3.1 with a prox of 0.1, up to 20 with 0.5, at most 0.002 with this one, 2.0, whose
 minimum is about a step of 0.5 away. `implicit/inner_gradient_norm` stays at 0.2 to 0.4, as every step has new episodes.
-On one CPU core the environment makes 2.4 million steps a second under policies of 40 tasks, 20 episodes side by side,
-the policy's network included, and a meta-step of `maml` takes 9 seconds (seconds of the core's own, not of the clock).
+On one CPU core the environment makes 2.0 to 2.4 million steps a second under policies of 40 tasks, 20 episodes side by
+side, the policy's network included, and a meta-step of `maml` takes 9 seconds, its 100 a quarter of an hour (seconds of
+the core's own, not of the clock).
 """
 
 from __future__ import annotations
