@@ -217,6 +217,7 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_head": multi_shot.multi_head,
     "untrained": warp_settings.untrained,
     "trpo": reinforcement.trust_region,
+    "ppo": reinforcement.proximal,
     "online": reinforcement.along_life,
   },
   "optimizer": {

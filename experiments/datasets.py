@@ -47,6 +47,7 @@ class Spec(NamedTuple):
     costly: Those of them that are computed only when named.
     whole_task: The test task, for those choices that see the support set besides the query set.
     loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
+    own_batches: Whether `loop` puts batches of its own in the place of those that the config can ask for.
   """
 
   metric: str
@@ -56,6 +57,7 @@ class Spec(NamedTuple):
   costly: tuple[str, ...] = ()
   whole_task: QueryBatchFn = losses.whole_task
   loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
+  own_batches: bool = False
 
 
 def sinusoid(

@@ -142,6 +142,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   published = schema.call("config.published", tables["published"], Published) if "published" in tables else None
   optimizer = builders.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
   spec = builders.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
+  if spec.own_batches:
+    _refuse_batches(tables["data"]["name"], tables["inner"], evaluation)
   network = builders.named("network", tables, num_outputs=spec.num_outputs)
   loop = builders.inner(tables["inner"], builders.loss(spec.metric, network))
   inner = spec.loop(loop, network, True)
@@ -152,12 +154,12 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check(evaluation.norm_stats, spec.norm_stats)
-  _check_warp(tables)
+  _check_meta_gradient(tables, run)
   data = spec.load()  # last, once everything cheap has been checked
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
-  if inner.batch_fn is loop.batch_fn:  # it draws from the support set, which other data replace
+  if not spec.own_batches:
     _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
     _check_batch("eval", evaluation.batch_size, test_task)
   step = outer_step.resolve(made, train_task)
@@ -180,6 +182,16 @@ def _judged(
   return name, others.pop(name), others
 
 
+def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation) -> None:
+  """A setting that would be ignored is refused."""
+  given = {f"inner.{key}": inner.get(key, default) for key, default in (("batch", "full"), ("batch_size", 0))}
+  for key, value in {**given, "eval.batch_size": evaluation.batch_size}.items():
+    if value not in ("full", 0):
+      raise ValueError(
+        f"config.{key} has no place with config.data.name {data!r}, which brings its own batches; got {value!r}."
+      )
+
+
 def _check_batch(table: str, batch_size: int, task: Task) -> None:
   examples = jax.tree.leaves(task.support)[0].shape[0]
   if batch_size > examples:
@@ -188,15 +200,20 @@ def _check_batch(table: str, batch_size: int, task: Task) -> None:
     )
 
 
-def _check_warp(tables: Mapping[str, Any]) -> None:
+def _check_meta_gradient(tables: Mapping[str, Any], run: Run) -> None:
+  """What a meta-gradient asks of other tables."""
   meta_gradient, steps_each = tables["meta_gradient"], tables["data"].get("steps_each", 0)
   if meta_gradient.get("seen_every", steps_each) not in (0, steps_each):
     raise ValueError(
       f"config.meta_gradient.seen_every must be 0 or config.data.steps_each, {steps_each}; "
       f"got {meta_gradient['seen_every']}."
     )
-  if meta_gradient["name"] == "warp_offline" and tables["optimizer"].get("schedule", "constant") != "constant":
-    raise ValueError("config.optimizer.schedule must be 'constant' for warp_offline, whose blocks count other steps.")
+  several = {"warp_offline": "whose blocks count other steps", "ppo": "which takes several steps a meta-step"}
+  name = meta_gradient["name"]
+  if name in several and tables["optimizer"].get("schedule", "constant") != "constant":
+    raise ValueError(f"config.optimizer.schedule must be 'constant' for {name}, {several[name]}.")
+  if name == "online" and run.tasks_per_step != 1:
+    raise ValueError(f"config.tasks_per_step must be 1 for online, which is one life; got {run.tasks_per_step}.")
 
 
 def _checked(run: Run) -> Run:

@@ -62,6 +62,17 @@ def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) 
   return {"mean": float(np.mean(gaps)), "ci95": spread, "seeds": shared, "by_seed": gaps.tolist(), "episodes": last}
 
 
+def band(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The mean over seeds at each point, and half the width of its 95% interval by Student's t; `[seeds, points]`.
+
+  Example:
+    >>> mean, ci95 = band(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]]))
+    >>> mean.tolist(), ci95.round(3).tolist()
+    ([1.0, 5.0], [2.484, 0.0])
+  """
+  return np.mean(rewards, axis=0), np.array([evaluation.ci95_of_few(column) for column in rewards.T])
+
+
 def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
   """Draws the mean over seeds of each workdir, and a band of its 95% interval where there are several."""
   figure, axes = canvas.subplots(figsize=(8, 4.5), layout="constrained")
@@ -69,11 +80,10 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
     length = min(len(episodes) for episodes, _ in by_seed.values())
     rewards = np.stack([values[:length] for _, values in by_seed.values()])
     episodes = next(iter(by_seed.values()))[0][:length]
-    mean, ci95 = zip(*(evaluation.mean_and_ci95(column) for column in rewards.T), strict=True)
+    mean, ci95 = band(rewards)
     (line,) = axes.plot(episodes, mean, label=f"{name} ({len(rewards)} seeds)")
     if len(rewards) > 1:
-      low, high = np.array(mean) - ci95, np.array(mean) + ci95
-      axes.fill_between(episodes, low, high, alpha=0.2, color=line.get_color())
+      axes.fill_between(episodes, mean - ci95, mean + ci95, alpha=0.2, color=line.get_color())
   axes.set(xlabel="episodes lived", ylabel="reward of an episode")
   axes.grid(alpha=0.3)
   axes.legend()

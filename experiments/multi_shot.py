@@ -57,6 +57,7 @@ def omniglot(
     norm_stats=("transductive", "support", "running"),
     whole_task=_augmented_task(transform),
     loop=loop,
+    own_batches=True,
   )
 
 

@@ -21,6 +21,7 @@ import warpjax as wj
 from experiments import canvas, loop, options, workdir
 from experiments import experiment as experiments
 from experiments.options import FLAGS
+from warpjax.rl.navigation import MAX_MOVE
 from warpjax.types import MetaParams, Task
 
 GOALS, SHOWN = 6, 3  # goals, and episodes drawn of each
@@ -36,13 +37,29 @@ def trajectories(experiment: experiments.Experiment, meta_params: MetaParams, ta
   return jax.lax.map(play, points)
 
 
+def paths(observations: np.ndarray, actions: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Every position of episodes, the arrival that no observation shows included, and where there is one.
+
+  Args:
+    observations: Before each move, `[..., horizon, episodes, 2]`.
+    actions: Likewise.
+    mask: `[..., horizon, episodes]`.
+
+  Returns:
+    Positions `[..., horizon + 1, episodes, 2]`, the first of them the start, and their mask.
+  """
+  moved = observations + np.clip(MAX_MOVE * actions, -MAX_MOVE, MAX_MOVE)
+  positions = np.concatenate([observations[..., :1, :, :], moved], axis=-3)
+  return positions, np.concatenate([mask[..., :1, :], mask], axis=-2)
+
+
 def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np.ndarray, output: pathlib.Path) -> None:
   """Draws a panel for each goal, a colour for each number of steps.
 
   Args:
     goals: `[goals, 2]`.
-    positions: `[goals, steps + 1, horizon, episodes, 2]`.
-    mask: `[goals, steps + 1, horizon, episodes]`.
+    positions: `[goals, steps + 1, horizon + 1, episodes, 2]`, of `paths`.
+    mask: `[goals, steps + 1, horizon + 1, episodes]`.
     returns: `[goals, steps + 1]`.
     output: The PNG to write.
   """
@@ -50,14 +67,14 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
 
   figure, grid = canvas.subplots(2, -(-len(goals) // 2), figsize=(13, 8.5), layout="constrained")
   colours = colormaps["viridis"](np.linspace(0, 0.9, positions.shape[1]))
-  for axes, goal, paths, present, means in zip(grid.flat, goals, positions, mask, returns, strict=False):
+  for axes, goal, walks, present, means in zip(grid.flat, goals, positions, mask, returns, strict=False):
     for steps, colour in enumerate(colours):
-      for episode in range(min(SHOWN, paths.shape[2])):
-        x, y = paths[steps, present[steps, :, episode] > 0, episode].T
+      for episode in range(min(SHOWN, walks.shape[2])):
+        x, y = walks[steps, present[steps, :, episode] > 0, episode].T
         label = f"{steps} steps: {means[steps]:.1f}" if episode == 0 else None
         axes.plot(x, y, color=colour, marker=".", markersize=3, linewidth=0.8, label=label)
+        axes.plot(x[0], y[0], "o", color="black", markersize=4)
     axes.plot(*goal, "*", color="red", markersize=14)
-    axes.plot(0, 0, "o", color="black", markersize=5)
     axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
     axes.legend(loc="upper right", fontsize=7, title="return")
   figure.savefig(output, dpi=110)
@@ -97,7 +114,7 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
   episodes = jax.device_get(run(tasks, keys)).episodes
   returns = episodes.rewards.sum(axis=2).mean(axis=-1)
   goals = np.asarray(tasks.query.goal)
-  draw(goals, episodes.observations, episodes.mask, returns, directory / "trajectories.png")
+  draw(goals, *paths(episodes.observations, episodes.actions, episodes.mask), returns, directory / "trajectories.png")
   timed = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(0), 40))
   return {
     "goals": goals.tolist(),

@@ -46,7 +46,7 @@ def trainings(
     loss_fn, batch_fn = optimizees.training_loss(ways, hidden), optimizees.training_batches(batch_size)
     return inner._replace(loss_fn=loss_fn, batch_fn=batch_fn)
 
-  return Spec("loss", ways, load, loop=loop)
+  return Spec("loss", ways, load, loop=loop, own_batches=True)
 
 
 def _trainings(images: np.ndarray, ways: int, hidden: int) -> TaskSampler:

@@ -1,4 +1,4 @@
-"""Reinforcement learning's settings: point navigation and the maze, their networks, TRPO, and learning along a life."""
+"""Reinforcement learning's settings: navigation and the maze, their networks, TRPO, PPO, and learning along a life."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.datasets import Data, Spec
 from experiments.outer_step import OuterStep
 from warpjax import networks, optimizers, rl, rules
 from warpjax.rl import maze as mazes
-from warpjax.rl import trpo
+from warpjax.rl import ppo, trpo
 from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
@@ -48,7 +48,7 @@ def navigation(
     return inner._replace(loss_fn=loss_fn, batch_fn=batch_fn, query_batch_fn=query_batch_fn, query_loss_fn=None)
 
   sampler = rl.navigation.sampler()
-  return Spec("return", 2, lambda: Data(sampler, sampler, {}), loop=loop)
+  return Spec("return", 2, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
 
 
 def maze(
@@ -94,7 +94,7 @@ def maze(
     return Task((goal,), (goal,))
 
   sampler = jax.tree_util.Partial(sample)
-  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop)
+  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
 
 
 def gaussian_policy(apply: Apply) -> rl.Policy:
@@ -140,6 +140,18 @@ def trust_region(
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     del optimizer
     return trpo.meta_step(inner, settings, derivative=derivative, **kwargs)
+
+  return OuterStep(make_step)
+
+
+def proximal(
+  inner: InnerLoop, clip: float = 0.2, epochs: int = 5, derivative: Literal["reverse", "first_order"] = "reverse"
+) -> OuterStep:
+  """PPO as the outer step: `epochs` steps of the optimizer on the same episodes."""
+  ppo.check(inner, clip, epochs, derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    return ppo.meta_step(inner, optimizer, clip=clip, epochs=epochs, derivative=derivative, **kwargs)
 
   return OuterStep(make_step)
 

@@ -37,7 +37,7 @@ def continual(
     )
 
   train = of.sampler(train_subtasks or subtasks, points=points, ranges=subtasks)
-  return Spec("mse", 1, lambda: Data(train, of.sampler(subtasks, points=points), {}), loop=loop)
+  return Spec("mse", 1, lambda: Data(train, of.sampler(subtasks, points=points), {}), loop=loop, own_batches=True)
 
 
 def surfaces(data_dir: str | None, cache_dir: str | None, starts: int = 10) -> Spec:

@@ -14,6 +14,12 @@ def check_count(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
 
 
+def check_task_chunk(task_chunk: int | None) -> None:
+  """Raises a ValueError for a number of tasks side by side below 1; None leaves the choice."""
+  if task_chunk is not None and task_chunk < 1:
+    raise ValueError(f"task_chunk must be None or at least 1; got {task_chunk!r}")
+
+
 def check_differentiable(estimator: str, rule: UpdateRule, instead: str = "another rule") -> None:
   """Raises a ValueError that names the rule where its steps have no derivative."""
   if not rule.differentiable:

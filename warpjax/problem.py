@@ -55,9 +55,10 @@ class Problem(NamedTuple):
     if derivative == "first_order":
       value, grads = jax.lax.stop_gradient((value, grads))
     value, grads = checkpoint_name((value, grads), INNER_GRADIENT)
-    return InnerStep(index, state, value, grads, self._update(state, index, value, grads, batch))
+    return InnerStep(index, state, value, grads, self.update(state, index, value, grads, batch))
 
-  def _update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
+  def update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
+    """What the rule makes of the gradient of step `index`, with the loss, its function and a key for those that ask."""
     transform = optax.with_extra_args_support(self.inner.rule.transform(self.meta_params.rule))
 
     # optax's line searches insist that value_fn consumes every extra argument, `key` among them.

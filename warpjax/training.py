@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_rule
+from warpjax.checks import check_task_chunk
 from warpjax.task_batch import (
   adapt_keys,
   default_task_chunk,
@@ -118,8 +119,7 @@ def meta_step(
     >>> float(state.meta_params.initial), float(metrics["loss"])
     (1.5, 5.0)
   """
-  if task_chunk is not None and task_chunk < 1:
-    raise ValueError(f"task_chunk must be None or at least 1; got {task_chunk!r}")
+  check_task_chunk(task_chunk)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = jax.tree.leaves(tasks)[0].shape[0]

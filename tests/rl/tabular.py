@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warpjax import rl
+import warpjax as wj
+from warpjax import rl, rules
 from warpjax.rl.advantages import discounted
 
 HORIZON = 3
@@ -46,3 +47,20 @@ def listed(params, scale=1.0):
   rewards = scale * REWARDS[STATES, ACTIONS]
   episodes = rl.Episodes(jnp.asarray(STATES), jnp.asarray(ACTIONS), jnp.asarray(rewards), weights)
   return rl.Batch(episodes, discounted(jnp.asarray(rewards), 1.0))
+
+
+def exact_loop():
+  """Adaptation by, and judgement by, the exact return."""
+  query = lambda params, shared, scale: expected_loss(params, shared, (), scale)
+  return wj.InnerLoop(query, rules.sgd(0.7), num_steps=2)
+
+
+def listed_loop(estimator="dice"):
+  """All episodes in every batch, so that nothing is random."""
+  return wj.InnerLoop(
+    rl.policy_gradient(policy(), estimator),
+    rules.sgd(0.7),
+    num_steps=2,
+    batch_fn=lambda key, support, step, params, shared: listed(params, support),
+    query_batch_fn=lambda key, task, params, shared: listed(params, task.query),
+  )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import toy
-from warpjax import rl
+from warpjax import networks, rl
 from warpjax.rl import maze as mazes
 from warpjax.rl import navigation
 
@@ -64,11 +64,30 @@ def greedy():
   return goals, jax.device_get(toy.jit(jax.vmap(one))(goals))
 
 
-def test_an_oracle_is_no_worse_than_the_published_one(greedy):
+def test_an_oracle_has_the_best_return_there_is(greedy):
   goals, episodes = greedy
   returns = episodes.rewards.sum(axis=1)
   np.testing.assert_allclose(returns[:, 0], [greedy_return(goal) for goal in goals], atol=1e-3)
-  assert -2.29 < returns.mean() < -0.5  # trained and noisy, the released oracle has -2.29 +/- 0.14
+  # -0.50 on average over goals, of which 40 have an interval of 0.10; the released oracle, noisy, has -2.29 +/- 0.14.
+  assert abs(returns.mean() + 0.50) < 0.15
+
+
+def test_the_initial_policy_has_the_published_return_of_a_random_one():
+  """-82.66 +/- 2.16 on 40 goals in the released results, of one network; here four networks."""
+  network = networks.from_linen(networks.GaussianMLP())
+  policy, env = rl.memoryless(network.apply, rl.gaussian()), rl.navigation.point_navigation()
+
+  def returned(key):
+    """Of one network, over 40 goals and 20 episodes in each."""
+    params, shared = network.init(jax.random.fold_in(key, 0), jnp.zeros(2))
+    play = lambda task, key: rl.rollout(env, policy, params, shared, task, key, num_steps=100, num_episodes=20)
+    keys = jax.random.split(jax.random.fold_in(key, 1), 40)
+    tasks = jax.vmap(navigation.sampler())(keys).query
+    return jnp.mean(jax.vmap(lambda task, key: play(task, key).mean_return())(tasks, keys))
+
+  returns = np.asarray(toy.jit(lambda keys: jax.lax.map(returned, keys))(jax.random.split(toy.key(), 4)))
+  # Over 12 networks the mean is -76.3 and the deviation 6.5: the published one is a deviation away, and here 2 are let.
+  assert np.std(returns) < 13 and abs(returns.mean() + 82.66) < 13
 
 
 def test_an_episode_ends_at_the_goal_and_every_episode_has_the_same_one(greedy):
@@ -185,6 +204,32 @@ def test_rewards_of_a_rollout_are_those_of_their_own_action():
   np.testing.assert_array_equal(episodes.observations[1:, :, 13:], np.eye(4)[episodes.actions[:-1]])
   assert episodes.mask.all() and episodes.rewards.sum() > 0
   assert abs(np.bincount(episodes.actions.ravel(), minlength=4) / 6400 - 0.25).max() < 0.03
+
+
+def test_a_held_goal_stays_after_resets_and_rewards_and_over_two_episodes():
+  gymnax = pytest.importorskip("gymnax")
+  env, params = gymnax.make("MetaMaze-misc")
+  held, goal = rl.HeldGoal(env, params), jnp.array([4, 5])
+
+  @toy.jit
+  def two_episodes(key):
+    def episode(key):
+      _, start = held.reset_env(key, goal)
+
+      def step(state, key):
+        _, state, reward, ended, _ = held.step_env(key, state, jax.random.randint(key, (), 0, 4), goal)
+        return state, (state.goal, reward, ended)
+
+      return start.goal, jax.lax.scan(step, start, jax.random.split(key, 200))[1]
+
+    drawn = jax.vmap(lambda key: env.reset_env(key, params)[1].goal)(jax.random.split(key, 20))
+    return drawn, jax.lax.map(episode, jax.random.split(key, 2))
+
+  drawn, (first, (goals, rewards, ended)) = jax.device_get(two_episodes(toy.key()))
+  assert len(np.unique(drawn, axis=0)) > 5  # what gymnax does at every reset
+  np.testing.assert_array_equal(first, np.broadcast_to(goal, (2, 2)))
+  np.testing.assert_array_equal(goals, np.broadcast_to(goal, (2, 200, 2)))
+  assert np.all((rewards > 0).sum(axis=1) >= 1) and not np.any(rewards[:, -1] > 0) and not ended.any()
 
 
 def test_gymnax_with_a_held_goal_is_the_same_maze():

@@ -6,14 +6,18 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import maze, navigation
 from experiments import experiment as experiments
-from experiments import loop, run
+from experiments import figures, loop, run
 from experiments import maze as maze_script
 from experiments import navigation as navigation_script
+from tests import toy
+from warpjax import rl
 
 ROWS = [(module, method) for module in (maze, navigation) for method in module.METHODS]
 SHORT = {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1}
@@ -40,7 +44,7 @@ def test_every_row_builds(module, method):
   experiments.build(module.get_config(method).to_dict())
 
 
-SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("meta_sgd", "maml_adam", "reptile", "imaml")]
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in navigation.METHODS if method != "maml"]
 
 
 @pytest.mark.parametrize("method", ["maml", *SLOW])
@@ -64,8 +68,27 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   assert steps == [-0.5, -0.25, -0.25]
 
 
+@pytest.mark.parametrize("method", maze.METHODS)
+def test_the_agent_and_its_warp_learn_by_one_adam(method):
+  rule = experiments.build(tiny(maze, method)).inner.rule.transform(())
+  params, grads = np.ones(3, np.float32), np.array([1.0, 1e-4, 1e-6], np.float32)
+  mine, theirs = rule.init(params), (adam := optax.adam(1e-3)).init(params)
+  for scale in (1.0, -0.5):
+    found, mine = rule.update(scale * grads, mine, params)
+    expected, theirs = adam.update(scale * grads, theirs, params)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_band_of_few_seeds_is_students():
+  rewards = np.array([[1.0, 3.0], [2.0, 3.0], [6.0, 3.0]])
+  mean, ci95 = maze_script.band(rewards)
+  np.testing.assert_array_equal(mean, [3, 3])
+  # 4.303 is the 97.5% point of t with two degrees of freedom.
+  np.testing.assert_allclose(ci95, [4.303 * np.sqrt(7 / 3), 0], rtol=1e-4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rnn", "warp_rnn"])
+@pytest.mark.parametrize("method", maze.METHODS)
 def test_the_maze_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(maze, method))
   whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
@@ -93,17 +116,62 @@ def test_the_maze_by_seeds_its_curves_and_their_difference(tmp_path):
   assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+def test_a_path_has_its_start_and_its_arrival():
+  """Of a point that sees its goal, whose last position no observation shows."""
+  goal = np.array([0.25, -0.1], np.float32)
+  seeing = rl.memoryless(lambda p, shared, seen: (10 * (goal - seen), jnp.full_like(seen, -20.0)), rl.gaussian())
+  task = rl.navigation.Navigation(jnp.asarray(goal), jnp.zeros(2))
+  env = rl.navigation.point_navigation(varying_start=True)
+  play = lambda key: rl.rollout(env, seeing, (), (), task, key, num_steps=12, num_episodes=5)
+  episodes = jax.device_get(toy.jit(play)(toy.key()))
+  positions, present = navigation_script.paths(episodes.observations, episodes.actions, episodes.mask)
+  assert positions.shape == (13, 5, 2) and present.shape == (13, 5)
+  np.testing.assert_array_equal(positions[0], episodes.observations[0])
+  np.testing.assert_allclose(positions[:-1][episodes.mask > 0], episodes.observations[episodes.mask > 0], atol=1e-6)
+  for episode in range(5):
+    walk = positions[present[:, episode] > 0, episode]
+    assert len(walk) == episodes.mask[:, episode].sum() + 1
+    np.testing.assert_allclose(walk[-1], goal, atol=0.01)
+    assert np.abs(walk[-2] - goal).max() > 0.01
+
+
+@pytest.mark.parametrize(
+  ("module", "first", "second"),
+  [(navigation, "maml", {"data.estimator": "dice"}), (maze, "rnn", {"data.discount": 0.99, "data.trace": 0.9})],
+)
+def test_methods_that_rate_actions_otherwise_have_the_same_test_tasks(module, first, second, tmp_path):
+  result = {"experiment": "", "metric": "return", "data": {}}
+  for name, overrides in (("a", {}), ("b", second), ("c", {"data.goal_size": 0.02, "data.size": 9})):
+    config = module.get_config(first)
+    config.update_from_flattened_dict({key: value for key, value in overrides.items() if key[5:] in config.data})
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text(config.to_json())
+    np.save(tmp_path / name / "per_task.npy", np.array([[-3.0, -2.0], [-4.0, -1.0]]) + ord(name))
+  directories, results = [tmp_path / name for name in "abc"], [{**result, "method": name} for name in "abc"]
+  same, other = figures.paired(directories, results)
+  assert same == "b - a: +1.0000 +/- 0.0000 (return, paired over 2 test tasks)"
+  assert other == "c - a: not paired, the test tasks differ"
+
+
 def test_refusals():
   for key, value, message in (
     ("data", {"start": "centre"}, "config.data.start"),
     ("data", {"estimator": "reinforce"}, "config.data.estimator"),
     ("meta_gradient", {"max_kl": 0.0}, "max_kl"),
     ("inner", {"later_learning_rate": -1.0}, "later_learning_rate"),
+    ("meta_gradient", {"name": "ppo", "max_kl": None, "clip": 0.0}, "clip must be above 0"),
+    ("meta_gradient", {"name": "ppo", "max_kl": None, "epochs": 0}, "epochs must be an integer of at least 1"),
   ):
     config = tiny(navigation, "maml")
     config[key] |= value
     with pytest.raises(ValueError, match=message):
       experiments.build(config)
+  with pytest.raises(ValueError, match=r"config\.optimizer\.schedule must be 'constant' for ppo"):
+    config = tiny(navigation, "maml_ppo")
+    config["optimizer"]["schedule"] = "linear"
+    experiments.build(config)
+  with pytest.raises(ValueError, match=r"config\.tasks_per_step must be 1 for online, which is one life; got 2"):
+    experiments.build(tiny(maze, "rnn", tasks_per_step=2))
 
 
 def test_docstrings_are_lab_notes():

@@ -1,4 +1,4 @@
-"""TRPO's step, learning along a life, the policies' distributions, and policies of every kind in one rollout."""
+"""A trust region, learning along a life, the policies' distributions, and policies of every kind in one rollout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from tests.rl import tabular
 from warpjax import networks, optimizers, rl, rules, training
 from warpjax.rl import navigation, trpo
 
@@ -33,55 +32,6 @@ def test_a_step_that_would_gain_nothing_is_not_taken(x64):
   run = toy.jit(lambda x: trpo.trust_region(trpo.DEFAULT, x, jnp.ones(2), lambda v: v, worse))
   moved, metrics = run(jnp.zeros(2))
   assert not np.any(moved) and metrics["step_scale"] == 0 and metrics["kl"] == 0
-
-
-def listed_loop():
-  """Of the tiny decision process: all episodes in every batch, so that nothing is random."""
-  return wj.InnerLoop(
-    rl.policy_gradient(tabular.policy(), "dice"),
-    rules.sgd(0.7),
-    num_steps=2,
-    batch_fn=lambda key, support, step, params, shared: tabular.listed(params, support),
-    query_batch_fn=lambda key, task, params, shared: tabular.listed(params, task.query),
-  )
-
-
-@pytest.mark.parametrize("derivative", ["reverse", "first_order"])
-def test_trpo_raises_the_exact_return_within_its_divergence(x64, derivative):
-  inner, scales = listed_loop(), jnp.array([1.0, 0.5])
-  state = training.init(toy.key(), inner.rule, np.array([[0.3, -0.2], [-0.5, 0.4]]), (), optax.identity())
-  step = toy.jit(trpo.meta_step(inner, derivative=derivative))
-  exact = wj.InnerLoop(lambda p, s, scale: tabular.expected_loss(p, s, (), scale), rules.sgd(0.7), num_steps=2)
-
-  @toy.jit
-  def loss_after(params):
-    final = jax.vmap(lambda s: wj.adapt(exact, wj.MetaParams(params), wj.Task(s, s), toy.key()).final.params)(scales)
-    return jnp.mean(jax.vmap(lambda p, s: tabular.expected_loss(p, (), (), s)[0])(final, scales))
-
-  losses = [loss_after(state.meta_params.initial)]
-  for _ in range(3):
-    state, metrics = step(state, wj.Task(scales, scales))
-    losses.append(loss_after(state.meta_params.initial))
-    assert 0 < metrics["kl"] <= 0.01 and metrics["finite"] and metrics["step_scale"] > 0
-  assert all(after < before for before, after in zip(losses, losses[1:], strict=False))
-  assert int(state.step) == 3
-
-
-def test_trpos_gradient_is_that_of_unrolled(x64):
-  inner, scales = listed_loop(), jnp.array([1.0])
-  state = training.init(toy.key(), inner.rule, np.array([[0.3, -0.2], [-0.5, 0.4]]), (), optax.identity())
-  _, metrics = toy.jit(trpo.meta_step(inner))(state, wj.Task(scales, scales))
-  grads = toy.run(wj.meta_gradients.unrolled(inner), state.meta_params, wj.Task(scales[0], scales[0]))[1]
-  np.testing.assert_allclose(metrics["grad_norm/initial"], optax.tree.norm(grads), rtol=1e-8)
-
-
-def test_trpo_refuses_other_losses_and_rules():
-  with pytest.raises(ValueError, match="policy_gradient"):
-    trpo.meta_step(toy.loop())
-  with pytest.raises(ValueError, match="newton_cg"):
-    trpo.meta_step(listed_loop()._replace(rule=rules.newton_cg(2)))
-  with pytest.raises(ValueError, match="max_kl must be above 0"):
-    trpo.meta_step(listed_loop(), trpo.Settings(max_kl=0.0))
 
 
 def life(num_steps, batch_fn):
@@ -116,6 +66,25 @@ def test_a_life_goes_on_over_meta_steps(x64):
   np.testing.assert_allclose(state.meta_params.initial, params, rtol=1e-10)
   np.testing.assert_allclose(state.meta_params.shared, shared, rtol=1e-10)
   assert metrics["finite"]
+
+
+def test_a_lifes_rule_is_given_what_adaptation_gives(x64):
+  """Here one that moves by the loss, by the loss elsewhere and by what it draws."""
+
+  def update(grads, state, params, *, value, grad, value_fn, key):
+    return jnp.stack([value, value_fn(jnp.full(3, 2.0)), jax.random.uniform(key, dtype=float)]), state
+
+  rule = rules.from_optax(optax.GradientTransformationExtraArgs(lambda params: (), update))
+  inner = life(2, lambda key, support, step, params, shared: support)._replace(rule=rule)
+  start, task = wj.MetaParams(jnp.ones(3), jnp.full(3, 0.5)), wj.Task(jnp.array([1.0, 2.0, 3.0]), ())
+
+  @toy.jit
+  def both(start, task, key):
+    return rl.online(inner).grad(start, task, key, ())[0][1].initial, wj.adapt(inner, start, task, key).final.params
+
+  moved, adapted = both(start, task, toy.key())
+  np.testing.assert_allclose(start.initial - moved, adapted, rtol=1e-12)
+  assert np.all(adapted != start.initial)
 
 
 def test_a_life_has_no_prox_term():

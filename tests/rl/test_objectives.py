@@ -10,26 +10,11 @@ import pytest
 import warpjax as wj
 from tests import toy
 from tests.rl import tabular
-from warpjax import meta_gradients, rl, rules
+from warpjax import meta_gradients, rl
 from warpjax.rl import advantages, objectives
 
 PARAMS = np.array([[0.3, -0.2], [-0.5, 0.4]])
 TASK = wj.Task(1.5, 1.5)
-
-
-def exact_loop():
-  query = lambda params, shared, scale: tabular.expected_loss(params, shared, (), scale)
-  return wj.InnerLoop(query, rules.sgd(0.7), num_steps=2)
-
-
-def listed_loop(estimator):
-  return wj.InnerLoop(
-    rl.policy_gradient(tabular.policy(), estimator),
-    rules.sgd(0.7),
-    num_steps=2,
-    batch_fn=lambda key, support, step, params, shared: tabular.listed(params, support),
-    query_batch_fn=lambda key, task, params, shared: tabular.listed(params, task.query),
-  )
 
 
 def meta_gradient(inner, derivative="mixed"):
@@ -37,7 +22,7 @@ def meta_gradient(inner, derivative="mixed"):
 
 
 def test_the_exact_one_is_the_slope_of_the_return_after_adaptation(x64):
-  inner = exact_loop()
+  inner = tabular.exact_loop()
   after = toy.jit(
     lambda params: inner.loss_fn(wj.adapt(inner, wj.MetaParams(params), TASK, toy.key()).final.params, (), 1.5)[0]
   )
@@ -46,14 +31,16 @@ def test_the_exact_one_is_the_slope_of_the_return_after_adaptation(x64):
 
 @pytest.mark.parametrize("derivative", ["mixed", "reverse"])
 def test_dice_is_exact(x64, derivative):
-  expected = meta_gradient(exact_loop())[1].initial
-  found = meta_gradient(listed_loop("dice"), derivative)[1].initial
+  expected = meta_gradient(tabular.exact_loop())[1].initial
+  found = meta_gradient(tabular.listed_loop("dice"), derivative)[1].initial
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["score", "ratio"])
 def test_the_other_surrogates_are_not(x64, estimator):
-  expected, found = (np.asarray(meta_gradient(loop)[1].initial) for loop in (exact_loop(), listed_loop(estimator)))
+  expected, found = (
+    np.asarray(meta_gradient(loop)[1].initial) for loop in (tabular.exact_loop(), tabular.listed_loop(estimator))
+  )
   assert np.linalg.norm(found - expected) > 0.02 * np.linalg.norm(expected)
 
 

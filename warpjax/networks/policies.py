@@ -1,4 +1,8 @@
-"""Networks of policies: a Gaussian MLP, and three recurrent actor-critics, whose memory is None at the start."""
+"""Networks of policies: a Gaussian MLP, and three recurrent actor-critics, whose memory is None at the start.
+
+The recurrent ones start as PyTorch's cells and linear layers of that width do, kernels and biases alike uniform within
+`1 / sqrt(width)`. What an RNN and a Warp-RNN share has the same names and starts from the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.networks.mlp import MLP
-from warpjax.networks.warp import torch_uniform
 from warpjax.types import PyTree
 
 MIN_LOG_STD = -13.8  # of rllab, log(1e-6)
@@ -58,8 +61,8 @@ class RNN(nn.Module):
     """One step; leading axes `[episodes]`."""
     hidden, x = inputs
     hidden = jnp.zeros((*x.shape[:-1], self.width)) if hidden is None else hidden
-    pre = _dense(self.width, "input")(x) + _dense(self.width, "hidden")(hidden)
-    hidden = jnp.tanh(pre)
+    (wx, b), (uh, c) = _Affine(self.width, name="input")(x), _Affine(self.width, name="hidden")(hidden)
+    hidden = jnp.tanh(wx + b + uh + c)
     return hidden, *_heads(hidden, self.num_actions)
 
 
@@ -87,17 +90,14 @@ class WarpRNN(nn.Module):
     width = self.width
     zeros = jnp.zeros((*x.shape[:-1], width))
     modulator, hidden = ((zeros, zeros), zeros) if memory is None else memory
-    modulator, code = nn.OptimizedLSTMCell(width, kernel_init=torch_uniform, name="warp_lstm")(
-      modulator, jnp.concatenate([x, hidden], axis=-1)
-    )
+    init = uniform(width)
+    lstm = nn.OptimizedLSTMCell(width, kernel_init=init, recurrent_kernel_init=init, bias_init=init, name="warp_lstm")
+    modulator, code = lstm(modulator, jnp.concatenate([x, hidden], axis=-1))
     sizes = (x.shape[-1], *[width] * 5)
-    projected = nn.Dense(sum(sizes), use_bias=False, kernel_init=torch_uniform, name="warp_gains")(code)
+    projected = nn.Dense(sum(sizes), use_bias=False, kernel_init=init, name="warp_gains")(code)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
     of_x, of_h, of_wx, of_uh, of_b, of_c = jnp.split(jnp.tanh(projected), ends, axis=-1)
-    wx = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="input")(of_x * x)
-    uh = nn.Dense(width, use_bias=False, kernel_init=torch_uniform, name="hidden")(of_h * hidden)
-    bias_init = lambda key, shape: jax.random.uniform(key, shape, minval=-1, maxval=1) / math.sqrt(width)
-    b, c = (self.param(name, bias_init, (width,)) for name in ("input_bias", "hidden_bias"))
+    (wx, b), (uh, c) = _Affine(width, name="input")(of_x * x), _Affine(width, name="hidden")(of_h * hidden)
     hidden = jnp.tanh(of_wx * wx + of_b * b + of_uh * uh + of_c * c)
     return (modulator, hidden), *_heads(hidden, self.num_actions)
 
@@ -126,10 +126,12 @@ class HebbianRNN(nn.Module):
     memory, x = inputs
     sizes = (*x.shape[:-1], self.width)
     trace, before = (jnp.zeros((*sizes, self.width)), jnp.zeros(sizes)) if memory is None else memory
-    small = nn.initializers.normal(0.01)
-    weights, plasticity = (self.param(name, small, (self.width, self.width)) for name in ("recurrent", "plasticity"))
+    square = (self.width, self.width)
+    weights = self.param("recurrent", uniform(self.width), square)
+    plasticity = self.param("plasticity", nn.initializers.normal(0.01), square)
     recurrent = before @ weights + jnp.einsum("...i,...ij->...j", before, plasticity * trace)
-    hidden = jnp.tanh(_dense(self.width, "input")(x) + recurrent)
+    wx, b = _Affine(self.width, name="input")(x)
+    hidden = jnp.tanh(wx + b + recurrent)
     grown = before[..., :, None] * hidden[..., None, :]
     trace = jnp.clip(trace + self._rate(hidden) * grown, -1.0, 1.0)
     return (trace, hidden), *_heads(hidden, self.num_actions)
@@ -137,15 +139,31 @@ class HebbianRNN(nn.Module):
   def _rate(self, hidden: jax.Array) -> jax.Array:
     if not self.modulated:
       return self.param("rate", nn.initializers.constant(0.1), ())
-    modulator = jnp.tanh(nn.Dense(1, kernel_init=torch_uniform, name="modulator")(hidden))
-    fan_out = nn.Dense(self.width, kernel_init=torch_uniform, name="fan_out")(modulator)
-    return fan_out[..., None, :]
+    modulator = jnp.tanh(_linear(1, self.width, "modulator")(hidden))
+    return _linear(self.width, 1, "fan_out")(modulator)[..., None, :]
 
 
-def _dense(features: int, name: str) -> nn.Dense:
-  return nn.Dense(features, kernel_init=torch_uniform, name=name)
+def uniform(width: int) -> nn.initializers.Initializer:
+  """`U(-1/sqrt(width), 1/sqrt(width))`, for kernels and biases."""
+  bound = 1 / math.sqrt(width)
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class _Affine(nn.Module):
+  """`x -> (W x, b)`, apart, of a cell as wide as its output."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    kernel = self.param("kernel", uniform(self.features), (x.shape[-1], self.features))
+    return x @ kernel, self.param("bias", uniform(self.features), (self.features,))
+
+
+def _linear(features: int, fan_in: int, name: str) -> nn.Dense:
+  return nn.Dense(features, kernel_init=uniform(fan_in), bias_init=uniform(fan_in), name=name)
 
 
 def _heads(hidden: jax.Array, num_actions: int) -> tuple[jax.Array, Any]:
-  value = _dense(1, "value")(hidden)[..., 0]
-  return _dense(num_actions, "policy")(hidden), value
+  value = _linear(1, hidden.shape[-1], "value")(hidden)[..., 0]
+  return _linear(num_actions, hidden.shape[-1], "policy")(hidden), value

@@ -1,6 +1,6 @@
-"""Reinforcement learning under the same estimators: environments, policies, episodes as batches, objectives, TRPO."""
+"""Reinforcement learning under the same estimators: environments, policies, episodes as batches, losses, TRPO, PPO."""
 
-from warpjax.rl import advantages, environments, maze, navigation, objectives, policies, rollouts, trpo
+from warpjax.rl import advantages, environments, maze, navigation, objectives, policies, ppo, rollouts, trpo
 from warpjax.rl.advantages import reinforce
 from warpjax.rl.environments import Environment, HeldGoal
 from warpjax.rl.objectives import a2c, policy_gradient
@@ -27,6 +27,7 @@ __all__ = [
   "online",
   "policies",
   "policy_gradient",
+  "ppo",
   "recurrent",
   "reinforce",
   "rollout",

@@ -14,10 +14,11 @@ from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParam
 def online(inner: InnerLoop) -> CarriedMetaGrad:
   """`num_steps` steps on fresh batches, and the sum of the loss's gradients with respect to `shared` on the way.
 
-  The life goes on from meta-step to meta-step: the gradient of `initial` is `initial - final`, so that the optimizer
-  `sgd(1)` puts the end in the place of the start, and the state of the rule's transformation is carried. With
-  `optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(1e-3))` it is WarpGrad's reinforcement learning: the
-  RNN learns at every episode, its warp every `num_steps` episodes.
+  The task is one life, and the only one of its meta-step: several would have their ends averaged, each with an
+  optimizer state of its own. The life goes on from meta-step to meta-step: the gradient of `initial` is
+  `initial - final`, so that the optimizer `sgd(1)` puts the end in the place of the start, and the state of the rule's
+  transformation is carried. With `optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(1e-3))` it is
+  WarpGrad's reinforcement learning: the RNN learns at every episode, its warp every `num_steps` episodes.
 
   Args:
     inner: The inner loop; `batch_fn` draws the episodes.
@@ -40,15 +41,13 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
 
   def grad(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple:
     problem = Problem(inner, meta_params, task, key)
-    transform = optax.with_extra_args_support(inner.rule.transform(meta_params.rule))
     loss = jax.value_and_grad(inner.loss_fn, argnums=(0, 1), has_aux=True)
 
     def step(state: tuple[AdaptState, PyTree], index: jax.Array) -> tuple[tuple[AdaptState, PyTree], tuple]:
-      (params, opt_state), total = state
-      batch = problem.batch(params, index)
-      (value, aux), (grads, shared_grads) = loss(params, meta_params.shared, batch)
-      updates, opt_state = transform.update(grads, opt_state, params, value=value, grad=grads)
-      after = AdaptState(optax.apply_updates(params, updates), opt_state)
+      here, total = state
+      batch = problem.batch(here.params, index)
+      (value, aux), (grads, shared_grads) = loss(here.params, meta_params.shared, batch)
+      after = problem.update(here, index, value, grads, batch)
       return (after, optax.tree.add(total, shared_grads)), (value, aux)
 
     start = (AdaptState(meta_params.initial, carry), optax.tree.zeros_like(meta_params.shared))

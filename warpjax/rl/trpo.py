@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from warpjax import linear_solve
-from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable
-from warpjax.differentiation import check_choice
-from warpjax.problem import Problem
-from warpjax.rl.objectives import PolicyGradient
+from warpjax.rl import held
+from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
-from warpjax.rl.rollouts import Batch
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
-from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
-
-Derivative = Literal["reverse", "first_order"]
+from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
 class Settings(NamedTuple):
@@ -43,14 +36,6 @@ class Settings(NamedTuple):
 
 
 DEFAULT = Settings()
-
-
-class _Held(NamedTuple):
-  """One task's episodes: the batch of each inner step `[num_steps, ...]`, that of the adapted policy, its outputs."""
-
-  support: Batch
-  query: Batch
-  outputs: PyTree
 
 
 def meta_step(
@@ -87,32 +72,24 @@ def meta_step(
   Reference:
     Schulman et al. 2015, arXiv 1502.05477; in meta-learning Finn et al. 2017, arXiv 1703.03400, section 5.3.
   """
-  policy = check(inner, settings, derivative)
-  objective = _objective(inner, policy, derivative)
+  policy = check(inner, settings, derivative, task_chunk)
+  objective = held.objective(inner, policy, derivative, lambda ratio, advantages: ratio * advantages)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
-    num_tasks = jax.tree.leaves(tasks)[0].shape[0]
-    keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
-    chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
     here = state.meta_params
-    episodes = jax.lax.map(lambda args: _hold(inner, policy, here, *args), (tasks, keys), batch_size=chunk)
-
-    def mean(function: Callable[[_Held, jax.Array], PyTree]) -> PyTree:
-      results = jax.lax.map(lambda args: function(*args), (episodes, keys), batch_size=chunk)
-      average = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), results)
-      return average if axis_name is None else jax.lax.pmean(average, axis_name)
+    mean = held.hold(inner, policy, state, tasks, axis_name=axis_name, task_chunk=task_chunk)
 
     def curvature(vector: MetaParams) -> MetaParams:
-      def product(held: _Held, key: jax.Array) -> MetaParams:
-        slope = jax.grad(lambda at: objective(at, held, key)[1]["kl"])
+      def product(episodes: Held, key: jax.Array) -> MetaParams:
+        slope = jax.grad(lambda at: objective(at, episodes, key)[1]["kl"])
         return jax.jvp(slope, (here,), (vector,))[1]
 
       return mean(product)
 
-    judge = lambda at: mean(lambda held, key: objective(at, held, key))
-    gradient = mean(lambda held, key: jax.grad(objective, has_aux=True)(here, held, key)[0])
+    judge = lambda at: mean(lambda episodes, key: objective(at, episodes, key))
+    gradient = mean(lambda episodes, key: jax.grad(objective, has_aux=True)(here, episodes, key)[0])
     meta_params, metrics = trust_region(settings, here, gradient, curvature, judge)
-    metrics["return_before"] = mean(lambda held, key: jax.tree.map(lambda e: e[0], held.support.episodes).mean_return())
+    metrics["return_before"] = mean(lambda episodes, key: episodes.return_before())
     metrics |= {f"grad_norm/{k}": optax.tree.norm(v) for k, v in gradient._asdict().items() if jax.tree.leaves(v)}
     metrics["finite"] = jnp.isfinite(metrics["loss"]) & jnp.isfinite(optax.tree.norm(gradient))
     return TrainState(meta_params, state.opt_state, state.step + 1, state.key, state.carry), metrics
@@ -162,46 +139,12 @@ def trust_region(
   return moved, {**aux, "loss": loss, "kl": kl, "step_scale": scale}
 
 
-def _hold(inner: InnerLoop, policy: Policy, here: MetaParams, task: Task, key: jax.Array) -> _Held:
-  problem = Problem(inner, here, task, key)
-
-  def step(state: AdaptState, index: jax.Array) -> tuple[AdaptState, PyTree]:
-    batch = problem.batch(state.params, index)
-    once = inner._replace(batch_fn=lambda *args: batch)  # drawn once, not again inside the step
-    return problem._replace(inner=once).step(state, index).next, batch
-
-  final, support = jax.lax.scan(step, problem.start(), jnp.arange(inner.num_steps))
-  # Apart from the keys of the inner steps, which fold their index in.
-  query = inner.query_batch_fn(jax.random.fold_in(key, inner.num_steps), task, final.params, here.shared)
-  return _Held(support, query, policy.sequence(final.params, here.shared, query.episodes.observations).action)
-
-
-def _objective(inner: InnerLoop, policy: Policy, derivative: Derivative) -> Callable[..., tuple[jax.Array, Aux]]:
-  replay = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
-
-  def objective(at: MetaParams, held: _Held, key: jax.Array) -> tuple[jax.Array, Aux]:
-    problem = Problem(inner._replace(batch_fn=replay), at, Task(held.support, ()), key)
-    final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
-    (episodes, advantages), old = held.query, held.outputs
-    outputs = policy.sequence(final.params, at.shared, episodes.observations).action
-    log_prob = lambda p: policy.distribution.log_prob(p, episodes.actions)
-    mean = lambda values: jnp.sum(values * episodes.mask) / jnp.sum(episodes.mask)
-    gain = mean(jnp.exp(log_prob(outputs) - log_prob(old)) * advantages)
-    return -gain, {"return": episodes.mean_return(), "kl": mean(policy.distribution.kl(old, outputs))}
-
-  return objective
-
-
-def check(inner: InnerLoop, settings: Settings, derivative: str) -> Policy:
+def check(inner: InnerLoop, settings: Settings, derivative: str, task_chunk: int | None = None) -> Policy:
   """The policy, once every argument of `meta_step` is known to be allowed; a ValueError names the one that is not."""
-  check_inner(inner)
-  if not isinstance(inner.loss_fn, PolicyGradient):
-    raise ValueError(f"InnerLoop.loss_fn must be rl.policy_gradient(...) for trpo; got {inner.loss_fn!r}")
-  check_choice("derivative", derivative, Derivative)
-  check_differentiable("trpo", inner.rule)
+  policy = held.check("trpo", inner, derivative, task_chunk)
   for name, value in settings._asdict().items():
     if not value > 0 and not (name == "damping" and value == 0):
       raise ValueError(f"{name} must be above 0; got {value!r}")
   if not settings.shrink < 1:
     raise ValueError(f"shrink must be below 1; got {settings.shrink!r}")
-  return inner.loss_fn.policy
+  return policy

@@ -1,0 +1,137 @@
+"""Episodes drawn once and held, on which what is meta-learned is judged again as it moves: what TRPO and PPO share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_differentiable, check_task_chunk
+from warpjax.differentiation import check_choice
+from warpjax.problem import Problem
+from warpjax.rl.objectives import PolicyGradient
+from warpjax.rl.policies import Policy
+from warpjax.rl.rollouts import Batch
+from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
+from warpjax.training import TrainState
+from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
+
+Derivative = Literal["reverse", "first_order"]
+Gain = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(ratio, advantages) -> gain` of each action, `ratio = pi' / pi_old`."""
+
+
+class Held(NamedTuple):
+  """One task's episodes: the batch of each inner step `[num_steps, ...]`, that of the adapted policy, its outputs."""
+
+  support: Batch
+  query: Batch
+  outputs: PyTree
+
+  def return_before(self) -> jax.Array:
+    """The mean return before adaptation."""
+    return jax.tree.map(lambda leaf: leaf[0], self.support.episodes).mean_return()
+
+
+Mean = Callable[[Callable[[Held, jax.Array], PyTree]], PyTree]
+"""`(function of one task's episodes and key) -> its mean over tasks`."""
+Objective = Callable[[MetaParams, Held, jax.Array], tuple[jax.Array, Aux]]
+"""`(meta_params, held, key) -> (loss, aux)` of one task; aux holds `return` and `kl`."""
+
+
+def hold(
+  inner: InnerLoop,
+  policy: Policy,
+  state: TrainState,
+  tasks: Task,
+  *,
+  axis_name: str | None = None,
+  task_chunk: int | None = None,
+) -> Mean:
+  """Draws the episodes of every task at the parameters of `state`.
+
+  Args:
+    inner: The inner loop.
+    policy: Whose episodes they are.
+    state: Where training stands.
+    tasks: Leaves `[num_tasks, ...]`.
+    axis_name: Axis that the tasks are spread over.
+    task_chunk: Tasks side by side; None chooses.
+
+  Returns:
+    What takes means over the tasks, and over the axis.
+  """
+  num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+  keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
+  chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
+  one = lambda args: _hold_one(inner, policy, state.meta_params, *args)
+  episodes = jax.lax.map(one, (tasks, keys), batch_size=chunk)
+
+  def mean(function: Callable[[Held, jax.Array], PyTree]) -> PyTree:
+    results = jax.lax.map(lambda args: function(*args), (episodes, keys), batch_size=chunk)
+    average = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), results)
+    return average if axis_name is None else jax.lax.pmean(average, axis_name)
+
+  return mean
+
+
+def _hold_one(inner: InnerLoop, policy: Policy, here: MetaParams, task: Task, key: jax.Array) -> Held:
+  problem = Problem(inner, here, task, key)
+
+  def step(state: AdaptState, index: jax.Array) -> tuple[AdaptState, PyTree]:
+    batch = problem.batch(state.params, index)
+    once = inner._replace(batch_fn=lambda *args: batch)  # drawn once, not again inside the step
+    return problem._replace(inner=once).step(state, index).next, batch
+
+  final, support = jax.lax.scan(step, problem.start(), jnp.arange(inner.num_steps))
+  # Apart from the keys of the inner steps, which fold their index in.
+  query = inner.query_batch_fn(jax.random.fold_in(key, inner.num_steps), task, final.params, here.shared)
+  return Held(support, query, policy.sequence(final.params, here.shared, query.episodes.observations).action)
+
+
+def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Gain) -> Objective:
+  """`-mean(gain(pi' / pi_old, A))` over the steps of the adapted policy's episodes, adaptation repeated on the held.
+
+  Args:
+    inner: The inner loop.
+    policy: Whose episodes they are.
+    derivative: Of the inner gradients.
+    gain: Of an action, from its ratio and its advantage.
+
+  Returns:
+    The objective of one task; `kl` is the divergence of the adapted policy from the one that played.
+  """
+  replay = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
+
+  def loss(at: MetaParams, held: Held, key: jax.Array) -> tuple[jax.Array, Aux]:
+    problem = Problem(inner._replace(batch_fn=replay), at, Task(held.support, ()), key)
+    final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
+    (episodes, advantages), old = held.query, held.outputs
+    outputs = policy.sequence(final.params, at.shared, episodes.observations).action
+    log_prob = lambda p: policy.distribution.log_prob(p, episodes.actions)
+    mean = lambda values: jnp.sum(values * episodes.mask) / jnp.sum(episodes.mask)
+    ratio = jnp.exp(log_prob(outputs) - log_prob(old))
+    return -mean(gain(ratio, advantages)), {
+      "return": episodes.mean_return(),
+      "kl": mean(policy.distribution.kl(old, outputs)),
+    }
+
+  return loss
+
+
+def check(name: str, inner: InnerLoop, derivative: str, task_chunk: Any = None) -> Policy:
+  """The policy, once the arguments that TRPO and PPO share are known to be allowed.
+
+  Raises:
+    ValueError: naming the argument that is not.
+  """
+  check_inner(inner)
+  if not isinstance(inner.loss_fn, PolicyGradient):
+    raise ValueError(f"InnerLoop.loss_fn must be rl.policy_gradient(...) for {name}; got {inner.loss_fn!r}")
+  check_choice("derivative", derivative, Derivative)
+  check_differentiable(name, inner.rule)
+  check_task_chunk(task_chunk)
+  return inner.loss_fn.policy

@@ -1,0 +1,94 @@
+"""Proximal policy optimisation of what is meta-learned: several steps of the outer optimizer on one set of episodes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from warpjax.checks import check_count
+from warpjax.rl import held
+from warpjax.rl.held import Derivative
+from warpjax.rl.policies import Policy
+from warpjax.training import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.types import InnerLoop, MetaParams, PyTree, Task
+
+
+def clipped(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
+  """`min(r A, clip(r, 1 - clip, 1 + clip) A)`: beyond the bounds there is nothing more to gain.
+
+  Example:
+    >>> clipped(jnp.array([0.5, 1.5, 1.5]), jnp.array([1.0, 1.0, -1.0]), 0.2).tolist()
+    [0.5, 1.2, -1.5]
+  """
+  return jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - clip, 1 + clip) * advantages)
+
+
+def meta_step(
+  inner: InnerLoop,
+  optimizer: optax.GradientTransformation,
+  *,
+  clip: float = 0.2,
+  epochs: int = 5,
+  derivative: Derivative = "reverse",
+  axis_name: str | None = None,
+  task_chunk: int | None = None,
+) -> StepFn:
+  """`epochs` steps of the outer optimizer on all of `MetaParams`, from one set of episodes before and after adaptation.
+
+  The episodes are drawn once, at the present parameters. With them held, adaptation and `-mean(min(r A, clip(r) A))`,
+  `r = pi' / pi_old` of the adapted policies, are functions of the meta-parameters. The first epoch's gradient is the
+  policy gradient, where r is 1.
+
+  Args:
+    inner: Its `loss_fn` is `objectives.policy_gradient(...)`, its batches are those of `rollouts.batches`; its query
+      loss is not used.
+    optimizer: The outer optimizer, over the whole `MetaParams`; each epoch is a step of it.
+    clip: How far the ratio may go from 1 and still gain.
+    epochs: Steps on the same episodes.
+    derivative: "first_order" leaves the derivatives of inner gradients out.
+    axis_name: Axis that the tasks are spread over.
+    task_chunk: Tasks side by side; None chooses.
+
+  Returns:
+    `(state, tasks) -> (state, metrics)` as `training.meta_step`; metrics are `return` (after adaptation) and
+    `return_before`, at the present parameters; `loss` and `kl` where the last epoch starts; `grad_norm/<block>` of the
+    first epoch; `param_norm/<block>` and `finite`.
+
+  Raises:
+    ValueError: when an argument is not allowed.
+
+  Reference:
+    Schulman et al. 2017, arXiv 1707.06347, equation 7; over adaptation Rothfuss et al. 2018, arXiv 1810.06784.
+  """
+  policy = check(inner, clip, epochs, derivative, task_chunk)
+  objective = held.objective(inner, policy, derivative, lambda ratio, advantages: clipped(ratio, advantages, clip))
+
+  def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    mean = held.hold(inner, policy, state, tasks, axis_name=axis_name, task_chunk=task_chunk)
+
+    def epoch(point: tuple[MetaParams, PyTree], _: None) -> tuple[tuple[MetaParams, PyTree], tuple[Metrics, Metrics]]:
+      here, opt_state = point
+      slope = jax.value_and_grad(objective, has_aux=True)
+      (loss, aux), gradient = mean(lambda episodes, key: slope(here, episodes, key))
+      updates, opt_state = optimizer.update(gradient, opt_state, here)
+      return (optax.apply_updates(here, updates), opt_state), ({**aux, "loss": loss}, norms("grad_norm", gradient))
+
+    start = (state.meta_params, state.opt_state)
+    (meta_params, opt_state), (seen, gradients) = jax.lax.scan(epoch, start, None, length=epochs)
+    metrics = {name: values[-1] for name, values in seen.items()}
+    metrics |= {name: values[0] for name, values in gradients.items()} | norms("param_norm", meta_params)
+    metrics["return_before"] = mean(lambda episodes, key: episodes.return_before())
+    metrics["finite"] = all_finite(metrics)
+    return TrainState(meta_params, opt_state, state.step + 1, state.key, state.carry), metrics
+
+  return averaging_over(axis_name, step)
+
+
+def check(inner: InnerLoop, clip: float, epochs: int, derivative: str, task_chunk: int | None = None) -> Policy:
+  """The policy, once every argument of `meta_step` is known to be allowed; a ValueError names the one that is not."""
+  policy = held.check("ppo", inner, derivative, task_chunk)
+  if not clip > 0:
+    raise ValueError(f"clip must be above 0; got {clip!r}")
+  check_count("epochs", epochs)
+  return policy
