@@ -54,7 +54,9 @@ def omniglot(
     "accuracy",
     ways,
     load,
-    norm_stats=("transductive", "support", "running"),
+    norm_stats=("transductive", "support", "support_plus_one", "running", "per_step"),
+    costly=("support_plus_one", "per_step"),
+    train_norm_stats=("transductive",) if numbered else ("transductive", "support", "support_plus_one"),
     whole_task=_augmented_task(transform),
     loop=loop,
   )

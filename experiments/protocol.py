@@ -31,6 +31,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "learning_rate_on": "the mean loss over the batch",
     "norm_stats": experiment.norm_stats,
     "transductive": experiment.norm_stats == "transductive",
+    "train_norm_stats": experiment.norm_stats if experiment.norm_stats == "none" else run.train_norm_stats,
     "meta_steps": run.num_meta_steps,
     "tasks_per_step": run.tasks_per_step,
     "outer_optimizer": f"{optimizer['name']}, {optimizer.get('learning_rate')}",
