@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from experiments import experiment, image_rows, loop, measure, schema
+from experiments import experiment, image_rows, loop, measure, norm_stats, schema
 from tests.tasks import image_files
 from warpjax import parallel
 
@@ -107,6 +107,11 @@ def trains(file, method, places):
   assert per_task.shape == (2, 3) and math.isfinite(result["mean"])
   assert {"transductive", "support", "running"} <= {result["norm_stats"], *result}
   assert result["data"]["partial"] and result["protocol"]["partial"]
+
+
+@pytest.fixture(autouse=True)
+def few_tasks_for_statistics(monkeypatch):
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
 
 
 @pytest.mark.parametrize(("file", "method"), QUICK)
