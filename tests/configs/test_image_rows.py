@@ -26,10 +26,14 @@ ROWS = [
   ("cifar_fs", "warp_maml_5shot_strict"),
   ("fc100", "reptile"),
 ]
-QUICK = [
-  ("mini_imagenet", "maml_strict"),
+QUICK = [("mini_imagenet", "maml_strict")]
+# Followed through a dispatch without compiling it; a row takes some 20 s to compile, and the slow tests train them all.
+TRACED = [
   ("mini_imagenet", "warp_maml"),
-  ("cifar_fs", "maml_5shot"),
+  ("cifar_fs", "mamlpp_5shot"),
+  ("fc100", "warp_leap_offline"),
+  ("mini_imagenet", "meta_lstm"),
+  ("tiered_imagenet", "meta_curvature"),
   ("tiered_imagenet", "warp_leap_offline_640shot"),
 ]
 
@@ -97,6 +101,11 @@ def test_row_builds(file, method, places):
   assert built.norm_stats == MODULES[file].get_config(method).eval.norm_stats
   if method.endswith("_strict"):
     assert built.norm_stats == "support" and built.evaluation.val_tasks
+
+
+@pytest.mark.parametrize(("file", "method"), TRACED)
+def test_row_traces(file, method, places):
+  loop.Programs(experiment.build(small(file, method), **places[file])).trace()
 
 
 def trains(file, method, places):
