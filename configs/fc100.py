@@ -22,6 +22,10 @@ validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2
 | t_net              | -                 | -                  | not yet run | not yet run      |
 | warp_maml          | -                 | -                  | not yet run | not yet run      |
 | warp_leap_online   | -                 | -                  | not yet run | not yet run      |
+| warp_leap_offline  | -                 | -                  | not yet run | not yet run      |
+| meta_lstm          | -                 | -                  | not yet run | not yet run      |
+| meta_curvature     | -                 | -                  | not yet run | not yet run      |
+| mamlpp             | -                 | -                  | not yet run | not yet run      |
 | maml_48            | -                 | -                  | not yet run | not yet run      |
 | maml_resnet12      | -                 | -                  | not yet run | not yet run      |
 | warp_maml_resnet12 | -                 | -                  | not yet run | not yet run      |

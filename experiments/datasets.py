@@ -45,6 +45,7 @@ class Spec(NamedTuple):
     load: Reads the data; fails at once where it is not there, or too small for the tasks.
     norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.
     costly: Those of them that are computed only when named.
+    train_norm_stats: Choices for the query loss in training, of `norm_stats.TrainNormStats`.
     whole_task: The test task, for those choices that see the support set besides the query set.
     loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
     own_batches: Whether `loop` puts batches of its own in the place of those that the config can ask for.
@@ -55,6 +56,7 @@ class Spec(NamedTuple):
   load: Callable[[], Data]
   norm_stats: tuple[str, ...] = ("transductive",)
   costly: tuple[str, ...] = ()
+  train_norm_stats: tuple[str, ...] = ("transductive",)
   whole_task: QueryBatchFn = losses.whole_task
   loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
   own_batches: bool = False
@@ -75,7 +77,8 @@ def sinusoid(
   test = tasks.sinusoid.sampler(variant, shots=shots, queries=queries)
   choices = ("transductive", "support", "running", "per_step")
   # Waves are drawn anew, so that validation waves are apart from test waves by their keys.
-  return Spec("mse", 1, lambda: Data(train, test, {}, test), norm_stats=choices, costly=("per_step",))
+  load = lambda: Data(train, test, {}, test)
+  return Spec("mse", 1, load, choices, costly=("per_step",), train_norm_stats=("transductive", "support"))
 
 
 def omniglot(
@@ -102,7 +105,8 @@ def omniglot(
     counts = {f"{part}_classes": len(images[part]) for part in PARTS}
     return Data(train, test, {"split": split, "split_sha256": classes.digest, **counts})
 
-  return Spec("accuracy", ways, load, norm_stats=("transductive", "support", "support_plus_one", "running"))
+  choices = ("transductive", "support", "support_plus_one", "running", "per_step")
+  return Spec("accuracy", ways, load, choices, costly=("per_step",), train_norm_stats=choices[:3])
 
 
 PARTS = ("train", "test")

@@ -29,6 +29,7 @@ class Run(NamedTuple):
     checkpoint_every: Meta-steps between checkpoints, a multiple of `steps_per_dispatch`.
     steps_per_dispatch: Meta-steps in one call to the device.
     task_chunk: Tasks computed side by side; 0 chooses.
+    train_norm_stats: The batch statistics of the query loss in training; a meta-gradient without one does not read it.
   """
 
   experiment: str
@@ -39,6 +40,7 @@ class Run(NamedTuple):
   checkpoint_every: int
   steps_per_dispatch: int
   task_chunk: int = 0
+  train_norm_stats: norm_stats.TrainNormStats = "transductive"
 
 
 class Evaluation(NamedTuple):
@@ -150,10 +152,12 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   if network.takes_key:
     batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
+  norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
+  inner = norm_stats.in_training(run.train_norm_stats, inner, network, builders.LOSSES[spec.metric])
   made = builders.named("meta_gradient", tables, inner=inner)
   test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
   test_inner = spec.loop(test_loop, network, False)
-  norm_stats.check(evaluation.norm_stats, spec.norm_stats)
+  norm_stats.check("config.eval.norm_stats", evaluation.norm_stats, spec.norm_stats)
   _check_meta_gradient(tables, run)
   data = spec.load()  # last, once everything cheap has been checked
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))

@@ -76,6 +76,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       read,
       norm_stats=("transductive", "support", "support_plus_one", "running", "per_step"),
       costly=("support_plus_one", "per_step"),
+      train_norm_stats=("transductive", "support", "support_plus_one"),
       whole_task=_unit_task,
       loop=lambda inner, network, training: _loop(inner, train_transform if training else _unit),
     )

@@ -135,6 +135,35 @@ _ONE_SHOT: dict[str, rows.Table] = {
   "t_net": {"network": {"warp": {"kind": "conv1x1", "identity_init": True}}},
   "warp_maml": _WARP_MAML,
   "warp_leap_online": {**_WARP_MAML, "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full"}},
+  # The tasks of warp_leap_online, four at a time.
+  "warp_leap_offline": {
+    **_WARP_MAML,
+    "num_meta_steps": 15_000,
+    "tasks_per_step": 4,
+    "meta_gradient": {"name": "warp_offline", "initial": "leap", "objective": "full", "eta": 1},
+  },
+  "meta_lstm": {
+    "num_meta_steps": 75_000,
+    "tasks_per_step": 1,
+    "data": {"queries": 15},
+    "network": {"name": "maml_mini_imagenet", "width": 32, "norm_scale": True, "adapts": "all"},
+    "inner": {"rule": "meta_lstm", "units": 20, "num_steps": 12},
+    "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip_norm": 0.25},
+    "eval": {"num_steps": 12, "norm_stats": "support"},
+  },
+  "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 0.05, "num_steps": 5}},
+  "mamlpp": {
+    "num_meta_steps": 50_000,
+    "tasks_per_step": 2,
+    "checkpoint_every": 500,
+    "data": {"queries": 15},
+    "network": {"name": "mamlpp_mini_imagenet", "width": 48, "adapts": "all"},
+    "inner": {"rule": "per_step_sgd", "learning_rate": 0.1, "own_steps": 5, "per_step_norm": True, "num_steps": 5},
+    "meta_gradient": {"name": "unrolled", "multi_step_epochs": 15, "steps_per_epoch": 500},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip": 10.0},
+    "eval": {"num_steps": 5, "norm_stats": "per_step", "val_tasks": 600},
+  },
   "maml_48": {"network": {"name": "mamlpp_mini_imagenet", "width": 48, "adapts": "all_but_norm"}},
   "maml_resnet12": _RESNET,
   "warp_maml_resnet12": {
@@ -147,10 +176,11 @@ _FIVE: rows.Table = {"data": {"shots": 5, "queries": 5}}
 _UNROLLED_FIVE: rows.Table = {"tasks_per_step": 2, "optimizer": {"clip": _clip(5)}}
 _FIFTEEN: rows.Table = {"data": {"queries": 15}}
 _FIVE_OF: dict[str, rows.Table] = {
-  **dict.fromkeys(("maml", "fomaml", "anil", "t_net", "maml_48"), _UNROLLED_FIVE),
+  **dict.fromkeys(("maml", "fomaml", "anil", "t_net", "meta_curvature", "maml_48"), _UNROLLED_FIVE),
   # Its paper trains these with one shot.
   "meta_sgd": {"data": {"train_shots": 1}},
   "reptile": {"data": {"queries": 1}, "eval": {"batch_size": 15}},
-  **dict.fromkeys(("warp_maml", "warp_leap_online", "warp_maml_resnet12"), _FIFTEEN),
+  **dict.fromkeys(("warp_maml", "warp_leap_online", "warp_leap_offline", "mamlpp", "warp_maml_resnet12"), _FIFTEEN),
+  "meta_lstm": {**_FIFTEEN, "num_meta_steps": 50_000, "inner": {"num_steps": 8}, "eval": {"num_steps": 8}},
   "maml_resnet12": {**_UNROLLED_FIVE, **_FIFTEEN},
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
+import jax
 import optax
 
 from experiments import schema
 from experiments.outer_step import OuterStep
 from warpjax import meta_gradients, meta_steps, optimizers, rules, training
-from warpjax.types import CarriedMetaGrad, InnerLoop, UpdateRule
+from warpjax.types import CarriedMetaGrad, InnerLoop, Params, PyTree, UpdateRule
 
 
 def kronecker(learning_rate: float) -> UpdateRule:
@@ -28,9 +30,28 @@ def l2l_lstm(units: Sequence[int] = (20, 20), p: float = 5.0, scale: float = 0.0
   return rules.l2l_lstm(units, p=p or None, scale=scale)
 
 
-def per_step_sgd(learning_rate: float, own_steps: int) -> UpdateRule:
-  """MAML++'s step sizes, one for each tensor and each of `own_steps` steps."""
-  return rules.per_step_sgd(learning_rate, own_steps)
+def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = False) -> UpdateRule:
+  """MAML++'s step sizes, one for each tensor and each of `own_steps` steps.
+
+  With `per_step_norm` the scales and offsets of normalisation do not adapt, and have values of their own for each step.
+  """
+  sizes = rules.per_step_sgd(learning_rate, own_steps)
+  if not per_step_norm:
+    return sizes
+  values = rules.per_step_values(own_steps)
+  return rules.chain(rules.masked(sizes, partial(_norms, are=False)), rules.masked(values, partial(_norms, are=True)))
+
+
+def _norms(params: Params, are: bool) -> PyTree:
+  """A mask of the parameters of modules that are named `norm*`, or of all others."""
+  is_norm = lambda path, leaf: any(str(getattr(part, "key", "")).startswith("norm") for part in path)
+  mask = jax.tree_util.tree_map_with_path(is_norm, params)
+  if not any(jax.tree.leaves(mask)):
+    raise ValueError(
+      "config.inner.per_step_norm must be False where no normalisation is among the parameters that adapt, "
+      "config.network.adapts; got True."
+    )
+  return jax.tree.map(lambda norm: norm is are, mask)
 
 
 def unrolled(

@@ -1,4 +1,4 @@
-"""Which batch statistics a result is under: the choices of `config.eval.norm_stats`."""
+"""Which batch statistics are used: `config.eval.norm_stats` for a result, `config.train_norm_stats` in training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from experiments.datasets import Data
 from warpjax import losses, networks, step_statistics
 from warpjax.norm_stats import Readout, by_step, query_loss, running
-from warpjax.types import InnerLoop, LossFn, MetaParams, PyTree, QueryBatchFn, TaskSampler
+from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
 NormStats = Literal["transductive", "support", "support_plus_one", "running", "per_step"]
+TrainNormStats = Literal["transductive", "support", "support_plus_one"]
 NONE = "none"
 PER_STEP_TASKS = 200
 
@@ -21,10 +23,42 @@ MakeReadout = Callable[[MetaParams, TaskSampler, jax.Array], Readout]
 """`(meta_params, training tasks, key) -> Readout`, for statistics that belong to what was trained."""
 
 
-def check(name: str, allowed: Sequence[str]) -> None:
+def check(setting: str, name: str, allowed: Sequence[str]) -> None:
   """Raises a ValueError for a choice that the tasks do not allow."""
   if name not in allowed:
-    raise ValueError(f"config.eval.norm_stats must be one of {', '.join(map(repr, allowed))} here; got {name!r}.")
+    raise ValueError(f"{setting} must be one of {', '.join(map(repr, allowed))} here; got {name!r}.")
+
+
+def in_training(
+  name: TrainNormStats, inner: InnerLoop, network: networks.Network, loss_of: Callable[..., LossFn]
+) -> InnerLoop:
+  """The training loop, its query loss under that choice, with a support batch as the first inner step sees it.
+
+  Args:
+    name: The choice; a network without batch norm ignores it.
+    inner: The training inner loop.
+    network: What the loss is of.
+    loss_of: `(apply) -> loss`.
+
+  Returns:
+    An inner loop; that of "transductive" is the one given.
+
+  Raises:
+    ValueError: For "support_plus_one" of a network with dropout, whose keys belong to a batch.
+  """
+  apply_with_stats = network.apply_with_stats
+  if name == "transductive" or apply_with_stats is None:
+    return inner
+  if name == "support_plus_one" and network.takes_key:
+    raise ValueError("config.train_norm_stats must not be 'support_plus_one' for a network with dropout.")
+  alone = losses.support_plus_one(network.apply)
+  loss_fn = losses.support(apply_with_stats, loss_of) if name == "support" else alone
+
+  def batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
+    support = inner.batch_fn(key, task.support, jnp.int32(0), params, shared)
+    return Task(support, inner.query_batch_fn(key, task, params, shared))
+
+  return inner._replace(query_batch_fn=batch, query_loss_fn=loss_fn)
 
 
 def readouts(

@@ -33,6 +33,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "network_dtype": settings["network"].get("dtype"),
     "norm_stats": experiment.norm_stats,
     "transductive": experiment.norm_stats == "transductive",
+    "train_norm_stats": experiment.norm_stats if experiment.norm_stats == "none" else run.train_norm_stats,
     "meta_steps": run.num_meta_steps,
     "tasks_per_step": run.tasks_per_step,
     "outer_optimizer": f"{optimizer['name']}, {optimizer.get('learning_rate')}",

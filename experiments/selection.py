@@ -79,22 +79,23 @@ def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
   val = data.val
   assert val is not None  # `build` refuses validation without it
   key = jax.random.fold_in(jax.random.key(settings.seed), _VAL_STREAM)
-  keep: dict[bool, Any] = {}
+  compiled: list[Any] = []
 
   def measure(state: TrainState) -> dict[str, Any]:
     readout = experiment.readout_of(state.meta_params)
     inner, meta_params = experiment.test_loop(state)
-    # Statistics of what was trained are constants of the program, which compiles again for new ones.
-    run = keep.get(readout is experiment.readout) or evaluation.evaluator(
-      inner,
-      num_steps=settings.num_steps,
-      metric=experiment.spec.metric,
-      readout=readout,
-      task_chunk=experiment.run.task_chunk or None,
-    )
-    if readout is experiment.readout:
-      keep[True] = run
-    found = run(meta_params, val, key, settings.val_tasks).summary()
+    if not compiled:
+      compiled.append(
+        evaluation.evaluator(
+          inner,
+          num_steps=settings.num_steps,
+          metric=experiment.spec.metric,
+          readout=readout,
+          task_chunk=experiment.run.task_chunk or None,
+        )
+      )
+    # Readouts of one experiment differ in their data alone.
+    found = compiled[0](meta_params, val, key, settings.val_tasks, readout.data).summary()
     return {experiment.spec.metric: found["mean"], **{name: found[name] for name in ("ci95", "num_tasks")}}
 
   return measure

@@ -21,6 +21,10 @@ RULES = {
   "from_optax": lambda: rules.from_optax(optax.rmsprop(optax.exponential_decay(0.05, 1, 0.8), eps=1e-3)),
   "meta_sgd": lambda: rules.meta_sgd((0.01, 0.2)),
   "per_step_sgd": lambda: rules.per_step_sgd(0.1, 2),
+  "per_step_values": lambda: rules.chain(
+    rules.masked(rules.sgd(0.1), {"b": False, "w": True}),
+    rules.masked(rules.per_step_values(3), {"b": True, "w": False}),
+  ),
   "kronecker": lambda: rules.kronecker(0.1),
   "learned": lambda: rules.learned(
     lambda **hyper: optax.adamw(eps_root=1e-3, **hyper), positive=("learning_rate",), learning_rate=0.05, b1=0.8
@@ -79,7 +83,7 @@ def refused(rule, estimator):
 
 
 # Every pair is run by `make test-slow`; these leave out, of the costly ones, what shares its code with others.
-LEARNED = ("per_step_sgd", "kronecker", "learned", "meta_lstm", "l2l_lstm")
+LEARNED = ("per_step_sgd", "per_step_values", "kronecker", "learned", "meta_lstm", "l2l_lstm")
 WITH_LEARNED = ("mixed", "first_order", "truncated_unroll", "leap", "implicit", "warp")
 OF_PATHS = ("multi_step", "truncated_unroll")
 SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inner loop and no more

@@ -54,7 +54,9 @@ def test_regression_refuses_to_broadcast():
     losses.regression(lambda params, shared, x: x)((), (), (jnp.zeros((4, 1)), jnp.zeros(4)))
 
 
-def test_support_plus_one_sees_one_query_example_at_a_time():
+@pytest.mark.parametrize("examples", [2048, 18])  # all four batches of six side by side, or three and one
+def test_support_plus_one_sees_one_query_example_at_a_time(monkeypatch, examples):
+  monkeypatch.setattr(losses, "_EXAMPLES_AT_ONCE", examples)
   params = toy.draw(0, 2, 3)
   task = Task((toy.draw(1, 5, 2), None), (toy.draw(2, 4, 2), LABELS))
   loss, aux = losses.support_plus_one(apply)(params, 1.0, task)

@@ -186,7 +186,7 @@ def evaluator(
   others: Mapping[str, InnerLoop | Readout] | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
-) -> Callable[[MetaParams, TaskSampler | Task, jax.Array, int], Evaluation]:
+) -> Callable[..., Evaluation]:
   """`evaluate` to be called again and again without compiling again: `(meta_params, sampler, key, num_tasks)`.
 
   Args:
@@ -199,16 +199,19 @@ def evaluator(
     tasks_per_dispatch: Tasks in one call.
 
   Returns:
-    `(meta_params, sampler, key, num_tasks) -> Evaluation`.
+    `(meta_params, sampler, key, num_tasks, data=None) -> Evaluation`; `data` is for the readout, in place of its own.
   """
   for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
     if count is not None and count < 1:
       raise ValueError(f"{name} must be at least 1; got {count!r}")
-  rest = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
-  per_task = partial(_measure, inner, readout or query_loss(), rest, check_inner(inner, num_steps), metric)
+  ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
+  judged = readout or query_loss()
+  per_task = partial(_measure, inner, judged, ends, check_inner(inner, num_steps), metric)
 
-  @partial(jax.jit, static_argnums=4)
-  def part(meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, first: Any, count: int) -> Any:
+  @partial(jax.jit, static_argnums=5)
+  def part(
+    meta_params: MetaParams, data: list[PyTree], sampler: TaskSampler | Task, key: jax.Array, first: Any, count: int
+  ) -> Any:
     indices = first + jnp.arange(count)
     if isinstance(sampler, Task):
       tasks = jax.tree.map(lambda leaf: leaf[indices % leaf.shape[0]], sampler)
@@ -216,15 +219,18 @@ def evaluator(
       tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
     chunk = min(count, task_chunk or default_task_chunk(tasks))
-    return jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
+    return jax.lax.map(lambda args: per_task(meta_params, data, *args), (tasks, keys), batch_size=chunk)
 
-  def run(meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int) -> Evaluation:
+  def run(
+    meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int, data: PyTree | None = None
+  ) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
     sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)
+    given = [judged.data if data is None else data, *(other.data for other in ends.values())]
     # The last part is computed whole and cut, so that nothing compiles twice.
-    parts = [jax.device_get(part(meta_params, sampler, key, first, size)) for first in range(0, num_tasks, size)]
+    parts = [jax.device_get(part(meta_params, given, sampler, key, first, size)) for first in range(0, num_tasks, size)]
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     return Evaluation(curve, rest)
 
@@ -238,6 +244,7 @@ def _measure(
   num_steps: int,
   metric: str,
   meta_params: MetaParams,
+  data: Sequence[PyTree],
   task: Task,
   key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -258,7 +265,7 @@ def _measure(
     index = step.number + 1
     return seen, curve.at[index].set(at(readout, seen[0], step.next.params, index))
 
-  state, seen = problem.start(), [each.start(problem) for each in readouts]
+  state, seen = problem.start(), [each.start(problem, part) for each, part in zip(readouts, data, strict=True)]
   curve = jnp.full(num_steps + 1, at(readout, seen[0], state.params, 0))
   final, (seen, curve), _ = run_steps(problem, state, (fold, (seen, curve)), last=num_steps)
   ends = zip(others.items(), seen[1:], strict=True)

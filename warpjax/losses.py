@@ -10,6 +10,9 @@ import optax
 
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
+# Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
+_EXAMPLES_AT_ONCE = 2048
+
 
 def classification(apply: Apply) -> LossFn:
   """Mean softmax cross-entropy with integer labels; aux holds `accuracy`, a fraction.
@@ -85,7 +88,9 @@ def support_plus_one(apply: Apply) -> LossFn:
     def one(x: jax.Array) -> jax.Array:
       return apply(params, shared, jnp.concatenate([support_x, x[None]]))[-1]
 
-    logits = jax.vmap(one)(query_x)
+    at_once = max(1, _EXAMPLES_AT_ONCE // (support_x.shape[0] + 1))
+    all_fit = query_x.shape[0] <= at_once
+    logits = jax.vmap(one)(query_x) if all_fit else jax.lax.map(one, query_x, batch_size=at_once)
     return _cross_entropy(logits, query_y), {"accuracy": _accuracy(logits, query_y)}
 
   return loss_fn

@@ -16,14 +16,16 @@ class Readout(NamedTuple):
   """What judges the points of one task's adaptation: a fold over its steps, and a loss that reads what was folded.
 
   Attributes:
-    start: `(problem) -> carry`, before the first step; every task starts anew.
+    start: `(problem, data) -> carry`, before the first step; every task starts anew.
     step: `(problem, carry, inner_step) -> carry`.
     loss: `(problem, carry, params, index) -> (scalar, aux)`, the loss of point `index`, which follows `index` steps.
+    data: Arrays that `start` reads; an argument of a compiled evaluation, which other arrays do not compile again.
   """
 
-  start: Callable[[Problem], PyTree]
+  start: Callable[[Problem, PyTree], PyTree]
   step: Callable[[Problem, PyTree, InnerStep], PyTree]
   loss: Callable[[Problem, PyTree, Params, Any], tuple[jax.Array, Aux]]
+  data: PyTree = ()
 
 
 def query_loss(inner: InnerLoop | None = None) -> Readout:
@@ -33,7 +35,7 @@ def query_loss(inner: InnerLoop | None = None) -> Readout:
     del carry
     return problem._replace(inner=inner or problem.inner).query_loss(params, problem.meta_params.shared, index)
 
-  return Readout(lambda problem: (), lambda problem, carry, step: carry, loss)
+  return Readout(lambda problem, data: (), lambda problem, carry, step: carry, loss)
 
 
 def running(
@@ -75,7 +77,8 @@ def running(
   def of_batch(problem: Problem, params: Params, index: Any) -> PyTree:
     return apply(params, problem.meta_params.shared, None, problem.batch(params, index)[0])[1]
 
-  def start(problem: Problem) -> PyTree:
+  def start(problem: Problem, data: PyTree) -> PyTree:
+    del data
     shapes = jax.eval_shape(lambda: of_batch(problem, problem.meta_params.initial, 0))
     return jax.tree_util.tree_map_with_path(_start, shapes)
 
@@ -113,14 +116,13 @@ def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], 
     raise ValueError("apply_with_stats must be a function; got None, of a Network made without one")
   apply = apply_with_stats
 
-  def loss(problem: Problem, carry: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
-    del carry
+  def loss(problem: Problem, stats: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
     here = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, leaf.shape[0] - 1)], stats)
     loss_fn = loss_of(lambda p, s, x: apply(p, s, here, x)[0])
     under = problem._replace(inner=problem.inner._replace(query_loss_fn=loss_fn))
     return under.query_loss(params, problem.meta_params.shared, index)
 
-  return Readout(lambda problem: (), lambda problem, carry, step: carry, loss)
+  return Readout(lambda problem, data: data, lambda problem, carry, step: carry, loss, stats)
 
 
 def _start(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, loop, measure, multi_shot, protocol, run
+import warpjax as wj
+from experiments import evaluate, experiment, loop, measure, multi_shot, norm_stats, protocol, run
 from tests.experiments import tiny
-from warpjax.types import Task
+from warpjax import evaluation, losses, networks
+from warpjax.meta_gradients import unrolled
+from warpjax.tasks import multi_shot as alphabets
+from warpjax.types import MetaParams, Task
 
+KEY = jax.random.key(5)
 CHOICES = ("transductive", "support", "support_plus_one", "running")
 
 
@@ -24,13 +30,14 @@ def sines(name, **network):
   )
 
 
-def test_every_choice_is_a_number_of_its_own(tmp_path):
+def test_every_choice_is_a_number_of_its_own(tmp_path, monkeypatch):
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
   places = {"data_dir": str(tiny.write_images(tmp_path / "raw")), "cache_dir": str(tmp_path / "cache")}
-  config = tiny.config("omniglot", "maml", {"eval": {"norm_stats": "running", "num_tasks": 6, "num_steps": 2}})
+  config = tiny.config("omniglot", "maml", {"eval": {"norm_stats": "per_step", "num_tasks": 6, "num_steps": 2}})
   result = run.train_and_evaluate(config, tmp_path / "run", **places)
-  assert result["norm_stats"] == "running"
-  assert [name for name in CHOICES if name in result] == ["transductive", "support", "support_plus_one"]
-  assert all(0 <= result[name]["mean"] <= 1 for name in CHOICES[:-1])
+  assert result["norm_stats"] == "per_step" and 0 <= result["mean"] <= 1
+  assert [name for name in CHOICES if name in result] == list(CHOICES)
+  assert all(0 <= result[name]["mean"] <= 1 for name in CHOICES)
   again = evaluate.evaluate(tmp_path / "run", **places)
   assert {key: again[key] for key in ("norm_stats", "mean", "support")} == {
     key: result[key] for key in ("norm_stats", "mean", "support")
@@ -93,7 +100,7 @@ def test_a_choice_that_there_is_not_is_refused():
 
 def test_multi_shot_judges_one_query_set_under_every_choice():
   spec = multi_shot.omniglot(None, None, ways=2, held_out=1, batch_size=2)
-  assert spec.norm_stats == ("transductive", "support", "running")
+  assert spec.norm_stats == (*CHOICES, "per_step") and set(spec.costly) == {"support_plus_one", "per_step"}
   images = jax.numpy.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 1)), jax.numpy.uint8)
   task = Task((images[0], jax.numpy.arange(4)), (images[1], jax.numpy.arange(4)))
   network = multi_shot.multi_headed(2, alphabets=1, width=2)
@@ -105,3 +112,64 @@ def test_multi_shot_judges_one_query_set_under_every_choice():
 
 
 INNER = {"rule": "sgd", "learning_rate": 0.1, "num_steps": 1}
+
+
+NORMED = networks.from_linen(networks.MLP((3,), 2, warp=networks.WarpSpec("linear", batch_norm=True)))
+
+
+def drawings(seed, *shape):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("name", ["support_plus_one", "per_step"])
+def test_multi_shot_tasks_under_the_costly_choices(monkeypatch, name):
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
+  spec = multi_shot.omniglot(None, None, ways=2, held_out=1, batch_size=2)
+  images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 8, 8, 1), np.uint8)
+  flat = lambda params, shared, stats, x: NORMED.apply_with_stats(params, shared, stats, x.reshape(len(x), -1))
+  network = networks.Network(NORMED.init, lambda p, s, x: flat(p, s, None, x)[0], flat)
+  inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, False)
+  meta_params = MetaParams(*network.init(KEY, jnp.zeros((2, 64))))
+  if name == "per_step":
+    made = norm_stats.per_step(inner, network, losses.classification, 1)
+    readout = made(meta_params, alphabets.sampler(images, held_out=1), KEY)
+  else:
+    readout = norm_stats.readouts([name], inner, network, losses.classification, spec.whole_task)[name]
+  tasks = alphabets.all_tasks(images, held_out=1)
+  found = evaluation.evaluate(inner, meta_params, tasks, KEY, num_tasks=3, num_steps=1, metric="loss", readout=readout)
+  assert found.per_task.shape == (3, 2) and np.isfinite(found.per_task).all()
+
+
+def test_training_is_under_the_choice_that_is_named():
+  inner = wj.InnerLoop(losses.classification(NORMED.apply), wj.rules.sgd(0.5), 1)
+  meta_params = MetaParams(*NORMED.init(KEY, jnp.zeros((2, 5))))
+  labels = jnp.array([0, 1, 0, 1])
+  task = Task((drawings(0, 4, 5), labels), (1 + 2 * drawings(1, 4, 5), labels))
+  params, shared = jax.jit(lambda: wj.adapt(inner, meta_params, task, KEY).final.params)(), meta_params.shared
+  under = losses.support(NORMED.apply_with_stats), losses.support_plus_one(NORMED.apply)
+  expected = {name: loss(params, shared, task)[0] for name, loss in zip(CHOICES[1:3], under, strict=True)}
+  expected["transductive"] = inner.loss_fn(params, shared, task.query)[0]
+  assert len({round(float(loss), 4) for loss in expected.values()}) == 3
+  for name, loss in expected.items():
+    made = norm_stats.in_training(name, inner, NORMED, losses.classification)
+    (value, _), grads = jax.jit(unrolled(made))(meta_params, task, KEY)
+    np.testing.assert_allclose(value, loss, rtol=1e-4)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(grads.initial["head"]))
+  without = networks.from_linen(networks.MLP((3,), 2))._replace(apply_with_stats=None)
+  assert norm_stats.in_training("support", inner, without, losses.classification) is inner
+
+
+def test_the_training_statistics_are_a_setting_and_on_the_card():
+  norm = {"network": {"warp": {"kind": "linear", "batch_norm": True}}}
+  built = experiment.build(tiny.config("sinusoid", "maml", norm, {"train_norm_stats": "support"}))
+  assert built.inner.query_loss_fn is not None and built.test_inner.query_loss_fn is None
+  assert protocol.card(built, 1)["train_norm_stats"] == "support"
+  assert protocol.card(experiment.build(tiny.config("sinusoid", "maml", norm)), 1)["train_norm_stats"] == "transductive"
+
+
+def test_training_statistics_that_there_are_not_are_refused():
+  with pytest.raises(ValueError, match=r"config\.train_norm_stats must be one of 'transductive', 'support' here"):
+    experiment.build({**tiny.config("sinusoid", "maml"), "train_norm_stats": "support_plus_one"})
+  drops = networks.from_linen(networks.ResNet12(2, (2, 2, 2, 2), 0.1))._replace(takes_key=True)
+  with pytest.raises(ValueError, match="must not be 'support_plus_one' for a network with dropout"):
+    norm_stats.in_training("support_plus_one", None, drops, None)

@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from experiments import check, experiment, fits, loop, outer_step, workdir
+from experiments import check, experiment, fits, loop, norm_stats, outer_step, workdir
 from tests.experiments import tiny
 
 CONFIG = tiny.config("sinusoid", "maml")
@@ -32,6 +32,25 @@ def test_nothing_compiles_after_the_first_dispatch_and_the_cost_is_said(tmp_path
   assert counts == [counts[0]] * 3
   (cost,) = said
   assert re.search(r"A meta-step of sinusoid:maml.*GFLOP, peak \d+\.\d MiB, of it temporaries \d+\.\d MiB", cost)
+
+
+def test_validation_under_statistics_of_what_was_trained_compiles_once(tmp_path, monkeypatch, compiled):
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
+  network = {"network": {"warp": {"kind": "linear", "batch_norm": True}}}
+  config = tiny.config("sinusoid", "maml", network, {"eval": {"norm_stats": "per_step", "val_tasks": 2}})
+  built, counts, measured = experiment.build(config), [], []
+  append = workdir.append_metrics
+
+  def spy(directory, rows):
+    counts.append(len(compiled))
+    measured.extend(row["mse"] for row in rows if row["split"] == "val")
+    append(directory, rows)
+
+  monkeypatch.setattr(workdir, "append_metrics", spy)
+  loop.train(loop.Programs(built), tmp_path, say=lambda line: None)
+  train, val, *later = counts
+  assert val > train > 0 and later == [val] * 4  # of three dispatches, each validated
+  assert len(set(measured)) == 3  # of each checkpoint's own parameters and statistics
 
 
 def test_meta_parameters_that_do_not_move_are_named(tmp_path):

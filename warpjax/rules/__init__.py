@@ -9,6 +9,7 @@ from warpjax.rules.meta_lstm import meta_lstm
 from warpjax.rules.meta_sgd import meta_sgd
 from warpjax.rules.newton_cg import newton_cg
 from warpjax.rules.per_step_sgd import per_step_sgd
+from warpjax.rules.per_step_values import per_step_values
 from warpjax.rules.preconditioned import preconditioned
 from warpjax.rules.stateless import adam, from_optax, sgd
 from warpjax.types import UpdateRule
@@ -28,6 +29,7 @@ __all__ = [
   "meta_sgd",
   "newton_cg",
   "per_step_sgd",
+  "per_step_values",
   "preconditioned",
   "sgd",
 ]
