@@ -92,7 +92,7 @@ SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inne
 def is_slow(rule, estimator):
   if rule in LEARNED:
     return estimator not in WITH_LEARNED
-  if estimator in SAMPLED:
+  if estimator in (*SAMPLED, "reptile_weighted"):
     return rule not in ("adam", "meta_sgd", "newton_cg")
   return estimator in OF_PATHS and rule not in ("sgd", "adam", "meta_sgd")
 

@@ -19,7 +19,7 @@ ROWS = [row for row in ALL if row not in SMALLER]
 REPEATED = {
   "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net"),
   "omniglot": [method for file, method in ROWS if file == "omniglot" and method not in ("maml", "reptile")],
-  "reptile_studies": [method for file, method in ROWS if file == "reptile_studies" and method != "sum_2"],
+  "reptile_studies": [method for file, method in ROWS if file == "reptile_studies"],
   "demo": ("meta_sgd", "reptile", "imaml"),
 }
 
