@@ -36,7 +36,7 @@ are not yet run with the larger ones. 1000 held-out functions as trained, 200 fo
 |-----------------|-------|----------|---------|--------|---------|--------------------|
 | as trained      | 1.871 | 0.0060   | 0.0076  | 0.0087 | 0.0001  | -0.0058 +/- 0.0005 |
 | 200 steps       | 0.728 | 0.0012   | 0.0005  | 0.0029 | 0.0002  | -0.0003 +/- 0.0007 |
-| 40 hidden units | 1.703 | 0.0035   | 0.0034  | 0.0086 | 0.00001 | -0.0034 +/- 0.0008 |
+| 40 hidden units | 1.703 | 0.0035   | 0.0034  | 0.0086 | 0.00000 | -0.0034 +/- 0.0008 |
 
 Command: python -m experiments.l2l --workdir=runs/l2l_images --method=l2l_lstm_images
 """
