@@ -109,7 +109,7 @@ def by_hand(steps, start, task, momentum, debias):
   return curve
 
 
-@pytest.mark.parametrize(("momentum", "debias"), [(0.1, False), (0.3, True)])
+@pytest.mark.parametrize(("momentum", "debias"), [pytest.param(0.1, False, marks=pytest.mark.slow), (0.3, True)])
 def test_running_is_the_moving_average_of_each_task_alone(strict, momentum, debias):
   inner, start = loop(), meta_params()
   readout = norm_stats.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum, debias=debias)

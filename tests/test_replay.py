@@ -199,7 +199,7 @@ def test_where_the_replay_waits_and_how_it_is_cut_change_nothing(kwargs):
     assert_close(plain.meta_params, other.meta_params, rtol=1e-12)
 
 
-@pytest.mark.parametrize("eta", [None, 4])
+@pytest.mark.parametrize("eta", [None, pytest.param(4, marks=pytest.mark.slow)])
 def test_tasks_over_an_axis(eta):
   """Over an axis the draws differ, unless every point is drawn at once; parameters agree on all devices."""
   with jax.enable_x64(True):
@@ -246,6 +246,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, straight.opt_state, resumed.opt_state)
 
 
+@pytest.mark.slow
 def test_the_replay_is_what_memory_goes_to():
   """Temporaries grow with the steps by the recorded states and little else."""
   with jax.enable_x64(True):

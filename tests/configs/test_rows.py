@@ -17,8 +17,8 @@ SMALLER = [row for row in ALL if row[1].endswith("_cpu")]  # other numbers for a
 ROWS = [row for row in ALL if row not in SMALLER]
 # Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
 REPEATED = {
-  "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net"),
-  "omniglot": [method for file, method in ROWS if file == "omniglot" and method not in ("maml", "reptile")],
+  "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net", "imaml_nystrom", "pes"),
+  "omniglot": [method for file, method in ROWS if file == "omniglot" and method != "maml"],
   "reptile_studies": [method for file, method in ROWS if file == "reptile_studies"],
   "demo": ("meta_sgd", "reptile", "imaml"),
 }

@@ -69,6 +69,7 @@ def test_a_baseline_is_the_optimizer_it_is_named_after(trained):
   np.testing.assert_allclose(found, plain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_training_of_networks_on_images(tmp_path):
   settings = config.get_config("l2l_lstm_images")
   settings.update({**TINY, "data": {"split": "folders", "ways": 2, "hidden": 3, "size": 7, "batch_size": 4}})

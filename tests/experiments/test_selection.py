@@ -114,6 +114,7 @@ def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
   assert (card["norm_stats"], card["transductive"], card["inner_learning_rate"]) == ("transductive", True, 0.05)
 
 
+@pytest.mark.slow
 def test_per_step_statistics_are_a_choice_of_their_own():
   network = {"network": {"warp": {"kind": "linear", "batch_norm": True}}}
   results = {}
@@ -144,6 +145,7 @@ def test_images_on_the_host_are_trained_on(places):
   assert int(state.step) == 1 and metrics["finite"].all() and metrics["grad_norm/initial"].min() > 0
 
 
+@pytest.mark.slow
 def test_throughput_is_timed_on_a_tiny_set(places):
   found = throughput.measure(tiny_images(), repeats=2, **places)
   assert found["data_seconds"] > 0 and found["ready_seconds"] > 0

@@ -29,7 +29,7 @@ def tiny(method="warp_leap_offline", **overrides):
   return {**config, **overrides}
 
 
-@pytest.mark.parametrize("method", ["warp_leap_offline", "warp_reptile"])
+@pytest.mark.parametrize("method", ["warp_leap_offline", pytest.param("warp_reptile", marks=pytest.mark.slow)])
 def test_it_trains_and_resumes(method, tmp_path):
   experiment = experiments.build(tiny(method))
   whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state

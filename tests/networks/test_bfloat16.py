@@ -54,9 +54,8 @@ GRADS = {
 }
 
 
-@pytest.mark.parametrize(
-  ("name", "cosine"), [pytest.param("gradient", 0.99, marks=pytest.mark.slow), ("meta_gradient", 0.9)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cosine"), [("gradient", 0.99), ("meta_gradient", 0.9)])
 def test_gradients_keep_their_direction_and_length(name, cosine, sampler):
   """Meta-gradients lose more: an inner step is about as small as the rounding of a parameter."""
   exact, half = (mean_over_tasks(dtype, sampler, GRADS[name]) for dtype in (None, jnp.bfloat16))

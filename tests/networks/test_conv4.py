@@ -22,6 +22,7 @@ def loss_of(network, shared, x):
   return lambda params: jnp.mean(jnp.sin(network.apply(params, shared, x)) ** 2)
 
 
+@pytest.mark.slow
 def test_a_bias_before_batch_norm_changes_nothing(x, x64):
   network = networks.from_linen(networks.Conv4(conv_bias=True, **SMALL))
   params, _ = network.init(jax.random.key(0), x)
@@ -33,8 +34,12 @@ def test_a_bias_before_batch_norm_changes_nothing(x, x64):
 
 @pytest.mark.parametrize(
   "module",
-  [networks.Conv4(**SMALL), networks.warpgrad_omniglot(3, width=4, warp=networks.WarpSpec())],
-  ids=["stride", "pool_and_warp"],
+  [
+    pytest.param(networks.Conv4(**SMALL), id="stride"),
+    pytest.param(
+      networks.warpgrad_omniglot(3, width=4, warp=networks.WarpSpec()), id="pool_and_warp", marks=pytest.mark.slow
+    ),
+  ],
 )
 def test_the_fast_convolution_changes_neither_gradient_nor_meta_gradient(module, x, x64):
   patches = functools.partial(networks.conv_general_dilated, lowering="patches")
