@@ -30,6 +30,7 @@ from warpjax.types import PyTree, UpdateRule
 
 # Seen by no training seed; tuning and test functions apart.
 _TUNING_KEY, _TEST_KEY = 2026, 2027
+AT_ONCE = 200  # functions side by side, where the row does not say
 
 
 class Setting(NamedTuple):
@@ -74,7 +75,7 @@ class Runs(NamedTuple):
 def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
   """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
   inner = built.test_inner._replace(rule=rule, num_steps=built.inner.num_steps)
-  measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or 200)
+  measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or AT_ONCE)
   start = jax.eval_shape(built.data.test_task, jax.random.key(0)).support.start
 
   def losses(rule_params: PyTree, key: int, functions: int) -> np.ndarray:

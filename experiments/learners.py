@@ -17,7 +17,6 @@ from warpjax.networks import conv, presets
 NO_WARP: dict[str, Any] = {}
 # Of the computations; parameters, batch statistics, losses and sums over tasks stay in single precision.
 Dtype = Literal["float32", "bfloat16"]
-Lowering = Literal["auto", "patches", "lax"]
 ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
   "all": None,
   "head": lambda path: path[0] != "head",
@@ -38,13 +37,9 @@ def _mlp(make: Callable[..., networks.MLP]) -> Callable[..., networks.Network]:
     warp: dict = NO_WARP,
   ) -> networks.Network:
     overrides = schema.given(
-      {
-        "features": features and tuple(features),
-        "activation": activation and ACTIVATIONS[activation],
-        "dtype": dtype and jnp.dtype(dtype),
-      }
+      {"features": features and tuple(features), "activation": activation and ACTIVATIONS[activation]}
     )
-    module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides)
+    module = make(num_outputs=num_outputs, warp=warp_settings.spec(warp), **overrides, **_compute(dtype))
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
   return network
@@ -64,7 +59,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     norm_scale: bool | None = None,
     head_init: Literal["normal", "xavier"] | None = None,
     dtype: Dtype | None = None,
-    lowering: Lowering | None = None,
+    lowering: conv.Lowering | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,
   ) -> networks.Network:
@@ -80,11 +75,10 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
         "norm_groups": norm_groups,
         "norm_scale": norm_scale,
         "head_init": head_init and HEAD_INITS[head_init],
-        "dtype": dtype and jnp.dtype(dtype),
-        "conv_general_dilated": lowering and partial(conv.conv_general_dilated, lowering=lowering),
       }
     )
-    module = make(num_classes=num_outputs, warp=warp_settings.spec(warp), **overrides)
+    options = {"warp": warp_settings.spec(warp), **overrides, **_compute(dtype, lowering)}
+    module = make(num_classes=num_outputs, **options)
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
   return network
@@ -98,17 +92,19 @@ def _resnet12(
   norm: Literal["batch", "group", "layer"] = "batch",
   norm_groups: int = 8,
   dtype: Dtype | None = None,
-  lowering: Lowering = "auto",
+  lowering: conv.Lowering | None = None,
   adapts: str = "all",
   warp: dict = NO_WARP,
 ) -> networks.Network:
-  options: dict[str, Any] = {
-    "warp": warp_settings.spec(warp),
-    "dtype": dtype and jnp.dtype(dtype),
-    "conv_general_dilated": partial(conv.conv_general_dilated, lowering=lowering),
-  }
+  options: dict[str, Any] = {"warp": warp_settings.spec(warp), **_compute(dtype, lowering)}
   module = networks.ResNet12(num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, **options)
   return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
+
+
+def _compute(dtype: Dtype | None, lowering: conv.Lowering | None = None) -> dict[str, Any]:
+  """How a network computes, as arguments of its module; what is not given is the module's."""
+  convolution = lowering and partial(conv.conv_general_dilated, lowering=lowering)
+  return schema.given({"dtype": dtype and jnp.dtype(dtype), "conv_general_dilated": convolution})
 
 
 def _is_shared(adapts: str) -> Callable[[tuple[Any, ...]], bool] | None:

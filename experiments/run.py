@@ -102,12 +102,10 @@ def sweep(
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
   settings, results, paths = schema.given(config), [], []
   for seed in seeds:
-    one = {**settings, "seed": seed}
-    programs = _build(
-      one, pathlib.Path(directory, f"seed_{seed}"), on_nonfinite, **places
-    )  # a bad config is refused before anything is written
+    one, path = {**settings, "seed": seed}, pathlib.Path(directory, f"seed_{seed}")
+    programs = _build(one, path, on_nonfinite, **places)  # a bad config is refused before anything is written
     whole = _prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
-    paths.append(_prepare(whole / f"seed_{seed}", one))
+    paths.append(_prepare(whole / path.name, one))
     result = _run(programs, paths[-1])
     if isinstance(result, int):
       return result

@@ -79,17 +79,20 @@ def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: A
 
 def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
   """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
-  experiment = experiments.build(settings, **places)
   lowerings: Sequence[str | None] = ("patches", "lax") if _has_lowering(settings) else (None,)
-  found = _timed(settings, [_changes(0, lowering) for lowering in lowerings], **places)
-  best = min(found, key=lambda one: one.seconds).changes
-  share = experiment.run.tasks_per_step // loop.num_devices(experiment.run.tasks_per_step)
+  choices = [_changes(0, lowering) for lowering in lowerings]
+  built = [experiments.build(rows.lay_over(settings, changes), **places) for changes in choices]
+  found = _timed(choices, built)
+  first = min(range(len(found)), key=lambda index: found[index].seconds)
+  best, run = built[first], built[first].run
+  share = run.tasks_per_step // loop.num_devices(run.tasks_per_step)
   chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
-  return found + _timed(settings, [{**best, "task_chunk": chunk} for chunk in chunks], **places)
+  chunked = [best._replace(run=run._replace(task_chunk=chunk)) for chunk in chunks]
+  return found + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
 
 
-def _timed(settings: Mapping[str, Any], choices: Sequence[Changes], **places: Any) -> list[Measured]:
-  ready = [_ready(experiments.build(rows.lay_over(settings, changes), **places)) for changes in choices]
+def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) -> list[Measured]:
+  ready = [_ready(experiment) for experiment in built]
   seconds: list[list[float]] = [[] for _ in choices]
   for _ in range(ROUNDS):
     for step, times in zip(ready, seconds, strict=True):
@@ -100,13 +103,13 @@ def _timed(settings: Mapping[str, Any], choices: Sequence[Changes], **places: An
 def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
   """A compiled meta-step as a function that takes its time; one that does not fit takes for ever."""
   mesh = parallel.device_mesh(loop.num_devices(experiment.run.tasks_per_step))
-  state = parallel.on_every_host(loop.start(experiment), mesh)
+  state, sampler = loop.start(experiment), experiment.data.train
   dispatch = loop.make_dispatch(experiment, 1, mesh)
 
   def timed() -> float:
     started = time.perf_counter()
     try:
-      jax.block_until_ready(dispatch(state, experiment.data.train))
+      jax.block_until_ready(dispatch(state, sampler))
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
         raise

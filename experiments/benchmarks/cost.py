@@ -129,8 +129,9 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
     state, _ = jax.block_until_ready(compiled(state, todo.tasks))
     seconds.append(time.perf_counter() - started)
   median = statistics.median(seconds[1:])
-  cost = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds, **planned(traced, compiled)}
-  return {**setting._asdict(), **cost, "seconds": median, "meta_steps_per_second": 1 / median}
+  known = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds}
+  known |= planned(traced, compiled)
+  return {**setting._asdict(), **known, "seconds": median, "meta_steps_per_second": 1 / median}
 
 
 def planned(traced: Any, compiled: Any) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments import run, tune, workdir
+from experiments import experiment, run, tune, workdir
 from tests.experiments import tiny
 
 SINES = tiny.config("sinusoid", "maml", {"num_meta_steps": 2})
@@ -40,17 +40,16 @@ def test_a_run_keeps_the_choice_that_it_was_begun_with(places, tmp_path, monkeyp
 
 
 def test_convolutions_are_measured_under_both_lowerings(monkeypatch):
-  tried = []
+  tried, chunks = [], []
 
-  def timed(settings, choices, **places):
+  def timed(choices, built):
     tried.extend(choices)
+    chunks.extend(experiment.run.task_chunk for experiment in built)
     return [tune.Measured(c, 1.0 if c["network"]["lowering"] == "lax" else 2.0) for c in choices]
 
-  class Built:
-    run = type("Run", (), {"tasks_per_step": 5})
-
+  built = experiment.build(tiny.config("sinusoid", "maml", {"tasks_per_step": 5}))
   monkeypatch.setattr(tune, "_timed", timed)
-  monkeypatch.setattr(tune.experiments, "build", lambda settings, **places: Built)
+  monkeypatch.setattr(tune.experiments, "build", lambda settings, **places: built)
   tune.measure({"network": {"name": "maml_omniglot"}})
   assert [c["network"]["lowering"] for c in tried] == ["patches", "lax", "lax", "lax", "lax", "lax"]
-  assert [c["task_chunk"] for c in tried] == [0, 0, 1, 2, 4, 5]
+  assert [c["task_chunk"] for c in tried] == chunks == [0, 0, 1, 2, 4, 5]

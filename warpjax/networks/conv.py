@@ -8,13 +8,14 @@ derivative, in forward mode, reverse mode or any mix of them, is again slices, p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-LOWERINGS = ("auto", "patches", "lax")
+Lowering = Literal["auto", "patches", "lax"]
+LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 AUTO_LOWERING = {"cpu": "patches"}
 """What `lowering="auto"` means on each backend; backends that are not listed keep `lax`.
@@ -41,7 +42,7 @@ def conv_general_dilated(
   precision: Any = None,
   preferred_element_type: Any = None,
   *,
-  lowering: str = "auto",
+  lowering: Lowering = "auto",
   **kwargs: Any,
 ) -> jax.Array:
   """Computes `lax.conv_general_dilated(...)`, lowered so that per-task weights under `vmap` are fast.

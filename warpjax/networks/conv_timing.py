@@ -48,7 +48,7 @@ def time_lowerings(
   }
 
 
-def _functions(lowering: str, strides: int) -> dict[str, Callable[..., Any]]:
+def _functions(lowering: conv.Lowering, strides: int) -> dict[str, Callable[..., Any]]:
   convolve = functools.partial(conv.conv_general_dilated, lowering=lowering, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
   def value(kernel: jax.Array, x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from warpjax import linear_solve
 from warpjax.rl import held
 from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
-from warpjax.training import Metrics, StepFn, TrainState, averaging_over
+from warpjax.training import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
 from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
@@ -90,8 +90,8 @@ def meta_step(
     gradient = mean(lambda episodes, key: jax.grad(objective, has_aux=True)(here, episodes, key)[0])
     meta_params, metrics = trust_region(settings, here, gradient, curvature, judge)
     metrics["return_before"] = mean(lambda episodes, key: episodes.return_before())
-    metrics |= {f"grad_norm/{k}": optax.tree.norm(v) for k, v in gradient._asdict().items() if jax.tree.leaves(v)}
-    metrics["finite"] = jnp.isfinite(metrics["loss"]) & jnp.isfinite(optax.tree.norm(gradient))
+    metrics |= norms("grad_norm", gradient)
+    metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, state.opt_state, state.step + 1, state.key, state.carry), metrics
 
   return averaging_over(axis_name, step)
