@@ -12,6 +12,7 @@ Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/
 |----------------|----------------|-------------|------|
 | maml           | 1.13 +/- 0.18  | 0.978 +/- 0.087 | 47 s |
 | meta_sgd       | 0.90 +/- 0.16  | 0.735 +/- 0.071 | 54 s |
+| learned        | -              | not yet run |      |
 | fomaml         | -              | not yet run |      |
 | anil           | -              | not yet run |      |
 | reptile        | -              | not yet run |      |
@@ -36,9 +37,9 @@ MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, 
 Measured on one CPU core, 600 test tasks, seed 0; meta_sgd minus maml, paired over the tasks: -0.244 +/- 0.041.
 Reptile's rows follow its released demo (tanh, inner SGD at 0.02, 5 steps of 10 points, outer step 0.1 annealed to 0,
 32 steps at test) on these tasks. Leap and iMAML have no sine experiment of their own; their settings are ours. So are
-those of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels,
-Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv
-2112.13835).
+those of the one meta-learned step size for all parameters, learned, and of the newer estimators: imaml_nystrom
+(Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient
+(Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835).
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ METHODS: dict[str, rows.Table] = {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.1), "num_steps": 1},
     "published": {"number": 0.90, "interval": 0.16, "source": PAPER},
   },
+  "learned": {"inner": {"rule": "learned", "learning_rate": 0.01, "num_steps": 1}},
   "reptile": REPTILE,
   "reptile_serial": {**REPTILE, "tasks_per_step": 1},
   "leap": {

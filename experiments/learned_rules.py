@@ -30,6 +30,15 @@ def l2l_lstm(units: Sequence[int] = (20, 20), p: float = 5.0, scale: float = 0.0
   return rules.l2l_lstm(units, p=p or None, scale=scale)
 
 
+def learned(
+  learning_rate: float, momentum: float = 0.0, transform: Literal["sgd", "rmsprop", "adam"] = "sgd"
+) -> UpdateRule:
+  """An optax optimizer whose step size, by its logarithm, and momentum, Adam's `b1`, are meta-learned from these."""
+  return rules.learned(
+    TRANSFORMS[transform], positive=("learning_rate",), learning_rate=learning_rate, momentum=momentum
+  )
+
+
 def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = False) -> UpdateRule:
   """MAML++'s step sizes, one for each tensor and each of `own_steps` steps.
 
@@ -101,9 +110,16 @@ def rule_adam(
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
+TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation]] = {
+  "sgd": optax.sgd,
+  "rmsprop": optax.rmsprop,
+  # A root at zero has no finite derivative.
+  "adam": lambda learning_rate, momentum: optax.adam(learning_rate, b1=momentum, eps_root=1e-8),
+}
 RULES: dict[str, Callable[..., UpdateRule]] = {
   "kronecker": kronecker,
   "l2l_lstm": l2l_lstm,
+  "learned": learned,
   "meta_lstm": meta_lstm,
   "per_step_sgd": per_step_sgd,
 }

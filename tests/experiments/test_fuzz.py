@@ -26,7 +26,7 @@ CHOICES = {
   "network.activation": ["relu", "tanh", "gelu"],
   "network.dtype": ["bfloat16", "float32", "float8"],
   "network.adapts": ["all", "head", "body", "haed"],
-  "inner.rule": ["sgd", "adam", "meta_sgd", "sdg"],
+  "inner.rule": ["sgd", "adam", "meta_sgd", "learned", "sdg"],
   "inner.learning_rate": [0.1, 1e-3, 0, -0.1, "fast", (0.005, 0.1), True],
   "inner.momentum": [0.9, 0.0, 1.5, "m"],
   "inner.num_steps": [1, 2, 0, -3, 1.5],

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import warpjax as wj
+from experiments import learned_rules
 from tests import toy
 from warpjax import rules
 from warpjax.meta_gradients import unrolled
@@ -106,3 +107,28 @@ def test_bad_input(make, message):
 def test_a_partial_is_a_factory():
   rule = rules.learned(functools.partial(optax.sgd, momentum=0.9), learning_rate=0.1)
   assert set(rule.init(toy.key(), jnp.zeros(1))) == {"learning_rate"}
+
+
+@pytest.mark.parametrize(
+  ("transform", "optimizer"),
+  [
+    ("sgd", optax.sgd(0.1, 0.5)),
+    ("rmsprop", optax.rmsprop(0.1, momentum=0.5)),
+    ("adam", optax.adam(0.1, b1=0.5, eps_root=1e-8)),
+  ],
+)
+def test_the_setting_starts_as_its_optimizer_and_has_a_derivative_where_the_gradient_is_zero(transform, optimizer):
+  rule = learned_rules.learned(0.1, 0.5, transform)
+  rule_params = rule.init(toy.key(), toy.initial())
+
+  def steps(transformation, gradient):
+    state, taken = transformation.init(gradient), []
+    for _ in range(3):
+      updates, state = transformation.update(gradient, state)
+      taken.append(updates)
+    return jnp.stack(taken)
+
+  for gradient in (jnp.array([1.0, -2.0]), jnp.zeros(2)):
+    of = lambda values, gradient=gradient: steps(rule.transform(values), gradient)
+    np.testing.assert_allclose(of(rule_params), steps(optimizer, gradient), rtol=1e-9, atol=1e-12)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jacobian(of)(rule_params)))
