@@ -8,8 +8,7 @@ accuracy: Each estimator against the exact meta-gradient, by the gradients and H
   are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
   many steps of descent; network, with warp-layers, against a long unroll in double precision.
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
-scaling: A meta-step by tasks, inner steps, parameters and devices; on CPU, to have 8 of them:
-  XLA_FLAGS=--xla_force_host_platform_device_count=8.
+scaling: A meta-step by tasks, inner steps, parameters and devices; on CPU, to have 8 of them: --cpu_devices=8.
 speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
   shots, inner steps, chunk and dtype.
 peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, higher and torchopt (`pip install -e
@@ -114,7 +113,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "repeats": 5,
   },
-  "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax"), "rounds": 15, "small": False},
+  "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax", "flax_32"), "rounds": 15, "small": False},
 }
 
 

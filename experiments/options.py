@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+import jax
 import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
@@ -34,7 +35,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
   """Defines the shared flags; scripts call it, so that importing one defines nothing.
 
   Args:
-    config: Whether to define `--config=FILE.py:METHOD` and `--config.key=value`.
+    config: Whether to define `--config=FILE.py:METHOD`, `--config.key=value` and `--cpu_devices`.
     places: Whether to define `--data_dir` and `--cache_dir`.
     processes: Whether to define `--coordinator`, `--num_processes` and `--process_id`.
   """
@@ -42,6 +43,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
   if config:
     config_flags.DEFINE_config_file("config", None, "configs/NAME.py:METHOD", lock_config=True)
     flags.mark_flag_as_required("config")
+    flags.DEFINE_integer("cpu_devices", None, "Devices to make of the CPU, such as one a core; default: one.", 1)
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
     flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")
@@ -98,6 +100,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     fail(f"--config must be configs/NAME.py:METHOD; {error.filename}, line {error.lineno}, is no Python: {error.msg}.")
   except ValueError as error:
     fail(str(error))
+  if "cpu_devices" in FLAGS and FLAGS.cpu_devices:
+    jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
   if len(rest) > 1:
     fail(f"arguments must be flags, --NAME=VALUE, lists with commas and no spaces; got {rest[1]!r}.")
   return rest

@@ -120,8 +120,8 @@ def test_the_default_chunk(monkeypatch):
   tasks = lambda count, size, dtype=jnp.float32: Task(jax.ShapeDtypeStruct((count, size), dtype), ())
   monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
   assert default_task_chunk(tasks(16, 10)) == 16
-  assert default_task_chunk(tasks(16, 1 << 15)) == 4  # 128 KiB a task
-  assert default_task_chunk(tasks(16, 1 << 15, jnp.uint8)) == 16
+  assert default_task_chunk(tasks(16, 1 << 12)) == 4  # 16 KiB a task
+  assert default_task_chunk(tasks(16, 1 << 12, jnp.uint8)) == 16
   assert default_task_chunk(tasks(16, 1 << 20)) == 1
   assert default_task_chunk(Task(jax.random.split(toy.key(), 7), ())) == 7  # keys are not data
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -14,7 +14,7 @@ from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task,
 _TASK_STREAM, _ADAPT_STREAM, _RULE_STREAM = 1, 2, 3
 
 # On CPU a chunk's data should stay near the caches.
-_CPU_CHUNK_BYTES = 1 << 19
+_CPU_CHUNK_BYTES = 1 << 16
 
 
 def task_key(key: jax.Array, step: Any) -> jax.Array:
@@ -60,7 +60,7 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
 
 
 def default_task_chunk(tasks: Task) -> int:
-  """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within half a megabyte."""
+  """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within 64 KiB."""
   leaves = jax.tree.leaves(tasks)
   num_tasks = leaves[0].shape[0]
   if jax.default_backend() != "cpu":
@@ -92,6 +92,11 @@ def mean_over_tasks(
   """
 
   def total(inputs: tuple) -> tuple[PyTree, PyTree]:
+    if chunk == 1:  # without a task axis of one, which hides matrix products from XLA's rewriting
+      one = jax.tree.map(lambda leaf: jnp.squeeze(leaf, 0), inputs)
+      results, new_carry = _with_carry(meta_grad, meta_params, *one)
+      results = jax.tree.map(lambda leaf: jnp.asarray(leaf, _sum_dtype(leaf)), results)
+      return results, jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), new_carry)
     results, new_carry = jax.vmap(lambda task, key, c: _with_carry(meta_grad, meta_params, task, key, c))(*inputs)
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=_sum_dtype(leaf)), results), new_carry
 

@@ -50,6 +50,7 @@ CASES = {
     Case("sine", "mlp", 25, 10, 10, 1, TORCH, learning_rate=0.01),
     Case("long", "conv4", 1, 25, 25, 64, ("torch", "higher", "torchopt", "reverse"), learning_rate=0.01),
     Case("flax", "conv4", 8, 5, 75, 1, ("flax",)),
+    Case("flax_32", "conv4", 32, 5, 75, 1, ("flax",)),
   )
 }
 

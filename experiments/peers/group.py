@@ -80,7 +80,7 @@ class Worker:
 
 
 def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) -> Timed:
-  """Times every peer of a case, one meta-step each a round, the order turning by one each round.
+  """Times every peer of a case, a tenth of a second or a meta-step each a round, the order turning by one each round.
 
   Args:
     case: What they do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 import warpjax as wj
 from experiments.peers import cases
 from experiments.peers.cases import Case
-from warpjax import cost, losses, meta_gradients, networks, rules, training
+from warpjax import cost, losses, meta_gradients, networks, parallel, rules, training
 
 NAMES = ("warpjax", "reverse", "flax", "matmul")
 # Large enough that a GPU works for milliseconds.
@@ -31,17 +32,20 @@ class JaxPeer:
     params = jax.tree.map(jnp.asarray, cases.parameters(case))
     self.state = training.init(jax.random.key(0), inner.rule, params, (), optimizer)
     self.tasks = tasks
-    step: Any = training.meta_step(meta_gradients.unrolled(inner, **reverse), optimizer, task_chunk=chunk)
-    self.step = jax.jit(step)
+    axis_name = parallel.DEVICES if jax.device_count() > 1 else None
+    meta_grad = meta_gradients.unrolled(inner, **reverse)
+    step: Any = training.meta_step(meta_grad, optimizer, task_chunk=chunk, axis_name=axis_name)
+    self.step = parallel.over_devices(step, parallel.device_mesh()) if axis_name else jax.jit(step)
     found = cost.compiled_cost(self.step, self.state, tasks)
     _, metrics = self.step(self.state, tasks)
     self.facts = {
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm/initial"]),
-      "flops": found.flops,
-      "temp_bytes": found.temp_bytes,
+      "flops": found.flops * jax.device_count(),
+      "temp_bytes": found.temp_bytes * jax.device_count(),
       "version": jax.__version__,
       "device": jax.devices()[0].device_kind,
+      "num_devices": jax.device_count(),
     }
 
   def __call__(self) -> None:
@@ -75,6 +79,13 @@ def network(name: str, case: Case) -> networks.Network:
 def _loss(name: str, case: Case) -> Any:
   make_loss = losses.regression if case.network == "mlp" else losses.classification
   return make_loss(network(name, case).apply)
+
+
+def use_cores(case: Case) -> None:
+  """Makes a device of each core where a task fills one, as `--cpu_devices` does; before JAX has run anything."""
+  cores = len(os.sched_getaffinity(0))
+  if case.network == "conv4" and case.num_tasks % cores == 0:
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 def make(name: str, case: Case) -> Any:

@@ -1,4 +1,6 @@
-"""One peer in a process of its own: it prints what it computes, then runs a meta-step for each line that it reads.
+"""One peer in a process of its own: it prints what it computes, then times a meta-step for each line that it reads.
+
+A short meta-step is run several times in a row, and its mean counts.
 
 python -m experiments.peers.worker '["torch", ["sine", "mlp", 25, 10, 10, 1, ["torch"], 5, 64, 0.01]]'
 """
@@ -6,13 +8,16 @@ python -m experiments.peers.worker '["torch", ["sine", "mlp", 25, 10, 10, 1, ["t
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from experiments.peers.cases import TORCH, Case
 
 WARM_UP = 2
+AT_LEAST = 0.1  # seconds of each turn, so that waking up and cold caches are little of it
 
 
 def main() -> None:
@@ -25,15 +30,23 @@ def main() -> None:
   if name in TORCH:
     from experiments.peers.torch_peers import make
   else:
-    from experiments.peers.jax_peers import make
+    from experiments.peers.jax_peers import make, use_cores
+
+    if name == "warpjax":
+      use_cores(Case(*fields))
   peer = make(name, Case(*fields))
-  for _ in range(WARM_UP):
-    peer()
+  seconds = [_mean_seconds(peer, 1) for _ in range(WARM_UP)]
+  times = math.ceil(AT_LEAST / seconds[-1])
   print(json.dumps(peer.facts), file=answers, flush=True)
   for _ in sys.stdin:
-    start = time.perf_counter()
+    print(json.dumps(_mean_seconds(peer, times)), file=answers, flush=True)
+
+
+def _mean_seconds(peer: Callable[[], object], times: int) -> float:
+  start = time.perf_counter()
+  for _ in range(times):
     peer()
-    print(json.dumps(time.perf_counter() - start), file=answers, flush=True)
+  return (time.perf_counter() - start) / times
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from warpjax.networks.adapters import Network, WarpParam, from_linen, from_nnx
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.mlp import MLP
+from warpjax.networks.norm import BatchNorm
 from warpjax.networks.policies import RNN, GaussianMLP, HebbianRNN, WarpRNN
 from warpjax.networks.pooling import max_pool
 from warpjax.networks.presets import (
@@ -25,6 +26,7 @@ from warpjax.networks.warp import Warp, WarpSpec
 __all__ = [
   "MLP",
   "RNN",
+  "BatchNorm",
   "Conv4",
   "GaussianMLP",
   "HebbianRNN",

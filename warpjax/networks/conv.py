@@ -141,7 +141,11 @@ def _grouped_product(
   if groups == 1:
     # Two axes each, because XLA transposes a product over three or more contracted axes slowly (1.5x on a gradient).
     patches = jnp.concatenate(taps, axis=-1).reshape(-1, len(taps) * channels)
-    return lax.dot(patches, rhs.reshape(-1, features), **options)
+    kernel = rhs.reshape(-1, features).T
+    if patches.shape[1] >= features:
+      # Without this XLA turns the kernel's gradient, [features, inputs], about: twice as slow, if inputs are the more.
+      kernel = lax.optimization_barrier(kernel)
+    return lax.dot_general(patches, kernel, (((1,), (1,)), ((), ())), **options)
   split = jnp.stack([tap.reshape(-1, groups, channels) for tap in taps], axis=2).reshape(
     -1, groups, len(taps) * channels
   )

@@ -5,8 +5,63 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 KINDS = ("batch", "group", "layer")
+
+
+class BatchNorm(nn.BatchNorm):
+  """flax's batch norm over all axes but the last, computed as `x * slope + offset`.
+
+  `slope = scale / sqrt(var + epsilon)`, `offset = bias - mean * slope`: what is computed of the activations is one
+  product and one sum, whose derivatives of every order read and write them fewer times than those of
+  `(x - mean) * slope + bias` do. Parameters, statistics and attributes are those of `flax.linen.BatchNorm`; `axis`,
+  `axis_name` and `use_fast_variance` have no effect.
+
+  Example:
+    >>> x = jax.random.normal(jax.random.key(0), (100, 3))
+    >>> y, _ = BatchNorm(use_running_average=False).init_with_output(jax.random.key(0), 5 + 2 * x)
+    >>> print(jnp.mean(y).round(3), jnp.std(y).round(3))
+    0.0 1.0
+
+  Reference: Ioffe, Szegedy 2015, arXiv 1502.03167, algorithm 1.
+  """
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """`[..., channels] -> [..., channels]`, by the statistics of what `mask` leaves of the batch, or by given ones."""
+    given = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+    mean, var = self._stats(x, given, mask)
+    slope, values = jax.lax.rsqrt(var + self.epsilon), [x]
+    if self.use_scale:
+      values.append(self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype))
+      slope = slope * values[-1]
+    offset = -mean * slope
+    if self.use_bias:
+      values.append(self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype))
+      offset = offset + values[-1]
+    slope, offset = (jnp.expand_dims(value, range(x.ndim - 1)) for value in (slope, offset))
+    return (x * slope + offset).astype(nn.dtypes.canonicalize_dtype(*values, dtype=self.dtype))
+
+  def _stats(self, x: jax.Array, given: bool, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    kept = [
+      self.variable("batch_stats", name, make, x.shape[-1:], jnp.float32)
+      for name, make in (("mean", jnp.zeros), ("var", jnp.ones))
+    ]
+    if given:
+      return kept[0].value, kept[1].value
+    x, axes = x.astype(jnp.promote_types(x.dtype, jnp.float32)), range(x.ndim - 1)
+    mean = jnp.mean(x, axes, where=mask)
+    var = jnp.maximum(
+      0.0, jnp.mean(jnp.square(x), axes, where=mask) - jnp.square(mean)
+    )  # rounding may take it below zero
+    if not self.is_initializing():
+      for variable, value in zip(kept, (mean, var), strict=True):
+        variable.value = self.momentum * variable.value + (1 - self.momentum) * value
+    return mean, var
 
 
 def norm_layer(
@@ -31,5 +86,5 @@ def norm_layer(
   if kind not in KINDS:
     raise ValueError(f"norm must be one of {KINDS}, got {kind!r}.")
   if kind == "batch":
-    return nn.BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, use_scale=use_scale, **named)
+    return BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, use_scale=use_scale, **named)
   return nn.GroupNorm(1 if kind == "layer" else groups, epsilon=epsilon, use_scale=use_scale, **named)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 
 from warpjax.networks import conv
+from warpjax.networks.norm import BatchNorm
 
 CONV_KERNELS = {"conv1x1": (1, 1), "conv3x3": (3, 3)}
 KINDS = ("linear", "scale", *CONV_KERNELS)
@@ -135,8 +136,8 @@ class Warp(nn.Module):
     x, factor = nn.dtypes.promote_dtype(x, self.param(name, init, x.shape[-1:], self.param_dtype), dtype=self.dtype)
     return x * factor
 
-  def _norm(self, name: str, use_running_average: bool) -> nn.BatchNorm:
-    return nn.BatchNorm(
+  def _norm(self, name: str, use_running_average: bool) -> BatchNorm:
+    return BatchNorm(
       use_running_average=use_running_average,
       momentum=0.9,
       epsilon=self.norm_epsilon,
