@@ -14,7 +14,7 @@ import optax
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
-from warpjax.task_batch import as_argument, default_task_chunk, sample_tasks
+from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
 
@@ -219,7 +219,7 @@ def evaluator(
       tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
     chunk = min(count, task_chunk or default_task_chunk(tasks))
-    return jax.lax.map(lambda args: per_task(meta_params, data, *args), (tasks, keys), batch_size=chunk)
+    return map_tasks(lambda args: per_task(meta_params, data, *args), (tasks, keys), chunk)
 
   def run(
     meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int, data: PyTree | None = None

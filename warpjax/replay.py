@@ -20,7 +20,7 @@ from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
 from warpjax.problem import Problem
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
+from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
@@ -92,7 +92,7 @@ def collect(
     return _put(states, memory), ((value, {**aux, **info}), grads)
 
   chunk = min(task_chunk or default_task_chunk(tasks), keys.shape[0])
-  states, results = jax.lax.map(one, (tasks, keys), batch_size=chunk)
+  states, results = map_tasks(one, (tasks, keys), chunk)
   return Replay(states, tasks, keys), jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), results)
 
 
@@ -217,12 +217,15 @@ def warp_gradient(
       return _approximate_gradient(problem, state, point % inner.num_steps)
     return point_gradient(problem, state, point % inner.num_steps, objective)
 
+  size = _divisor(points.shape[0], chunk or default_task_chunk(replay.tasks))
+
   def add(total: PyTree, part: jax.Array) -> tuple[PyTree, None]:
+    if size == 1:
+      return jax.tree.map(jnp.add, total, gradient(fetch(part[0]), part[0])), None
     grads = jax.vmap(gradient)(jax.lax.map(fetch, part), part)
     return jax.tree.map(lambda sums, leaf: sums + jnp.sum(leaf, axis=0), total, grads), None
 
   nothing = optax.tree.zeros_like(meta_params)
-  size = _divisor(points.shape[0], chunk or default_task_chunk(replay.tasks))
   total, _ = jax.lax.scan(add, (nothing.shared, nothing.rule), points.reshape(-1, size))
   shared, rule = jax.tree.map(lambda leaf: leaf / points.shape[0], total)
   return nothing._replace(shared=shared, rule=rule)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.problem import Problem
-from warpjax.task_batch import as_argument, default_task_chunk, sample_tasks
+from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
 
 
@@ -86,7 +86,7 @@ def collector(
     tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), num_tasks)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(jnp.arange(num_tasks))
     chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
-    stats = jax.lax.map(lambda args: per_task(meta_params, *args), (tasks, keys), batch_size=chunk)
+    stats = map_tasks(lambda args: per_task(meta_params, *args), (tasks, keys), chunk)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
 
   def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:

@@ -15,7 +15,7 @@ from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
 from warpjax.rl.rollouts import Batch
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task
+from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks
 from warpjax.training import TrainState
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
 
@@ -68,10 +68,10 @@ def hold(
   keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
   chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
   one = lambda args: _hold_one(inner, policy, state.meta_params, *args)
-  episodes = jax.lax.map(one, (tasks, keys), batch_size=chunk)
+  episodes = map_tasks(one, (tasks, keys), chunk)
 
   def mean(function: Callable[[Held, jax.Array], PyTree]) -> PyTree:
-    results = jax.lax.map(lambda args: function(*args), (episodes, keys), batch_size=chunk)
+    results = map_tasks(lambda args: function(*args), (episodes, keys), chunk)
     average = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), results)
     return average if axis_name is None else jax.lax.pmean(average, axis_name)
 
