@@ -103,7 +103,7 @@ meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learn
   the settings are those of mini-ImageNet's 1-shot tasks in its released code (32 filters, 12 steps on the whole support
   set, one task a meta-step, 15 queries of each class, gradient norm clipped at 0.25), on MAML's network for Omniglot.
   Gradients are held constant. meta_lstm_cpu has 16 filters, as its time goes into an LSTM step for every parameter,
-  takes 5 steps, and learns the rule at 1e-2. Its budget bounds it: the accuracy in training, 87.3, 87.7, 88.9, 89.2 over
+  takes 5 steps, and learns the rule at 1e-2. Its budget bounds it: accuracy in training, 87.3, 87.7, 88.9, 89.2 over
   the third to the sixth thousand of meta-steps, still rose when the annealed step size ended it.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a meta-learned preconditioner, a Kronecker product for
   every tensor. Its inner step size is MAML's. The budget bounds meta_curvature_cpu too: 99.36 in training over

@@ -44,7 +44,7 @@ def draw(
     low, high = (np.min(every, axis=0), np.max(every, axis=0)) if every else (mean - ci95, mean + ci95)
     _band(right, np.arange(len(mean)), mean, low, high, label=label, marker="o", markersize=3)
   left.set(title="training tasks, and validation tasks as points", xlabel="meta-step", ylabel=metric)
-  title = "test tasks; band: 95% interval over tasks, or range over seeds"
+  title = "test tasks; band: 95% over tasks, or range over seeds"
   right.set(title=title, xlabel="adaptation step", ylabel=metric)
   # Below both, where it hides no curve.
   figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 4), fontsize=8)

@@ -136,7 +136,8 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
     for name, found in runs.items():
       mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
       axis.plot(mean, label=name, color="black" if name == "l2l_lstm" else None, lw=2 if name == "l2l_lstm" else 1)
-      axis.fill_between(np.arange(len(mean)), mean - ci95, mean + ci95, alpha=0.2, color="grey")
+      low = np.where(mean > ci95, mean - ci95, mean)  # what is below zero has no place on a logarithmic axis
+      axis.fill_between(np.arange(len(mean)), low, mean + ci95, alpha=0.2, color="grey")
     axis.set(title=f"{label}, {len(next(iter(runs.values())).losses)} functions", xlabel="step", yscale="log")
     axis.grid(alpha=0.3)
   starts = [found.losses[:, 0].mean() for runs in all_runs.values() for found in runs.values()]
