@@ -1,0 +1,165 @@
+"""Writes RESULTS.md: the papers' numbers beside those measured here, their recipes, budgets and gaps.
+
+  python -m experiments.results
+
+Numbers come from the tables of the configs' docstrings, budgets from the rows themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from absl import app
+
+from experiments import listing
+
+PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
+HEAD = """# Results
+
+The papers' numbers beside those measured here. `python -m experiments.results` writes this file from the docstrings of
+`configs/`, where the settings are. A recipe is run by `python -m experiments.train --config=configs/RECIPE
+--workdir=DIR`, with the flags that its section names. A budget is meta-steps by tasks in each, here and in the paper.
+Times are of one core of an Intel Xeon. No accelerator was at hand; what needs one is not yet run.
+"""
+
+
+class Section(NamedTuple):
+  """Rows of one config that belong together.
+
+  Attributes:
+    title: Its heading.
+    config: The file's name.
+    methods: The papers' rows; what was run in place of one is its `_cpu` row.
+    text: What holds for all of them.
+  """
+
+  title: str
+  config: str
+  methods: Sequence[str]
+  text: str
+
+
+OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
+MINI = ("maml", "fomaml", "meta_sgd", "reptile", "imaml_hf", "warp_maml")
+OVER_TASKS = "One seed, the interval over {} test tasks."
+SECTIONS = (
+  Section("Omniglot, 5 ways, 1 shot", "omniglot", OMNIGLOT, OVER_TASKS.format(4000)),
+  Section("Omniglot, 5 ways, 5 shots", "omniglot", [f"{m}_5shot" for m in OMNIGLOT], OVER_TASKS.format(4000)),
+  Section("Omniglot, 20 ways, 1 shot", "omniglot", [f"{m}_20way" for m in OMNIGLOT], OVER_TASKS.format(4000)),
+  Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in OMNIGLOT], OVER_TASKS.format(4000)),
+  Section(
+    "Multi-shot Omniglot, 10 alphabets",
+    "multi_shot_omniglot",
+    ("warp_leap_offline", "leap", "fine_tuning", "reptile"),
+    "Three seeds (`--seeds=0,1,2`), the interval over seeds. The config has the paired differences.",
+  ),
+  Section(
+    "Sine regression, 5 shots, mean squared error",
+    "sinusoid",
+    ("maml", "meta_sgd"),
+    OVER_TASKS.format(600) + " Meta-SGD minus MAML, paired over the tasks: -0.244 +/- 0.041.",
+  ),
+  Section("Continual sines, mean squared error", "continual", ("warp", "maml"), OVER_TASKS.format(200)),
+  Section(
+    "Reptile's studies of inner gradients",
+    "reptile_studies",
+    ("g_1", "g_4", "sum_4", "mean_4"),
+    OVER_TASKS.format(1000),
+  ),
+  Section(
+    "Point navigation, return",
+    "navigation",
+    ("random", "maml", "maml_one_step", "meta_sgd", "maml_one_step_varying", "meta_sgd_varying"),
+    "One seed, the interval over 40 test goals, for one step over 600.",
+  ),
+  Section("The maze, reward of an episode", "maze", ("rnn", "hebbian", "warp_rnn"), "Three seeds (`--seeds=0,1,2`)."),
+  Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, OVER_TASKS.format(600)),
+  Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], OVER_TASKS.format(600)),
+)
+# Why a number is short of its paper's, as far as it is known.
+WHY = {
+  ("omniglot", "meta_sgd_cpu"): "a fifth of the meta-steps, of half the tasks; the paper's network is not MAML's",
+  ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
+  ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
+  ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",
+  ("multi_shot_omniglot", "warp_leap_offline_cpu"): "an 80th of the tasks, a quarter of the filters",
+}
+
+
+class Row(NamedTuple):
+  """A target: what was published, what was measured by which recipe, on what budget."""
+
+  method: str
+  published: str
+  measured: str
+  recipe: str
+  budget: str
+  time: str
+  why: str
+
+  @property
+  def gap(self) -> str:
+    """Measured minus published, of the first number of each; "" where one is missing."""
+    measured, published = _number(self.measured), _number(self.published)
+    return "" if measured is None or published is None else f"{measured - published:+.2f}"
+
+
+def rows(section: Section) -> Iterator[Row]:
+  """The targets of a section."""
+  module = importlib.import_module(f"configs.{section.config}")
+  cells = listing.tables(module.__doc__ or "")
+  told = lambda method, column: cells.get((method, column), "")
+  for method in section.methods:
+    measured = lambda name: name in module.METHODS and told(name, "measured") not in ("", listing.NOT_RUN)
+    recipe = next((name for name in (method, f"{method}_cpu") if measured(name)), method)
+    yield Row(
+      method,
+      told(recipe, "published") or told(method, "published") or listing.NOTHING,
+      told(recipe, "measured") or listing.NOT_RUN,
+      f"{section.config}.py:{recipe}",
+      _budget(module, recipe, method),
+      told(recipe, "time"),
+      WHY.get((section.config, recipe), ""),
+    )
+
+
+def _budget(module: Any, recipe: str, method: str) -> str:
+  here, paper = (f"{row.num_meta_steps:,} x {row.tasks_per_step}" for row in map(module.get_config, (recipe, method)))
+  return here if recipe == method else f"{here} of {paper}"
+
+
+def _number(text: str) -> float | None:
+  found = re.match(r"-?\d+(\.\d+)?(?= \+/-|$)", text)
+  return float(found.group()) if found else None
+
+
+def markdown() -> str:
+  """The whole file."""
+  return "\n".join([HEAD, *map(_section, SECTIONS)])
+
+
+def _section(section: Section) -> str:
+  lines = [f"## {section.title}", "", section.text, ""]
+  lines += [
+    "| method | published | measured | gap | recipe | budget | time | what is known of the gap |",
+    "|---|" + 7 * "---|",
+  ]
+  for row in rows(section):
+    cells = (row.method, row.published, row.measured, row.gap, f"`{row.recipe}`", row.budget, row.time, row.why)
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join([*lines, ""])
+
+
+def main(argv: Sequence[str]) -> None:
+  """Writes the file."""
+  del argv
+  PATH.write_text(markdown())
+
+
+if __name__ == "__main__":
+  sys.exit(app.run(main))
