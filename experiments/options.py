@@ -43,7 +43,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
   if config:
     config_flags.DEFINE_config_file("config", None, "configs/NAME.py:METHOD", lock_config=True)
     flags.mark_flag_as_required("config")
-    flags.DEFINE_integer("cpu_devices", None, "Devices to make of the CPU, such as one a core; default: one.", 1)
+    flags.DEFINE_integer("cpu_devices", None, "Devices to make of a CPU, e.g. one a core; default: one.", lower_bound=1)
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
     flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")

@@ -120,3 +120,10 @@ def test_another_error_is_not_taken_for_a_lost_peer(monkeypatch):
   monkeypatch.setattr(hosts, "_connected", lambda: True)
   assert "another process of this run has ended" in hosts.lost_peer(error)
   assert hosts.lost_peer(ValueError("config.seed must be an integer")) is None
+
+
+def test_a_cpu_is_made_into_devices(commands, tmp_path):
+  flags = [*arguments(tmp_path / "two", cpu_devices=2), "--config.num_meta_steps=1"]
+  done = commands.run("experiments.train", flags)
+  assert done.status == 0, done.stderr
+  assert workdir.read_json(tmp_path / "two" / "result.json")["num_devices"] == 2

@@ -87,3 +87,10 @@ def test_a_channel_that_does_not_vary_stays_finite():
   x = images().at[..., 0].set(1e3)
   y, _ = module.init_with_output(jax.random.key(0), x, use_running_average=False)
   assert jnp.isfinite(y).all() and abs(y[..., 0]).max() < 1e-2
+
+
+@pytest.mark.parametrize("options", [{"axis": 1}, {"axis_name": "devices"}, {"use_fast_variance": False}])
+def test_what_it_does_not_do_is_refused(options):
+  module, _ = modules(**options)
+  with pytest.raises(ValueError, match=f"{next(iter(options))} must be .*flax.linen.BatchNorm has others"):
+    module.init(jax.random.key(0), images(), use_running_average=False)

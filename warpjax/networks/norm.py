@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 KINDS = ("batch", "group", "layer")
+FIXED = ("axis", "axis_name", "axis_index_groups", "use_fast_variance", "force_float32_reductions")
 
 
 class BatchNorm(nn.BatchNorm):
@@ -16,8 +17,11 @@ class BatchNorm(nn.BatchNorm):
 
   `slope = scale / sqrt(var + epsilon)`, `offset = bias - mean * slope`: what is computed of the activations is one
   product and one sum, whose derivatives of every order read and write them fewer times than those of
-  `(x - mean) * slope + bias` do. Parameters, statistics and attributes are those of `flax.linen.BatchNorm`; `axis`,
-  `axis_name` and `use_fast_variance` have no effect.
+  `(x - mean) * slope + bias` do. Parameters, statistics and attributes are those of `flax.linen.BatchNorm`; those of
+  `FIXED` keep their defaults.
+
+  Raises:
+    ValueError: for another value of one of `FIXED`.
 
   Example:
     >>> x = jax.random.normal(jax.random.key(0), (100, 3))
@@ -33,6 +37,9 @@ class BatchNorm(nn.BatchNorm):
     self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
   ) -> jax.Array:
     """`[..., channels] -> [..., channels]`, by the statistics of what `mask` leaves of the batch, or by given ones."""
+    for name in FIXED:
+      if getattr(self, name) != (default := getattr(nn.BatchNorm, name)):
+        raise ValueError(f"{name} must be {default} (flax.linen.BatchNorm has others); got {getattr(self, name)!r}")
     given = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
     mean, var = self._stats(x, given, mask)
     slope, values = jax.lax.rsqrt(var + self.epsilon), [x]
@@ -55,9 +62,8 @@ class BatchNorm(nn.BatchNorm):
       return kept[0].value, kept[1].value
     x, axes = x.astype(jnp.promote_types(x.dtype, jnp.float32)), range(x.ndim - 1)
     mean = jnp.mean(x, axes, where=mask)
-    var = jnp.maximum(
-      0.0, jnp.mean(jnp.square(x), axes, where=mask) - jnp.square(mean)
-    )  # rounding may take it below zero
+    # Rounding may take it below zero.
+    var = jnp.maximum(0.0, jnp.mean(jnp.square(x), axes, where=mask) - jnp.square(mean))
     if not self.is_initializing():
       for variable, value in zip(kept, (mean, var), strict=True):
         variable.value = self.momentum * variable.value + (1 - self.momentum) * value
