@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from experiments.peers import cases
+
 
 def machine() -> dict[str, Any]:
   """The processor, its cores that this process may use, their load before it, the devices, versions and the date."""
@@ -18,11 +20,10 @@ def machine() -> dict[str, Any]:
   if info.exists():
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     model = names[0] if names else model
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
     "processor": model,
-    "cores": cores,
+    "cores": cases.cores(),
     "load_before": os.getloadavg()[0],
     "devices": [device.device_kind for device in jax.devices()],
     "jax": jax.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,11 @@ CASES = {
     Case("flax_32", "conv4", 32, 5, 75, 1, ("flax",)),
   )
 }
+
+
+def cores() -> int:
+  """How many cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def smaller(case: Case) -> Case:

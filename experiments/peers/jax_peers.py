@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import jax
@@ -83,9 +82,8 @@ def _loss(name: str, case: Case) -> Any:
 
 def use_cores(case: Case) -> None:
   """Makes a device of each core where a task fills one, as `--cpu_devices` does; before JAX has run anything."""
-  cores = len(os.sched_getaffinity(0))
-  if case.network == "conv4" and case.num_tasks % cores == 0:
-    jax.config.update("jax_num_cpu_devices", cores)
+  if case.network == "conv4" and case.num_tasks % cases.cores() == 0:
+    jax.config.update("jax_num_cpu_devices", cases.cores())
 
 
 def make(name: str, case: Case) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +117,7 @@ class TorchPeer:
 
   def __init__(self, name: str, case: Case):
     torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cases.cores())
     self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if self.device.type == "cuda":
       torch.set_float32_matmul_precision("high")  # TF32, as JAX has it, and torch itself for convolutions
