@@ -23,7 +23,6 @@ from absl import app, flags
 from experiments import experiment as experiments
 from experiments import hosts, loop, options, schema
 from experiments.options import FLAGS
-from warpjax import parallel
 
 KINDS = ("products", "copies", "elements")
 PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -65,9 +64,8 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
   Returns:
     What each operation of each layer takes, the longest first, and the seconds of a meta-step by the clock.
   """
-  mesh = parallel.device_mesh(loop.num_devices(experiment.run.tasks_per_step))
   state, sampler = loop.start(experiment), experiment.data.train
-  step = loop.make_dispatch(experiment, 1, mesh).trace(state, sampler).lower().compile()
+  step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
   run = lambda: jax.block_until_ready(step(state, sampler))
   for _ in range(2):
     run()
@@ -86,7 +84,7 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
 
 
 def operations(program: str) -> dict[str, str]:
-  """The instructions of a compiled program that do work themselves, and what JAX calls each; "" where it is XLA's own.
+  """The instructions of a compiled program that do work themselves, and what JAX calls each; its kind where it is XLA's own.
 
   Example:
     >>> operations('  %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/head/dot_general"}')

@@ -23,7 +23,6 @@ from absl import app
 
 from experiments import experiment as experiments
 from experiments import hosts, learners, loop, options, rows, schema, workdir
-from warpjax import parallel
 from warpjax.tasks import cache
 
 Changes = dict[str, Any]
@@ -102,9 +101,8 @@ def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) 
 
 def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
   """A compiled meta-step as a function that takes its time; one that does not fit takes for ever."""
-  mesh = parallel.device_mesh(loop.num_devices(experiment.run.tasks_per_step))
   state, sampler = loop.start(experiment), experiment.data.train
-  dispatch = loop.make_dispatch(experiment, 1, mesh)
+  dispatch = loop.Programs(experiment).dispatch(1)
 
   def timed() -> float:
     started = time.perf_counter()

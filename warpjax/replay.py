@@ -20,7 +20,7 @@ from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
 from warpjax.problem import Problem
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks
+from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
@@ -220,9 +220,7 @@ def warp_gradient(
   size = _divisor(points.shape[0], chunk or default_task_chunk(replay.tasks))
 
   def add(total: PyTree, part: jax.Array) -> tuple[PyTree, None]:
-    if size == 1:
-      return jax.tree.map(jnp.add, total, gradient(fetch(part[0]), part[0])), None
-    grads = jax.vmap(gradient)(jax.lax.map(fetch, part), part)
+    grads = side_by_side(gradient)(jax.lax.map(fetch, part), part)
     return jax.tree.map(lambda sums, leaf: sums + jnp.sum(leaf, axis=0), total, grads), None
 
   nothing = optax.tree.zeros_like(meta_params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -69,8 +70,20 @@ def default_task_chunk(tasks: Task) -> int:
   return max(1, min(num_tasks, _CPU_CHUNK_BYTES * num_tasks // max(size, 1)))
 
 
+def side_by_side(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+  """`vmap(function)`, but a leading axis of one is taken off and put back: it would hide matrix products from XLA."""
+
+  def many(*inputs: PyTree) -> PyTree:
+    if jax.tree.leaves(inputs)[0].shape[0] > 1:
+      return jax.vmap(function)(*inputs)
+    one = jax.tree.map(lambda leaf: jnp.squeeze(leaf, 0), inputs)
+    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), function(*one))
+
+  return many
+
+
 def map_tasks(function: Callable[[Any], PyTree], inputs: PyTree, chunk: int) -> PyTree:
-  """`function` of each task, `chunk` side by side; one alone has no task axis, which hides products from XLA.
+  """`function` of each task, `chunk` side by side, or one by one without a task axis (see `side_by_side`).
 
   Args:
     function: Of one task's inputs.
@@ -106,12 +119,7 @@ def mean_over_tasks(
   """
 
   def total(inputs: tuple) -> tuple[PyTree, PyTree]:
-    if chunk == 1:  # without a task axis of one, which hides matrix products from XLA's rewriting
-      one = jax.tree.map(lambda leaf: jnp.squeeze(leaf, 0), inputs)
-      results, new_carry = _with_carry(meta_grad, meta_params, *one)
-      results = jax.tree.map(lambda leaf: jnp.asarray(leaf, _sum_dtype(leaf)), results)
-      return results, jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), new_carry)
-    results, new_carry = jax.vmap(lambda task, key, c: _with_carry(meta_grad, meta_params, task, key, c))(*inputs)
+    results, new_carry = side_by_side(partial(_with_carry, meta_grad, meta_params))(*inputs)
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=_sum_dtype(leaf)), results), new_carry
 
   num_tasks = keys.shape[0]

@@ -31,7 +31,9 @@ class JaxPeer:
     params = jax.tree.map(jnp.asarray, cases.parameters(case))
     self.state = training.init(jax.random.key(0), inner.rule, params, (), optimizer)
     self.tasks = tasks
-    axis_name = parallel.DEVICES if jax.device_count() > 1 else None
+    # A device is a core here; several accelerators are left alone, as the others' code leaves them.
+    axis_name = parallel.DEVICES if jax.default_backend() == "cpu" and jax.device_count() > 1 else None
+    num_devices = jax.device_count() if axis_name else 1
     meta_grad = meta_gradients.unrolled(inner, **reverse)
     step: Any = training.meta_step(meta_grad, optimizer, task_chunk=chunk, axis_name=axis_name)
     self.step = parallel.over_devices(step, parallel.device_mesh()) if axis_name else jax.jit(step)
@@ -40,11 +42,11 @@ class JaxPeer:
     self.facts = {
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm/initial"]),
-      "flops": found.flops * jax.device_count(),
-      "temp_bytes": found.temp_bytes * jax.device_count(),
+      "flops": found.flops * num_devices,
+      "temp_bytes": found.temp_bytes * num_devices,
       "version": jax.__version__,
       "device": jax.devices()[0].device_kind,
-      "num_devices": jax.device_count(),
+      "num_devices": num_devices,
     }
 
   def __call__(self) -> None:

@@ -92,8 +92,9 @@ def recurrent(apply: Callable[..., Any], distribution: Distribution) -> Policy:
     return memory, Outputs(action, value)
 
   def sequence(params: Params, shared: PyTree, observations: jax.Array) -> Outputs:
-    memory = start(params, shared, observations[0])
-    return jax.lax.scan(lambda carry, seen: step(params, shared, carry, seen), memory, observations)[1]
+    # For the derivative the memories alone are kept: to do a step again costs less than to store what it leaves.
+    again = jax.checkpoint(lambda carry, seen: step(params, shared, carry, seen), prevent_cse=False)
+    return jax.lax.scan(again, start(params, shared, observations[0]), observations)[1]
 
   return Policy(distribution, start, step, sequence)
 
