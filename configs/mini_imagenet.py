@@ -69,8 +69,8 @@ mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code
   tensor and step from 0.1 (see maml_48), a scale and an offset of batch norm for every step, 5 steps in training and at
   test, the loss after each step annealed to the last one over 15 epochs of 500 meta-steps, 2 tasks a meta-step, 15
   query examples of each class, each element of the meta-gradient within 10, the checkpoint chosen by 600 validation
-  tasks after each epoch. The published number is of an ensemble of the best five checkpoints. Per-step statistics are
-  the paper's; its code uses those of the batch, which is `transductive` in the result.
+  tasks after each epoch. The published number is of an ensemble of the best five: --config.eval.ensemble=5. Per-step
+  statistics are the paper's; its code uses those of the batch, which is `transductive` in the result.
 maml_48: maml in the network of MAML++ (Antoniou et al. 2019, arXiv 1810.09502): 48 filters, batch norm with a scale.
   Its released configs set init_inner_loop_learning_rate, which its code never reads; the runs start at 0.1 on a mean
   loss.

@@ -27,7 +27,7 @@ def evaluate(
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """Evaluates the checkpoint of a workdir that its result is of, and writes `evaluation.json`.
+  """Evaluates the checkpoints of a workdir that its result is of, and writes `evaluation.json`.
 
   Args:
     directory: The workdir.
@@ -48,8 +48,8 @@ def evaluate(
   if "seed" not in config:
     raise ValueError(f"--workdir must be one run; {path} holds one for each seed, {path}/seed_N.")
   experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
-  state = loop.restore(experiment, path)
-  result, _ = measure.measure(experiment, state, num_tasks=num_tasks)
+  state, *members = loop.restore_all(experiment, path)
+  result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
   workdir.write_json(path / workdir.EVALUATION, result)
   return workdir.read_json(path / workdir.EVALUATION)
 

@@ -10,7 +10,7 @@ import optax
 
 import warpjax as wj
 from experiments import builders, datasets, norm_stats, outer_step, schema
-from warpjax import networks
+from warpjax import losses, networks
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
 from warpjax.training import TrainState
@@ -54,6 +54,7 @@ class Evaluation(NamedTuple):
     norm_stats: The batch statistics that query examples are normalised with; a network without batch norm ignores it.
     val_tasks: Validation tasks at each checkpoint, by whose mean the checkpoint of the result is chosen; 0 takes the
       last. Test tasks choose nothing.
+    ensemble: Checkpoints, the best on validation tasks, whose class probabilities are averaged; 0 for no ensemble.
     optimizer_state: Whether a test task starts from a "fresh" state of the inner optimizer or the "trained" one, which
       a meta-gradient with `carry_optimizer` has.
   """
@@ -64,6 +65,7 @@ class Evaluation(NamedTuple):
   batch_size: int = 0
   norm_stats: norm_stats.NormStats = "transductive"
   val_tasks: int = 0
+  ensemble: int = 0
   optimizer_state: Literal["fresh", "trained"] = "fresh"
 
 
@@ -163,6 +165,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
+  _check_ensemble(evaluation, run, spec)
   if not spec.own_batches:
     _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
     _check_batch("eval", evaluation.batch_size, test_task)
@@ -176,9 +179,13 @@ def _judged(
   evaluation: Evaluation, spec: datasets.Spec, data: datasets.Data, inner: InnerLoop, network: networks.Network
 ) -> tuple[str, Readout | norm_stats.MakeReadout, dict[str, Readout]]:
   """What the result is under, its readout, and the readouts of the other choices."""
+  loss_of = builders.LOSSES[spec.metric]
+  if evaluation.ensemble:
+    loss_of = losses.margins
+    inner = inner._replace(query_loss_fn=loss_of(network.apply))
   if not norm_stats.has_norm(network, data):
-    return norm_stats.NONE, query_loss(), {}
-  name, loss_of = evaluation.norm_stats, builders.LOSSES[spec.metric]
+    return norm_stats.NONE, query_loss(inner), {}
+  name = evaluation.norm_stats
   names = [choice for choice in spec.norm_stats if choice == name or choice not in spec.costly]
   others = norm_stats.readouts(names, inner, network, loss_of, spec.whole_task)
   if name == "per_step":
@@ -201,6 +208,21 @@ def _check_batch(table: str, batch_size: int, task: Task) -> None:
   if batch_size > examples:
     raise ValueError(
       f"config.{table}.batch_size must be at most the support examples of a task, {examples}; got {batch_size}."
+    )
+
+
+def _check_ensemble(evaluation: Evaluation, run: Run, spec: datasets.Spec) -> None:
+  if not evaluation.ensemble:
+    return
+  if spec.metric != "accuracy" or not evaluation.val_tasks:
+    raise ValueError(
+      "config.eval.ensemble averages class probabilities of checkpoints that config.eval.val_tasks chose; "
+      f"got the metric {spec.metric!r} and {evaluation.val_tasks} validation tasks."
+    )
+  most = -(-run.num_meta_steps // run.checkpoint_every)
+  if not 2 <= evaluation.ensemble <= most:
+    raise ValueError(
+      f"config.eval.ensemble must be 0, or from 2 to the {most} checkpoints of the run; got {evaluation.ensemble}."
     )
 
 

@@ -173,7 +173,14 @@ def num_devices(tasks_per_step: int) -> int:
 
 
 def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:
-  """The state in a workdir that its result is of: the newest, or that of the best validation.
+  """The state in a workdir that its result is of: the newest, or that of the best validation; see `restore_all`."""
+  return restore_all(experiment, directory, say=say)[0]
+
+
+def restore_all(
+  experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say
+) -> list[TrainState]:
+  """The states in a workdir that its result is of: the newest, that of the best validation, or those of an ensemble.
 
   Raises:
     ValueError: Where there is none.
@@ -182,7 +189,7 @@ def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[s
     if not checkpoints.steps(manager):
       raise ValueError(f"{directory} holds no checkpoint; train first.")
     newest = _restore(manager, experiment, say, parallel.device_mesh(1))[0]
-  return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else newest
+  return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest]
 
 
 def _restore(

@@ -18,13 +18,14 @@ _TEST_STREAM = 0x7E57
 
 
 def measure(
-  experiment: Experiment, state: TrainState, *, num_tasks: int | None = None
+  experiment: Experiment, state: TrainState, *, members: Sequence[TrainState] = (), num_tasks: int | None = None
 ) -> tuple[dict[str, Any], np.ndarray]:
   """Adapts to test tasks, and reports the metric after each inner step.
 
   Args:
     experiment: What was trained.
     state: As far as it was trained.
+    members: The other states of an ensemble.
     num_tasks: In place of the config's.
 
   Returns:
@@ -32,19 +33,7 @@ def measure(
     every method and training seed.
   """
   run, settings = experiment.run, experiment.evaluation
-  inner, meta_params = experiment.test_loop(state)
-  found = evaluation.evaluate(
-    inner,
-    meta_params,
-    experiment.data.test,
-    jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM),
-    num_tasks=num_tasks or settings.num_tasks,
-    num_steps=settings.num_steps,
-    metric=experiment.spec.metric,
-    readout=experiment.readout_of(state.meta_params),
-    others=experiment.others,
-    task_chunk=run.task_chunk or None,
-  )
+  found = _evaluated(experiment, [state, *members], num_tasks or settings.num_tasks)
   result = {
     "experiment": run.experiment,
     "method": run.method,
@@ -58,6 +47,27 @@ def measure(
     "protocol": protocol.card(experiment, len(found.per_task)),
   }
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
+
+
+def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
+  settings = experiment.evaluation
+  inner, _ = experiment.test_loop(states[0])  # that of the others differs in its parameters alone, as does the readout
+  evaluate = evaluation.evaluator(
+    inner,
+    num_steps=settings.num_steps,
+    metric="margins" if settings.ensemble else experiment.spec.metric,
+    readout=experiment.readout_of(states[0].meta_params),
+    others=experiment.others,
+    task_chunk=experiment.run.task_chunk or None,
+  )
+  key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
+
+  def one(state: TrainState) -> evaluation.Evaluation:
+    data = experiment.readout_of(state.meta_params).data
+    return evaluate(experiment.test_loop(state)[1], experiment.data.test, key, num_tasks, data)
+
+  found = [one(state) for state in states]
+  return evaluation.ensemble(found) if settings.ensemble else found[0]
 
 
 def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:

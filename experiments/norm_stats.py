@@ -87,9 +87,9 @@ def readouts(
     return query_loss(inner._replace(query_batch_fn=whole_task, query_loss_fn=loss_fn))
 
   choices = {
-    "transductive": query_loss,
+    "transductive": lambda: query_loss(inner),
     "support": lambda: seeing_all(losses.support(apply_with_stats, loss_of)),
-    "support_plus_one": lambda: seeing_all(losses.support_plus_one(network.apply)),
+    "support_plus_one": lambda: seeing_all(losses.support_plus_one(network.apply, loss_of)),
     "running": lambda: running(apply_with_stats, loss_of),
   }
   return {name: choices[name]() for name in names if name in choices}

@@ -84,7 +84,7 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
 
 
 def operations(program: str) -> dict[str, str]:
-  """The instructions of a compiled program that do work themselves, and what JAX calls each; its kind where it is XLA's own.
+  """The instructions of a compiled program that do work themselves, and what JAX calls each, or XLA if it is its own.
 
   Example:
     >>> operations('  %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/head/dot_general"}')

@@ -41,7 +41,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "test_seed": evaluation.seed,
     "selection": "validation" if evaluation.val_tasks else "last checkpoint",
     "val_tasks": evaluation.val_tasks,
-    "ensemble": False,
+    "ensemble": evaluation.ensemble or False,
     "seeds": [run.seed],
   }
 

@@ -152,7 +152,17 @@ def _section(section: Section) -> str:
     "|---|" + 8 * "---|",
   ]
   for row in rows(section):
-    cells = (row.method, row.published, row.measured, row.gap, f"`{row.recipe}`", row.budget, row.test_tasks, row.time, row.why)
+    cells = (
+      row.method,
+      row.published,
+      row.measured,
+      row.gap,
+      f"`{row.recipe}`",
+      row.budget,
+      row.test_tasks,
+      row.time,
+      row.why,
+    )
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join([*lines, ""])
 

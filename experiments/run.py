@@ -70,11 +70,11 @@ def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
     if trained.signal:
       hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
       return trained.signal
-    state, chosen = trained.state, {}
+    states, chosen = [trained.state], {}
     if experiment.evaluation.val_tasks:
-      state, found = selection.best(experiment, path, trained.state)
+      states, found = selection.best(experiment, path, trained.state)
       chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
-    result, per_task = measure.measure(experiment, state)
+    result, per_task = measure.measure(experiment, states[0], members=states[1:])
     devices = loop.num_devices(experiment.run.tasks_per_step)
     result |= chosen | {
       "wall_seconds": round(trained.seconds, 3),

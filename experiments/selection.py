@@ -1,4 +1,4 @@
-"""The checkpoint of the result, chosen by validation tasks: never by test tasks."""
+"""The checkpoint of the result, or those of an ensemble, chosen by validation tasks: never by test tasks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from warpjax import checkpoints, evaluation, parallel
 from warpjax.training import TrainState
 
 BEST = "best"
+_SPARE = 1  # kept beside the best, should one of them be damaged
 # Validation tasks come from a stream of their own, which neither training nor test tasks meet.
 _VAL_STREAM = 0x7A11
 
 Judge = Callable[[int, TrainState], None]
-"""`(meta-step, state) -> None`: measures the state on validation tasks, and keeps it where it is the best so far."""
+"""`(meta-step, state) -> None`: measures the state on validation tasks, and keeps it where it is of the best so far."""
 
 
 @contextlib.contextmanager
 def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterator[Judge]:
-  """Opens the best checkpoint of a workdir, whose rows of validation are those up to meta-step `first`.
+  """Opens the best checkpoints of a workdir, whose rows of validation are those up to meta-step `first`.
 
   Args:
     experiment: What is trained.
@@ -38,19 +39,22 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
     yield lambda step, state: None
     return
   measure = _measure(experiment)
-  with checkpoints.open_manager(directory / BEST, max_to_keep=2) as manager:
+  with _open(experiment, directory) as manager:
     for step in checkpoints.steps(manager):
       if step > first:
         manager.delete(step)
 
     def consider(step: int, state: TrainState) -> None:
-      metric = experiment.spec.metric
-      earlier = hosts.from_first(lambda: [row[metric] for row in rows(directory) if row["step"] < step])
+      metric, wanted = experiment.spec.metric, _wanted(experiment)
+      rank = lambda row: _rank(metric, row[metric])
+      earlier = hosts.from_first(lambda: [rank(row) for row in rows(directory) if row["step"] < step])
       found = measure(parallel.on_this_host(state))
       if hosts.is_first():
         workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
-      if not earlier or _better(metric, found[metric], max(earlier, key=lambda value: _rank(metric, value))):
+      if sum(value >= rank(found) for value in earlier) < wanted:
         checkpoints.save(manager, step, state, found)
+        for worse in _ranked(experiment, directory, manager)[wanted + _SPARE :]:
+          manager.delete(worse)
 
     yield consider
 
@@ -60,18 +64,47 @@ def rows(directory: pathlib.Path) -> list[dict[str, Any]]:
   return [row for row in workdir.read_metrics(directory) if row.get("split") == "val"]
 
 
-def best(experiment: Experiment, directory: pathlib.Path, template: TrainState) -> tuple[TrainState, dict[str, Any]]:
-  """The state with the best validation, and what was measured of it: `step`, the metric, `ci95`, `num_tasks`.
+def best(
+  experiment: Experiment, directory: pathlib.Path, template: TrainState
+) -> tuple[list[TrainState], dict[str, Any]]:
+  """The states with the best validation, one without an ensemble, and what was measured of the first.
+
+  Returns:
+    The states, the best first, and `step`, the metric, `ci95`, `num_tasks`; of an ensemble its `steps` too.
 
   Raises:
     ValueError: Where there is none.
   """
-  mesh = parallel.device_mesh(jax.process_count())
-  with checkpoints.open_manager(directory / BEST, max_to_keep=2) as manager:
-    restored = checkpoints.restore_latest(manager, parallel.on_every_host(template, mesh))
-  if restored is None:
+  template = parallel.on_every_host(template, parallel.device_mesh(jax.process_count()))
+  found: list[checkpoints.Restored] = []
+  with _open(experiment, directory) as manager:
+    order = _ranked(experiment, directory, manager)
+    while order and len(found) < _wanted(experiment):
+      restored = checkpoints.restore_first(manager, template, order)
+      assert restored is not None  # there was one to try
+      found.append(restored)
+      order = order[order.index(restored.step) + 1 :]
+  if not found:
     raise ValueError(f"{directory} holds no checkpoint chosen by validation; train first.")
-  return parallel.on_this_host(restored.state), {"by": "validation", "step": restored.step, **restored.extra}
+  steps = {"steps": [each.step for each in found]} if experiment.evaluation.ensemble else {}
+  chosen = {"by": "validation", "step": found[0].step, **found[0].extra, **steps}
+  return [parallel.on_this_host(each.state) for each in found], chosen
+
+
+def _wanted(experiment: Experiment) -> int:
+  return experiment.evaluation.ensemble or 1
+
+
+def _open(experiment: Experiment, directory: pathlib.Path) -> checkpoints.Manager:
+  # One more than are ever there, so that none goes by its age.
+  return checkpoints.open_manager(directory / BEST, max_to_keep=_wanted(experiment) + _SPARE + 2)
+
+
+def _ranked(experiment: Experiment, directory: pathlib.Path, manager: checkpoints.Manager) -> list[int]:
+  """The steps of the checkpoints that are there, the best first, of equals the earlier."""
+  metric, kept = experiment.spec.metric, checkpoints.steps(manager)
+  of = hosts.from_first(lambda: {row["step"]: _rank(metric, row[metric]) for row in rows(directory)})
+  return sorted(kept, key=lambda step: (-of[step], step))
 
 
 def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
@@ -105,7 +138,3 @@ def _rank(metric: str, value: float) -> float:
   """Higher is better; what is not a number is worst."""
   value = value if value == value else float("-inf") if metric == "accuracy" else float("inf")
   return value if metric == "accuracy" else -value
-
-
-def _better(metric: str, value: float, other: float) -> bool:
-  return _rank(metric, value) > _rank(metric, other)

@@ -101,3 +101,16 @@ def test_half_precision_rounds_neither_the_loss_nor_the_accuracy():
   errors = jnp.linspace(0.0, 1.0, 75).astype(jnp.bfloat16)
   mse, _ = losses.regression(lambda params, shared, x: x)((), (), (errors, jnp.zeros_like(errors)))
   np.testing.assert_allclose(mse, np.mean(np.asarray(errors, float) ** 2), rtol=1e-6)
+
+
+def test_margins_are_probabilities_less_that_of_the_label_which_is_exactly_0():
+  x, params = toy.draw(1, 50, 4), toy.draw(0, 4, 5)
+  labels = jnp.arange(50) % 5
+  loss, aux = jax.jit(losses.margins(lambda params, shared, x: x @ params))(params, (), (x, labels))
+  logits = np.asarray(x @ params)
+  probabilities = np.exp(logits) / np.sum(np.exp(logits), axis=-1, keepdims=True)
+  own = probabilities[np.arange(50), labels]
+  np.testing.assert_allclose(aux["margins"], probabilities - own[:, None], atol=1e-6)
+  assert not np.any(aux["margins"][np.arange(50), labels])
+  np.testing.assert_allclose(loss, cross_entropy(logits, labels), rtol=1e-6)
+  assert aux["accuracy"] == np.mean(np.argmax(logits, -1) == labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 
 from warpjax.types import PyTree
 
-__all__ = ["Manager", "Restored", "digest", "open_manager", "restore_latest", "save", "steps"]
+__all__ = ["Manager", "Restored", "digest", "open_manager", "restore_first", "restore_latest", "save", "steps"]
 
 Manager = Any
 """An open `orbax.checkpoint.CheckpointManager`."""
@@ -99,25 +99,33 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
 
 
 def restore_latest(manager: Manager, template: PyTree, *, warn: Callable[[str], object] = print) -> Restored | None:
-  """Restores the newest checkpoint that is whole.
+  """Restores the newest checkpoint that is whole; see `restore_first`."""
+  return restore_first(manager, template, list(reversed(steps(manager))), warn=warn)
+
+
+def restore_first(
+  manager: Manager, template: PyTree, order: Sequence[int], *, warn: Callable[[str], object] = print
+) -> Restored | None:
+  """Restores the first checkpoint that is whole.
 
   One that cannot be read, or whose leaves do not have the SHA-256 they were saved with, is named through `warn`, put
-  aside as `damaged-STEP`, and the one before it is used.
+  aside as `damaged-STEP`, and the next is used.
 
   Args:
     manager: From `open_manager`.
     template: A state of the structure, shapes, dtypes and placement to restore into.
+    order: Steps of checkpoints, as they are tried.
     warn: Called with a message for each checkpoint that was not used.
 
   Returns:
-    The newest whole checkpoint, or None where no checkpoint was ever saved.
+    The first whole checkpoint, or None where `order` is empty.
 
   Raises:
     ValueError: If there are checkpoints and none can be used. Nothing is put aside then, since the likelier cause is a
       template of another model.
   """
   failures: dict[int, Exception] = {}
-  for step in reversed(steps(manager)):
+  for step in order:
     failure, restored = None, None
     try:
       restored = _restore(manager, step, template)

@@ -22,7 +22,8 @@ class Evaluation(NamedTuple):
   """Per-task results.
 
   Attributes:
-    per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`; NaN where the loss is not finite.
+    per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`, and the metric's own axes behind them
+      if it has some; NaN where the loss is not finite.
     others: The metric under each further readout at the end point, `[num_tasks]`, by name.
   """
 
@@ -136,6 +137,30 @@ def evaluate(
     tasks_per_dispatch=tasks_per_dispatch,
   )
   return run(meta_params, sampler, key, num_tasks)
+
+
+def ensemble(members: Sequence[Evaluation]) -> Evaluation:
+  """The accuracy of the mean of several networks' class probabilities, each network adapted to the task by itself.
+
+  Args:
+    members: Evaluations of the same tasks under `losses.margins`, with `metric="margins"`.
+
+  Returns:
+    An `Evaluation` of accuracies; a tie with the label is an error, and a task where a member diverged is NaN.
+
+  Example:
+    >>> sure = Evaluation(np.array([[[[0.6, 0.0]]]]))  # one task, one point, one example: the label is the second class
+    >>> right = Evaluation(np.array([[[[-0.8, 0.0]]]]))
+    >>> ensemble([sure]).per_task.tolist(), ensemble([sure, right]).per_task.tolist()
+    ([[0.0]], [[1.0]])
+  """
+
+  def accuracy(*margins: np.ndarray) -> np.ndarray:
+    mean = np.mean(margins, axis=0)
+    right = np.mean(np.sum(mean >= 0, axis=-1) == 1, axis=-1)  # the label's own margin is 0
+    return np.where(np.isnan(mean).any(axis=(-2, -1)), np.nan, right)
+
+  return jax.tree.map(accuracy, *members)
 
 
 def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple[InnerLoop, MetaParams]:
@@ -266,7 +291,8 @@ def _measure(
     return seen, curve.at[index].set(at(readout, seen[0], step.next.params, index))
 
   state, seen = problem.start(), [each.start(problem, part) for each, part in zip(readouts, data, strict=True)]
-  curve = jnp.full(num_steps + 1, at(readout, seen[0], state.params, 0))
+  first = at(readout, seen[0], state.params, 0)
+  curve = jnp.broadcast_to(first, (num_steps + 1, *first.shape))
   final, (seen, curve), _ = run_steps(problem, state, (fold, (seen, curve)), last=num_steps)
   ends = zip(others.items(), seen[1:], strict=True)
   return curve, {name: at(other, part, final.params, num_steps) for (name, other), part in ends}

@@ -39,6 +39,35 @@ def classification(apply: Apply) -> LossFn:
   return loss_fn
 
 
+def margins(apply: Apply) -> LossFn:
+  """`classification`, whose aux also holds `margins`, `p(class) - p(label)`: what `evaluation.ensemble` reads.
+
+  Args:
+    apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
+
+  Returns:
+    A loss on batches `(x, y)`; `margins` are `[batch, classes]`, 0 at the label.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> loss, aux = margins(lambda params, shared, x: x)((), (), (jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])))
+    >>> aux["margins"].round(2).tolist()
+    [[0.5, 0.0]]
+  """
+  loss_of_batch = classification(lambda logits, shared, x: logits)
+
+  def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
+    x, y = batch
+    logits = apply(params, shared, x)
+    loss, aux = loss_of_batch(logits, (), batch)
+    probabilities = jax.nn.softmax(_at_least_float32(logits))
+    behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
+    # Compiled, a number less itself may be a rounding away from 0.
+    return loss, {**aux, "margins": jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)}
+
+  return loss_fn
+
+
 def regression(apply: Apply) -> LossFn:
   """Mean squared error over every element of the batch; aux holds it as `mse`.
 
@@ -66,16 +95,17 @@ def regression(apply: Apply) -> LossFn:
   return loss_fn
 
 
-def support_plus_one(apply: Apply) -> LossFn:
+def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classification) -> LossFn:
   """Non-transductive classification: each query example in a batch with the support set and no other query.
 
   Batch statistics then see one query example at a time. Use with `query_batch_fn=whole_task`.
 
   Args:
     apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
+    loss_of: `(apply) -> loss` on batches `(x, y)`, of the logits that come out.
 
   Returns:
-    A loss on a `Task` of `(x, y)` pairs; aux holds `accuracy`.
+    A loss on a `Task` of `(x, y)` pairs, whose aux is that of `loss_of`.
 
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.1.
@@ -83,7 +113,7 @@ def support_plus_one(apply: Apply) -> LossFn:
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
     support_x, _ = task.support
-    query_x, query_y = task.query
+    query_x = task.query[0]
 
     def one(x: jax.Array) -> jax.Array:
       return apply(params, shared, jnp.concatenate([support_x, x[None]]))[-1]
@@ -91,7 +121,7 @@ def support_plus_one(apply: Apply) -> LossFn:
     at_once = max(1, _EXAMPLES_AT_ONCE // (support_x.shape[0] + 1))
     all_fit = query_x.shape[0] <= at_once
     logits = jax.vmap(one)(query_x) if all_fit else jax.lax.map(one, query_x, batch_size=at_once)
-    return _cross_entropy(logits, query_y), {"accuracy": _accuracy(logits, query_y)}
+    return loss_of(lambda params, shared, x: logits)(params, shared, task.query)
 
   return loss_fn
 

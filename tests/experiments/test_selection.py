@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
+import warpjax as wj
 from configs import mini_imagenet
-from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection, throughput
+from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection, throughput, workdir
 from tests.experiments import tiny
 from tests.tasks import image_files
 from warpjax import parallel
@@ -20,6 +23,7 @@ IMAGES = {
   "eval": {"val_tasks": 4},
 }
 NUMBERS = [3.0, 1.0, 2.0, 1.0]
+ACCURACIES = [0.5, 0.9, 0.6, 0.9, 0.7, 0.8]
 
 
 def waves(**evaluation):
@@ -60,10 +64,77 @@ def test_what_was_kept_of_steps_to_come_is_removed(chosen):
   assert selection.best(built, path, loop.start(built))[1]["step"] == 1
 
 
+@pytest.fixture(scope="module")
+def ensemble(places, tmp_path_factory):
+  """A run of images whose validation reads its numbers off a list, and the ensemble of its best three."""
+  config = tiny_images()
+  config |= {"num_meta_steps": 6, "optimizer": {"name": "adam", "learning_rate": 0.05}}
+  config["eval"] |= {"num_tasks": 40, "num_steps": 2, "ensemble": 3}
+  numbers = iter(ACCURACIES)
+  measured = lambda state: {"accuracy": next(numbers), "ci95": 0.1, "num_tasks": 4}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(selection, "_measure", lambda experiment: measured)
+    path = tmp_path_factory.mktemp("ensemble") / "run"
+    return config, path, run.train_and_evaluate(config, path, **places)
+
+
+def test_an_ensemble_is_of_the_best_validations(ensemble, places):
+  config, path, result = ensemble
+  assert result["selected"]["steps"] == [2, 4, 6] and result["selected"]["step"] == 2
+  assert result["protocol"]["ensemble"] == 3
+  states = loop.restore_all(experiment.build(config, **places), path)
+  assert [int(state.step) for state in states] == [2, 4, 6]
+  again = evaluate.evaluate(path, **places)
+  assert again["per_step"] == result["per_step"] and again["support"] == result["support"]
+
+
+def test_an_ensemble_averages_the_probabilities_of_networks_that_adapt_each_by_itself(ensemble, places):
+  config, path, result = ensemble
+  alone = experiment.build({**config, "eval": {**config["eval"], "ensemble": 0}}, **places)
+  states = loop.restore_all(experiment.build(config, **places), path)
+  key = jax.random.fold_in(jax.random.key(0), measure._TEST_STREAM)
+
+  @jax.jit
+  def probabilities(meta_params, index):
+    task = alone.data.test(jax.random.fold_in(jax.random.fold_in(key, 0), index))
+    own = jax.random.fold_in(jax.random.fold_in(key, 1), index)
+    adapted = wj.adapt(alone.test_inner, meta_params, task, own, num_steps=alone.evaluation.num_steps)
+    x, y = alone.test_inner.query_batch_fn(key, task, adapted.final.params, meta_params.shared)
+    return jax.nn.softmax(alone.network.apply(adapted.final.params, meta_params.shared, x)), y
+
+  right = []
+  for index in range(40):
+    seen = [probabilities(state.meta_params, index) for state in states]
+    right.append(np.mean(np.argmax(sum(p for p, _ in seen), axis=-1) == seen[0][1]))
+  np.testing.assert_allclose(np.load(path / workdir.PER_TASK)[:, -1], right, atol=1e-6)
+  single = [measure.measure(alone, state)[0]["mean"] for state in states]
+  assert len(set(single)) > 1 and result["mean"] not in single
+
+
+@pytest.mark.parametrize(
+  ("evaluation", "said"),
+  [
+    ({"ensemble": 2, "val_tasks": 0}, "got the metric 'accuracy' and 0 validation tasks"),
+    ({"ensemble": 1}, "from 2 to the 2 checkpoints of the run; got 1"),
+    ({"ensemble": 3}, "from 2 to the 2 checkpoints of the run; got 3"),
+  ],
+)
+def test_an_ensemble_needs_checkpoints_that_validation_chose(places, evaluation, said):
+  config = tiny_images()
+  config["eval"] |= evaluation
+  with pytest.raises(ValueError, match=re.escape(said)):
+    experiment.build(config, **places)
+
+
+def test_an_ensemble_is_of_classifiers():
+  with pytest.raises(ValueError, match=r"got the metric 'mse' and 4 validation tasks"):
+    experiment.build(waves(ensemble=2))
+
+
 @pytest.mark.parametrize(("metric", "better", "worse"), [("accuracy", 0.6, 0.5), ("mse", 0.5, 0.6)])
 def test_better_is_higher_accuracy_and_lower_error(metric, better, worse):
-  assert selection._better(metric, better, worse) and not selection._better(metric, worse, better)
-  assert selection._better(metric, worse, float("nan")) and not selection._better(metric, float("nan"), worse)
+  rank = lambda value: selection._rank(metric, value)
+  assert rank(better) > rank(worse) > rank(float("nan"))
 
 
 def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(monkeypatch):

@@ -143,7 +143,7 @@ def _grouped_product(
     patches = jnp.concatenate(taps, axis=-1).reshape(-1, len(taps) * channels)
     kernel = rhs.reshape(-1, features).T
     if patches.shape[1] >= features:
-      # Keeps the kernel's gradient [features, inputs], as the product leaves it; XLA's other order is twice as slow here.
+      # Keeps the kernel's gradient [features, inputs], as the product leaves it; XLA's other order takes twice as long.
       kernel = lax.optimization_barrier(kernel)
     return lax.dot_general(patches, kernel, (((1,), (1,)), ((), ())), **options)
   split = jnp.stack([tap.reshape(-1, groups, channels) for tap in taps], axis=2).reshape(
