@@ -1,4 +1,4 @@
-"""Draws the reward of agents in the maze as they live, and states by how much one earns more than another.
+"""Draws the reward of agents in the maze as they live, and states what each earns in the end, and one less another.
 
 python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn --output=runs/maze/comparison.png
 """
@@ -43,6 +43,11 @@ def curves(directory: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   return {path.name: curve(path) for path in seeds} if seeds else {directory.name: curve(directory)}
 
 
+def ends(lives: dict[str, Any], last: int = LAST) -> dict[str, float]:
+  """The mean reward of each seed's last episodes."""
+  return {seed: float(np.mean(rewards[episodes > episodes[-1] - last])) for seed, (episodes, rewards) in lives.items()}
+
+
 def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) -> dict[str, Any]:
   """The reward of the second less the first over their last episodes, paired by seed, with its interval.
 
@@ -56,10 +61,14 @@ def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) 
   shared = sorted(first.keys() & second.keys())
   if not shared:
     raise ValueError(f"--workdirs must share seeds to be paired; they have {sorted(first)} and {sorted(second)}.")
-  end = lambda pair: float(np.mean(pair[1][pair[0] > pair[0][-1] - last]))
-  gaps = np.array([end(second[seed]) - end(first[seed]) for seed in shared])
-  spread = evaluation.ci95_of_few(gaps) if len(gaps) > 1 else None
-  return {"mean": float(np.mean(gaps)), "ci95": spread, "seeds": shared, "by_seed": gaps.tolist(), "episodes": last}
+  one, other = ends(first, last), ends(second, last)
+  return _over_seeds({seed: other[seed] - one[seed] for seed in shared}) | {"episodes": last}
+
+
+def _over_seeds(values: dict[str, float]) -> dict[str, Any]:
+  found = list(values.values())
+  spread = evaluation.ci95_of_few(found) if len(found) > 1 else None
+  return {"mean": float(np.mean(found)), "ci95": spread, "seeds": list(values), "by_seed": found}
 
 
 def band(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +83,7 @@ def band(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
-  """Draws the mean over seeds of each workdir, and a band of its 95% interval where there are several."""
+  """Draws the mean over seeds of each workdir; where there are several, the seeds and a band of its 95% interval too."""
   figure, axes = canvas.subplots(figsize=(8, 4.5), layout="constrained")
   for name, by_seed in lives.items():
     length = min(len(episodes) for episodes, _ in by_seed.values())
@@ -83,6 +92,7 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
     mean, ci95 = band(rewards)
     (line,) = axes.plot(episodes, mean, label=f"{name} ({len(rewards)} seeds)")
     if len(rewards) > 1:
+      axes.plot(episodes, rewards.T, color=line.get_color(), linewidth=0.5, alpha=0.6)
       axes.fill_between(episodes, mean - ci95, mean + ci95, alpha=0.2, color=line.get_color())
   axes.set(xlabel="episodes lived", ylabel="reward of an episode")
   axes.grid(alpha=0.3)
@@ -98,7 +108,9 @@ def main(argv: Sequence[str]) -> int:
     lives = {path: curves(pathlib.Path(path)) for path in FLAGS.workdirs}
     draw(lives, pathlib.Path(FLAGS.output))
     base, *others = FLAGS.workdirs
-    print(json.dumps({f"{other} less {base}": difference(lives[base], lives[other]) for other in others}, indent=2))
+    rewards = {path: _over_seeds(ends(life)) for path, life in lives.items()}
+    less = {f"{other} less {base}": difference(lives[base], lives[other]) for other in others}
+    print(json.dumps(rewards | less, indent=2))
   return 0
 
 

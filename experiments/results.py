@@ -77,7 +77,13 @@ SECTIONS = (
     ("random", "maml", "maml_one_step", "meta_sgd", "maml_one_step_varying", "meta_sgd_varying"),
     ONE_SEED,
   ),
-  Section("The maze, reward of an episode", "maze", ("rnn", "hebbian", "warp_rnn"), "Three seeds (`--seeds=0,1,2`)."),
+  Section(
+    "The maze, reward of an episode",
+    "maze",
+    ("rnn", "hebbian", "warp_rnn"),
+    "Three seeds (`--seeds=0,1,2`), the interval over seeds. A meta-step is 30 episodes: 10,020 of the paper's 60,000. The "
+    "config has the paired difference.",
+  ),
   Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, ONE_SEED),
   Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], ONE_SEED),
 )
@@ -87,6 +93,8 @@ WHY = {
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
   ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",
+  ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",
+  ("navigation", "meta_sgd"): "the horizon and the discount are not given",
   ("multi_shot_omniglot", "warp_leap_offline_cpu"): "an 80th of the tasks, a quarter of the filters",
 }
 
