@@ -12,26 +12,28 @@ Trajectories before and after adaptation: python -m experiments.navigation --wor
 Meta-SGD minus MAML, paired over the tasks: python -m experiments.plot
 --workdirs=runs/navigation/maml_one_step,runs/navigation/meta_sgd --output=runs/navigation/comparison.png
 
-| method                | published return                                     | measured    |
-|-----------------------|------------------------------------------------------|-------------|
-| maml                  | after 0 to 4 steps -40.41 -11.68 -3.33 -3.23 -3.35 +/- 0.59 | -40.28 -11.09 -15.16 -10.72 -6.68 +/- 2.17 |
-| fomaml                | -                                                    | not yet run |
-| maml_dice             | -                                                    | not yet run |
-| maml_adam             | -                                                    | not yet run |
-| maml_ppo              | -                                                    | not yet run |
-| random                | after 0 to 4 steps -82.66 -57.96 -53.84 -46.81 -42.91 +/- 1.28 | -82.72 -64.10 -60.48 -57.10 -56.17 +/- 10.66 |
-| reptile               | -                                                    | not yet run |
-| imaml                 | -                                                    | not yet run |
-| maml_one_step         | -9.12 +/- 0.66                                       | -12.76 +/- 0.65 |
-| meta_sgd              | -8.64 +/- 0.68                                       | -12.36 +/- 0.64 |
-| maml_one_step_varying | -10.71 +/- (not given)                               | not yet run |
-| meta_sgd_varying      | -10.15 +/- (not given)                               | not yet run |
+Of `maml` and `random` the returns after 0, 1, 2, 3 and 4 steps, and the interval of the last:
+
+| method                | published return                            | measured                                     |
+|-----------------------|---------------------------------------------|----------------------------------------------|
+| maml                  | -40.41 -11.68 -3.33 -3.23 -3.35 +/- 0.59    | -40.28 -11.09 -15.16 -10.72 -6.68 +/- 2.17   |
+| fomaml                | -                                           | not yet run                                  |
+| maml_dice             | -                                           | not yet run                                  |
+| maml_adam             | -                                           | not yet run                                  |
+| maml_ppo              | -                                           | not yet run                                  |
+| random                | -82.66 -57.96 -53.84 -46.81 -42.91 +/- 1.28 | -82.72 -64.10 -60.48 -57.10 -56.17 +/- 10.66 |
+| reptile               | -                                           | not yet run                                  |
+| imaml                 | -                                           | not yet run                                  |
+| maml_one_step         | -9.12 +/- 0.66                              | -12.76 +/- 0.65                              |
+| meta_sgd              | -8.64 +/- 0.68                              | -12.36 +/- 0.64                              |
+| maml_one_step_varying | -10.71 +/- (not given)                      | not yet run                                  |
+| meta_sgd_varying      | -10.15 +/- (not given)                      | not yet run                                  |
 
 Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, not paired: 0.48.
 `maml`: the first published number has an interval of 4.01, then 2.16, 0.55, 0.58; the measured, of seed 0, 4.76, 2.75,
 7.76, 3.83. There a second step of 0.25 carries some far goals' policies past them; medians are -38.2, -8.1, -3.2, -3.3,
 -3.1. Seed 1: -38.05 +/- 4.08, -10.87 +/- 2.07, -5.81 +/- 1.55, -4.52 +/- 0.92, -5.02 +/- 0.94. The second derivative is
-that of the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has them all (`rl.policy_gradient`).
+that of the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has all (`rl.policy_gradient`).
 `maml_adam`, `maml_ppo`, `reptile` and `imaml` have Adam or SGD outside and settings of ours. `random` is the policy
 that nobody trained, adapted as `maml` is: measured over five initial policies (`--seeds=0,1,2,3,4`), whose returns are
 -63 to -105 before adaptation; published, as far as is known, of one.

@@ -83,7 +83,7 @@ def band(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
-  """Draws the mean over seeds of each workdir; where there are several, the seeds and a band of its 95% interval too."""
+  """Draws the mean over seeds of each workdir; of several, each seed and a band of its 95% interval too."""
   figure, axes = canvas.subplots(figsize=(8, 4.5), layout="constrained")
   for name, by_seed in lives.items():
     length = min(len(episodes) for episodes, _ in by_seed.values())

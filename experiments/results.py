@@ -81,8 +81,8 @@ SECTIONS = (
     "The maze, reward of an episode",
     "maze",
     ("rnn", "hebbian", "warp_rnn"),
-    "Three seeds (`--seeds=0,1,2`), the interval over seeds. A meta-step is 30 episodes: 10,020 of the paper's 60,000. The "
-    "config has the paired difference.",
+    "Three seeds (`--seeds=0,1,2`), the interval over seeds. A meta-step is 30 episodes: 10,020 of the "
+    "paper's 60,000. The config has the paired difference.",
   ),
   Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, ONE_SEED),
   Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], ONE_SEED),
