@@ -75,7 +75,7 @@ SECTIONS = (
     "Point navigation, return",
     "navigation",
     ("random", "maml", "maml_one_step", "meta_sgd", "maml_one_step_varying", "meta_sgd_varying"),
-    ONE_SEED,
+    ONE_SEED + " `maml` and `random`, which has five seeds: after 0, 1, 2, 3 and 4 steps.",
   ),
   Section(
     "The maze, reward of an episode",
