@@ -74,7 +74,7 @@ def draw_memory(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]
   figure, grid = _figure(len(columns))
   for axes, column in zip(grid, columns, strict=True):
     _lines(axes, rows, "inner_steps", column, lambda value: value / 2**20)
-    axes.set(xscale="log", yscale="log", xlabel="inner steps", ylabel="MiB")
+    axes.set(xlabel="inner steps", ylabel="MiB")
     axes.set_title("temporaries, as planned" if column == "temp_bytes" else "peak of a process")
   return [_save(figure, grid, folder / "memory.png")]
 
@@ -86,7 +86,7 @@ def draw_scaling(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path
   for axes, axis in zip(grid, axes_names, strict=True):
     column = "num_params" if axis == "width" else axis
     _lines(axes, [row for row in rows if row["axis"] == axis], column, "seconds")
-    axes.set(xscale="log", yscale="log", xlabel=column.replace("_", " "), ylabel="seconds a meta-step")
+    axes.set(xlabel="parameters" if axis == "width" else axis.replace("_", " "), ylabel="seconds a meta-step")
   return [_save(figure, grid, folder / "scaling.png")]
 
 
@@ -103,6 +103,16 @@ def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _lines(axes: Any, rows: Sequence[Row], x: str, y: str, scale: Callable[[Any], Any] = lambda value: value) -> None:
+  """Draws a line for each method on logarithmic axes, with the x that were measured as their ticks."""
+  from matplotlib import ticker
+
+  axes.set(xscale="log", yscale="log")
+  values = sorted({row[x] for row in rows})
+  axes.set_xticks(values, [f"{value:,}" for value in values])
+  axes.set_xticks([], minor=True)
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_major_formatter("{x:g}")
+  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
   for index, (name, points) in enumerate(_by_method([row for row in rows if row.get(y)])):
     axes.plot([point[x] for point in points], [scale(point[y]) for point in points], label=name, **_style(index))
 
@@ -118,8 +128,12 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _figure(panels: int, height: float = 4.2) -> tuple[Any, Any]:
-  figure, grid = canvas.subplots(1, panels, figsize=(5.2 * panels + 1.8, height), squeeze=False, layout="constrained")
-  return figure, grid[0]
+  """Up to three panels side by side, four in a square."""
+  rows = 2 if panels > 3 else 1
+  columns = -(-panels // rows)
+  size = (5.2 * columns + 1.8, height * rows)
+  figure, grid = canvas.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+  return figure, grid.flat[:panels]
 
 
 def _save(figure: Any, grid: Any, path: pathlib.Path) -> pathlib.Path:
