@@ -91,14 +91,21 @@ def draw_scaling(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path
 
 
 def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """A bar for each row, named by what differs between them."""
+  """A bar for each row, named by what differs from the first, in a colour for each method."""
   figure, (axes,) = _figure(1, height=1.2 + 0.25 * len(rows))
   names = [c for c in COLUMNS[: COLUMNS.index("num_params")] if len({str(row.get(c)) for row in rows}) > 1]
-  labels = [", ".join(str(row[c]) if c == "method" else f"{c} {row[c]}" for c in names) for row in rows]
-  axes.barh(range(len(rows)), [row["meta_steps_per_second"] for row in rows])
+  changes = [[c for c in names if c != "method" and row.get(c) != rows[0].get(c)] for row in rows]
+  labels = [
+    ", ".join([row["method"], *(f"{c.replace('_', ' ')} {row[c]}" for c in changed)])
+    for row, changed in zip(rows, changes, strict=True)
+  ]
+  methods = list(dict.fromkeys(row["method"] for row in rows))
+  colours = [f"C{methods.index(row['method']) % 10}" for row in rows]
+  axes.barh(range(len(rows)), [row["meta_steps_per_second"] for row in rows], color=colours)
   axes.set_yticks(range(len(rows)), labels, fontsize=7)
   axes.invert_yaxis()
-  axes.set(xlabel="meta-steps per second", xscale="log")
+  axes.set(xlabel="meta-steps per second")
+  axes.grid(alpha=0.3, axis="x")
   return [_save(figure, [], folder / "speed.png")]
 
 
