@@ -51,22 +51,21 @@ def measure(
 
 def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
   settings = experiment.evaluation
+  readouts = [experiment.readout_of(state.meta_params) for state in states]
   inner, _ = experiment.test_loop(states[0])  # that of the others differs in its parameters alone, as does the readout
   evaluate = evaluation.evaluator(
     inner,
     num_steps=settings.num_steps,
     metric="margins" if settings.ensemble else experiment.spec.metric,
-    readout=experiment.readout_of(states[0].meta_params),
+    readout=readouts[0],
     others=experiment.others,
     task_chunk=experiment.run.task_chunk or None,
   )
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
-
-  def one(state: TrainState) -> evaluation.Evaluation:
-    data = experiment.readout_of(state.meta_params).data
-    return evaluate(experiment.test_loop(state)[1], experiment.data.test, key, num_tasks, data)
-
-  found = [one(state) for state in states]
+  found = [
+    evaluate(experiment.test_loop(state)[1], experiment.data.test, key, num_tasks, readout.data)
+    for state, readout in zip(states, readouts, strict=True)
+  ]
   return evaluation.ensemble(found) if settings.ensemble else found[0]
 
 

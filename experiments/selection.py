@@ -134,7 +134,8 @@ def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
   return measure
 
 
-def _rank(metric: str, value: float) -> float:
-  """Higher is better; what is not a number is worst."""
-  value = value if value == value else float("-inf") if metric == "accuracy" else float("inf")
+def _rank(metric: str, value: float | None) -> float:
+  """Higher is better; what is not a number, None in a file, is worst."""
+  if value is None or value != value:
+    return float("-inf")
   return value if metric == "accuracy" else -value

@@ -134,7 +134,7 @@ def test_an_ensemble_is_of_classifiers():
 @pytest.mark.parametrize(("metric", "better", "worse"), [("accuracy", 0.6, 0.5), ("mse", 0.5, 0.6)])
 def test_better_is_higher_accuracy_and_lower_error(metric, better, worse):
   rank = lambda value: selection._rank(metric, value)
-  assert rank(better) > rank(worse) > rank(float("nan"))
+  assert rank(better) > rank(worse) > rank(float("nan")) == rank(None)
 
 
 def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(monkeypatch):
