@@ -222,7 +222,8 @@ def _check_ensemble(evaluation: Evaluation, run: Run, spec: datasets.Spec) -> No
   most = -(-run.num_meta_steps // run.checkpoint_every)
   if not 2 <= evaluation.ensemble <= most:
     raise ValueError(
-      f"config.eval.ensemble must be 0, or from 2 to the {most} checkpoints of the run; got {evaluation.ensemble}."
+      f"config.eval.ensemble must be 0, or at least 2 and at most the checkpoints of the run, {most}; "
+      f"got {evaluation.ensemble}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Draws the reward of agents in the maze as they live, and states what each earns in the end, and one less another.
+"""Draws the reward of agents in the maze as they live, what they earn in the end, and the differences from the first.
 
 python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn --output=runs/maze/comparison.png
 """
@@ -18,7 +18,7 @@ from experiments import canvas, options, workdir
 from experiments.options import FLAGS
 from warpjax import evaluation
 
-LAST = 1000  # episodes, at the end of a life, of which the statement speaks
+LAST = 1000  # episodes, at the end of a life, of which the statement speaks; whole meta-steps that reach into them
 
 
 def curve(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

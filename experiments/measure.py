@@ -25,7 +25,7 @@ def measure(
   Args:
     experiment: What was trained.
     state: As far as it was trained.
-    members: The other states of an ensemble.
+    members: The other states of an ensemble, as many as `eval.ensemble` says.
     num_tasks: In place of the config's.
 
   Returns:
@@ -33,6 +33,8 @@ def measure(
     every method and training seed.
   """
   run, settings = experiment.run, experiment.evaluation
+  if 1 + len(members) != (settings.ensemble or 1):
+    raise ValueError(f"members must be {max(settings.ensemble - 1, 0)} states; got {len(members)}")
   found = _evaluated(experiment, [state, *members], num_tasks or settings.num_tasks)
   result = {
     "experiment": run.experiment,

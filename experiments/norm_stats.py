@@ -51,7 +51,7 @@ def in_training(
     return inner
   if name == "support_plus_one" and network.takes_key:
     raise ValueError("config.train_norm_stats must not be 'support_plus_one' for a network with dropout.")
-  alone = losses.support_plus_one(network.apply)
+  alone = losses.support_plus_one(network.apply, loss_of)
   loss_fn = losses.support(apply_with_stats, loss_of) if name == "support" else alone
 
   def batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:

@@ -84,7 +84,7 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
 
 
 def operations(program: str) -> dict[str, str]:
-  """The instructions of a compiled program that do work themselves, and what JAX calls each, or XLA if it is its own.
+  """The instructions of a compiled program that do work themselves, by JAX's names, or XLA's where JAX has none.
 
   Example:
     >>> operations('  %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/head/dot_general"}')

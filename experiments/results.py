@@ -36,12 +36,14 @@ class Section(NamedTuple):
     config: The file's name.
     methods: The papers' rows; what was run in place of one is its `_cpu` row.
     text: What holds for all of them.
+    on_test_tasks: Whether the numbers are of test tasks.
   """
 
   title: str
   config: str
   methods: Sequence[str]
   text: str
+  on_test_tasks: bool = True
 
 
 OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
@@ -50,7 +52,12 @@ ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", OMNIGLOT, ONE_SEED),
   Section("Omniglot, 5 ways, 5 shots", "omniglot", [f"{m}_5shot" for m in OMNIGLOT], ONE_SEED),
-  Section("Omniglot, 20 ways, 1 shot", "omniglot", [f"{m}_20way" for m in OMNIGLOT], ONE_SEED + " MAML: three."),
+  Section(
+    "Omniglot, 20 ways, 1 shot",
+    "omniglot",
+    [f"{m}_20way" for m in OMNIGLOT],
+    ONE_SEED + " MAML: three seeds, the interval over seeds.",
+  ),
   Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in OMNIGLOT], ONE_SEED),
   Section(
     "Multi-shot Omniglot, 10 alphabets",
@@ -75,14 +82,15 @@ SECTIONS = (
     "Point navigation, return",
     "navigation",
     ("random", "maml", "maml_one_step", "meta_sgd", "maml_one_step_varying", "meta_sgd_varying"),
-    ONE_SEED + " `maml` and `random`, which has five seeds: after 0, 1, 2, 3 and 4 steps.",
+    ONE_SEED + " `random`: five seeds, the interval over seeds. Of `maml` and `random` after 0, 1, 2, 3 and 4 steps.",
   ),
   Section(
     "The maze, reward of an episode",
     "maze",
     ("rnn", "hebbian", "warp_rnn"),
-    "Three seeds (`--seeds=0,1,2`), the interval over seeds. A meta-step is 30 episodes: 10,020 of the "
-    "paper's 60,000. The config has the paired difference.",
+    "Over the last 1000 episodes of the life, in training. Three seeds (`--seeds=0,1,2`), the interval over seeds. A "
+    "meta-step is 30 episodes: 10,020 of the paper's 60,000. The config has the paired difference.",
+    on_test_tasks=False,
   ),
   Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, ONE_SEED),
   Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], ONE_SEED),
@@ -93,6 +101,8 @@ WHY = {
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
   ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",
+  ("navigation", "maml"): "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
+  ("navigation", "random"): "of one initial policy there, of five here, which differ by 40 before adaptation",
   ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",
   ("navigation", "meta_sgd"): "the horizon and the discount are not given",
   ("multi_shot_omniglot", "warp_leap_offline_cpu"): "an 80th of the tasks, a quarter of the filters",
@@ -113,7 +123,7 @@ class Row(NamedTuple):
 
   @property
   def gap(self) -> str:
-    """Measured minus published, of the first number of each; "" where one is missing."""
+    """Measured minus published, of the numbers that have the intervals; "" where one is missing."""
     measured, published = _number(self.measured), _number(self.published)
     return "" if measured is None or published is None else f"{measured - published:+.2f}"
 
@@ -132,7 +142,7 @@ def rows(section: Section) -> Iterator[Row]:
       told(recipe, "measured") or listing.NOT_RUN,
       f"{section.config}.py:{recipe}",
       _budget(module, recipe, method),
-      f"{module.get_config(recipe).eval.num_tasks:,}",
+      f"{module.get_config(recipe).eval.num_tasks:,}" if section.on_test_tasks else listing.NOTHING,
       told(recipe, "time"),
       WHY.get((section.config, recipe), ""),
     )
@@ -144,7 +154,7 @@ def _budget(module: Any, recipe: str, method: str) -> str:
 
 
 def _number(text: str) -> float | None:
-  found = re.match(r"-?\d+(\.\d+)?(?= \+/-|$)", text)
+  found = re.search(r"-?\d+(\.\d+)?(?= \+/-)|^-?\d+(\.\d+)?$", text)
   return float(found.group()) if found else None
 
 

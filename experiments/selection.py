@@ -78,14 +78,21 @@ def best(
   template = parallel.on_every_host(template, parallel.device_mesh(jax.process_count()))
   found: list[checkpoints.Restored] = []
   with _open(experiment, directory) as manager:
-    order = _ranked(experiment, directory, manager)
-    while order and len(found) < _wanted(experiment):
-      restored = checkpoints.restore_first(manager, template, order)
+    order, wanted = _ranked(experiment, directory, manager), _wanted(experiment)
+    while order and len(found) < wanted:
+      try:
+        restored = checkpoints.restore_first(manager, template, order)
+      except ValueError:
+        if not found:
+          raise
+        break
       assert restored is not None  # there was one to try
       found.append(restored)
       order = order[order.index(restored.step) + 1 :]
   if not found:
     raise ValueError(f"{directory} holds no checkpoint chosen by validation; train first.")
+  if len(found) < wanted:
+    raise ValueError(f"{directory} holds {len(found)} whole checkpoints of the {wanted} of config.eval.ensemble.")
   steps = {"steps": [each.step for each in found]} if experiment.evaluation.ensemble else {}
   chosen = {"by": "validation", "step": found[0].step, **found[0].extra, **steps}
   return [parallel.on_this_host(each.state) for each in found], chosen
@@ -103,8 +110,9 @@ def _open(experiment: Experiment, directory: pathlib.Path) -> checkpoints.Manage
 def _ranked(experiment: Experiment, directory: pathlib.Path, manager: checkpoints.Manager) -> list[int]:
   """The steps of the checkpoints that are there, the best first, of equals the earlier."""
   metric, kept = experiment.spec.metric, checkpoints.steps(manager)
-  of = hosts.from_first(lambda: {row["step"]: _rank(metric, row[metric]) for row in rows(directory)})
-  return sorted(kept, key=lambda step: (-of[step], step))
+  # As pairs, since the numbers that are keys of a JSON object come back as text.
+  of = dict(hosts.from_first(lambda: [[row["step"], _rank(metric, row[metric])] for row in rows(directory)]))
+  return sorted(kept, key=lambda step: (-of.get(step, float("-inf")), step))
 
 
 def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:

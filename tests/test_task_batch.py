@@ -17,6 +17,7 @@ from warpjax.task_batch import (
   mean_over_tasks,
   rule_key,
   sample_tasks,
+  side_by_side,
   task_key,
 )
 from warpjax.types import CarriedMetaGrad, MetaParams, Task
@@ -126,3 +127,13 @@ def test_the_default_chunk(monkeypatch):
   assert default_task_chunk(Task(jax.random.split(toy.key(), 7), ())) == 7  # keys are not data
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert default_task_chunk(tasks(16, 1 << 20)) == 16
+
+
+@pytest.mark.parametrize(("length", "batched"), [(1, False), (3, True)])
+def test_one_alone_is_computed_without_an_axis(length, batched):
+  x = jnp.arange(2.0 * length).reshape(length, 2)
+  doubled = side_by_side(lambda x, scale: {"y": jnp.dot(x, x) * scale})
+  result = doubled(x, jnp.full(length, 2.0))["y"]
+  np.testing.assert_allclose(result, 2 * np.sum(np.square(x), axis=1))
+  product = next(e for e in jax.make_jaxpr(doubled)(x, jnp.ones(length)).eqns if e.primitive.name == "dot_general")
+  assert (product.outvars[0].aval.ndim == 1) == batched

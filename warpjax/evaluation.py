@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
   Attributes:
     per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`, and the metric's own axes behind them
       if it has some; NaN where the loss is not finite.
-    others: The metric under each further readout at the end point, `[num_tasks]`, by name.
+    others: The metric under each further readout at the end point, `[num_tasks]` and its own axes, by name.
   """
 
   per_task: np.ndarray
@@ -34,7 +34,12 @@ class Evaluation(NamedTuple):
     """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted.
 
     A task diverged when its loss or its metric was not finite after any step.
+
+    Raises:
+      ValueError: when the metric has axes of its own, such as margins, which are for `ensemble`.
     """
+    if self.per_task.ndim != 2:
+      raise ValueError(f"per_task must be [num_tasks, num_steps + 1]; got the shape {self.per_task.shape}")
     finite = np.all(np.isfinite(self.per_task), axis=1)
     kept = self.per_task[finite]
     mean, ci95 = mean_and_ci95(kept[:, -1])

@@ -83,7 +83,7 @@ def side_by_side(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def map_tasks(function: Callable[[Any], PyTree], inputs: PyTree, chunk: int) -> PyTree:
-  """`function` of each task, `chunk` side by side, or one by one without a task axis (see `side_by_side`).
+  """`function` of each task, `chunk` side by side, in chunks of one without a task axis.
 
   Args:
     function: Of one task's inputs.

@@ -113,14 +113,15 @@ def _lines(axes: Any, rows: Sequence[Row], x: str, y: str, scale: Callable[[Any]
   """Draws a line for each method on logarithmic axes, with the x that were measured as their ticks."""
   from matplotlib import ticker
 
-  axes.set(xscale="log", yscale="log")
+  rows = [row for row in rows if row.get(y)]
   values = sorted({row[x] for row in rows})
+  axes.set(xscale="log", yscale="log")
   axes.set_xticks(values, [f"{value:,}" for value in values])
   axes.set_xticks([], minor=True)
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.yaxis.set_major_formatter("{x:g}")
   axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-  for index, (name, points) in enumerate(_by_method([row for row in rows if row.get(y)])):
+  for index, (name, points) in enumerate(_by_method(rows)):
     axes.plot([point[x] for point in points], [scale(point[y]) for point in points], label=name, **_style(index))
 
 
@@ -135,11 +136,13 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def _figure(panels: int, height: float = 4.2) -> tuple[Any, Any]:
-  """Up to three panels side by side, four in a square."""
+  """Up to three panels side by side, more in two rows."""
   rows = 2 if panels > 3 else 1
   columns = -(-panels // rows)
   size = (5.2 * columns + 1.8, height * rows)
   figure, grid = canvas.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+  for spare in grid.flat[panels:]:
+    spare.remove()
   return figure, grid.flat[:panels]
 
 

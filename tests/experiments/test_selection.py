@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -111,12 +113,34 @@ def test_an_ensemble_averages_the_probabilities_of_networks_that_adapt_each_by_i
   assert len(set(single)) > 1 and result["mean"] not in single
 
 
+def test_an_ensemble_is_chosen_likewise_by_many_hosts(ensemble, places, monkeypatch):
+  """Whose first host tells the others what it read as JSON."""
+  config, path, _ = ensemble
+  built = experiment.build(config, **places)
+  monkeypatch.setattr(selection.hosts, "from_first", lambda function: json.loads(json.dumps(function())))
+  assert [int(state.step) for state in selection.best(built, path, loop.start(built))[0]] == [2, 4, 6]
+
+
+def test_an_ensemble_without_enough_whole_checkpoints_is_refused(ensemble, places, tmp_path):
+  config, path, _ = ensemble
+  shutil.copytree(path, tmp_path / "run")
+  built = experiment.build(config, **places)
+  for step in (6, 5):
+    (array,) = [file for file in (tmp_path / "run" / "best" / str(step)).rglob("*") if file.name == "_METADATA"][:1]
+    array.unlink()
+  with pytest.raises(ValueError, match="holds 2 whole checkpoints of the 3 of config.eval.ensemble"):
+    selection.best(built, tmp_path / "run", loop.start(built))
+  state = loop.start(built)
+  with pytest.raises(ValueError, match="members must be 2 states; got 0"):
+    measure.measure(built, state)
+
+
 @pytest.mark.parametrize(
   ("evaluation", "said"),
   [
     ({"ensemble": 2, "val_tasks": 0}, "got the metric 'accuracy' and 0 validation tasks"),
-    ({"ensemble": 1}, "from 2 to the 2 checkpoints of the run; got 1"),
-    ({"ensemble": 3}, "from 2 to the 2 checkpoints of the run; got 3"),
+    ({"ensemble": 1}, "at least 2 and at most the checkpoints of the run, 2; got 1"),
+    ({"ensemble": 3}, "at least 2 and at most the checkpoints of the run, 2; got 3"),
   ],
 )
 def test_an_ensemble_needs_checkpoints_that_validation_chose(places, evaluation, said):

@@ -146,3 +146,20 @@ def test_a2c_has_the_policy_gradient_and_the_critics_error(x64):
   odds = np.exp(observations @ params["w"])
   chosen = np.eye(2)[actions] - odds / odds.sum(-1, keepdims=True)
   np.testing.assert_allclose(found["w"], -np.einsum("te,tei,tea->ia", error, observations, chosen) / 8, rtol=1e-9)
+
+
+def test_a_recurrent_policy_keeps_its_memories_alone_for_the_derivative():
+  """And not what a step leaves on the way, here ten times as wide."""
+
+  def apply(params, shared, inputs):
+    memory, x = inputs
+    before = jnp.zeros((2, 3)) if memory is None else memory
+    wide = jnp.tanh(jnp.concatenate([before, x], axis=-1) @ params)
+    memory = jnp.mean(wide.reshape(2, 3, 10), axis=-1)
+    return memory, memory, memory[:, 0]
+
+  policy = rl.recurrent(apply, rl.categorical())
+  value = lambda params, seen: jnp.sum(policy.sequence(params, (), seen).value)
+  seen, params = jnp.ones((7, 2, 4)), jnp.ones((7, 30))
+  program = str(jax.make_jaxpr(jax.grad(value))(params, seen))
+  assert "f32[7,2,3]" in program and "f32[7,2,30]" not in program
