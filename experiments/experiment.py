@@ -161,11 +161,11 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check("config.eval.norm_stats", evaluation.norm_stats, spec.norm_stats)
   _check_meta_gradient(tables, run)
+  _check_ensemble(evaluation, run, spec)
   data = spec.load()  # last, once everything cheap has been checked
   train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
-  _check_ensemble(evaluation, run, spec)
   if not spec.own_batches:
     _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
     _check_batch("eval", evaluation.batch_size, test_task)

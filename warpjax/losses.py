@@ -54,16 +54,15 @@ def margins(apply: Apply) -> LossFn:
     >>> aux["margins"].round(2).tolist()
     [[0.5, 0.0]]
   """
-  loss_of_batch = classification(lambda logits, shared, x: logits)
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y = batch
     logits = apply(params, shared, x)
-    loss, aux = loss_of_batch(logits, (), batch)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
-    return loss, {**aux, "margins": jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)}
+    margins = jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)
+    return _cross_entropy(logits, y), {"accuracy": _accuracy(logits, y), "margins": margins}
 
   return loss_fn
 

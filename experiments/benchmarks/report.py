@@ -93,8 +93,8 @@ def draw_scaling(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path
 def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   """A bar for each row, named by what differs from the first, in a colour for each method."""
   figure, (axes,) = _figure(1, height=1.2 + 0.25 * len(rows))
-  names = [c for c in COLUMNS[: COLUMNS.index("num_params")] if len({str(row.get(c)) for row in rows}) > 1]
-  changes = [[c for c in names if c != "method" and row.get(c) != rows[0].get(c)] for row in rows]
+  names = [c for c in COLUMNS[: COLUMNS.index("num_params")] if c != "method"]
+  changes = [[c for c in names if row.get(c) != rows[0].get(c)] for row in rows]
   labels = [
     ", ".join([row["method"], *(f"{c.replace('_', ' ')} {row[c]}" for c in changed)])
     for row, changed in zip(rows, changes, strict=True)

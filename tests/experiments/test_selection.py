@@ -126,8 +126,7 @@ def test_an_ensemble_without_enough_whole_checkpoints_is_refused(ensemble, place
   shutil.copytree(path, tmp_path / "run")
   built = experiment.build(config, **places)
   for step in (6, 5):
-    (array,) = [file for file in (tmp_path / "run" / "best" / str(step)).rglob("*") if file.name == "_METADATA"][:1]
-    array.unlink()
+    next((tmp_path / "run" / selection.BEST / str(step)).rglob("_METADATA")).unlink()
   with pytest.raises(ValueError, match="holds 2 whole checkpoints of the 3 of config.eval.ensemble"):
     selection.best(built, tmp_path / "run", loop.start(built))
   state = loop.start(built)
