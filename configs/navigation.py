@@ -14,20 +14,20 @@ Meta-SGD minus MAML, paired over the tasks: python -m experiments.plot
 
 Of `maml` and `random` the returns after 0, 1, 2, 3 and 4 steps, and the interval of the last:
 
-| method                | published return                            | measured                                     |
-|-----------------------|---------------------------------------------|----------------------------------------------|
-| maml                  | -40.41 -11.68 -3.33 -3.23 -3.35 +/- 0.59    | -40.28 -11.09 -15.16 -10.72 -6.68 +/- 2.17   |
-| fomaml                | -                                           | not yet run                                  |
-| maml_dice             | -                                           | not yet run                                  |
-| maml_adam             | -                                           | not yet run                                  |
-| maml_ppo              | -                                           | not yet run                                  |
-| random                | -82.66 -57.96 -53.84 -46.81 -42.91 +/- 1.28 | -82.72 -64.10 -60.48 -57.10 -56.17 +/- 10.66 |
-| reptile               | -                                           | not yet run                                  |
-| imaml                 | -                                           | not yet run                                  |
-| maml_one_step         | -9.12 +/- 0.66                              | -12.76 +/- 0.65                              |
-| meta_sgd              | -8.64 +/- 0.68                              | -12.36 +/- 0.64                              |
-| maml_one_step_varying | -10.71 +/- (not given)                      | not yet run                                  |
-| meta_sgd_varying      | -10.15 +/- (not given)                      | not yet run                                  |
+| method                | published return                        | measured                                 | time   |
+|-----------------------|-----------------------------------------|------------------------------------------|--------|
+| maml                  | -40.4 -11.7 -3.3 -3.2 -3.35 +/- 0.59    | -40.3 -11.1 -15.2 -10.7 -6.68 +/- 2.17   | 11 min |
+| fomaml                | -                                       | not yet run                              |        |
+| maml_dice             | -                                       | not yet run                              |        |
+| maml_adam             | -                                       | not yet run                              |        |
+| maml_ppo              | -                                       | not yet run                              |        |
+| random                | -82.7 -58.0 -53.8 -46.8 -42.91 +/- 1.28 | -82.7 -64.1 -60.5 -57.1 -56.17 +/- 10.66 | 2 min  |
+| reptile               | -                                       | not yet run                              |        |
+| imaml                 | -                                       | not yet run                              |        |
+| maml_one_step         | -9.12 +/- 0.66                          | -12.76 +/- 0.65                          | 11 min |
+| meta_sgd              | -8.64 +/- 0.68                          | -12.36 +/- 0.64                          | 10 min |
+| maml_one_step_varying | -10.71 +/- (not given)                  | not yet run                              |        |
+| meta_sgd_varying      | -10.15 +/- (not given)                  | not yet run                              |        |
 
 Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, not paired: 0.48.
 `maml`: the first published number has an interval of 4.01, then 2.16, 0.55, 0.58; the measured, of seed 0, 4.76, 2.75,
@@ -42,8 +42,7 @@ further where a policy grows surer, and I + H / prox must stay positive. In 8 me
 steps) `implicit/residual` was 0.4 to 3.1 with a prox of 0.1, up to 20 with 0.5, at most 0.002 with this one, 2.0, whose
 minimum is about a step of 0.5 away. `implicit/inner_gradient_norm` stays at 0.2 to 0.4, as every step has new episodes.
 On one CPU core the environment makes 1.9 to 2.4 million steps a second under policies of 40 tasks, 20 episodes side by
-side, the policy's network included (`experiments.navigation` prints it). A run of `maml`, `maml_one_step` or `meta_sgd`
-takes 11 minutes.
+side, the policy's network included (`experiments.navigation` prints it).
 """
 
 from __future__ import annotations

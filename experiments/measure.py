@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,22 +51,44 @@ def measure(
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
 
 
-def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
-  settings = experiment.evaluation
-  readouts = [experiment.readout_of(state.meta_params) for state in states]
-  inner, _ = experiment.test_loop(states[0])  # that of the others differs in its parameters alone, as does the readout
-  evaluate = evaluation.evaluator(
-    inner,
-    num_steps=settings.num_steps,
-    metric="margins" if settings.ensemble else experiment.spec.metric,
-    readout=readouts[0],
-    others=experiment.others,
+def evaluator(
+  experiment: Experiment, state: TrainState, *, metric: str, others: bool = True
+) -> Callable[..., evaluation.Evaluation]:
+  """Evaluates this experiment's states as its settings say; compiled once.
+
+  Args:
+    experiment: What is trained.
+    state: Any of its states: what it compiles does not depend on their numbers.
+    metric: What is measured of a task.
+    others: Whether under the other batch statistics too.
+
+  Returns:
+    As of `warpjax.evaluation.evaluator`.
+  """
+  return evaluation.evaluator(
+    experiment.test_loop(state)[0],
+    num_steps=experiment.evaluation.num_steps,
+    metric=metric,
+    readout=experiment.readout_of(state.meta_params),
+    others=experiment.others if others else None,
     task_chunk=experiment.run.task_chunk or None,
   )
+
+
+def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
+  settings = experiment.evaluation
+  metric = "margins" if settings.ensemble else experiment.spec.metric
+  evaluate = evaluator(experiment, states[0], metric=metric)
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
   found = [
-    evaluate(experiment.test_loop(state)[1], experiment.data.test, key, num_tasks, readout.data)
-    for state, readout in zip(states, readouts, strict=True)
+    evaluate(
+      experiment.test_loop(state)[1],
+      experiment.data.test,
+      key,
+      num_tasks,
+      experiment.readout_of(state.meta_params).data,
+    )
+    for state in states
   ]
   return evaluation.ensemble(found) if settings.ensemble else found[0]
 

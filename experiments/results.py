@@ -48,6 +48,11 @@ class Section(NamedTuple):
 
 OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
 MINI = ("maml", "fomaml", "meta_sgd", "reptile", "imaml_hf", "warp_maml")
+STUDIES = (
+  *(f"g_{k}" for k in (1, 2, 3, 4)),
+  *(f"{name}_{k}" for name in ("sum", "mean") for k in (2, 3, 4)),
+  *(f"{name}{data}" for data in ("", "_overlapping") for name in ("shared_tail", "separate_tail", "reptile")),
+)
 ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", OMNIGLOT, ONE_SEED),
@@ -75,7 +80,7 @@ SECTIONS = (
   Section(
     "Reptile's studies of inner gradients",
     "reptile_studies",
-    ("g_1", "g_4", "sum_4", "mean_4"),
+    STUDIES,
     ONE_SEED,
   ),
   Section(

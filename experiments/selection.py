@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from experiments import hosts, workdir
+from experiments import hosts, measure, workdir
 from experiments.experiment import Experiment
 from warpjax import checkpoints, evaluation, parallel
 from warpjax.training import TrainState
@@ -38,7 +38,7 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
   if not experiment.evaluation.val_tasks:
     yield lambda step, state: None
     return
-  measure = _measure(experiment)
+  judged = _judged(experiment)
   with _open(experiment, directory) as manager:
     for step in checkpoints.steps(manager):
       if step > first:
@@ -48,7 +48,7 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
       metric, wanted = experiment.spec.metric, _wanted(experiment)
       rank = lambda row: _rank(metric, row[metric])
       earlier = hosts.from_first(lambda: [rank(row) for row in rows(directory) if row["step"] < step])
-      found = measure(parallel.on_this_host(state))
+      found = judged(parallel.on_this_host(state))
       if hosts.is_first():
         workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
       if sum(value >= rank(found) for value in earlier) < wanted:
@@ -115,31 +115,22 @@ def _ranked(experiment: Experiment, directory: pathlib.Path, manager: checkpoint
   return sorted(kept, key=lambda step: (-of.get(step, float("-inf")), step))
 
 
-def _measure(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
+def _judged(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
   settings, data = experiment.evaluation, experiment.data
   val = data.val
   assert val is not None  # `build` refuses validation without it
   key = jax.random.fold_in(jax.random.key(settings.seed), _VAL_STREAM)
-  compiled: list[Any] = []
+  compiled: list[Callable[..., evaluation.Evaluation]] = []
+  metric = experiment.spec.metric
 
-  def measure(state: TrainState) -> dict[str, Any]:
-    readout = experiment.readout_of(state.meta_params)
-    inner, meta_params = experiment.test_loop(state)
+  def judged(state: TrainState) -> dict[str, Any]:
     if not compiled:
-      compiled.append(
-        evaluation.evaluator(
-          inner,
-          num_steps=settings.num_steps,
-          metric=experiment.spec.metric,
-          readout=readout,
-          task_chunk=experiment.run.task_chunk or None,
-        )
-      )
-    # Readouts of one experiment differ in their data alone.
+      compiled.append(measure.evaluator(experiment, state, metric=metric, others=False))
+    readout, (_, meta_params) = experiment.readout_of(state.meta_params), experiment.test_loop(state)
     found = compiled[0](meta_params, val, key, settings.val_tasks, readout.data).summary()
-    return {experiment.spec.metric: found["mean"], **{name: found[name] for name in ("ci95", "num_tasks")}}
+    return {metric: found["mean"], **{name: found[name] for name in ("ci95", "num_tasks")}}
 
-  return measure
+  return judged
 
 
 def _rank(metric: str, value: float | None) -> float:

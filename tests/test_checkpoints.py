@@ -124,6 +124,21 @@ def test_missing_or_cut_files_fall_back(manager, damage):
   assert len(said) == 1
 
 
+def test_the_order_says_which_is_restored(manager):
+  for step in (1, 2, 3):
+    checkpoints.save(manager, step, make_state(float(step)))
+  assert checkpoints.restore_first(manager, make_state(0.0), []) is None
+  restored = checkpoints.restore_first(manager, make_state(0.0), [2, 3, 1])
+  assert restored.step == 2
+  assert_same(restored.state, make_state(2.0))
+  flip_a_bit(largest_file(pathlib.Path(manager.directory) / "2"), 0.5)
+  said = []
+  restored = checkpoints.restore_first(manager, make_state(0.0), [2, 1, 3], warn=said.append)
+  assert restored.step == 1 and len(said) == 1
+  assert_same(restored.state, make_state(1.0))
+  assert checkpoints.steps(manager) == [1, 3]
+
+
 def test_leftover_of_an_interrupted_save_is_ignored(tmp_path):
   with checkpoints.open_manager(tmp_path) as manager:
     checkpoints.save(manager, 1, make_state(1.0))

@@ -38,7 +38,7 @@ def chosen(tmp_path_factory):
   numbers = iter(NUMBERS)
   measured = lambda state: {"mse": next(numbers), "ci95": 0.1, "num_tasks": 4}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(selection, "_measure", lambda experiment: measured)
+    patch.setattr(selection, "_judged", lambda experiment: measured)
     path = tmp_path_factory.mktemp("runs") / "chosen"
     return path, run.train_and_evaluate(waves(), path)
 
@@ -75,7 +75,7 @@ def ensemble(places, tmp_path_factory):
   numbers = iter(ACCURACIES)
   measured = lambda state: {"accuracy": next(numbers), "ci95": 0.1, "num_tasks": 4}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(selection, "_measure", lambda experiment: measured)
+    patch.setattr(selection, "_judged", lambda experiment: measured)
     path = tmp_path_factory.mktemp("ensemble") / "run"
     return config, path, run.train_and_evaluate(config, path, **places)
 
@@ -171,7 +171,7 @@ def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(mo
     return lambda params, *args: (seen.append(args[:3]), found(params, *args))[1]
 
   monkeypatch.setattr(selection.evaluation, "evaluator", spy)
-  judge, state = selection._measure(built), loop.start(built)
+  judge, state = selection._judged(built), loop.start(built)
   first = judge(state)
   assert first["mse"] > 0 and first["num_tasks"] == 4 and judge(state) == first
   assert seen[0][0] is apart and seen[0] == seen[1]
