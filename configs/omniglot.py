@@ -51,7 +51,7 @@ time on one CPU core):
 | maml_cpu     | 98.7 +/- 0.4   | 98.68 +/- 0.18 | 14,000 of 60,000, 16 of 32     | 33 min    |
 | fomaml_cpu   | 98.3 +/- 0.5   | 98.29 +/- 0.20 | 30,000 of 60,000, 16 of 32     | 30 min    |
 | anil_cpu     | -              | 97.12 +/- 0.24 | 8,000 of 60,000, 16 of 32      | 20 min    |
-| meta_sgd_cpu | 99.53 +/- 0.26 | 98.53 +/- 0.18 | 12,000 of 60,000, 16 of 32     | 30 min    |
+| meta_sgd_cpu | 99.53 +/- 0.26 | 99.07 +/- 0.15 | 14,000 of 60,000, 16 of 32     | 34 min    |
 | reptile_cpu  | 97.68 +/- 0.04 | 97.24 +/- 0.24 | 40,000 of 100,000, 5 of 5      | 61 min    |
 | imaml_cpu    | 99.16 +/- 0.35 | 96.18 +/- 0.27 | 4,000 of 20,000, 8 of 32       | 41 min    |
 | meta_lstm_cpu      | -        | 91.46 +/- 0.43 | 6,000 of 75,000, 4 of 1        | 34 min    |
@@ -88,7 +88,9 @@ maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its r
 anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's.
 meta_sgd: Li et al. 2017, arXiv 1707.09835, one inner step, step sizes from U(0.005, 0.1). The paper's network has
   max-pooling and a layer of 32 before the head; here it is MAML's, so that the methods compare. For the paper's:
-  --config.network.name=meta_sgd_omniglot --config.network.adapts=all.
+  --config.network.name=meta_sgd_omniglot --config.network.adapts=all. In meta_sgd_cpu the step sizes learn ten times
+  faster than the network, at 3e-2: after 1,500 meta-steps 95.64 +/- 0.85 of 500 test tasks, at the same rate 93.44 +/-
+  1.04 (--config.num_meta_steps=1500 --config.optimizer.rule_learning_rate=3e-3).
 reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 3: Adam at 1e-3 with b1 = 0, 5 steps of 10 out of 10
   shots, outer step 1 annealed to 0, 5 tasks a meta-step, rotated characters as further training classes, no rotation
   at test, 50 steps of 5 at test. Adam's moments go on from task to task, in each of the 5 places of a meta-step, and

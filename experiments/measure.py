@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import protocol
+from experiments import hosts, progress, protocol
 from experiments.experiment import Experiment
 from warpjax import evaluation
 from warpjax.training import TrainState
@@ -80,16 +80,23 @@ def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: 
   metric = "margins" if settings.ensemble else experiment.spec.metric
   evaluate = evaluator(experiment, states[0], metric=metric)
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
-  found = [
-    evaluate(
-      experiment.test_loop(state)[1],
-      experiment.data.test,
-      key,
-      num_tasks,
-      experiment.readout_of(state.meta_params).data,
-    )
-    for state in states
-  ]
+  found: list[evaluation.Evaluation] = []
+  name = f"{experiment.run.experiment}:{experiment.run.method}"
+  with progress.bar(
+    len(states) * num_tasks, 0, name, unit="test tasks", always=False, shown=hosts.is_first()
+  ) as report:
+    for state in states:
+      before = len(found) * num_tasks
+      found.append(
+        evaluate(
+          experiment.test_loop(state)[1],
+          experiment.data.test,
+          key,
+          num_tasks,
+          experiment.readout_of(state.meta_params).data,
+          lambda done, before=before: report(before + done, {}),
+        )
+      )
   return evaluation.ensemble(found) if settings.ensemble else found[0]
 
 

@@ -16,29 +16,38 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @contextlib.contextmanager
 def bar(
-  total: int, first: int, description: str, *, seconds_between_lines: float = 15.0, shown: bool = True
+  total: int,
+  first: int,
+  description: str,
+  *,
+  unit: str = "meta-steps",
+  seconds_between_lines: float = 15.0,
+  always: bool = True,
+  shown: bool = True,
 ) -> Iterator[Report]:
   """A progress bar on a terminal, plain lines otherwise.
 
   Args:
-    total: Meta-steps in all.
-    first: Meta-steps that are done.
+    total: Units in all.
+    first: Units that are done.
     description: What runs.
+    unit: What is counted, in the plural.
     seconds_between_lines: Where there is no terminal.
+    always: Whether lines begin at once and have an end; otherwise what takes less than that many seconds prints none.
     shown: Whether anything is.
 
   Yields:
-    `(step, values) -> None`, to be called with the meta-steps done.
+    `(done, values) -> None`, to be called with the units done.
   """
   if not shown:
     yield lambda step, values: None
     return
   if not sys.stderr.isatty():
-    yield _lines(total, description, seconds_between_lines)
+    yield _lines(total, description, unit, seconds_between_lines, always)
     return
   from tqdm import tqdm
 
-  with tqdm(total=total, initial=first, desc=description, unit="step", dynamic_ncols=True) as progress:
+  with tqdm(total=total, initial=first, desc=description, unit=unit.removesuffix("s"), dynamic_ncols=True) as progress:
 
     def report(step: int, values: Mapping[str, float]) -> None:
       progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
@@ -47,15 +56,15 @@ def bar(
     yield report
 
 
-def _lines(total: int, description: str, seconds_between: float) -> Report:
-  last = [0.0]
+def _lines(total: int, description: str, unit: str, seconds_between: float, always: bool) -> Report:
+  last = [float("-inf") if always else time.monotonic()]
 
   def report(step: int, values: Mapping[str, float]) -> None:
     now = time.monotonic()
-    if step >= total or now - last[0] >= seconds_between:
+    if (always and step >= total) or now - last[0] >= seconds_between:
       last[0] = now
-      shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-      print(f"{description}: {step}/{total} meta-steps, {shown}", flush=True)
+      shown = "".join(f", {name} {value:.4g}" for name, value in values.items())
+      print(f"{description}: {step}/{total} {unit}{shown}", flush=True)
 
   return report
 

@@ -229,7 +229,8 @@ def evaluator(
     tasks_per_dispatch: Tasks in one call.
 
   Returns:
-    `(meta_params, sampler, key, num_tasks, data=None) -> Evaluation`; `data` is for the readout, in place of its own.
+    `(meta_params, sampler, key, num_tasks, data=None, report=...) -> Evaluation`; `data` is for the readout, in place
+    of its own; `report` is called with the tasks done, after each call.
   """
   for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
     if count is not None and count < 1:
@@ -252,15 +253,23 @@ def evaluator(
     return map_tasks(lambda args: per_task(meta_params, data, *args), (tasks, keys), chunk)
 
   def run(
-    meta_params: MetaParams, sampler: TaskSampler | Task, key: jax.Array, num_tasks: int, data: PyTree | None = None
+    meta_params: MetaParams,
+    sampler: TaskSampler | Task,
+    key: jax.Array,
+    num_tasks: int,
+    data: PyTree | None = None,
+    report: Callable[[int], object] = lambda done: None,
   ) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
     sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)
     given = [judged.data if data is None else data, *(other.data for other in ends.values())]
+    parts = []
     # The last part is computed whole and cut, so that nothing compiles twice.
-    parts = [jax.device_get(part(meta_params, given, sampler, key, first, size)) for first in range(0, num_tasks, size)]
+    for first in range(0, num_tasks, size):
+      parts.append(jax.device_get(part(meta_params, given, sampler, key, first, size)))
+      report(min(first + size, num_tasks))
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     return Evaluation(curve, rest)
 
