@@ -34,9 +34,10 @@ class Section(NamedTuple):
   Attributes:
     title: Its heading.
     config: The file's name.
-    methods: The papers' rows; what was run in place of one is its `_cpu` row.
+    methods: The papers' rows.
     text: What holds for all of them.
     on_test_tasks: Whether the numbers are of test tasks.
+    suffix: What ends the name of a row that was run in place of a paper's.
   """
 
   title: str
@@ -44,6 +45,7 @@ class Section(NamedTuple):
   methods: Sequence[str]
   text: str
   on_test_tasks: bool = True
+  suffix: str = "_cpu"
 
 
 OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
@@ -53,6 +55,8 @@ STUDIES = (
   *(f"{name}_{k}" for name in ("sum", "mean") for k in (2, 3, 4)),
   *(f"{name}{data}" for data in ("", "_overlapping") for name in ("shared_tail", "separate_tail", "reptile")),
 )
+MULTI_SHOT = ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml", "fomaml", "scratch")
+THREE_SEEDS = "Three seeds (`--seeds=0,1,2`), the interval over seeds. The config has the paired differences."
 ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", OMNIGLOT, ONE_SEED),
@@ -64,12 +68,8 @@ SECTIONS = (
     ONE_SEED + " MAML: three seeds, the interval over seeds.",
   ),
   Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in OMNIGLOT], ONE_SEED),
-  Section(
-    "Multi-shot Omniglot, 10 alphabets",
-    "multi_shot_omniglot",
-    ("warp_leap_offline", "leap", "fine_tuning", "reptile"),
-    "Three seeds (`--seeds=0,1,2`), the interval over seeds. The config has the paired differences.",
-  ),
+  Section("Multi-shot Omniglot, 10 alphabets", "multi_shot_omniglot", MULTI_SHOT, THREE_SEEDS),
+  Section("Multi-shot Omniglot, 25 alphabets", "multi_shot_omniglot", MULTI_SHOT, THREE_SEEDS, suffix="_25_cpu"),
   Section(
     "Sine regression, 5 shots, mean squared error",
     "sinusoid",
@@ -141,10 +141,10 @@ def rows(section: Section) -> Iterator[Row]:
   told = lambda method, column: cells.get((method, column), "")
   for method in section.methods:
     measured = lambda name: name in module.METHODS and told(name, "measured") not in ("", listing.NOT_RUN)
-    recipe = next((name for name in (method, f"{method}_cpu") if measured(name)), method)
+    recipe = next((name for name in (method, f"{method}{section.suffix}") if measured(name)), method)
     yield Row(
       method,
-      told(recipe, "published") or told(method, "published") or listing.NOTHING,
+      told(f"{method}{section.suffix}", "published") or told(method, "published") or listing.NOTHING,
       told(recipe, "measured") or listing.NOT_RUN,
       f"{section.config}.py:{recipe}",
       _budget(module, recipe, method),
