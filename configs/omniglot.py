@@ -63,7 +63,7 @@ time on one CPU core):
 |--------------------|----------------|-------------|------------------------------|------|
 | maml_5shot_cpu     | 99.9 +/- 0.1   | not yet run | 6,000 of 60,000, 8 of 32     |      |
 | fomaml_5shot_cpu   | 99.2 +/- 0.2   | not yet run | 10,000 of 60,000, 8 of 32    |      |
-| meta_sgd_5shot_cpu | 99.93 +/- 0.09 | not yet run | 6,000 of 60,000, 8 of 32     |      |
+| meta_sgd_5shot_cpu | 99.93 +/- 0.09 | 99.35 +/- 0.05 | 6,000 of 60,000, 8 of 32     | 24 min |
 | reptile_5shot_cpu  | 99.48 +/- 0.06 | not yet run | 20,000 of 100,000, 5 of 5    |      |
 
 20 ways, 1 shot, at equal meta-steps (1,000 of 4 tasks, 16 filters, 5 steps), 1000 test tasks, interval over 3 seeds:

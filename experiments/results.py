@@ -26,6 +26,11 @@ The papers' numbers beside those measured here. `python -m experiments.results` 
 --workdir=DIR`, with the flags that its section names. A budget is meta-steps by tasks in each, here and in the paper.
 Times are of one core of an Intel Xeon. No accelerator was at hand; what needs one is not yet run.
 """
+TAIL = """## iMAML's figure: error against compute, memory and time against steps
+
+Measured numbers, mixed mode among them, are in README, "Benchmark of meta-gradients". Commands:
+`python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=DIR`, likewise `:memory` and `:speed`.
+"""
 
 
 class Section(NamedTuple):
@@ -103,6 +108,7 @@ SECTIONS = (
 # Why a number is short of its paper's, as far as it is known.
 WHY = {
   ("omniglot", "meta_sgd_cpu"): "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
+  ("omniglot", "meta_sgd_5shot_cpu"): "a tenth of the meta-steps, of a quarter of the tasks",
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
   ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",
@@ -166,7 +172,7 @@ def _number(text: str) -> float | None:
 
 def markdown() -> str:
   """The whole file."""
-  return "\n".join([HEAD, *map(_section, SECTIONS)])
+  return "\n".join([HEAD, *map(_section, SECTIONS), TAIL])
 
 
 def _section(section: Section) -> str:
