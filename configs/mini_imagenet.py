@@ -33,9 +33,9 @@ validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2
 A size for a CPU, whose validation curve is in metrics.jsonl: 16 filters, 3 steps, 5 query examples; 600 test tasks,
 one seed, the checkpoint of the best of 15 validations:
 
-| row            | measured       | time     |
-|----------------|----------------|----------|
-| maml_5shot_cpu | 46.57 +/- 0.99 | 2 h 30 m |
+| row            | measured       | time       |
+|----------------|----------------|------------|
+| maml_5shot_cpu | 46.57 +/- 0.99 | 2 h 30 min |
 
 maml_5shot_cpu: Accuracy on 100 validation tasks (+/- 2.2) rose from 38.1 at meta-step 200 over 40.3 (1,000), 45.2
   (2,000) and 46.5 (2,600) to 46.1 (3,000); with the statistics of the support set 46.43 +/- 0.95 on test tasks.

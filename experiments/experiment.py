@@ -42,6 +42,11 @@ class Run(NamedTuple):
   task_chunk: int = 0
   train_norm_stats: norm_stats.TrainNormStats = "transductive"
 
+  @property
+  def name(self) -> str:
+    """As `--config` names it."""
+    return f"{self.experiment}:{self.method}"
+
 
 class Evaluation(NamedTuple):
   """How the result is measured, on tasks of the test split.

@@ -90,14 +90,14 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
     started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
     with (
       progress.stop_signal() as signal,
-      progress.bar(run.num_meta_steps, int(state.step), _name(run), shown=hosts.is_first()) as report,
+      progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
       selection.judge(experiment, directory, int(state.step)) as judge,
     ):
       while (first := int(state.step)) < run.num_meta_steps and not hosts.largest(signal()):
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
         dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
         if not compiled:
-          watch.say_cost(_name(run), dispatch, state, sampler, count, say)
+          watch.say_cost(run.name, dispatch, state, sampler, count, say)
           compiled = True
         state, found = dispatch(state, sampler)
         metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
@@ -203,9 +203,5 @@ def _restore(
   if there != here:
     differing = "; ".join(workdir.differences(there, here))
     raise ValueError(f"{manager.directory} was trained on other data: {differing}.")
-  say(f"Resuming {_name(experiment.run)} at meta-step {restored.step}.")
+  say(f"Resuming {experiment.run.name} at meta-step {restored.step}.")
   return restored.state, {"skipped": 0, **restored.extra}
-
-
-def _name(run: Any) -> str:
-  return f"{run.experiment}:{run.method}"

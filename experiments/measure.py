@@ -12,6 +12,7 @@ from experiments import hosts, progress, protocol
 from experiments.experiment import Experiment
 from warpjax import evaluation
 from warpjax.training import TrainState
+from warpjax.types import TaskSampler
 
 # Test tasks come from a stream of their own, which no training seed can meet.
 _TEST_STREAM = 0x7E57
@@ -51,52 +52,56 @@ def measure(
   return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
 
 
-def evaluator(
-  experiment: Experiment, state: TrainState, *, metric: str, others: bool = True
-) -> Callable[..., evaluation.Evaluation]:
-  """Evaluates this experiment's states as its settings say; compiled once.
+def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Callable[..., evaluation.Evaluation]:
+  """Evaluates this experiment's states as its settings say; compiled once, for the first of them.
 
   Args:
     experiment: What is trained.
-    state: Any of its states: what it compiles does not depend on their numbers.
     metric: What is measured of a task.
     others: Whether under the other batch statistics too.
 
   Returns:
-    As of `warpjax.evaluation.evaluator`.
+    `(state, sampler, key, num_tasks, report=...) -> Evaluation`, as of `warpjax.evaluation.evaluator`.
   """
-  return evaluation.evaluator(
-    experiment.test_loop(state)[0],
-    num_steps=experiment.evaluation.num_steps,
-    metric=metric,
-    readout=experiment.readout_of(state.meta_params),
-    others=experiment.others if others else None,
-    task_chunk=experiment.run.task_chunk or None,
-  )
+  compiled: list[Callable[..., evaluation.Evaluation]] = []
+
+  def run(
+    state: TrainState, sampler: TaskSampler, key: jax.Array, num_tasks: int, report: Callable[[int], object] = _silent
+  ) -> evaluation.Evaluation:
+    inner, meta_params = experiment.test_loop(state)
+    readout = experiment.readout_of(state.meta_params)
+    if not compiled:
+      compiled.append(
+        evaluation.evaluator(
+          inner,
+          num_steps=experiment.evaluation.num_steps,
+          metric=metric,
+          readout=readout,
+          others=experiment.others if others else None,
+          task_chunk=experiment.run.task_chunk or None,
+        )
+      )
+    return compiled[0](meta_params, sampler, key, num_tasks, readout.data, report)
+
+  return run
+
+
+def _silent(done: int) -> None:
+  pass
 
 
 def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
   settings = experiment.evaluation
   metric = "margins" if settings.ensemble else experiment.spec.metric
-  evaluate = evaluator(experiment, states[0], metric=metric)
+  evaluate = evaluator(experiment, metric=metric)
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
   found: list[evaluation.Evaluation] = []
-  name = f"{experiment.run.experiment}:{experiment.run.method}"
-  with progress.bar(
-    len(states) * num_tasks, 0, name, unit="test tasks", always=False, shown=hosts.is_first()
-  ) as report:
+  total, name = len(states) * num_tasks, experiment.run.name
+  with progress.bar(total, 0, name, unit="test tasks", always=False, shown=hosts.is_first()) as report:
     for state in states:
       before = len(found) * num_tasks
-      found.append(
-        evaluate(
-          experiment.test_loop(state)[1],
-          experiment.data.test,
-          key,
-          num_tasks,
-          experiment.readout_of(state.meta_params).data,
-          lambda done, before=before: report(before + done, {}),
-        )
-      )
+      say = lambda done, before=before: report(before + done, {})
+      found.append(evaluate(state, experiment.data.test, key, num_tasks, say))
   return evaluation.ensemble(found) if settings.ensemble else found[0]
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import app
 
+from configs import reptile_studies
 from experiments import listing
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
@@ -55,11 +56,7 @@ class Section(NamedTuple):
 
 OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
 MINI = ("maml", "fomaml", "meta_sgd", "reptile", "imaml_hf", "warp_maml")
-STUDIES = (
-  *(f"g_{k}" for k in (1, 2, 3, 4)),
-  *(f"{name}_{k}" for name in ("sum", "mean") for k in (2, 3, 4)),
-  *(f"{name}{data}" for data in ("", "_overlapping") for name in ("shared_tail", "separate_tail", "reptile")),
-)
+STUDIES = [method for method in reptile_studies.METHODS if not method.endswith("_cpu")]
 MULTI_SHOT = ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml", "fomaml", "scratch")
 THREE_SEEDS = "Three seeds (`--seeds=0,1,2`), the interval over seeds. The config has the paired differences."
 ONE_SEED = "One seed, the interval over test tasks."

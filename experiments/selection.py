@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from experiments import hosts, measure, workdir
 from experiments.experiment import Experiment
-from warpjax import checkpoints, evaluation, parallel
+from warpjax import checkpoints, parallel
 from warpjax.training import TrainState
 
 BEST = "best"
@@ -38,22 +38,21 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
   if not experiment.evaluation.val_tasks:
     yield lambda step, state: None
     return
-  judged = _judged(experiment)
+  judged, metric, wanted = _judged(experiment), experiment.spec.metric, _wanted(experiment)
   with _open(experiment, directory) as manager:
     for step in checkpoints.steps(manager):
       if step > first:
         manager.delete(step)
 
     def consider(step: int, state: TrainState) -> None:
-      metric, wanted = experiment.spec.metric, _wanted(experiment)
-      rank = lambda row: _rank(metric, row[metric])
-      earlier = hosts.from_first(lambda: [rank(row) for row in rows(directory) if row["step"] < step])
       found = judged(parallel.on_this_host(state))
       if hosts.is_first():
         workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
-      if sum(value >= rank(found) for value in earlier) < wanted:
+      ranks = _ranks(experiment, directory)
+      mine = _rank(metric, found[metric])
+      if sum(rank >= mine for earlier, rank in ranks.items() if earlier < step) < wanted:
         checkpoints.save(manager, step, state, found)
-        for worse in _ranked(experiment, directory, manager)[wanted + _SPARE :]:
+        for worse in _ranked(ranks, manager)[wanted + _SPARE :]:
           manager.delete(worse)
 
     yield consider
@@ -78,7 +77,7 @@ def best(
   template = parallel.on_every_host(template, parallel.device_mesh(jax.process_count()))
   found: list[checkpoints.Restored] = []
   with _open(experiment, directory) as manager:
-    order, wanted = _ranked(experiment, directory, manager), _wanted(experiment)
+    order, wanted = _ranked(_ranks(experiment, directory), manager), _wanted(experiment)
     while order and len(found) < wanted:
       try:
         restored = checkpoints.restore_first(manager, template, order)
@@ -107,12 +106,16 @@ def _open(experiment: Experiment, directory: pathlib.Path) -> checkpoints.Manage
   return checkpoints.open_manager(directory / BEST, max_to_keep=_wanted(experiment) + _SPARE + 2)
 
 
-def _ranked(experiment: Experiment, directory: pathlib.Path, manager: checkpoints.Manager) -> list[int]:
-  """The steps of the checkpoints that are there, the best first, of equals the earlier."""
-  metric, kept = experiment.spec.metric, checkpoints.steps(manager)
+def _ranks(experiment: Experiment, directory: pathlib.Path) -> dict[int, float]:
+  """How good each validated meta-step was."""
+  metric = experiment.spec.metric
   # As pairs, since the numbers that are keys of a JSON object come back as text.
-  of = dict(hosts.from_first(lambda: [[row["step"], _rank(metric, row[metric])] for row in rows(directory)]))
-  return sorted(kept, key=lambda step: (-of.get(step, float("-inf")), step))
+  return dict(hosts.from_first(lambda: [[row["step"], _rank(metric, row[metric])] for row in rows(directory)]))
+
+
+def _ranked(ranks: Mapping[int, float], manager: checkpoints.Manager) -> list[int]:
+  """The steps of the checkpoints that are there, the best first, of equals the earlier."""
+  return sorted(checkpoints.steps(manager), key=lambda step: (-ranks.get(step, float("-inf")), step))
 
 
 def _judged(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
@@ -120,14 +123,11 @@ def _judged(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:
   val = data.val
   assert val is not None  # `build` refuses validation without it
   key = jax.random.fold_in(jax.random.key(settings.seed), _VAL_STREAM)
-  compiled: list[Callable[..., evaluation.Evaluation]] = []
   metric = experiment.spec.metric
+  evaluate = measure.evaluator(experiment, metric=metric, others=False)
 
   def judged(state: TrainState) -> dict[str, Any]:
-    if not compiled:
-      compiled.append(measure.evaluator(experiment, state, metric=metric, others=False))
-    readout, (_, meta_params) = experiment.readout_of(state.meta_params), experiment.test_loop(state)
-    found = compiled[0](meta_params, val, key, settings.val_tasks, readout.data).summary()
+    found = evaluate(state, val, key, settings.val_tasks).summary()
     return {metric: found["mean"], **{name: found[name] for name in ("ci95", "num_tasks")}}
 
   return judged

@@ -69,6 +69,14 @@ def test_the_named_choice_and_those_beside_it_agree():
   assert len({round(results["running"][name]["mean"], 3) for name in ("transductive", "support")}) == 2
 
 
+def test_statistics_of_training_tasks_are_collected_once_for_each_state():
+  built, asked = experiment.build(sines("transductive", kind="linear", batch_norm=True)), []
+  made = built._replace(readout=lambda meta_params, *_: (asked.append(meta_params), built.readout)[1])
+  state = loop.start(built)
+  assert measure.measure(made, state)[0]["mean"] == pytest.approx(measure.measure(built, state)[0]["mean"])
+  assert asked == [state.meta_params]
+
+
 def test_a_sweep_counts_the_tasks_that_diverged_under_each_choice():
   result = {"metric": "mse", "seed": 0, "num_diverged": 1, "wall_seconds": 1.0}
   result |= {"mean": 2.0, "per_step": [2.0], "selected": {"step": 3}}

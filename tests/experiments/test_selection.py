@@ -164,13 +164,13 @@ def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(mo
   built = experiment.build(waves())
   apart = jax.tree_util.Partial(lambda key: built.data.test(key))
   built = built._replace(data=built.data._replace(val=apart))
-  seen, real = [], selection.evaluation.evaluator
+  seen, real = [], measure.evaluation.evaluator
 
   def spy(*args, **kw):
     found = real(*args, **kw)
     return lambda params, *args: (seen.append(args[:3]), found(params, *args))[1]
 
-  monkeypatch.setattr(selection.evaluation, "evaluator", spy)
+  monkeypatch.setattr(measure.evaluation, "evaluator", spy)
   judge, state = selection._judged(built), loop.start(built)
   first = judge(state)
   assert first["mse"] > 0 and first["num_tasks"] == 4 and judge(state) == first
