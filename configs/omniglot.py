@@ -296,9 +296,9 @@ RECIPES: dict[str, rows.Table] = {
   "meta_lstm": CPU_META_LSTM,
   "meta_curvature": {**CPU, "num_meta_steps": 10_000},
   # A task of 5 shots costs five of 1 shot.
-  "maml_5shot": {**CPU, "tasks_per_step": 4},
-  "fomaml_5shot": {**CPU, "num_meta_steps": 10_000, "tasks_per_step": 8},
-  "meta_sgd_5shot": {**CPU_META_SGD, "num_meta_steps": 6_000, "tasks_per_step": 8},
+  "maml_5shot": {**CPU, "num_meta_steps": 28_000, "tasks_per_step": 4, "inner": {}},
+  "fomaml_5shot": {**CPU, "num_meta_steps": 6_000, "tasks_per_step": 8},
+  "meta_sgd_5shot": {**CPU_META_SGD, "num_meta_steps": 10_000, "tasks_per_step": 8},
   "reptile_5shot": {"num_meta_steps": 20_000},
 }
 # Two methods at equal meta-steps on 20 ways; a warp's step costs ten of MAML's at this width.
