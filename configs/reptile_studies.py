@@ -78,6 +78,7 @@ COMMON: rows.Table = {
     "queries": 1,
     "train_shots": 20,
     "train_queries": 0,
+    "train_query": "support",
     "split": "random_characters",
     "split_seed": 0,
     "rotations": "as_classes",
@@ -108,7 +109,7 @@ def _last(steps: int) -> tuple[float, ...]:
 
 # The gradient at the query set is not multiplied with the inner learning rate, as a step is.
 _SEPARATE: rows.Table = {
-  "data": {"train_shots": 15, "train_queries": 5},
+  "data": {"train_shots": 15, "train_queries": 5, "train_query": "held_out"},
   "inner": {"num_steps": 3},
   "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
   "optimizer": {"learning_rate": 3e-3},

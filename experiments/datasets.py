@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import schema
@@ -89,24 +90,43 @@ def omniglot(
   queries: int,
   train_shots: int = 0,
   train_queries: int = 0,
+  train_query: Literal["held_out", "support"] = "held_out",
   split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
   split_seed: int = 0,
   rotations: Rotations = "per_class",
   test_rotations: Rotations = "per_class",
   invert: bool = True,
 ) -> Spec:
-  """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class."""
+  """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
+
+  `train_query` "support" takes the query examples of training from the support set, so that all 20 drawings may be in
+  it, for a meta-gradient that makes no use of them.
+  """
   schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries)
+  held_out, train_counts = train_query == "held_out", (train_shots or shots, train_queries or queries)
+  if not held_out and train_counts[0] <= train_counts[1]:
+    raise ValueError(
+      "config.data.train_query must be 'held_out' where training has no more shots than queries; "
+      f"got 'support' with {train_counts[0]} shots, {train_counts[1]} queries."
+    )
 
   def load() -> Data:
     images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert)
-    train = few_shot.sampler(images["train"], ways, train_shots or shots, train_queries or queries, rotations=rotations)
+    drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
+    train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
     test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)
     counts = {f"{part}_classes": len(images[part]) for part in PARTS}
-    return Data(train, test, {"split": split, "split_sha256": classes.digest, **counts})
+    description = {"split": split, "split_sha256": classes.digest, **counts}
+    return Data(train if held_out else jax.tree_util.Partial(_seen, train), test, description)
 
   choices = ("transductive", "support", "support_plus_one", "running", "per_step")
   return Spec("accuracy", ways, load, choices, costly=("per_step",), train_norm_stats=choices[:3])
+
+
+def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
+  """A task whose query examples are in its support set too."""
+  support, query = sampler(key)
+  return Task(jax.tree.map(lambda *sets: jnp.concatenate(sets), support, query), query)
 
 
 PARTS = ("train", "test")

@@ -25,7 +25,8 @@ HEAD = """# Results
 The papers' numbers beside those measured here. `python -m experiments.results` writes this file from the docstrings of
 `configs/`, where the settings are. A recipe is run by `python -m experiments.train --config=configs/RECIPE
 --workdir=DIR`, with the flags that its section names. A budget is meta-steps by tasks in each, here and in the paper.
-Times are of one core of an Intel Xeon, where the config does not name another. No accelerator was at hand; what needs one is not yet run.
+Times are of one core of an Intel Xeon, where the config does not name another. No accelerator was at hand; what needs
+one is not yet run.
 """
 TAIL = """## iMAML's figure: error against compute, memory and time against steps
 
@@ -106,7 +107,7 @@ SECTIONS = (
 WHY = {
   ("omniglot", "meta_sgd_cpu"): "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
   ("omniglot", "maml_5shot_cpu"): "half the meta-steps, of an eighth of the tasks",
-  ("omniglot", "meta_sgd_5shot_cpu"): "a sixth of the meta-steps, of a quarter of the tasks; the paper's network is not MAML's",
+  ("omniglot", "meta_sgd_5shot_cpu"): "a sixth of the meta-steps, of a quarter of the tasks; MAML's network",
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
   ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",

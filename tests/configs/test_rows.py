@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import experiment, loop, measure
 from tests.experiments import tiny
 from warpjax import parallel
+from warpjax.tasks import omniglot as omniglot_files
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]
@@ -47,6 +50,43 @@ def test_row_trains_two_steps(file, method, images):
   assert math.isfinite(result["mean"]) and result["num_diverged"] == 0
   assert result["experiment"] == file and result["method"] == method
   assert ("support_plus_one" in result) == (result["metric"] == "accuracy")
+
+
+@pytest.fixture(scope="module")
+def drawings():
+  """As many characters and drawings of each as Omniglot has, all of them blank."""
+  blank = np.broadcast_to(np.uint8(0), (1623, 20, 28, 28, 1))
+  names = tuple(f"alphabet/character{index:04d}" for index in range(len(blank)))
+  return omniglot_files.Omniglot(blank, names, ("alphabet",) * len(names))
+
+
+@pytest.mark.parametrize("file", tiny.ON_IMAGES)
+def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monkeypatch):
+  monkeypatch.setattr(omniglot_files, "load", lambda *places, **decoding: drawings)
+  module = importlib.import_module(f"configs.{file}")
+  for method in module.METHODS:
+    data = module.get_config(method).data
+    built = experiment.build(module.get_config(method).to_dict())
+    support, query = jax.eval_shape(built.data.train, jax.random.key(0))
+    assert support[0].shape[0] == data.ways * (data.train_shots or data.shots)
+    assert query[0].shape[0] == data.ways * (data.train_queries or data.queries)
+
+
+@pytest.mark.parametrize("query", ["held_out", "support"])
+def test_query_examples_of_training_can_be_support_examples(query, images):
+  change = {"data": {"shots": 2, "queries": 1, "train_shots": 6, "train_queries": 2, "train_query": query}}
+  built = experiment.build(tiny.config("omniglot", "reptile", change), **images)
+  (x, y), (query_x, query_y) = built.data.train(jax.random.key(0))
+  assert (len(x), len(query_x)) == (12, 4) and sorted(y.tolist()) == [0] * 6 + [1] * 6
+  for image, label in zip(query_x, query_y, strict=True):
+    same = [int(own) for other, own in zip(x, y, strict=True) if (other == image).all()]
+    assert same == ([int(label)] if query == "support" else [])
+
+
+def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):
+  change = {"data": {"train_shots": 2, "train_queries": 2, "train_query": "support"}}
+  with pytest.raises(ValueError, match=r"train_query must be 'held_out' .* got 'support' with 2 shots, 2 queries"):
+    experiment.build(tiny.config("omniglot", "reptile", change), **images)
 
 
 @pytest.mark.parametrize(("file", "method"), SMALLER, ids=[f"{file}-{method}" for file, method in SMALLER])
