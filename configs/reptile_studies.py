@@ -1,8 +1,8 @@
 """Reptile's two studies of inner gradients: which combinations of them to follow, and what overlapping minibatches do.
 
 Paper: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, sections 6.2 and 6.3, Omniglot, 5-way 5-shot, and its released
-code: plain SGD inside (3e-3) and outside, one task a meta-step, minibatches of 25, Reptile's network. Published as
-figures only.
+code: plain SGD inside and outside, one task a meta-step, minibatches of 25, Reptile's network. Published as figures
+only. The inner step size of 3e-3 is on the released code's loss, a sum over the minibatch: 0.075 on the mean.
 
 Command: python -m experiments.train --config=configs/reptile_studies.py:sum_4 --workdir=runs/reptile_studies/sum_4
 Picture: python -m experiments.plot --workdirs=runs/reptile_studies/g_1,runs/reptile_studies/sum_4
@@ -36,7 +36,7 @@ inner steps of 25 no two minibatches overlap; with 10 (_overlapping) they do, an
 | separate_tail_overlapping     | a figure  | not yet run    |         |
 | reptile_overlapping           | a figure  | not yet run    |         |
 
-At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5 steps, one seed, time on one CPU core:
+At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5 steps, one seed, time on a core of an AMD EPYC:
 
 | method                        | published | measured       | time    |
 |-------------------------------|-----------|----------------|---------|
@@ -46,7 +46,7 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 | g_4_cpu                       | a figure  | not yet run    |         |
 | sum_2_cpu                     | a figure  | not yet run    |         |
 | sum_3_cpu                     | a figure  | not yet run    |         |
-| sum_4_cpu                     | a figure  | not yet run    |         |
+| sum_4_cpu                     | a figure  | 97.36 +/- 0.46 | 5 min   |
 | mean_2_cpu                    | a figure  | not yet run    |         |
 | mean_3_cpu                    | a figure  | not yet run    |         |
 | mean_4_cpu                    | a figure  | not yet run    |         |
@@ -86,7 +86,7 @@ COMMON: rows.Table = {
     "invert": False,
   },
   "network": {"name": "reptile_omniglot", "width": 64, "adapts": "all"},
-  "inner": {"rule": "sgd", "learning_rate": 3e-3, "num_steps": 4, "batch": "epochs", "batch_size": 25},
+  "inner": {"rule": "sgd", "learning_rate": 0.075, "num_steps": 4, "batch": "epochs", "batch_size": 25},
   "meta_gradient": {"name": "reptile"},
   "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
   "eval": {"num_tasks": 1000, "num_steps": 5, "batch_size": 25},
@@ -112,7 +112,7 @@ _SEPARATE: rows.Table = {
   "data": {"train_shots": 15, "train_queries": 5, "train_query": "held_out"},
   "inner": {"num_steps": 3},
   "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
-  "optimizer": {"learning_rate": 3e-3},
+  "optimizer": {"learning_rate": 0.075},
 }
 _OVERLAPPING: rows.Table = {"inner": {"num_steps": 10}}
 
