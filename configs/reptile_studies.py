@@ -36,7 +36,8 @@ inner steps of 25 no two minibatches overlap; with 10 (_overlapping) they do, an
 | separate_tail_overlapping     | a figure  | not yet run    |         |
 | reptile_overlapping           | a figure  | not yet run    |         |
 
-At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5 steps, one seed, time on a core of an AMD EPYC:
+At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5 steps, one seed, time on a core of an
+AMD EPYC:
 
 | method                        | published | measured       | time    |
 |-------------------------------|-----------|----------------|---------|
