@@ -41,7 +41,7 @@ AMD EPYC:
 
 | method                        | published | measured       | time    |
 |-------------------------------|-----------|----------------|---------|
-| g_1_cpu                       | a figure  | not yet run    |         |
+| g_1_cpu                       | a figure  | 46.86 +/- 1.30 | 3 min   |
 | g_2_cpu                       | a figure  | not yet run    |         |
 | g_3_cpu                       | a figure  | not yet run    |         |
 | g_4_cpu                       | a figure  | not yet run    |         |
