@@ -57,14 +57,14 @@ time on one CPU core):
 | meta_lstm_cpu      | -        | 91.46 +/- 0.43 | 6,000 of 75,000, 4 of 1        | 34 min    |
 | meta_curvature_cpu | -        | 99.35 +/- 0.13 | 10,000 of 60,000, 16 of 32     | 40 min    |
 
-5 shots, likewise; times on a core of an AMD EPYC 7003 (AVX2) with other work beside it:
+5 shots, likewise; the EPYC (7003, AVX2) had other work beside:
 
-| method             | published      | measured       | meta-steps, tasks of paper's | time   |
-|--------------------|----------------|----------------|------------------------------|--------|
-| maml_5shot_cpu     | 99.9 +/- 0.1   | 99.47 +/- 0.05 | 28,000 of 60,000, 4 of 32    | 91 min |
-| fomaml_5shot_cpu   | 99.2 +/- 0.2   | not yet run    | 7,000 of 60,000, 8 of 32     |        |
-| meta_sgd_5shot_cpu | 99.93 +/- 0.09 | 99.46 +/- 0.05 | 10,000 of 60,000, 8 of 32    | 69 min |
-| reptile_5shot_cpu  | 99.48 +/- 0.06 | not yet run    | 20,000 of 100,000, 5 of 5    |        |
+| method             | published      | measured       | meta-steps, tasks of paper's | time             |
+|--------------------|----------------|----------------|------------------------------|------------------|
+| maml_5shot_cpu     | 99.9 +/- 0.1   | 99.47 +/- 0.05 | 28,000 of 60,000, 4 of 32    | 91 min, AMD EPYC |
+| fomaml_5shot_cpu   | 99.2 +/- 0.2   | not yet run    | 7,000 of 60,000, 8 of 32     |                  |
+| meta_sgd_5shot_cpu | 99.93 +/- 0.09 | 99.46 +/- 0.05 | 10,000 of 60,000, 8 of 32    | 69 min, AMD EPYC |
+| reptile_5shot_cpu  | 99.48 +/- 0.06 | not yet run    | 20,000 of 100,000, 5 of 5    |                  |
 
 20 ways, 1 shot, at equal meta-steps (1,000 of 4 tasks, 16 filters, 5 steps), 1000 test tasks, interval over 3 seeds:
 python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_cpu --seeds=0,1,2 --workdir=runs/warp_maml_20

@@ -12,7 +12,7 @@ from experiments import hosts, progress, protocol
 from experiments.experiment import Experiment
 from warpjax import evaluation
 from warpjax.training import TrainState
-from warpjax.types import TaskSampler
+from warpjax.types import Task, TaskSampler
 
 # Test tasks come from a stream of their own, which no training seed can meet.
 _TEST_STREAM = 0x7E57
@@ -66,7 +66,11 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
   compiled: list[Callable[..., evaluation.Evaluation]] = []
 
   def run(
-    state: TrainState, sampler: TaskSampler, key: jax.Array, num_tasks: int, report: Callable[[int], object] = _silent
+    state: TrainState,
+    sampler: TaskSampler | Task,
+    key: jax.Array,
+    num_tasks: int,
+    report: Callable[[int], object] = lambda done: None,
   ) -> evaluation.Evaluation:
     inner, meta_params = experiment.test_loop(state)
     readout = experiment.readout_of(state.meta_params)
@@ -84,10 +88,6 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
     return compiled[0](meta_params, sampler, key, num_tasks, readout.data, report)
 
   return run
-
-
-def _silent(done: int) -> None:
-  pass
 
 
 def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:

@@ -25,8 +25,8 @@ HEAD = """# Results
 The papers' numbers beside those measured here. `python -m experiments.results` writes this file from the docstrings of
 `configs/`, where the settings are. A recipe is run by `python -m experiments.train --config=configs/RECIPE
 --workdir=DIR`, with the flags that its section names. A budget is meta-steps by tasks in each, here and in the paper.
-Times are of one core of an Intel Xeon, where the config does not name another. No accelerator was at hand; what needs
-one is not yet run.
+Times are of one core of an Intel Xeon, where the row names no other machine. No accelerator was at hand; what needs one
+is not yet run.
 """
 TAIL = """## iMAML's figure: error against compute, memory and time against steps
 

@@ -65,9 +65,9 @@ def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monke
   monkeypatch.setattr(omniglot_files, "load", lambda *places, **decoding: drawings)
   module = importlib.import_module(f"configs.{file}")
   for method in module.METHODS:
-    data = module.get_config(method).data
-    built = experiment.build(module.get_config(method).to_dict())
-    support, query = jax.eval_shape(built.data.train, jax.random.key(0))
+    config = module.get_config(method)
+    data = config.data
+    support, query = jax.eval_shape(experiment.build(config.to_dict()).data.train, jax.random.key(0))
     assert support[0].shape[0] == data.ways * (data.train_shots or data.shots)
     assert query[0].shape[0] == data.ways * (data.train_queries or data.queries)
 
