@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import experiment, loop, measure
+from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
 from warpjax import parallel
 from warpjax.tasks import omniglot as omniglot_files
@@ -78,6 +78,7 @@ def test_query_examples_of_training_can_be_support_examples(query, images):
   built = experiment.build(tiny.config("omniglot", "reptile", change), **images)
   (x, y), (query_x, query_y) = built.data.train(jax.random.key(0))
   assert (len(x), len(query_x)) == (12, 4) and sorted(y.tolist()) == [0] * 6 + [1] * 6
+  assert protocol.card(built, 1)["train_query"] == query
   for image, label in zip(query_x, query_y, strict=True):
     same = [int(own) for other, own in zip(x, y, strict=True) if (other == image).all()]
     assert same == ([int(label)] if query == "support" else [])
