@@ -107,6 +107,7 @@ SECTIONS = (
 WHY = {
   ("omniglot", "meta_sgd_cpu"): "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
   ("omniglot", "maml_5shot_cpu"): "half the meta-steps, of an eighth of the tasks",
+  ("omniglot", "fomaml_5shot_cpu"): "an eighth of the meta-steps, of a quarter of the tasks",
   ("omniglot", "meta_sgd_5shot_cpu"): "a sixth of the meta-steps, of a quarter of the tasks; MAML's network",
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
