@@ -43,8 +43,7 @@ Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/m
 | imaml_20way_5shot    | 98.69 +/- 0.10 | not yet run |
 | imaml_hf_20way_5shot | 99.14 +/- 0.10 | not yet run |
 
-Recipes sized for an hour on one or two CPU cores (accuracy on 4000 test tasks, interval over tasks, seed 0;
-time on one CPU core):
+Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks, interval over tasks, seed 0):
 
 | method       | published      | measured       | meta-steps, tasks of paper's   | time      |
 |--------------|----------------|----------------|--------------------------------|-----------|
@@ -76,6 +75,9 @@ python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_cpu --s
 
 Warp-MAML minus MAML, paired by seed: +14.1 +/- 5.2.
 
+Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's, Meta-SGD's parent, and Reptile's they stay
+black and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
+
 All numbers are transductive: batch norm sees the query examples of a task together. result.json has
 `support_plus_one` beside it, where each query example is classified with the support set alone (reptile_cpu: 95.09 +/-
 0.30; Reptile's non-transductive number is 95.39 +/- 0.09), and `support` and `running`, under the statistics of the
@@ -84,9 +86,9 @@ support set and of the inner steps.
 maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code. Its loss is a sum over
   the 5 examples divided by the shots, so its step size of 0.4 is 2.0 on the mean loss used here. One inner step in
   training, three at test, K query examples of each class, rotations for each class of a task at training and test,
-  batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size, but
-  maml_5shot_cpu the paper's, which learns faster: 97.88 in training over meta-steps 2,501 to 3,000, 97.64 with
-  --config.inner.learning_rate=1.0.
+  batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size
+  (those for 20 ways a quarter), but maml_5shot_cpu the paper's, which learns faster: 97.88 in training over meta-steps
+  2,501 to 3,000, 97.64 with --config.inner.learning_rate=1.0.
 anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's.
 meta_sgd: Li et al. 2017, arXiv 1707.09835, one inner step, step sizes from U(0.005, 0.1). The paper's network has
   max-pooling and a layer of 32 before the head; here it is MAML's, so that the methods compare. For the paper's:
@@ -104,11 +106,13 @@ reptile_serial: The same, one task after another.
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has another Omniglot experiment; the step sizes here are ours.
 imaml: Rajeswaran et al. 2019, arXiv 1909.04630, table 2: lambda = 2, 5 CG steps, 16 inner steps at 0.1, the paper's
   operator (I + H / lambda); --config.meta_gradient.operator=released for that of its released code, which differs.
-  Its published numbers come from an evaluation that shares characters with training.
+  Its published numbers come from an evaluation that shares 73% of its characters with training, after 16 steps without
+  the proximal term (--config.eval.prox=0), which its training lacks too: there one step of a fifth of the way back to
+  the initial parameters follows the 16. Here the term is in every step, as in the paper's equation.
 imaml_cpu: lambda = 0.5. At 2 (imaml with --config.tasks_per_step=8 --config.data.train_queries=5) the relative residual
-  of the linear system passed 1 within 140 meta-steps and the accuracy stopped at 0.59, as 16 steps of 0.1 no longer
+  of the linear system passed 1 within 140 meta-steps and the accuracy stopped at 59, as 16 steps of 0.1 no longer
   solved the inner problem.
-imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a line search.
+imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a line search; its 3 steps are ours.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online. For 20
   ways at equal steps: --config.data.ways=20 here and for maml.
@@ -260,7 +264,7 @@ METHODS: dict[str, rows.Table] = {
   },
 }
 
-# Recipes within an hour on two CPU cores: fewer tasks a step, a smaller initial head, a larger annealed outer step.
+# Recipes for one CPU core: fewer tasks a step, a smaller initial head, a larger annealed outer step.
 CPU: rows.Table = {
   "num_meta_steps": 14_000,
   "tasks_per_step": 16,

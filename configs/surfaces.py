@@ -9,9 +9,11 @@ Command: python -m experiments.surfaces --workdir=runs/surfaces
 It trains `warp` below, draws surfaces.png (contours with trajectories, on the surface and in the learner's own space)
 and counts, over 1000 random starts, how often warped descent ends lower than plain descent: statement.json.
 
-| method | published | measured                             |
-|--------|-----------|--------------------------------------|
-| warp   | a figure  | lower than plain 86, higher 9 of 1000 |
+| method           | published | measured                              |
+|------------------|-----------|---------------------------------------|
+| warp             | a figure  | lower than plain 86, higher 9 of 1000 |
+| warp_first_order | -         | not yet run                           |
+| plain            | -         | -                                     |
 
 Measured (seed 0): of 1000 random starts, warped descent ends lower than plain descent from
 the same point of the surface, by more than 0.1, for 86, and higher for 9; the mean heights are -2.131 and -2.056. From

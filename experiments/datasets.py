@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import schema
 from warpjax import losses, networks, tasks
-from warpjax.tasks import few_shot, splits
+from warpjax.tasks import few_shot, image_folder, splits
 from warpjax.tasks import omniglot as omniglot_files
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
@@ -41,7 +41,7 @@ class Spec(NamedTuple):
   """What is known of the data before it is read.
 
   Attributes:
-    metric: "accuracy" or "mse".
+    metric: A key of `builders.LOSSES`.
     num_outputs: Width of the network's head.
     load: Reads the data; fails at once where it is not there, or too small for the tasks.
     norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.
@@ -96,6 +96,7 @@ def omniglot(
   rotations: Rotations = "per_class",
   test_rotations: Rotations = "per_class",
   invert: bool = True,
+  resample: image_folder.Resample = "lanczos",
 ) -> Spec:
   """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
 
@@ -111,7 +112,7 @@ def omniglot(
     )
 
   def load() -> Data:
-    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert)
+    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert, resample=resample)
     drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
     train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
     test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)

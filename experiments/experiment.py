@@ -56,6 +56,7 @@ class Evaluation(NamedTuple):
     num_steps: Inner steps.
     seed: Of the list of test tasks; the same for every method, so that results pair.
     batch_size: Examples in an inner step; 0 for as in training.
+    prox: Weight of the proximal term; None for as in training.
     norm_stats: The batch statistics that query examples are normalised with; a network without batch norm ignores it.
     val_tasks: Validation tasks at each checkpoint, by whose mean the checkpoint of the result is chosen; 0 takes the
       last. Test tasks choose nothing.
@@ -68,6 +69,7 @@ class Evaluation(NamedTuple):
   num_steps: int
   seed: int = 0
   batch_size: int = 0
+  prox: float | None = None
   norm_stats: norm_stats.NormStats = "transductive"
   val_tasks: int = 0
   ensemble: int = 0
@@ -162,7 +164,8 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
   inner = norm_stats.in_training(run.train_norm_stats, inner, network, builders.LOSSES[spec.metric])
   made = builders.named("meta_gradient", tables, inner=inner)
-  test_loop = loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else loop
+  test_loop = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
+  test_loop = test_loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test_loop
   test_inner = spec.loop(test_loop, network, False)
   norm_stats.check("config.eval.norm_stats", evaluation.norm_stats, spec.norm_stats)
   _check_meta_gradient(tables, run)

@@ -14,7 +14,7 @@ from warpjax import evaluation
 
 # Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
 NOT_OF_TEST_TASKS = (
-  *("rotations", "invert", "query", "numbered", "augmentation", "placement", "require_complete"),
+  *("rotations", "invert", "resample", "query", "numbered", "augmentation", "placement", "require_complete"),
   *("estimator", "episodes", "discount", "mazes_at_once", "trace", "value_cost", "concentration_cost"),
 )
 

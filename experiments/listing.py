@@ -102,8 +102,9 @@ def tables(text: str) -> dict[tuple[str, str], str]:
 
 
 def _place(name: str, title: str) -> tuple[str, str]:
-  suffix = "_5shot" if "5 shots" in title else "_strict" if title.startswith("strict") else ""
-  return name + suffix, "measured" if "measured" in title else re.split(r"\W", title)[0]
+  suffix = "_5shot" * ("5 shots" in title) + "_strict" * title.startswith("strict")
+  kind = next((kind for kind in ("measured", "published") if kind in title), re.split(r"\W", title)[0])
+  return name + suffix, kind
 
 
 def paper(method: str) -> str:

@@ -12,7 +12,7 @@ from experiments import schema
 from experiments.datasets import Data, Spec
 from warpjax import networks
 from warpjax.problem import Problem
-from warpjax.tasks import augment, few_shot, multi_shot, splits
+from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
 from warpjax.tasks import omniglot as omniglot_files
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
@@ -28,13 +28,17 @@ def omniglot(
   query: Literal["support", "held_out"] = "support",
   split_seed: int = 0,
   numbered: bool = False,
+  resample: image_folder.Resample = "lanczos",
 ) -> Spec:
-  """Alphabets as `ways`-way tasks; `query` is what L_meta draws from in training, `numbered` is for `multi_head`."""
+  """Alphabets as `ways`-way tasks; `numbered` is for `multi_head`.
+
+  `query` is L_meta in training: a minibatch of the "support" set, or all "held_out" drawings.
+  """
   schema.at_least_one("config.data", alphabets=alphabets, ways=ways, held_out=held_out, batch_size=batch_size)
   transform = augment.random_affine() if augmentation == "affine" else lambda key, images: few_shot.to_unit(images)
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
-    query_fn = _query_minibatch(batch_size) if training else wj.full_query
+    query_fn = _query_minibatch(batch_size) if training and query == "support" else wj.full_query
     return inner._replace(
       loss_fn=_modulo(inner.loss_fn, ways) if numbered else inner.loss_fn,
       batch_fn=augment.augmented(wj.minibatch(batch_size), transform),
@@ -42,7 +46,7 @@ def omniglot(
     )
 
   def load() -> Data:
-    found = omniglot_files.load(data_dir, cache_dir, invert=False)
+    found = omniglot_files.load(data_dir, cache_dir, invert=False, resample=resample)
     split = splits.multi_shot_alphabets(found.names, num_pretrain=alphabets, min_characters=ways, seed=split_seed)
     images = lambda part: multi_shot.alphabet_images(found.images, found.names, part, ways=ways, seed=split_seed)
     train = multi_shot.sampler(images(split.train), held_out=held_out, query=query)

@@ -161,7 +161,7 @@ def _mendable(error: Exception) -> str | None:
     )
   if (lost := hosts.lost_peer(error)) is not None:
     return lost
-  return str(error) if isinstance(error, ValueError | OSError | FloatingPointError) else None
+  return str(error) if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) else None
 
 
 def fail(message: str) -> NoReturn:

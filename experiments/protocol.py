@@ -29,6 +29,8 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "inner_steps_test": evaluation.num_steps,
     "inner_rule": inner["rule"],
     "inner_learning_rate": inner.get("learning_rate"),
+    "inner_prox_train": experiment.inner.prox or None,
+    "inner_prox_test": experiment.test_inner.prox or None,
     "inner_optimizer_state": evaluation.optimizer_state,
     "learning_rate_on": "the mean loss over the batch",
     "network_dtype": settings["network"].get("dtype"),

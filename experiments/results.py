@@ -25,8 +25,8 @@ HEAD = """# Results
 The papers' numbers beside those measured here. `python -m experiments.results` writes this file from the docstrings of
 `configs/`, where the settings are. A recipe is run by `python -m experiments.train --config=configs/RECIPE
 --workdir=DIR`, with the flags that its section names. A budget is meta-steps by tasks in each, here and in the paper.
-Times are of one core of an Intel Xeon, where the row names no other machine. No accelerator was at hand; what needs one
-is not yet run.
+Times are of one core of an Intel Xeon, where the row names no other machine. No accelerator was at hand; where a row
+that is not yet run has a `_cpu` recipe, the recipe fits a CPU.
 """
 TAIL = """## iMAML's figure: error against compute, memory and time against steps
 
@@ -59,7 +59,10 @@ OMNIGLOT = ("maml", "fomaml", "meta_sgd", "reptile", "imaml", "imaml_hf")
 MINI = ("maml", "fomaml", "meta_sgd", "reptile", "imaml_hf", "warp_maml")
 STUDIES = [method for method in reptile_studies.METHODS if not method.endswith("_cpu")]
 MULTI_SHOT = ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml", "fomaml", "scratch")
-THREE_SEEDS = "Three seeds (`--seeds=0,1,2`), the interval over seeds. The config has the paired differences."
+THREE_SEEDS = (
+  "Three seeds (`--seeds=0,1,2`) on one split of the alphabets, the interval over seeds; the paper's is the standard "
+  "deviation over runs, each with a split of its own. The config has the paired differences."
+)
 ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", OMNIGLOT, ONE_SEED),
@@ -107,11 +110,11 @@ SECTIONS = (
 WHY = {
   ("omniglot", "meta_sgd_cpu"): "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
   ("omniglot", "maml_5shot_cpu"): "half the meta-steps, of an eighth of the tasks",
-  ("omniglot", "fomaml_5shot_cpu"): "an eighth of the meta-steps, of a quarter of the tasks",
+  ("omniglot", "fomaml_5shot_cpu"): "a ninth of the meta-steps, of a quarter of the tasks",
   ("omniglot", "meta_sgd_5shot_cpu"): "a sixth of the meta-steps, of a quarter of the tasks; MAML's network",
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
-  ("omniglot", "maml_20way_cpu"): "sized for Warp-MAML beside it: a 240th of the tasks, 16 filters, three seeds",
+  ("omniglot", "maml_20way_cpu"): "sized for the row warp_maml_20way_cpu (71.6): a 240th of the tasks, 16 filters",
   ("navigation", "maml"): "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
   ("navigation", "random"): "of one initial policy there, of five here, which differ by 40 before adaptation",
   ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",

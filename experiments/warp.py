@@ -54,15 +54,19 @@ def online(
   objective: Objective = "full",
   reduction: Literal["mean", "sum"] = "mean",
   seen_every: int = 0,
+  leap_loss: bool = True,
 ) -> Any:
-  """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task."""
+  """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task.
+
+  `reduction` is over the points of a task; `leap_loss=False` is the released code's Leap.
+  """
   warp = meta_gradients.warp(objective, reduction=reduction)
   if seen_every:
     warp = continual.query_at_step(warp, continual.seen_so_far(seen_every))
   if initial == "maml":
     along: Any = meta_gradients.along_trajectory(inner, warp)
     return meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along)
-  first = [] if initial == "none" else [_path(initial, True)]
+  first = [] if initial == "none" else [_path(initial, leap_loss)]
   return meta_gradients.along_trajectory(inner, *first, warp)
 
 

@@ -56,7 +56,7 @@ def running(
   Args:
     apply_with_stats: `(params, shared, stats or None, x) -> (outputs, stats)`, a `Network`'s.
     loss_of: `(apply) -> loss` on query batches, e.g. `losses.classification`.
-    momentum: The weight of the newest batch, PyTorch's convention (flax's is 1 less it).
+    momentum: The weight of the newest batch, PyTorch's convention (flax's is one minus this).
     debias: Whether the averages are over what was seen alone.
 
   Returns:

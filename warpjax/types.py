@@ -17,7 +17,8 @@ Batch = PyTree
 Aux = dict[str, jax.Array]
 
 LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
-"""`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars."""
+"""`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars, or
+of arrays for an evaluation that asks for them."""
 
 Apply = Callable[[Params, PyTree, jax.Array], Any]
 """`(params, shared, x [batch, ...]) -> outputs`: a network."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
@@ -82,6 +84,20 @@ def test_query_examples_of_training_can_be_support_examples(query, images):
   for image, label in zip(query_x, query_y, strict=True):
     same = [int(own) for other, own in zip(x, y, strict=True) if (other == image).all()]
     assert same == ([int(label)] if query == "support" else [])
+
+
+@pytest.mark.parametrize("resample", ["lanczos", "nearest"])
+def test_drawings_are_resized_as_the_config_says(resample, tmp_path):
+  """A folder of 105x105 drawings in two levels; nearest keeps them two."""
+  rng = np.random.default_rng(0)
+  for part, name in itertools.product(("train", "val", "test"), "ab"):
+    (folder := tmp_path / "raw" / part / f"{part}_{name}").mkdir(parents=True)
+    for example in range(2):
+      Image.fromarray(255 * rng.integers(0, 2, (105, 105), np.uint8)).save(folder / f"{example}.png")
+  places = {"data_dir": str(tmp_path / "raw"), "cache_dir": str(tmp_path / "cache")}
+  built = experiment.build(tiny.config("omniglot", "maml", {"data": {"resample": resample}}), **places)
+  (x, _), _ = built.data.train(jax.random.key(0))
+  assert (len(np.unique(np.round(x, 5))) == 2) == (resample == "nearest")
 
 
 def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):

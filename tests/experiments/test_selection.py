@@ -195,6 +195,14 @@ def test_the_card_says_what_was_measured(chosen):
   assert any(line.startswith("learning rate on") and line.endswith("the mean loss over the batch") for line in lines)
 
 
+def test_tests_may_leave_the_proximal_term_out():
+  built = experiment.build(tiny.config("sinusoid", "imaml", {"eval": {"prox": 0.0}}))
+  assert (built.inner.prox, built.test_inner.prox) == (10.0, 0.0)
+  card = protocol.card(built, 3)
+  assert (card["inner_prox_train"], card["inner_prox_test"]) == (10.0, None)
+  assert experiment.build(tiny.config("sinusoid", "imaml")).test_inner.prox == 10.0
+
+
 def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
   config = mini_imagenet.get_config("maml")
   config.update(IMAGES)

@@ -17,7 +17,7 @@ Reduction = Literal["mean", "sum"]
 
 
 def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Contribution:
-  """`sum_k L_meta(theta_k - alpha grad L_task(theta_k; phi); phi)`, differentiated in phi at fixed theta_k.
+  """`mean_k L_meta(theta_k - alpha grad L_task(theta_k; phi); phi)`, differentiated in phi at fixed theta_k.
 
   phi is the `shared` block, and the rule's parameters where it has any. L_task sees `batch_fn`'s batch, L_meta
   `query_batch_fn`'s, fresh at each point. The trajectory is never differentiated.

@@ -19,7 +19,8 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
   """`theta <- theta + scale * (W h + b)`, h the output of LSTMs that read the coordinate's gradient.
 
   All coordinates share the weights, and each has a state of its own, so that a trained rule runs on parameters of any
-  shape. The paper holds the gradient constant, and sums the losses along the way: `truncated_unroll(inner, 20)`.
+  shape. The paper holds the gradient constant, and sums the losses along the way: `truncated_unroll(inner, 20)`, which
+  has their mean.
 
   Args:
     units: Of each layer.

@@ -48,7 +48,8 @@ def load(
       `{train,val,test}/<class>/*`. `None`: `TFDS_DATA_DIR`, else tensorflow-datasets' own default.
     cache_dir: Where the resized array is kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
-    resample: Pillow's filter: `"lanczos"` as MAML, iMAML and WarpGrad, `"nearest"` keeps two levels.
+    resample: Pillow's filter: `"lanczos"` as iMAML, `"nearest"` keeps two levels, as Reptile, MAML and WarpGrad, whose
+      codes ask for Lanczos, which Pillow does not have for images of one bit.
     invert: Ink 255 on 0, as MAML; False for ink 0 on 255, as iMAML and Reptile.
     download: Prepare the set under `data_dir` by tensorflow-datasets where it is absent and the network is there.
 

@@ -106,7 +106,7 @@ def import_tfds(name: str) -> Any:
   try:
     import tensorflow_datasets
   except ImportError as error:
-    raise ImportError(f'{name} needs tensorflow-datasets: pip install "warpjax[data]"') from error
+    raise ImportError(f'{name} needs tensorflow-datasets: pip install -e ".[data]"') from error
   return tensorflow_datasets
 
 
