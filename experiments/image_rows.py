@@ -63,7 +63,7 @@ def methods(published: Mapping[str, Number]) -> dict[str, rows.Table]:
   }
   found = {name: {**row, **numbers.get(name, {})} for name, row in {**_ONE_SHOT, **five}.items()}
   # A paper's number is not of the strict protocol, unless it is listed as that.
-  bare = {name: {key: row[key] for key in row.keys() - {"published"}} for name, row in found.items()}
+  bare = {name: rows.unpublished(row) for name, row in found.items()}
   strict = rows.resized(bare, dict.fromkeys(bare, STRICT), suffix="_strict")
   return found | {name: {**row, **numbers.get(name, {})} for name, row in strict.items()}
 

@@ -120,7 +120,6 @@ WHY = {
   ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",
   ("navigation", "meta_sgd"): "the horizon and the discount are not given",
   ("mini_imagenet", "maml_5shot_cpu"): "a twentieth of the meta-steps, half the filters, a third of the query examples",
-  ("multi_shot_omniglot", "warp_leap_offline_cpu"): "an 80th of the tasks, a quarter of the filters",
 }
 
 

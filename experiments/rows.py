@@ -64,6 +64,11 @@ def resized(methods: Mapping[str, Table], recipes: Mapping[str, Table], suffix: 
   return {f"{name}{suffix}": lay_over(methods[name], recipe) for name, recipe in recipes.items()}
 
 
+def unpublished(row: Table) -> dict[str, Any]:
+  """A row without its paper's number, for settings that the paper does not have."""
+  return {key: value for key, value in row.items() if key != "published"}
+
+
 def _complete(key: str, value: Any) -> Any:
   """A table with a place for every other setting that its readers have, to be given on the command line."""
   if not isinstance(value, Mapping) or key == "published":

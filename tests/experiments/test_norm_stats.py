@@ -122,6 +122,16 @@ def test_multi_shot_judges_one_query_set_under_every_choice():
   np.testing.assert_array_equal(seen.support[1], task.support[1])
 
 
+@pytest.mark.parametrize(("query", "count"), [("support", 1), ("held_out", 4)])
+def test_multi_shot_trains_on_a_minibatch_or_on_all_that_is_held_out(query, count):
+  spec = multi_shot.omniglot(None, None, ways=2, held_out=1, batch_size=1, query=query)
+  x, y = np.zeros((4, 8, 8, 1), np.uint8), jax.numpy.arange(4)
+  network = multi_shot.multi_headed(2, alphabets=1, width=2)
+  inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, True)
+  found_x, found_y = inner.query_batch_fn(jax.random.key(1), Task((x, y), (x, y)), (), ())
+  assert len(found_x) == count and len(set(found_y.tolist())) == count
+
+
 INNER = {"rule": "sgd", "learning_rate": 0.1, "num_steps": 1}
 
 
