@@ -147,8 +147,15 @@ def minibatch(size: int) -> BatchFn:
   Args:
     size: Examples a step; at most the support has (leading axis of its leaves).
 
+  Returns:
+    A `BatchFn`; its batches have leaves `[size, ...]`.
+
   Raises:
-    ValueError: when `size` is below 1 (here) or above the examples there are (when traced).
+    ValueError: when `size` is below 1 (here), or above the examples there are (when traced).
+
+  Example:
+    >>> minibatch(2)(jax.random.key(0), jnp.ones((5, 3)), 0, (), ()).shape
+    (2, 3)
   """
   check_count("size", size)
 
@@ -166,7 +173,18 @@ def epochs(size: int) -> BatchFn:
   As in Reptile's released code, a batch may span two epochs when `size` does not divide the examples.
 
   Args:
-    size: Examples a step.
+    size: Examples a step; at most the support has (leading axis of its leaves).
+
+  Returns:
+    A `BatchFn`; its batches have leaves `[size, ...]`.
+
+  Raises:
+    ValueError: when `size` is below 1 (here), or above the examples there are (when traced).
+
+  Example:
+    >>> batches = [epochs(2)(jax.random.key(0), jnp.arange(4), step, (), ()) for step in range(2)]
+    >>> sorted(jnp.concatenate(batches).tolist())
+    [0, 1, 2, 3]
 
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.

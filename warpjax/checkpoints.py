@@ -50,6 +50,12 @@ def open_manager(directory: str | os.PathLike[str], *, max_to_keep: int = 3) -> 
 
   Raises:
     ValueError: If `max_to_keep` is below 2.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, open_manager(folder) as manager:
+    ...   steps(manager)
+    []
   """
   import orbax.checkpoint as ocp
 
@@ -86,6 +92,13 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
 
   Raises:
     ValueError: If there is a checkpoint at `step` or above it.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, open_manager(folder) as manager:
+    ...   save(manager, 10, {"w": jnp.ones(2)})
+    ...   steps(manager)
+    [10]
   """
   import orbax.checkpoint as ocp
 
@@ -123,6 +136,14 @@ def restore_first(
   Raises:
     ValueError: If there are checkpoints and none can be used. Nothing is put aside then, since the likelier cause is a
       template of another model.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, open_manager(folder) as manager:
+    ...   save(manager, 10, {"w": jnp.ones(2)}, {"loss": 0.5})
+    ...   found = restore_first(manager, {"w": jnp.zeros(2)}, order=[10])
+    >>> found.step, found.state["w"].tolist(), found.extra
+    (10, [1.0, 1.0], {'loss': 0.5})
   """
   failures: dict[int, Exception] = {}
   for step in order:

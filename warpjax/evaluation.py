@@ -231,6 +231,19 @@ def evaluator(
   Returns:
     `(meta_params, sampler, key, num_tasks, data=None, report=...) -> Evaluation`; `data` is for the readout, in place
     of its own; `report` is called with the tasks done, after each call.
+
+  Raises:
+    ValueError: when a count is below 1 or a field of `inner` is not allowed; from the function, when `num_tasks` is
+      below 1 or the query loss has no such metric.
+
+  Example:
+    >>> import warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> run = evaluator(wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=1), metric="loss")
+    >>> tasks = wj.Task(jnp.array([4.0]), jnp.array([4.0]))
+    >>> starts = [wj.MetaParams(jnp.array(start)) for start in (0.0, 2.0)]
+    >>> [run(meta_params, tasks, jax.random.key(0), 1).summary()["mean"] for meta_params in starts]
+    [2.0, 0.5]
   """
   for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
     if count is not None and count < 1:

@@ -71,6 +71,10 @@ def pull_back(warp: Warp, params: Params, vector: PyTree) -> Params:
 
   Returns:
     A tree of theta's structure.
+
+  Example:
+    >>> pull_back(lambda theta: jnp.array([[2.0, 0.0], [1.0, 1.0]]) @ theta, jnp.zeros(2), jnp.array([1.0, 0.0]))
+    Array([2., 0.], dtype=float32)
   """
   return jax.vjp(warp, params)[1](vector)[0]
 
@@ -84,6 +88,11 @@ def jacobian(warp: Warp, params: Params) -> jax.Array:
 
   Returns:
     The matrix.
+
+  Example:
+    >>> jacobian(lambda theta: jnp.array([[2.0, 0.0], [1.0, 1.0]]) @ theta, jnp.zeros(2))
+    Array([[2., 0.],
+           [1., 1.]], dtype=float32)
   """
   flat, unravel = ravel_pytree(params)
   return jax.jacobian(lambda point: ravel_pytree(warp(unravel(point)))[0])(flat)
@@ -124,6 +133,11 @@ def unit_ball(warp: Warp, params: Params, num_points: int = 64) -> jax.Array:
 
   Raises:
     ValueError: when theta or gamma is not two-dimensional.
+
+  Example:
+    >>> ball = unit_ball(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2), num_points=9)
+    >>> ball.shape, jnp.max(ball, axis=0).tolist()
+    ((9, 2), [3.0, 1.0])
   """
   matrix = jacobian(warp, params)
   if matrix.shape != (2, 2):
@@ -141,6 +155,11 @@ def spread(warp: Warp, params: Params) -> dict[str, Any]:
 
   Returns:
     `eigenvalues`, `[size of gamma]`, and `condition`, a scalar.
+
+  Example:
+    >>> found = spread(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2))
+    >>> found["eigenvalues"].tolist(), float(found["condition"])
+    ([1.0, 9.0], 9.0)
   """
   eigenvalues = jnp.linalg.eigvalsh(preconditioner(warp, params))
   return {"eigenvalues": eigenvalues, "condition": eigenvalues[-1] / eigenvalues[0]}

@@ -79,6 +79,15 @@ def neumann(num_steps: int, *, step_size: float = 1.0, damping: float = 0.0) -> 
     A solve whose info holds `residual` (relative to |b|, of the last iterate but one: its product is the last made)
     and `iterations`.
 
+  Raises:
+    ValueError: when an argument is out of range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x, info = neumann(2)(lambda v: 0.5 * v, jnp.array([1.0, 2.0]))
+    >>> x.tolist()  # (1 + 1/2 + 1/4) b, towards 2 b
+    [1.75, 3.5]
+
   Reference:
     Lorraine, Vicol, Duvenaud 2020, arXiv 1911.02590, equation 8.
   """

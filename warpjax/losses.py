@@ -76,6 +76,9 @@ def regression(apply: Apply) -> LossFn:
   Returns:
     A loss on batches `(x, y)`.
 
+  Raises:
+    ValueError: from the loss, when predictions do not have the shape of y.
+
   Example:
     >>> import jax.numpy as jnp
     >>> loss, aux = regression(lambda params, shared, x: params * x)(2.0, (), (jnp.ones((3, 1)), jnp.zeros((3, 1))))
@@ -105,6 +108,13 @@ def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classifi
 
   Returns:
     A loss on a `Task` of `(x, y)` pairs, whose aux is that of `loss_of`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> task = Task(support=(jnp.array([1.0, 3.0]), jnp.zeros(2)), query=(jnp.array([2.0, 8.0]), jnp.zeros(2)))
+    >>> loss_fn = support_plus_one(lambda params, shared, x: x - jnp.mean(x), regression)
+    >>> float(loss_fn((), (), task)[0])  # 2 less the mean of 1, 3, 2; 8 less that of 1, 3, 8
+    8.0
 
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.1.
@@ -140,6 +150,15 @@ def support(
 
   Returns:
     A loss on a `Task` of `(x, y)` pairs, whose aux is that of `loss_of`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> def centred(params, shared, stats, x):
+    ...   stats = stats or {"mean": jnp.mean(x)}
+    ...   return x - stats["mean"], stats
+    >>> task = Task(support=(jnp.array([1.0, 3.0]), jnp.zeros(2)), query=(jnp.array([2.0, 8.0]), jnp.zeros(2)))
+    >>> float(support(centred, regression)((), (), task)[0])  # less 2: 0 and 6
+    18.0
   """
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
@@ -150,7 +169,21 @@ def support(
 
 
 def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
-  """A query_batch_fn for losses that read the support set too."""
+  """A query_batch_fn for losses that read the support set too.
+
+  Args:
+    key: Not used.
+    task: The task.
+    params: Not used.
+    shared: Not used.
+
+  Returns:
+    The task, support set and all.
+
+  Example:
+    >>> whole_task(jax.random.key(0), Task(support=1, query=2), (), ())
+    Task(support=1, query=2)
+  """
   del key, params, shared
   return task
 

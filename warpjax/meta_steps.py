@@ -61,6 +61,16 @@ def repeated(step: StepFn, times: int) -> StepFn:
 
   Raises:
     ValueError: when `times` is below 1.
+
+  Example:
+    >>> import optax, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner, optimizer = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=1), optax.sgd(1.0)
+    >>> state = wj.training.init(jax.random.key(0), inner.rule, jnp.array(0.0), (), optimizer)
+    >>> step = repeated(wj.training.meta_step(wj.meta_gradients.unrolled(inner), optimizer), 2)
+    >>> state, metrics = jax.jit(step)(state, wj.Task(jnp.array([4.0]), jnp.array([4.0])))
+    >>> int(state.step), float(state.meta_params.initial)  # 0, 1, 1.75
+    (1, 1.75)
   """
   check_count("times", times)
 

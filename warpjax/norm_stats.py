@@ -29,7 +29,22 @@ class Readout(NamedTuple):
 
 
 def query_loss(inner: InnerLoop | None = None) -> Readout:
-  """The query loss of an inner loop, by default of the one that adapts; nothing is folded."""
+  """The query loss of an inner loop, by default of the one that adapts; nothing is folded.
+
+  Args:
+    inner: Whose query loss; None for the loop that adapts.
+
+  Returns:
+    A `Readout`.
+
+  Example:
+    >>> import warpjax as wj
+    >>> squared = wj.InnerLoop(lambda w, shared, batch: ((w - batch) ** 2, {}), wj.rules.sgd(0.1), num_steps=1)
+    >>> absolute = squared._replace(query_loss_fn=lambda w, shared, batch: (abs(w - batch), {}))
+    >>> problem = Problem(squared, wj.MetaParams(0.0), wj.Task(4.0, 4.0), jax.random.key(0))
+    >>> [float(query_loss(inner).loss(problem, (), 1.0, 0)[0]) for inner in (None, absolute)]
+    [9.0, 3.0]
+  """
 
   def loss(problem: Problem, carry: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
     del carry
@@ -64,6 +79,19 @@ def running(
 
   Raises:
     ValueError: when the network gives no statistics, or momentum is outside (0, 1].
+
+  Example:
+    >>> import warpjax as wj
+    >>> def centred(params, shared, stats, x):
+    ...   stats = stats or {"mean": jnp.mean(x)}
+    ...   return x - stats["mean"], stats
+    >>> loss_fn = wj.losses.regression(lambda params, shared, x: centred(params, shared, None, x)[0])
+    >>> inner = wj.InnerLoop(loss_fn, wj.rules.sgd(0.1), num_steps=2)
+    >>> tasks = wj.Task((jnp.array([[2.0, 4.0]]), jnp.zeros((1, 2))), (jnp.array([[3.0]]), jnp.zeros((1, 1))))
+    >>> readout = running(centred, wj.losses.regression, momentum=0.5)
+    >>> run = wj.evaluation.evaluator(inner, metric="loss", readout=readout)
+    >>> run(wj.MetaParams(()), tasks, jax.random.key(0), 1).per_task.tolist()  # 3 less 0, 1.5 and 2.25, squared
+    [[9.0, 2.25, 0.5625]]
 
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, the released code of the multi-shot Omniglot experiment.
@@ -108,6 +136,16 @@ def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], 
 
   Raises:
     ValueError: when the network gives no statistics.
+
+  Example:
+    >>> import warpjax as wj
+    >>> apply = lambda params, shared, stats, x: (x - stats["mean"], stats)
+    >>> readout = by_step(apply, wj.losses.regression, {"mean": jnp.array([0.0, 3.0])})
+    >>> inner = wj.InnerLoop(lambda w, shared, batch: (w**2, {}), wj.rules.sgd(0.1), num_steps=1)
+    >>> task = wj.Task(support=(), query=(jnp.array([3.0]), jnp.zeros(1)))
+    >>> problem = Problem(inner, wj.MetaParams(0.0), task, jax.random.key(0))
+    >>> [float(readout.loss(problem, readout.data, 0.0, point)[0]) for point in (0, 1)]
+    [9.0, 0.0]
 
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.

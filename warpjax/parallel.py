@@ -26,6 +26,11 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
 
   Raises:
     ValueError: when there are not that many devices, or the processes cannot have the same number of them.
+
+  Example:
+    >>> mesh = device_mesh(1)
+    >>> mesh.axis_names, mesh.size
+    (('devices',), 1)
   """
   devices, hosts = jax.devices(), jax.process_count()
   count = len(devices) if num_devices is None else num_devices
@@ -52,6 +57,16 @@ def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Cal
   Raises:
     ValueError: when the step averages over another axis, or none; when called with a number of tasks that is no
       multiple of the number of devices.
+
+  Example:
+    >>> import jax.numpy as jnp, optax, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner, optimizer = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=1), optax.sgd(1.0)
+    >>> state = wj.training.init(jax.random.key(0), inner.rule, jnp.array(0.0), (), optimizer)
+    >>> step = wj.training.meta_step(wj.meta_gradients.unrolled(inner), optimizer, axis_name="devices")
+    >>> state, metrics = over_devices(step, device_mesh(1))(state, wj.Task(*2 * [jnp.array([4.0, 8.0])]))
+    >>> float(state.meta_params.initial)
+    1.5
   """
   check_averaging_over(mesh.axis_names[0], step)
   split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()

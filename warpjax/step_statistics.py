@@ -47,6 +47,14 @@ def collect(
   Raises:
     ValueError: when a count is below 1.
 
+  Example:
+    >>> import warpjax as wj
+    >>> apply = lambda w, shared, stats, x: (w * x, {"mean": jnp.mean(w * x)})
+    >>> inner = wj.InnerLoop(wj.losses.regression(lambda w, shared, x: w * x), wj.rules.sgd(0.25), num_steps=2)
+    >>> sampler = lambda key: wj.Task(support=(jnp.ones(1), jnp.full(1, 2.0)), query=())
+    >>> collect(inner, wj.MetaParams(jnp.array(0.0)), sampler, jax.random.key(0), apply, num_tasks=3)["mean"].tolist()
+    [0.0, 1.0, 1.5]
+
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.
   """
@@ -76,6 +84,15 @@ def collector(
 
   Raises:
     ValueError: when a count is below 1.
+
+  Example:
+    >>> import warpjax as wj
+    >>> apply = lambda w, shared, stats, x: (w * x, {"mean": jnp.mean(w * x)})
+    >>> inner = wj.InnerLoop(wj.losses.regression(lambda w, shared, x: w * x), wj.rules.sgd(0.25), num_steps=1)
+    >>> sampler = lambda key: wj.Task(support=(jnp.ones(1), jnp.full(1, 2.0)), query=())
+    >>> run = collector(inner, apply, num_tasks=3)
+    >>> [run(wj.MetaParams(jnp.array(w)), sampler, jax.random.key(0))["mean"].tolist() for w in (0.0, 1.0)]
+    [[0.0, 1.0], [1.0, 1.5]]
   """
   if num_tasks < 1:
     raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")

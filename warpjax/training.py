@@ -71,6 +71,12 @@ def init(
 
   Raises:
     ValueError: when `rule` is none, or `meta_grad` carries state and `tasks_per_step` is missing.
+
+  Example:
+    >>> import warpjax as wj
+    >>> state = init(jax.random.key(0), wj.rules.meta_sgd(0.1), {"w": jnp.zeros(2)}, (), optax.adam(1e-3))
+    >>> int(state.step), state.meta_params.rule["w"].tolist()
+    (0, [0.1, 0.1])
   """
   check_rule(rule)
   # A weak type would be gone after the first step, and everything compiled anew.
@@ -157,6 +163,17 @@ def many_steps(
   Raises:
     ValueError: when a count is below 1 or the step has another `axis_name`; when traced, if the devices cannot share
       the tasks evenly.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax, warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (w - batch) ** 2, {})
+    >>> inner, optimizer = wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=1), optax.sgd(1.0)
+    >>> step = meta_step(wj.meta_gradients.unrolled(inner), optimizer)
+    >>> sampler = lambda key: wj.Task(*2 * [jax.random.normal(key)])
+    >>> run = jax.jit(many_steps(step, sampler, tasks_per_step=4, num_steps=3))
+    >>> state, metrics = run(init(jax.random.key(0), inner.rule, jnp.array(0.0), (), optimizer))
+    >>> int(state.step), metrics["loss"].shape
+    (3, (3,))
   """
   for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
     if count < 1:

@@ -29,7 +29,7 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
     and `implicit/inner_gradient_norm`.
 
   Raises:
-    ValueError: (by `along_trajectory`) when the inner loop has no `prox`.
+    ValueError: when `solve` is no function; (by `along_trajectory`) when the inner loop has no `prox`.
 
   Example:
     >>> isinstance(implicit(linear_solve.cg(5)), Contribution)

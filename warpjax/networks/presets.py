@@ -19,6 +19,15 @@ _imaml_uniform = nn.initializers.variance_scaling(IMAML_GAIN**2, "fan_avg", "uni
 def maml_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
   """MAML on Omniglot: [conv stride 2, norm (bias only), ReLU] x 4, spatial mean, a head that starts at N(0, 1).
 
+  Returns:
+    A `Conv4`, `[batch, 28, 28, 1] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = maml_omniglot(), jnp.ones((2, 28, 28, 1))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (64, 5))
+
   Reference: Finn, Abbeel, Levine 2017, arXiv 1703.03400, and its released code.
   """
   return Conv4(num_classes=num_classes, **overrides)
@@ -26,6 +35,15 @@ def maml_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
 
 def maml_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
   """MAML on mini-ImageNet: [conv, norm (bias only), ReLU, pool] x 4 of 32 filters, flattened (5 x 5 x 32 = 800).
+
+  Returns:
+    A `Conv4`, `[batch, 84, 84, 3] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = maml_mini_imagenet(), jnp.ones((2, 84, 84, 3))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (800, 5))
 
   Reference: Finn, Abbeel, Levine 2017, arXiv 1703.03400, and its released code.
   """
@@ -38,6 +56,15 @@ def maml_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
 def mamlpp_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
   """MAML++ on mini-ImageNet: [conv, norm, ReLU, pool] x 4 of 48 filters, flattened (5 x 5 x 48 = 1200).
 
+  Returns:
+    A `Conv4`, `[batch, 84, 84, 3] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = mamlpp_mini_imagenet(), jnp.ones((2, 84, 84, 3))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (1200, 5))
+
   Reference: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
   """
   defaults = {"layers": ("conv", "norm", "relu", "pool"), "strides": 1, "readout": "flatten", "norm_epsilon": 1e-5}
@@ -49,6 +76,15 @@ def warpgrad_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
 
   The paper names the order of a block; its 64 filters are those of a published re-run, as no code was released.
 
+  Returns:
+    A `Conv4`, `[batch, 84, 84, 3] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = warpgrad_mini_imagenet(), jnp.ones((2, 84, 84, 3))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (1600, 5))
+
   Reference: Flennerhag et al. 2020, arXiv 1909.00025, section 4.1.
   """
   defaults = {"layers": ("conv", "norm", "pool", "relu"), "strides": 1, "readout": "flatten", "norm_epsilon": 1e-5}
@@ -58,6 +94,15 @@ def warpgrad_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
 def reptile_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
   """Reptile on Omniglot: [conv stride 2, norm, ReLU] x 4, flattened (2 x 2 x 64 = 256).
 
+  Returns:
+    A `Conv4`, `[batch, 28, 28, 1] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = reptile_omniglot(), jnp.ones((2, 28, 28, 1))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (256, 5))
+
   Reference: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, and its released code.
   """
   return _conv4(overrides, num_classes=num_classes, readout="flatten", norm_scale=True, head_init=None)
@@ -65,6 +110,15 @@ def reptile_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
 
 def reptile_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
   """Reptile on mini-ImageNet: [conv, norm, pool (SAME), ReLU] x 4 of 32 filters, flattened (6 x 6 x 32 = 1152).
+
+  Returns:
+    A `Conv4`, `[batch, 84, 84, 3] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = reptile_mini_imagenet(), jnp.ones((2, 84, 84, 3))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (1152, 5))
 
   Reference: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, and its released code.
   """
@@ -76,6 +130,15 @@ def imaml_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
   """iMAML on Omniglot: [conv stride 2 padding 1, norm, ReLU] x 4, flattened (2 x 2 x 64); Xavier-uniform, gain 1.73.
 
   The released code pads the third block's input by a zero row and column, which its padding of 1 makes without effect.
+
+  Returns:
+    A `Conv4`, `[batch, 28, 28, 1] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = imaml_omniglot(), jnp.ones((2, 28, 28, 1))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (256, 5))
 
   Reference: Rajeswaran, Finn, Kakade, Levine 2019, arXiv 1909.04630, and its released code.
   """
@@ -89,6 +152,15 @@ def warpgrad_omniglot(num_classes: int = 20, **overrides: Any) -> Conv4:
 
   Convolutions have a bias, as in the released code (113,236 task parameters); its true gradient is zero.
 
+  Returns:
+    A `Conv4`, `[batch, 28, 28, 1] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = warpgrad_omniglot(), jnp.ones((2, 28, 28, 1))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 20), (64, 20))
+
   Reference: Flennerhag et al. 2020, arXiv 1909.00025, appendix E, and its released code.
   """
   inits = {"kernel_init": torch_uniform, "head_init": None, "norm_scale": True, "norm_epsilon": 1e-5, "conv_bias": True}
@@ -99,6 +171,15 @@ def warpgrad_omniglot(num_classes: int = 20, **overrides: Any) -> Conv4:
 def meta_sgd_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
   """Meta-SGD on Omniglot: [conv, norm, ReLU, pool] x 4 of 64 filters, a fully connected layer of 32, the head.
 
+  Returns:
+    A `Conv4`, `[batch, 28, 28, 1] -> [batch, num_classes]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = meta_sgd_omniglot(), jnp.ones((2, 28, 28, 1))
+    >>> logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, variables["params"]["head"]["kernel"].shape
+    ((2, 5), (32, 5))
+
   Reference: Li, Zhou, Chen, Li 2017, arXiv 1707.09835 (no code was released; initialisers are ours).
   """
   defaults = {"layers": ("conv", "norm", "relu", "pool"), "strides": 1, "readout": "flatten", "hidden": (32,)}
@@ -108,6 +189,15 @@ def meta_sgd_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
 def maml_sinusoid(**overrides: Any) -> MLP:
   """MAML (and Meta-SGD) on sines: 1-40-40-1, ReLU, kernels from a truncated normal of deviation 0.01.
 
+  Returns:
+    An `MLP`, `[batch, 1] -> [batch, 1]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = maml_sinusoid(), jnp.ones((10, 1))
+    >>> y, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> y.shape, variables["params"]["dense_1"]["kernel"].shape
+    ((10, 1), (40, 40))
+
   Reference: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.1, and its released code.
   """
   return MLP(**{"features": (40, 40), "kernel_init": nn.initializers.truncated_normal(0.01), **overrides})
@@ -115,6 +205,15 @@ def maml_sinusoid(**overrides: Any) -> MLP:
 
 def reptile_sinusoid(**overrides: Any) -> MLP:
   """Reptile on sines: 1-64-64-1, tanh (the released demo's; the paper's figure has ReLU).
+
+  Returns:
+    An `MLP`, `[batch, 1] -> [batch, 1]`; `overrides` are fields of it.
+
+  Example:
+    >>> network, x = reptile_sinusoid(), jnp.ones((10, 1))
+    >>> y, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    >>> y.shape, variables["params"]["dense_1"]["kernel"].shape
+    ((10, 1), (64, 64))
 
   Reference: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, and the released demo.
   """

@@ -98,6 +98,12 @@ def reinforce(discount: float = 0.99, *, standardize: bool = True) -> Rate:
 
   Raises:
     ValueError: when the discount is outside [0, 1].
+
+  Example:
+    >>> ones = jnp.ones((1, 2))  # one step, two episodes
+    >>> episodes = Episodes(observations=jnp.zeros((1, 2, 3)), actions=ones, rewards=jnp.array([[0.0, 4.0]]), mask=ones)
+    >>> reinforce()(episodes).round(2).tolist()
+    [[-1.0, 1.0]]
   """
   if not 0 <= discount <= 1:
     raise ValueError(f"discount must be in [0, 1]; got {discount!r}")

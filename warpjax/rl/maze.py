@@ -90,8 +90,21 @@ class Maze(NamedTuple):
 def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: float = 0.0) -> Maze:
   """A `Maze`, its arguments checked.
 
+  Args:
+    size: Cells along a side, the border included; odd.
+    num_steps: Length of an episode, by which time is divided.
+    reward: At the goal.
+    penalty: For a wall.
+
+  Returns:
+    The `Maze`.
+
   Raises:
     ValueError: for a size that is even or below 5, or a length below 1.
+
+  Example:
+    >>> maze(size=9, num_steps=50)
+    Maze(size=9, num_steps=50, reward=10.0, penalty=0.0)
   """
   if size < 5 or size % 2 == 0:
     raise ValueError(f"size must be odd and at least 5; got {size!r}")
@@ -134,7 +147,18 @@ def goals(key: jax.Array, shape: tuple[int, ...], size: int = 13) -> jax.Array:
 
 
 def sampler(size: int = 13) -> TaskSampler:
-  """Draws a task: one goal, for support and query."""
+  """Draws a task: one goal, for support and query.
+
+  Args:
+    size: Cells along a side, as of the maze.
+
+  Returns:
+    A sampler of `Task(goal, goal)`, the goal `[2]` (row, column).
+
+  Example:
+    >>> sampler()(jax.random.key(0)).support.shape
+    (2,)
+  """
 
   def sample(key: jax.Array) -> Task:
     goal = goals(key, (), size)

@@ -78,8 +78,20 @@ def point_navigation(
 ) -> PointNavigation:
   """A `PointNavigation`, its arguments checked.
 
+  Args:
+    reward: "distance" or "squared_distance", negated.
+    varying_start: Each episode starts uniformly in the unit square instead of at the task's start.
+    goal_size: 0 for episodes that never end early.
+
+  Returns:
+    The `PointNavigation`.
+
   Raises:
     ValueError: for a reward that there is not, or a negative size.
+
+  Example:
+    >>> point_navigation("squared_distance", goal_size=0)
+    PointNavigation(reward='squared_distance', varying_start=False, goal_size=0)
   """
   if reward not in get_args(Reward):
     raise ValueError(f"reward must be one of {', '.join(map(repr, get_args(Reward)))}; got {reward!r}")

@@ -122,6 +122,18 @@ def a2c(
   Returns:
     A loss on `Episodes`; aux holds `return`.
 
+  Raises:
+    ValueError: when `discount` or `trace` is outside [0, 1].
+
+  Example:
+    >>> from warpjax import rl
+    >>> idle = lambda params, shared, seen: (jnp.zeros(1), jnp.zeros((1, 2)), jnp.zeros(1))  # one episode, two actions
+    >>> ones = jnp.ones((2, 1))
+    >>> episodes = rl.Episodes(jnp.zeros((2, 1, 3)), jnp.zeros((2, 1), jnp.int32), ones, ones)
+    >>> loss, aux = a2c(rl.recurrent(idle, rl.categorical()))((), (), episodes)
+    >>> round(float(loss), 3), float(aux["return"])
+    (1.251, 2.0)
+
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, section 4.3, released code, after Miconi et al. 2019.
   """

@@ -29,6 +29,15 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
   Raises:
     ValueError: when a field of `inner` is not allowed, or it has a prox term, which would hold the life back.
 
+  Example:
+    >>> import warpjax as wj
+    >>> loss = lambda w, shared, batch: (0.5 * (shared * w - batch) ** 2, {})
+    >>> life = online(wj.InnerLoop(loss, wj.rules.sgd(0.5), num_steps=2))
+    >>> here, task = wj.MetaParams(jnp.array(0.0), jnp.array(1.0)), wj.Task(jnp.array(4.0), ())
+    >>> (_, grads), carry = life.grad(here, task, jax.random.key(0), life.init(here))
+    >>> float(grads.initial), float(grads.shared)  # w is 0, 2, 3
+    (-3.0, -4.0)
+
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, section 4.3, released code.
   """

@@ -60,6 +60,12 @@ def memoryless(apply: Apply, distribution: Distribution) -> Policy:
 
   Returns:
     A `Policy` without critic.
+
+  Example:
+    >>> policy = memoryless(lambda params, shared, seen: (seen @ params, 0 * seen), gaussian())
+    >>> mean, log_std = policy.sequence(2 * jnp.eye(2), (), jnp.ones((5, 3, 2))).action
+    >>> mean.shape, mean[0, 0].tolist()
+    ((5, 3, 2), [2.0, 2.0])
   """
 
   def step(params: Params, shared: PyTree, memory: PyTree, observations: jax.Array) -> tuple[PyTree, Outputs]:
@@ -81,6 +87,14 @@ def recurrent(apply: Callable[..., Any], distribution: Distribution) -> Policy:
 
   Returns:
     A `Policy`.
+
+  Example:
+    >>> def count(params, shared, seen):
+    ...   memory, observations = seen
+    ...   memory = 1 + (jnp.zeros(len(observations)) if memory is None else memory)
+    ...   return memory, jnp.zeros((len(observations), 4)), memory
+    >>> recurrent(count, categorical()).sequence((), (), jnp.zeros((3, 1, 2))).value.tolist()
+    [[1.0], [2.0], [3.0]]
   """
 
   def start(params: Params, shared: PyTree, observations: jax.Array) -> PyTree:

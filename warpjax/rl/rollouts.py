@@ -120,6 +120,14 @@ def batches(
 
   Raises:
     ValueError: when a count is below 1.
+
+  Example:
+    >>> from warpjax import rl
+    >>> still = rl.memoryless(lambda params, shared, seen: (0 * seen, 0 * seen - 9), rl.gaussian())
+    >>> env, task = rl.navigation.PointNavigation(), rl.navigation.Navigation(jnp.array([0.3, 0.4]), jnp.zeros(2))
+    >>> batch_fn, query_batch_fn = batches(env, still, rl.reinforce(), num_steps=3, num_episodes=2)
+    >>> batch_fn(jax.random.key(0), task, 0, (), ()).advantages.shape
+    (3, 2)
   """
   for name, count in (("num_steps", num_steps), ("num_episodes", num_episodes), ("unroll", unroll)):
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -69,6 +69,20 @@ def meta_step(
   Raises:
     ValueError: when an argument is not allowed.
 
+  Example:
+    >>> import warpjax as wj
+    >>> from warpjax import rl, training
+    >>> policy = rl.memoryless(lambda w, shared, seen: (seen @ w, 0 * seen), rl.gaussian())
+    >>> env = rl.navigation.PointNavigation()
+    >>> draw, draw_query = rl.batches(env, policy, rl.reinforce(), num_steps=3, num_episodes=4)
+    >>> inner = wj.InnerLoop(rl.policy_gradient(policy), wj.rules.sgd(0.1), 1, draw, query_batch_fn=draw_query)
+    >>> state = training.init(jax.random.key(0), inner.rule, jnp.eye(2), (), optax.identity())
+    >>> tasks = jax.vmap(rl.navigation.sampler())(jax.random.split(jax.random.key(1), 2))
+    >>> step = jax.jit(meta_step(inner))
+    >>> state, metrics = jax.eval_shape(step, state, tasks)  # step(state, tasks) computes them
+    >>> sorted(metrics)
+    ['finite', 'grad_norm/initial', 'kl', 'loss', 'return', 'return_before', 'step_scale']
+
   Reference:
     Schulman et al. 2015, arXiv 1502.05477; in meta-learning Finn et al. 2017, arXiv 1703.03400, section 5.3.
   """

@@ -188,7 +188,22 @@ def affine(image: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Arra
 
 
 def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
-  """`batch_fn` with its images transformed, anew at every inner step. Batches are `(images, labels)`."""
+  """`batch_fn` with its images transformed, anew at every inner step. Batches are `(images, labels)`.
+
+  Args:
+    batch_fn: Makes batches `(images [n, height, width, channels], labels)`.
+    transform: For example `random_flip()`.
+
+  Returns:
+    A `BatchFn`, its batches likewise.
+
+  Example:
+    >>> from warpjax import full_batch
+    >>> support = jnp.ones((3, 8, 8, 1)), jnp.arange(3)
+    >>> images, labels = augmented(full_batch, random_flip())(jax.random.key(0), support, 0, (), ())
+    >>> images.shape, labels.tolist()
+    ((3, 8, 8, 1), [0, 1, 2])
+  """
 
   def augmented_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     images, labels = batch_fn(key, support, step, params, shared)
@@ -198,7 +213,21 @@ def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
 
 
 def keyed(batch_fn: BatchFn) -> BatchFn:
-  """`batch_fn` with key data beside its images, `((images, key data), labels)`, anew at every step: for dropout."""
+  """`batch_fn` with key data beside its images, `((images, key data), labels)`, anew at every step: for dropout.
+
+  Args:
+    batch_fn: Makes batches `(images, labels)`.
+
+  Returns:
+    A `BatchFn`; key data are those of `jax.random.key_data`, `[2]` for a key of the default kind.
+
+  Example:
+    >>> from warpjax import full_batch
+    >>> support = jnp.ones((3, 8, 8, 1)), jnp.arange(3)
+    >>> (images, data), labels = keyed(full_batch)(jax.random.key(0), support, 0, (), ())
+    >>> images.shape, data.shape
+    ((3, 8, 8, 1), (2,))
+  """
 
   def keyed_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     images, labels = batch_fn(key, support, step, params, shared)
@@ -208,7 +237,21 @@ def keyed(batch_fn: BatchFn) -> BatchFn:
 
 
 def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
-  """`query_batch_fn` with key data beside its images."""
+  """`query_batch_fn` with key data beside its images.
+
+  Args:
+    query_batch_fn: Makes batches `(images, labels)`.
+
+  Returns:
+    A `QueryBatchFn`; its batches are `((images, key data), labels)`, as those of `keyed`.
+
+  Example:
+    >>> from warpjax import full_query
+    >>> task = Task((), (jnp.ones((3, 8, 8, 1)), jnp.arange(3)))
+    >>> (images, data), labels = keyed_query(full_query)(jax.random.key(0), task, (), ())
+    >>> images.shape, data.shape
+    ((3, 8, 8, 1), (2,))
+  """
 
   def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
     images, labels = query_batch_fn(key, task, params, shared)
@@ -218,7 +261,22 @@ def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
 
 
 def augmented_query(query_batch_fn: QueryBatchFn, transform: ImageTransform) -> QueryBatchFn:
-  """`query_batch_fn` with its images transformed. Batches are `(images, labels)`."""
+  """`query_batch_fn` with its images transformed. Batches are `(images, labels)`.
+
+  Args:
+    query_batch_fn: Makes batches `(images [n, height, width, channels], labels)`.
+    transform: For example `random_flip()`.
+
+  Returns:
+    A `QueryBatchFn`, its batches likewise.
+
+  Example:
+    >>> from warpjax import full_query
+    >>> task = Task((), (jnp.ones((3, 8, 8, 1)), jnp.arange(3)))
+    >>> images, labels = augmented_query(full_query, random_flip())(jax.random.key(0), task, (), ())
+    >>> images.shape, labels.tolist()
+    ((3, 8, 8, 1), [0, 1, 2])
+  """
 
   def augmented_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
     images, labels = query_batch_fn(key, task, params, shared)

@@ -60,7 +60,21 @@ def quadratics(dim: int = 10) -> TaskSampler:
 
 
 def quadratic_loss(params: Params, shared: PyTree, batch: Quadratic) -> tuple[jax.Array, Aux]:
-  """`|W (start + params) - y|^2`, a `LossFn` with no shared parameters and no aux."""
+  """`|W (start + params) - y|^2`, a `LossFn` with no shared parameters and no aux.
+
+  Args:
+    params: theta less the start, `[dim]`.
+    shared: Not used.
+    batch: The function.
+
+  Returns:
+    `(loss, {})`.
+
+  Example:
+    >>> function = Quadratic(start=jnp.ones(1), matrix=jnp.full((1, 1), 2.0), target=jnp.ones(1))
+    >>> float(quadratic_loss(jnp.ones(1), (), function)[0])
+    9.0
+  """
   del shared
   return jnp.sum((batch.matrix @ (batch.start + params) - batch.target) ** 2), {}
 
