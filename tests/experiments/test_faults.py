@@ -19,6 +19,7 @@ import pytest
 
 from experiments import options, workdir
 from tests.experiments import tiny
+from warpjax.tasks import tfds_files
 
 TRAIN = "experiments.train"
 SETTINGS = {
@@ -284,6 +285,15 @@ def test_a_full_disk_is_said_in_one_line(error, monkeypatch, capsys):
   printed = capsys.readouterr().err
   assert stopped.value.code == 1 and printed.startswith("error: the disk is full")
   assert "the same command goes on from there" in printed and len(printed.splitlines()) == 1
+
+
+def test_a_library_that_is_not_there_is_said_in_one_line(monkeypatch, capsys):
+  monkeypatch.setattr(options, "FLAGS", SimpleNamespace(traceback=False))
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+  with pytest.raises(SystemExit), options.errors_in_one_line():
+    tfds_files.import_tfds("omniglot")
+  assert capsys.readouterr().err == 'error: omniglot needs tensorflow-datasets: pip install -e ".[data]"\n'
 
 
 def until_saved(path: pathlib.Path) -> None:
