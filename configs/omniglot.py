@@ -75,7 +75,8 @@ python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_cpu --s
 
 Warp-MAML minus MAML, paired by seed: +14.1 +/- 5.2.
 
-Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's they stay black and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
+Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's they stay black
+and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
 
 All numbers are transductive: batch norm sees the query examples of a task together. result.json has
 `support_plus_one` beside it, where each query example is classified with the support set alone (reptile_cpu: 95.09 +/-
