@@ -71,8 +71,8 @@ Published for Warp-Leap, by alphabets: 49.5 +/- 7.8 (1), 68.8 +/- 2.8 (3), 75.0 
 3.3 (15), 82.0 +/- 2.6 (20), 83.8 +/- 1.9 (25). The size here has a quarter of the filters and a 40th of the tasks.
 On 10 alphabets so far, single seeds, 30 test tasks each: Warp-Leap 55.4 +/- 4.4 and 59.4 +/- 3.5 (62.8 and 64.0 under
 the statistics of the held-out drawings), fine-tuning 56.4 +/- 3.8 (57.0), Leap 22.3 +/- 1.9. After 41 of the 100 steps
-they have 55.8 and 56.6, 43.7, 14.0. With 5 tasks by 50 meta-steps, half the compute, three seeds: Warp-Leap 41.7 +/- 2.7,
-Leap 34.2 +/- 2.5, Reptile 18.3 +/- 6.0.
+they have 55.8 and 56.6, 43.7, 14.0. With 5 tasks by 50 meta-steps, half the compute, three seeds: Warp-Leap 41.7 +/-
+2.7, Leap 34.2 +/- 2.5, Reptile 18.3 +/- 6.0.
 """
 
 from __future__ import annotations
