@@ -88,13 +88,7 @@ class Maze(NamedTuple):
 
 
 def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: float = 0.0) -> Maze:
-  """A `Maze`, its arguments checked.
-
-  Args:
-    size: Cells along a side, the border included; odd.
-    num_steps: Length of an episode, by which time is divided.
-    reward: At the goal.
-    penalty: For a wall.
+  """A `Maze`, its arguments, the attributes of one, checked.
 
   Returns:
     The `Maze`.
