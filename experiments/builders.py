@@ -32,8 +32,10 @@ from warpjax.types import InnerLoop, LossFn, UpdateRule
 Table = Mapping[str, Any]
 
 
-def named(name: str, tables: Mapping[str, Table], **given: Any) -> Any:
+def named(name: str, tables: Mapping[str, Table], also: Sequence[str] = (), **given: Any) -> Any:
   """Calls the function that the table `name` names, with the rest of the table and `given` as arguments.
+
+  `also` are keys that another reader of the table took.
 
   Raises:
     ValueError: For a name that there is not, or an argument that `schema.call` refuses.
@@ -41,7 +43,15 @@ def named(name: str, tables: Mapping[str, Table], **given: Any) -> Any:
   where = f"config.{name}"
   rest = {key: value for key, value in tables[name].items() if key != "name"}
   function = schema.choose(f"{where}.name", tables[name].get("name"), OPTIONS[name])
-  return schema.call(where, rest, function, also=("name",), **given)
+  return schema.call(where, rest, function, also=("name", *also), **given)
+
+
+def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
+  """What `config.meta_gradient` names, and what each task draws for itself."""
+  table = dict(tables["meta_gradient"])
+  mine = {"redrawn": table.pop("redrawn")} if "redrawn" in table else {}
+  made = named("meta_gradient", {"meta_gradient": table}, also=("redrawn",), inner=inner)
+  return schema.call("config.meta_gradient", mine, estimators.redrawn, made=made)
 
 
 def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
@@ -56,9 +66,10 @@ def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
 
 def readers(name: str, table: Table) -> list[Callable[..., Any]]:
   """The functions whose arguments a table of a config holds; none for a name that there is not."""
-  kind, key, others = ("rule", "rule", [_loop]) if name == "inner" else (name, "name", [])
+  kind, key = ("rule", "rule") if name == "inner" else (name, "name")
+  others: dict[str, list[Callable[..., Any]]] = {"inner": [_loop], "meta_gradient": [estimators.redrawn]}
   options = OPTIONS.get(kind, {})
-  return [options[table[key]], *others] if table.get(key) in options else others
+  return [*([options[table[key]]] if table.get(key) in options else []), *others.get(name, [])]
 
 
 def loss(metric: str, network: networks.Network) -> LossFn:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import jax
+
 from experiments.outer_step import NeedsTask
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients.directions import Distribution
-from warpjax.types import InnerLoop
+from warpjax.types import InnerLoop, Params
 
 
 def implicit(
@@ -58,3 +60,18 @@ def evolution_strategies(
   """A `window` of 0 is the whole adaptation; another makes it persistent (PES)."""
   make = partial(meta_gradients.evolution_strategies, inner, std, num_pairs, distribution=distribution)
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
+
+
+def redrawn(made: Any, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
+  """With "head" each task starts from a head of its own at random, which is not learned; a test task too."""
+  return made if redrawn == "nothing" else meta_gradients.redrawn(made, _another_head)
+
+
+def _another_head(key: jax.Array, initial: Params) -> Params:
+  """The entries of the head, which are independent draws that nobody trains, in another order."""
+  if "head" not in initial:
+    raise ValueError(f"config.meta_gradient.redrawn needs a head that adapts; what adapts is {', '.join(initial)}.")
+  leaves, tree = jax.tree.flatten(initial["head"])
+  keys = jax.random.split(key, len(leaves))
+  shuffled = [jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+  return {"head": jax.tree.unflatten(tree, shuffled)}

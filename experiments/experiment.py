@@ -163,7 +163,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
   norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
   inner = norm_stats.in_training(run.train_norm_stats, inner, network, builders.LOSSES[spec.metric])
-  made = builders.named("meta_gradient", tables, inner=inner)
+  made = builders.meta_gradient(tables, inner)
   test_loop = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
   test_loop = test_loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test_loop
   test_inner = spec.loop(test_loop, network, False)

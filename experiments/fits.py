@@ -57,12 +57,8 @@ def table(
   found = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
   tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
   unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
-  own = _largest(experiment, partial(_own, tables), gib, at_most, unit)
+  own = _largest(experiment, partial(builders.meta_gradient, tables), gib, at_most, unit)
   return {**found, f"{experiment.run.method}, as configured": own}
-
-
-def _own(tables: Mapping[str, Any], inner: InnerLoop) -> Any:
-  return builders.named("meta_gradient", tables, inner=inner)
 
 
 def _largest(

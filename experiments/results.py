@@ -115,7 +115,7 @@ WHY = {
   ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "reptile_5shot_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "a fifth of the meta-steps, of a quarter of the tasks; the paper tests on seen characters",
-  ("omniglot", "maml_20way_cpu"): "sized for the row warp_maml_20way_cpu: a 240th of the tasks, 16 filters",
+  ("omniglot", "maml_20way_small"): "sized for the row warp_maml_20way_small: a 240th of the tasks, 16 filters",
   ("navigation", "maml"): "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
   ("navigation", "random"): "of one initial policy there, of five here, which differ by 40 before adaptation",
   ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from configs import continual, sinusoid, surfaces
+from experiments import estimators, forgetting, loop, multi_shot, warp
 from experiments import experiment as experiments
-from experiments import forgetting, loop, multi_shot, warp
 from experiments import surfaces as surfaces_experiment
+from warpjax import parallel
 from warpjax.tasks import multi_shot as alphabets
 
 ROWS = [(module, method) for module in (continual, surfaces) for method in module.METHODS]
@@ -96,3 +97,33 @@ def test_numbered_labels_name_the_alphabet():
     np.testing.assert_array_equal(task.support[0][:, 0, 0, 0] // 10, task.support[1] // 2)
     np.testing.assert_array_equal(task.query[0][:, 0, 0, 0] // 10, task.query[1] // 2)
     assert set(np.asarray(task.support[1]) % 2) == {0, 1}
+
+
+def test_a_head_that_each_task_draws_stays_as_it_began():
+  config = tiny("leap")
+  config["meta_gradient"]["redrawn"] = "head"
+  experiment = experiments.build(config)
+  start = loop.start(experiment)
+  state, _ = loop.make_dispatch(experiment, 2, parallel.device_mesh(1))(start, experiment.data.train)
+  before, after = start.meta_params.initial, state.meta_params.initial
+  jax.tree.map(np.testing.assert_array_equal, before["head"], after["head"])
+  assert all(np.any(before[name]["kernel"] != after[name]["kernel"]) for name in before.keys() - {"head"})
+
+
+def test_another_head_has_the_entries_of_the_first_in_another_order():
+  head = {"kernel": np.arange(12.0).reshape(3, 4), "bias": np.arange(4.0)}
+  drawn = estimators._another_head(jax.random.key(0), {"head": head, "body": np.ones(2)})
+  assert drawn.keys() == {"head"} and drawn["head"].keys() == head.keys()
+  for name, leaf in head.items():
+    assert drawn["head"][name].shape == leaf.shape and np.any(drawn["head"][name] != leaf)
+    np.testing.assert_array_equal(np.sort(drawn["head"][name].ravel()), leaf.ravel())
+  with pytest.raises(ValueError, match="redrawn needs a head that adapts; what adapts is body"):
+    estimators._another_head(jax.random.key(0), {"body": np.ones(2)})
+
+
+def test_what_is_redrawn_is_one_of_two():
+  config = tiny("leap")
+  with pytest.raises(ValueError, match=r"config.meta_gradient.redrawn must be one of 'nothing', 'head'; got 'body'"):
+    experiments.build({**config, "meta_gradient": {"name": "leap", "redrawn": "body"}})
+  with pytest.raises(ValueError, match=r"redrown is not a setting; did you mean 'redrawn'"):
+    experiments.build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})

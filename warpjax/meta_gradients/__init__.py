@@ -7,6 +7,7 @@ from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
 from warpjax.meta_gradients.path_loss import annealed_step_weights
+from warpjax.meta_gradients.redrawn import redrawn
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
@@ -27,6 +28,7 @@ __all__ = [
   "implicit_released",
   "leap",
   "one_step",
+  "redrawn",
   "reptile",
   "truncated_unroll",
   "unrolled",

@@ -1,0 +1,71 @@
+"""Parameters that each task draws for itself, so that nobody learns where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from warpjax.types import Aux, MetaGradFn, MetaParams, Params, Task
+
+# Apart from the step indices that batches fold into the task's key.
+_STREAM = 0x4EAD
+
+Draw = Callable[[jax.Array, Params], Params]
+"""`(key, initial) -> {name: parameters}`: what takes the place of the entries of those names, leaf for leaf."""
+
+
+def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
+  """The meta-gradient of tasks that begin with some parameters of their own, such as a head for their own classes.
+
+  Args:
+    grad_fn: Of the initial parameters that `draw` has completed; it carries no state from task to task.
+    draw: `(key, initial) -> {name: parameters}`, with a key of each task: what takes the place of those entries of
+      `meta_params.initial`, which is a dict.
+
+  Returns:
+    A `MetaGradFn`, zero for those entries: an outer update without weight decay leaves them as they are, and a task
+    that is adapted to elsewhere starts from them.
+
+  Raises:
+    ValueError: when an argument is not a function (here); when `initial` is no dict, has no entry of that name, or one
+      of other shapes (when traced).
+
+  Example:
+    >>> import jax.numpy as jnp, warpjax as wj
+    >>> loss = lambda p, shared, batch: ((p["head"] * p["body"] - batch) ** 2, {})
+    >>> reptile = wj.meta_gradients.along_trajectory(
+    ...   wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=2), wj.meta_gradients.reptile()
+    ... )
+    >>> grad_fn = redrawn(reptile, lambda key, initial: {"head": jax.random.normal(key)})
+    >>> learned = wj.MetaParams({"body": jnp.array(1.0), "head": jnp.array(0.0)})
+    >>> _, grads = grad_fn(learned, wj.Task(2.0, 2.0), jax.random.key(0))
+    >>> bool(grads.initial["body"] != 0), float(grads.initial["head"])
+    (True, 0.0)
+
+  Reference:
+    Flennerhag et al. 2020, arXiv 1909.00025, its released code for multi-shot Omniglot: Leap, Reptile, FOMAML.
+  """
+  for name, function in (("grad_fn", grad_fn), ("draw", draw)):
+    if not callable(function):
+      raise ValueError(f"{name} must be a function without state; got {type(function).__name__}")
+
+  def with_own(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
+    own = draw(jax.random.fold_in(key, _STREAM), meta_params.initial)
+    _check(own, meta_params.initial)
+    value, grads = grad_fn(meta_params._replace(initial={**meta_params.initial, **own}), task, key)
+    return value, grads._replace(initial={**grads.initial, **optax.tree.zeros_like(own)})
+
+  return with_own
+
+
+def _check(own: Params, initial: Params) -> None:
+  if not isinstance(initial, dict) or not isinstance(own, dict) or not own.keys() <= initial.keys():
+    names = sorted(own) if isinstance(own, dict) else type(own).__name__
+    allowed = sorted(initial) if isinstance(initial, dict) else type(initial).__name__
+    raise ValueError(f"draw must return a dict of entries of initial, {allowed}; got {names}")
+  for name, entry in own.items():
+    shapes = [jax.tree.map(lambda leaf: (jax.numpy.shape(leaf), leaf.dtype), tree) for tree in (entry, initial[name])]
+    if shapes[0] != shapes[1]:
+      raise ValueError(f"draw must return {name!r} with the shapes of initial, {shapes[1]}; got {shapes[0]}")
