@@ -42,13 +42,13 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 |-------------------------------|-----------|----------------|-----------------|
 | g_1_cpu                       | a figure  | 46.86 +/- 1.30 | 3 min, AMD EPYC |
 | g_2_cpu                       | a figure  | 94.32 +/- 0.70 | 2 min, AMD EPYC |
-| g_3_cpu                       | a figure  | not yet run    |                 |
-| g_4_cpu                       | a figure  | not yet run    |                 |
+| g_3_cpu                       | a figure  | 93.76 +/- 0.72 | 2 min, AMD EPYC |
+| g_4_cpu                       | a figure  | 95.22 +/- 0.63 | 3 min, AMD EPYC |
 | sum_2_cpu                     | a figure  | 90.74 +/- 0.88 | 2 min, AMD EPYC |
-| sum_3_cpu                     | a figure  | not yet run    |                 |
+| sum_3_cpu                     | a figure  | 96.54 +/- 0.52 | 2 min, AMD EPYC |
 | sum_4_cpu                     | a figure  | 97.36 +/- 0.46 | 5 min, AMD EPYC |
-| mean_2_cpu                    | a figure  | not yet run    |                 |
-| mean_3_cpu                    | a figure  | not yet run    |                 |
+| mean_2_cpu                    | a figure  | 90.14 +/- 0.90 | 1 min, AMD EPYC |
+| mean_3_cpu                    | a figure  | 94.80 +/- 0.66 | 2 min, AMD EPYC |
 | mean_4_cpu                    | a figure  | 94.90 +/- 0.64 | 3 min, AMD EPYC |
 | shared_tail_cpu               | a figure  | not yet run    |                 |
 | separate_tail_cpu             | a figure  | not yet run    |                 |
