@@ -76,7 +76,7 @@ SECTIONS = (
     "omniglot",
     [f"{m}_20way" for m in OMNIGLOT],
     ONE_SEED
-    + " MAML with 1,000 meta-steps of 4 tasks, 16 filters: 57.6 +/- 10.5 over three seeds (`maml_20way_small`).",
+    + " MAML with 1,000 meta-steps of 4 tasks, 16 filters: 57.6 +/- 10.5 over three seeds (`maml_20way_small_cpu`).",
   ),
   Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in OMNIGLOT], ONE_SEED),
   Section("Multi-shot Omniglot, 10 alphabets", "multi_shot_omniglot", MULTI_SHOT, SEEDS_OF_TEN + ONE_SPLIT),

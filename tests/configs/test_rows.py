@@ -109,7 +109,7 @@ def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):
 @pytest.mark.parametrize(("file", "method"), SMALLER, ids=[f"{file}-{method}" for file, method in SMALLER])
 def test_smaller_recipe_is_another_size_of_its_row(file, method, images):
   module = importlib.import_module(f"configs.{file}")
-  recipe, row = module.get_config(method), module.get_config(method.removesuffix("_cpu").removesuffix("_20way"))
+  recipe, row = module.get_config(method), module.get_config(method.removesuffix("_cpu").removesuffix("_20way_small"))
   assert recipe.num_meta_steps < row.num_meta_steps
   assert recipe.inner.rule == row.inner.rule and recipe.network.name == row.network.name
   assert recipe.meta_gradient == row.meta_gradient
