@@ -27,8 +27,8 @@ def warn_of_still_leaves(before: Any, after: Any, count: int, say: Say) -> None:
   still = sanity.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
   if still:
     say(
-      f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, or "
-      "its outer learning rate is. `python -m experiments.check` tells more."
+      f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, as it "
+      "is for what each task draws for itself, or its outer learning rate is. `python -m experiments.check` tells more."
     )
 
 
