@@ -75,6 +75,7 @@ Published for Warp-Leap, by alphabets: 49.5 +/- 7.8 (1), 68.8 +/- 2.8 (3), 75.0 
 Warp-Leap's seeds have 62.4, 63.6 and 60.7, fine-tuning's 57.5, 58.5 and 59.8: +3.6 +/- 5.8 paired by seed, +/- 1.8
 paired over the test tasks. Under the statistics of the held-out drawings: Warp-Leap 64.4 +/- 3.6, fine-tuning 58.6 +/-
 2.3, Reptile 56.0. After 40 of the 100 steps: Warp-Leap 58.5, fine-tuning 43.1, and of seed 0 Leap 50.7, Reptile 44.8.
+Seed 1: Leap 56.9 +/- 3.4, Reptile 47.8 +/- 3.6.
 With a learned head (--config.meta_gradient.redrawn=nothing) leap_cpu has 15.2 +/- 2.1, fomaml_cpu 18.0 +/- 1.5.
 With half the meta-steps Warp-Leap had 55.4 and 59.4 (seeds 0, 1), fine-tuning with half its steps 56.4 (seed 0).
 """

@@ -50,10 +50,10 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 | mean_2_cpu                    | a figure  | 90.14 +/- 0.90 | 1 min, AMD EPYC |
 | mean_3_cpu                    | a figure  | 94.80 +/- 0.66 | 2 min, AMD EPYC |
 | mean_4_cpu                    | a figure  | 94.90 +/- 0.64 | 3 min, AMD EPYC |
-| shared_tail_cpu               | a figure  | not yet run    |                 |
-| separate_tail_cpu             | a figure  | not yet run    |                 |
-| reptile_cpu                   | a figure  | not yet run    |                 |
-| shared_tail_overlapping_cpu   | a figure  | not yet run    |                 |
+| shared_tail_cpu               | a figure  | 96.22 +/- 0.55 | 2 min, AMD EPYC |
+| separate_tail_cpu             | a figure  | 96.34 +/- 0.54 | 3 min, AMD EPYC |
+| reptile_cpu                   | a figure  | 95.72 +/- 0.57 | 3 min, AMD EPYC |
+| shared_tail_overlapping_cpu   | a figure  | 67.52 +/- 1.37 | 7 min, AMD EPYC |
 | separate_tail_overlapping_cpu | a figure  | not yet run    |                 |
 | reptile_overlapping_cpu       | a figure  | not yet run    |                 |
 """
