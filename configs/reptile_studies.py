@@ -54,7 +54,7 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 | separate_tail_cpu             | a figure  | 96.34 +/- 0.54 | 3 min, AMD EPYC |
 | reptile_cpu                   | a figure  | 95.72 +/- 0.57 | 3 min, AMD EPYC |
 | shared_tail_overlapping_cpu   | a figure  | 67.52 +/- 1.37 | 7 min, AMD EPYC |
-| separate_tail_overlapping_cpu | a figure  | not yet run    |                 |
+| separate_tail_overlapping_cpu | a figure  | 95.16 +/- 0.61 | 6 min, AMD EPYC |
 | reptile_overlapping_cpu       | a figure  | not yet run    |                 |
 """
 
