@@ -143,7 +143,32 @@ CPU: rows.Table = {
   "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
   "eval": {"val_tasks": 100, "num_steps": 5},
 }
-METHODS |= rows.resized(METHODS, {"maml_5shot": CPU})
+# The other rows: fewer meta-steps still, no validation.
+_SHORT: rows.Table = {**CPU, "checkpoint_every": 500, "eval": {"num_steps": 5}}
+_META_SGD: rows.Table = {
+  **_SHORT,
+  "inner": {},
+  "optimizer": {**CPU["optimizer"], "rule_learning_rate": 3e-2},
+  "eval": {"num_steps": 1},
+}
+_REPTILE: rows.Table = {"checkpoint_every": 500, "network": {"width": 16}}
+_IMPLICIT: rows.Table = {**_SHORT, "inner": {}, "eval": {"num_steps": 3}}
+_WARP: rows.Table = {**_SHORT, "inner": {}}
+RECIPES: dict[str, rows.Table] = {
+  "maml": {**_SHORT, "num_meta_steps": 3_000},
+  "fomaml": {**_SHORT, "num_meta_steps": 3_000},
+  "meta_sgd": {**_META_SGD, "num_meta_steps": 3_000},
+  "reptile": {**_REPTILE, "num_meta_steps": 2_000},
+  "imaml_hf": {**_IMPLICIT, "num_meta_steps": 1_000},
+  "warp_maml": {**_WARP, "num_meta_steps": 3_000},
+  "maml_5shot": CPU,
+  "fomaml_5shot": {**_SHORT, "num_meta_steps": 3_000},
+  "meta_sgd_5shot": {**_META_SGD, "num_meta_steps": 3_000},
+  "reptile_5shot": {**_REPTILE, "num_meta_steps": 2_000},
+  "imaml_hf_5shot": {**_IMPLICIT, "num_meta_steps": 1_000},
+  "warp_maml_5shot": {**_WARP, "num_meta_steps": 3_000},
+}
+METHODS |= rows.resized(METHODS, RECIPES)
 
 
 def get_config(method: str = "maml") -> ml_collections.ConfigDict:

@@ -203,7 +203,14 @@ def _recipes(alphabets: int) -> dict[str, rows.Table]:
 # Of 10 alphabets the paper has Warp-Leap's number alone.
 _OF_TEN = {name: rows.unpublished(row) for name, row in METHODS.items()}
 _OF_TEN["warp_leap_offline"]["published"] = published(0.812, 0.024, alphabets=10)
-METHODS |= rows.resized(_OF_TEN, _recipes(10)) | rows.resized(METHODS, _recipes(25), "_25_cpu")
+# The ladder at a quarter of the meta-steps, beside its ends: no warp-layers, and the convolution online and offline.
+_STEPS: rows.Table = {**_recipes(25)["leap"], "num_meta_steps": 250}
+_RUNGS = ("leap", "warp_leap_online", "warp_leap_offline", "warp_first_order", *LADDER, "warp_two_layers")
+METHODS |= (
+  rows.resized(_OF_TEN, _recipes(10))
+  | rows.resized(METHODS, _recipes(25), "_25_cpu")
+  | rows.resized(METHODS, dict.fromkeys(_RUNGS, _STEPS), "_ladder_cpu")
+)
 
 
 def get_config(method: str = "warp_leap_offline") -> ml_collections.ConfigDict:

@@ -230,8 +230,8 @@ METHODS: dict[str, rows.Table] = {
   "imaml": IMAML_ROW,
   "imaml_hf": {
     **IMAML_ROW,
-    "inner": {"rule": "newton_cg", "cg_steps": 5, "num_steps": 3, "prox": 2.0},
-    "eval": {"num_steps": 3},
+    "inner": {"rule": "newton_cg", "cg_steps": 5, "damping": 5.0, "num_steps": 6, "prox": 2.0},
+    "eval": {"num_steps": 6},
     "published": {"number": 0.995, "interval": 0.0026, "source": IMAML},
   },
   "t_net": {"network": {"warp": {"kind": "conv1x1", "identity_init": True}}},
@@ -278,13 +278,19 @@ CPU: rows.Table = {
 CPU_META_SGD: rows.Table = {**CPU, "inner": {}, "optimizer": {**CPU["optimizer"], "rule_learning_rate": 3e-2}}
 CPU_REPTILE: rows.Table = {"num_meta_steps": 40_000}
 CPU_20: rows.Table = {**CPU, "num_meta_steps": 5_000, "eval": {"num_tasks": 1000}}
-CPU_20_5SHOT: rows.Table = {**CPU_20, "num_meta_steps": 4_000, "tasks_per_step": 4}
+CPU_20_5SHOT: rows.Table = {**CPU_20, "num_meta_steps": 3_000, "tasks_per_step": 4}
 CPU_IMAML: rows.Table = {
   "num_meta_steps": 4_000,
   "tasks_per_step": 8,
   "data": {"train_queries": 5},
   "inner": {"prox": 0.5},
   "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
+}
+CPU_20_IMAML: rows.Table = {
+  **CPU_IMAML,
+  "data": {},
+  "inner": {"prox": 0.5, "num_steps": 16},
+  "eval": {"num_tasks": 1000},
 }
 CPU_META_LSTM: rows.Table = {
   "num_meta_steps": 6_000,
@@ -310,6 +316,10 @@ RECIPES: dict[str, rows.Table] = {
   "fomaml_5shot": {**CPU, "num_meta_steps": 7_000, "tasks_per_step": 8},
   "meta_sgd_5shot": {**CPU_META_SGD, "num_meta_steps": 10_000, "tasks_per_step": 8},
   "reptile_5shot": CPU_REPTILE,
+  "imaml_hf": {**CPU_IMAML, "num_meta_steps": 800, "data": {}, "inner": {}},
+  "imaml_5shot": {**CPU_IMAML, "num_meta_steps": 1_000, "data": {}},
+  "imaml_20way": {**CPU_20_IMAML, "num_meta_steps": 1_500},
+  "imaml_20way_5shot": {**CPU_20_IMAML, "num_meta_steps": 800, "tasks_per_step": 4},
   # One inner step in training where the paper has five: a quarter of the time, and as good after 4,000 tasks.
   "maml_20way": {**CPU_20, "inner": {"num_steps": 1}},
   "fomaml_20way": {**CPU_20, "inner": {"learning_rate": 1.0, "num_steps": 3}},

@@ -142,11 +142,10 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
   for name, result, array, of in list(zip(names, results, arrays, tasks, strict=True))[1:]:
     difference = f"{name} - {names[0]}"
     if of == tasks[0] and array.shape == arrays[0].shape:
-      values = (array - arrays[0])[np.isfinite(array - arrays[0])]  # a task that diverged for either is left out
-      mean, ci95 = evaluation.mean_and_ci95(values)
-      lines.append(
-        f"{difference}: {mean:+.4f} +/- {ci95:.4f} ({result['metric']}, paired over {len(values)} test tasks)"
-      )
+      values, distinct = array - arrays[0], result.get("num_distinct")
+      mean, ci95 = evaluation.over_tasks(values, distinct)  # a task that diverged for either is left out
+      count = distinct or np.isfinite(values).sum()
+      lines.append(f"{difference}: {mean:+.4f} +/- {ci95:.4f} ({result['metric']}, paired over {count} test tasks)")
     else:
       lines.append(f"{difference}: not paired, the test tasks differ")
     if len(result.get("seeds", ())) > 1 and result["seeds"] == results[0].get("seeds"):

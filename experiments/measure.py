@@ -119,15 +119,18 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
   """
   means = _means(results)
   average = np.mean(per_task, axis=0)
-  finite = average[np.all(np.isfinite(average), axis=1)]
+  finite = np.all(np.isfinite(average), axis=1)
+  average = np.where(finite[:, None], average, np.nan)
+  distinct = results[0].get("num_distinct")
   ci95 = evaluation.ci95_of_few(means)
-  over_tasks = dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(finite[:, -1]), strict=True))
+  over_tasks = dict(zip(("mean", "ci95"), evaluation.over_tasks(average[:, -1], distinct), strict=True))
   kept = (
     "experiment",
     "method",
     "num_meta_steps",
     "metric",
     "num_tasks",
+    "num_distinct",
     "norm_stats",
     "num_devices",
     "published",
@@ -139,9 +142,9 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),
     "ci95": ci95,
-    "per_step": np.mean(finite, axis=0).tolist(),
+    "per_step": [evaluation.over_tasks(column, distinct)[0] for column in average.T],
     "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": len(means), "means": means.tolist()},
-    "over_tasks": over_tasks | {"num_tasks": len(finite)},
+    "over_tasks": over_tasks | {"num_tasks": int(np.sum(finite))},
     "num_diverged": sum(result["num_diverged"] for result in results),
     **{name: _over_seeds([result[name] for result in results]) for name in _measured(results)},
     "wall_seconds": sum(result["wall_seconds"] for result in results),

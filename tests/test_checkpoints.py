@@ -150,6 +150,14 @@ def test_leftover_of_an_interrupted_save_is_ignored(tmp_path):
     assert checkpoints.steps(manager) == [1, 2]
 
 
+def test_shapes_and_dtypes_are_template_enough(manager):
+  checkpoints.save(manager, 1, make_state(3.0))
+  for template in (jax.eval_shape(make_state), {**make_state(), "half": np.asarray(make_state()["half"])}):
+    found = checkpoints.restore_latest(manager, template).state
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(found))
+    assert_same(found, make_state(3.0))
+
+
 def test_another_models_checkpoint_is_an_error_and_stays(manager):
   checkpoints.save(manager, 1, make_state())
   other = make_state() | {"half": jnp.ones((5,), jnp.bfloat16)}

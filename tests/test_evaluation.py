@@ -10,7 +10,7 @@ import pytest
 import warpjax as wj
 from tests import toy
 from warpjax import losses, rules
-from warpjax.evaluation import continued, evaluate, evaluator, mean_and_ci95
+from warpjax.evaluation import ci95_of_few, continued, evaluate, evaluator, mean_and_ci95, over_tasks
 from warpjax.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 
@@ -73,6 +73,27 @@ def test_mean_and_interval():
   np.testing.assert_allclose((mean, half), (3.0, 1.96 * np.sqrt((4 + 1 + 9) / 2 / 3)))
   assert mean_and_ci95(np.array([2.0]))[0] == 2 and np.isnan(mean_and_ci95(np.array([2.0]))[1])
   assert np.isnan(mean_and_ci95(np.array([]))).all()
+
+
+@pytest.mark.parametrize("num_tasks", [4, 8, 40])
+def test_stored_tasks_that_are_taken_again_are_no_new_tasks(num_tasks):
+  """The interval of a loop that draws nothing does not shrink with the repeats, and is Student's over the tasks."""
+  targets = jnp.array([0.1, 0.2, 0.4, 0.8])
+  inner = wj.InnerLoop(loss_fn, rules.sgd(0.5), 3)
+  run = lambda count: evaluate(inner, START, Task(targets, targets), toy.key(), num_tasks=count, metric="loss")
+  result = run(num_tasks)
+  summary, values = result.summary(), np.asarray(run(4).per_task[:, -1], np.float64)
+  half = (1.96 if num_tasks == 4 else 3.1824463) * values.std(ddof=1) / 2  # t with 3 degrees of freedom
+  np.testing.assert_allclose([summary["mean"], summary["ci95"]], [values.mean(), half], rtol=1e-6)
+  assert summary["num_tasks"] == num_tasks and summary.get("num_distinct") == (None if num_tasks == 4 else 4)
+
+
+def test_the_mean_of_a_task_is_over_its_finite_repeats():
+  values = np.array([1.0, 3.0, 5.0, np.nan, np.nan, 7.0])
+  mean, half = over_tasks(values, 3)
+  np.testing.assert_allclose([mean, half], [(1 + 3 + 6) / 3, ci95_of_few([1.0, 3.0, 6.0])])
+  assert over_tasks(values)[0] == 4.0
+  assert over_tasks(np.array([np.nan, 2.0, np.nan, 4.0]), 2)[0] == 3.0  # a task without a finite repeat is left out
 
 
 def test_other_query_losses_are_measured_at_the_end_point():

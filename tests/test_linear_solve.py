@@ -174,3 +174,20 @@ def test_bad_input(make):
 def test_a_neumann_series_of_step_size_zero_is_refused():
   with pytest.raises(ValueError, match="step_size must be above 0; got 0"):
     linear_solve.neumann(3, step_size=0.0)
+
+
+def test_cg_stops_where_the_matrix_turns_out_not_to_be_positive():
+  """x stays finite: zero at a first direction that does not curve upwards, and what it was at a later one."""
+  for matrix, expected in ((jnp.zeros(2), [0.0, 0.0]), (jnp.array([1.0, -1.0]), [0.0, 0.0])):
+    x, info = linear_solve.cg(5)(lambda v, m=matrix: m * v, jnp.ones(2))
+    np.testing.assert_array_equal(x, expected)
+    assert float(info["residual"]) == 1 and int(info["iterations"]) == 1
+  matrix, b = jnp.array([4.0, 1.0, -20.0]), jnp.array([1.0, 1.0, 0.1])
+  x, info = linear_solve.cg(5)(lambda v: matrix * v, b)
+  step = (b @ b) / (b @ (matrix * b))
+  np.testing.assert_allclose(x, step * b, rtol=1e-6)
+  np.testing.assert_allclose(info["residual"], jnp.linalg.norm(b - matrix * x) / jnp.linalg.norm(b), rtol=1e-6)
+
+
+def test_cg_shows_a_matrix_that_is_not_finite():
+  assert np.isnan(linear_solve.cg(2)(lambda v: jnp.nan * v, jnp.ones(2))[0]).all()

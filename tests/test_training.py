@@ -10,7 +10,7 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import rules, training
+from warpjax import meta_steps, rules, training
 from warpjax.meta_gradients import along_trajectory, reptile, unrolled
 from warpjax.task_batch import adapt_keys, sample_tasks, task_key
 from warpjax.types import CarriedMetaGrad, Task
@@ -207,7 +207,7 @@ def test_what_is_no_rule_is_refused(rule):
 
 
 def test_an_update_that_is_not_finite_is_left_out_whole():
-  """Parameters, optimizer state and carry stay to the bit; the next task batch is trained on."""
+  """Parameters, optimizer state and the carry of the task stay to the bit; the next task batch is trained on."""
   inner = toy.loop(wj.rules.sgd(0.1, 0.9), num_steps=2)
   meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.reptile(), carry_optimizer=True)
   point, optimizer = toy.meta_params(), optax.adam(0.1)
@@ -219,8 +219,61 @@ def test_an_update_that_is_not_finite_is_left_out_whole():
   bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), good)
   after, metrics = step(state, bad)
   assert int(metrics["skipped"]) == 1 and not metrics["finite"] and int(after.step) == int(state.step) + 1
-  for name in ("meta_params", "opt_state", "carry"):
+  for name in ("meta_params", "opt_state"):
     jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(state, name))
+  jax.tree.map(lambda new, old: np.testing.assert_array_equal(new[0], old[0]), after.carry, state.carry)
+  whole = toy.jit(training.meta_step(meta_grad, optimizer))(state, good)[0].carry
+  jax.tree.map(lambda new, fine: np.testing.assert_array_equal(new[1], fine[1]), after.carry, whole)
   trained, metrics = step(after, good)
   assert int(metrics["skipped"]) == 0 and metrics["finite"]
   assert float(optax.tree.norm(optax.tree.sub(trained.meta_params, after.meta_params))) > 0
+
+
+RUNAWAY = rules.learned(optax.sgd, learning_rate=6.0)  # |1 - 2 * 6 / 3| = 3 a step on the mean over three
+
+
+def mean_square(params, shared, batch):
+  return jnp.mean((params - batch) ** 2), {}
+
+
+@pytest.mark.parametrize("name", ["truncated_unroll", "evolution_strategies"])
+def test_a_lifetime_that_runs_away_ends_and_another_begins(name):
+  """An overflow is some 80 steps of 3 away, so that one segment of 20 in four or five is left out."""
+  inner, example = wj.InnerLoop(mean_square, RUNAWAY, num_steps=400), wj.Task(jnp.zeros(3), jnp.zeros(3))
+  estimate = {
+    "truncated_unroll": lambda: wj.meta_gradients.truncated_unroll(inner, 20),
+    "evolution_strategies": lambda: wj.meta_gradients.evolution_strategies(inner, 1e-3, window=20, task=example),
+  }[name]()
+  optimizer = optax.sgd(0.0)
+  state = training.init(toy.key(), RUNAWAY, jnp.zeros(3), (), optimizer, meta_grad=estimate, tasks_per_step=2)
+  step = training.skip_nonfinite(training.meta_step(estimate, optimizer))
+  sampler = lambda key: wj.Task(*2 * [jax.random.normal(key, (3,))])
+  state, metrics = toy.jit(training.many_steps(step, sampler, tasks_per_step=2, num_steps=40))(state)
+  assert 0 < metrics["skipped"][:20].sum() < 20 and 0 < metrics["skipped"][20:].sum() < 20
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.meta_params))
+
+
+def test_a_segment_that_is_left_out_does_not_shift_those_of_later_tasks():
+  def batch_fn(key, support, step, params, shared):
+    return jnp.where((step == 25) & (support > 5), jnp.nan, support)
+
+  rule = rules.learned(optax.sgd, learning_rate=0.1)
+  inner = wj.InnerLoop(mean_square, rule, num_steps=40, batch_fn=batch_fn)
+  estimate, optimizer = wj.meta_gradients.truncated_unroll(inner, 10), optax.adam(1e-3)
+  state = training.init(toy.key(), rule, jnp.zeros(1), (), optimizer, meta_grad=estimate, tasks_per_step=1)
+  step = toy.jit(meta_steps.repeated(training.skip_nonfinite(training.meta_step(estimate, optimizer)), 4))
+  for target, skipped in ((1.0, 0), (10.0, 1), (1.0, 0)):
+    state, metrics = step(state, wj.Task(*2 * [jnp.full((1, 1), target)]))
+    assert int(state.carry.number[0]) == 0 and int(metrics["skipped"]) == skipped
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_a_carry_for_another_number_of_tasks_is_refused(chunk):
+  inner = toy.loop(wj.rules.sgd(0.1, 0.9), num_steps=2)
+  meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.reptile(), carry_optimizer=True)
+  point, optimizer = toy.meta_params(), optax.sgd(0.1)
+  state = training.init(
+    toy.key(), inner.rule, point.initial, point.shared, optimizer, meta_grad=meta_grad, tasks_per_step=8
+  )
+  with pytest.raises(ValueError, match=r"a slot for each of the 4 tasks, \(4, 3\); .*tasks_per_step=4\); got \(8, 3\)"):
+    training.meta_step(meta_grad, optimizer, task_chunk=chunk)(state, toy.tasks(4))

@@ -126,7 +126,8 @@ def restore_first(
 
   Args:
     manager: From `open_manager`.
-    template: A state of the structure, shapes, dtypes and placement to restore into.
+    template: A state of the structure, shapes, dtypes and placement to restore into, or the shapes and dtypes alone
+      (`jax.eval_shape`).
     order: Steps of checkpoints, as they are tried.
     warn: Called with a message for each checkpoint that was not used.
 
@@ -199,19 +200,23 @@ def _restore(manager: Manager, step: int, template: PyTree) -> Restored:
 
 
 def _raw(leaf: Any) -> Any:
-  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+  if not _is_key(leaf):
+    return leaf
+  return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
 
 
 def _as_key(leaf: jax.Array, like: Any) -> jax.Array:
-  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(jnp.empty((), like.dtype))) if _is_key(like) else leaf
 
 
 def _is_key(leaf: Any) -> bool:
   return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _place_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
+def _place_like(leaf: jax.Array, like: Any) -> jax.Array:
   """Leaves a restored array as free to move between devices as the template's; orbax pins what it restores."""
+  if not isinstance(like, jax.Array):
+    return jnp.asarray(np.asarray(leaf))
   if not like.is_fully_addressable:
     return leaf
   if like.committed:

@@ -25,15 +25,18 @@ class Evaluation(NamedTuple):
     per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`, and the metric's own axes behind them
       if it has some; NaN where the loss is not finite.
     others: The metric under each further readout at the end point, `[num_tasks]` and its own axes, by name.
+    num_distinct: How many tasks there were, where they were taken in turn more than once; None where all differ.
   """
 
   per_task: np.ndarray
   others: dict[str, np.ndarray] = {}
+  num_distinct: int | None = None
 
   def summary(self) -> dict[str, Any]:
     """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted.
 
-    A task diverged when its loss or its metric was not finite after any step.
+    A task diverged when its loss or its metric was not finite after any step. Tasks that were taken more than once are
+    no new tasks: the interval is Student's over the distinct ones, each the mean of its repeats.
 
     Raises:
       ValueError: when the metric has axes of its own, such as margins, which are for `ensemble`.
@@ -41,24 +44,45 @@ class Evaluation(NamedTuple):
     if self.per_task.ndim != 2:
       raise ValueError(f"per_task must be [num_tasks, num_steps + 1]; got the shape {self.per_task.shape}")
     finite = np.all(np.isfinite(self.per_task), axis=1)
-    kept = self.per_task[finite]
-    mean, ci95 = mean_and_ci95(kept[:, -1])
+    kept = np.where(finite[:, None], self.per_task, np.nan)
+    per_step, per_step_ci95 = zip(*(over_tasks(column, self.num_distinct) for column in kept.T), strict=True)
     return {
-      "mean": mean,
-      "ci95": ci95,
+      "mean": per_step[-1],
+      "ci95": per_step_ci95[-1],
       "num_tasks": int(self.per_task.shape[0]),
-      "per_step": [mean_and_ci95(column)[0] for column in kept.T],
-      "per_step_ci95": [mean_and_ci95(column)[1] for column in kept.T],
+      **({"num_distinct": self.num_distinct} if self.num_distinct else {}),
+      "per_step": list(per_step),
+      "per_step_ci95": list(per_step_ci95),
       "num_diverged": int(np.sum(~finite)),
       "diverged_tasks": np.flatnonzero(~finite).tolist()[:100],
-      **{name: _mean_and_interval(values) for name, values in self.others.items()},
+      **{name: self._other(values) for name, values in self.others.items()},
     }
 
+  def _other(self, values: np.ndarray) -> dict[str, float]:
+    mean, ci95 = over_tasks(values, self.num_distinct)
+    return {"mean": mean, "ci95": ci95, "num_diverged": int(np.sum(~np.isfinite(values)))}
 
-def _mean_and_interval(values: np.ndarray) -> dict[str, float]:
-  finite = np.isfinite(values)
-  mean, ci95 = mean_and_ci95(values[finite])
-  return {"mean": mean, "ci95": ci95, "num_diverged": int(np.sum(~finite))}
+
+def over_tasks(values: np.ndarray, num_distinct: int | None = None) -> tuple[float, float]:
+  """The mean over test tasks and half the width of its 95% interval; values that are not finite are left out.
+
+  Args:
+    values: One for each task, `[num_tasks]`.
+    num_distinct: Where tasks were taken in turn, how many there were: value i is of task `i % num_distinct`, whose
+      repeats are averaged, and the interval is Student's over the tasks.
+
+  Returns:
+    The mean and the interval; NaN where undefined.
+
+  Example:
+    >>> over_tasks(np.array([1.0, 3.0, np.nan, 5.0]), num_distinct=2)[0]  # the mean of 1 and of 3 and 5
+    2.5
+  """
+  if not num_distinct:
+    return mean_and_ci95(values[np.isfinite(values)])
+  repeats = (values[first::num_distinct] for first in range(num_distinct))
+  means = [float(np.mean(part[np.isfinite(part)])) for part in repeats if np.isfinite(part).any()]
+  return mean_and_ci95(np.array(means))[0], ci95_of_few(means)
 
 
 def ci95_of_few(values: Sequence[float] | np.ndarray) -> float:
@@ -107,7 +131,7 @@ def evaluate(
     inner: The inner loop.
     meta_params: What was meta-learned.
     sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, taken in
-      turn, each with a key of its own every time.
+      turn, each with a key of its own every time, which `Evaluation.summary` knows for repeats.
     key: The evaluation's key: the same key gives the same tasks to every method.
     num_tasks: How many tasks.
     num_steps: Inner steps K; None for the inner loop's own.
@@ -165,7 +189,8 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
     right = np.mean(np.sum(mean >= 0, axis=-1) == 1, axis=-1)  # the label's own margin is 0
     return np.where(np.isnan(mean).any(axis=(-2, -1)), np.nan, right)
 
-  return jax.tree.map(accuracy, *members)
+  per_task, others = jax.tree.map(accuracy, *((member.per_task, member.others) for member in members))
+  return Evaluation(per_task, others, members[0].num_distinct)
 
 
 def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple[InnerLoop, MetaParams]:
@@ -284,7 +309,8 @@ def evaluator(
       parts.append(jax.device_get(part(meta_params, given, sampler, key, first, size)))
       report(min(first + size, num_tasks))
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
-    return Evaluation(curve, rest)
+    stored = len(jax.tree.leaves(sampler)[0]) if isinstance(sampler, Task) else num_tasks
+    return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run
 

@@ -19,6 +19,8 @@ Sketch = Literal["gaussian", "columns"]
 def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve:
   """Conjugate gradient for `(A + damping I) x = b`, A symmetric positive definite, from x = 0.
 
+  Where A turns out not to be, at a direction p with `p^T (A + damping I) p <= 0`, it stops with the x it has.
+
   Args:
     num_steps: At most this many products with A.
     damping: Added to the diagonal.
@@ -37,7 +39,8 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
     [1.0, 0.5]
 
   Reference:
-    Hestenes and Stiefel 1952; in meta-learning Rajeswaran et al. 2019, arXiv 1909.04630, section 3.1.
+    Hestenes and Stiefel 1952; stopping as Steihaug 1983; in meta-learning Rajeswaran et al. 2019, arXiv 1909.04630,
+    section 3.1.
   """
   _check(num_steps, damping=damping, tol=tol)
 
@@ -49,19 +52,21 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
     enough = max(tol, float(jnp.finfo(squared.dtype).eps)) ** 2 * squared
 
     def go_on(state: Any) -> jax.Array:
-      return (state[3] > enough) & (state[4] < num_steps)
+      return (state[3] > enough) & (state[4] < num_steps) & ~state[5]
 
     def iterate(state: Any) -> Any:
-      x, residual, direction, rr, count = state
+      x, residual, direction, rr, count, _ = state
       product = operator(direction)
-      step = rr / optax.tree.vdot(direction, product)
+      curvature = optax.tree.vdot(direction, product)
+      indefinite = curvature <= 0  # a NaN is not, and goes on to x
+      step = jnp.where(indefinite, 0.0, rr / jnp.where(indefinite, 1.0, curvature)).astype(rr.dtype)
       x = _add_scaled(x, step, direction)
       residual = _add_scaled(residual, -step, product)
       rr_next = optax.tree.norm(residual, squared=True)
-      return x, residual, _add_scaled(residual, rr_next / rr, direction), rr_next, count + 1
+      return x, residual, _add_scaled(residual, rr_next / rr, direction), rr_next, count + 1, indefinite
 
-    start = (optax.tree.zeros_like(b), b, b, squared, jnp.zeros((), jnp.int32))
-    x, _, _, rr, count = jax.lax.while_loop(go_on, iterate, start)
+    start = (optax.tree.zeros_like(b), b, b, squared, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    x, _, _, rr, count, _ = jax.lax.while_loop(go_on, iterate, start)
     return x, {"residual": jnp.sqrt(rr / jnp.where(squared > 0, squared, 1.0)), "iterations": count}
 
   return solve

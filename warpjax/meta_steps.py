@@ -57,7 +57,8 @@ def repeated(step: StepFn, times: int) -> StepFn:
     times: Outer updates.
 
   Returns:
-    `(state, tasks) -> (state, metrics)`; metrics are means over the updates, `finite` whether all are.
+    `(state, tasks) -> (state, metrics)`; metrics are means over the updates, `finite` whether all are, `skipped` how
+    many were.
 
   Raises:
     ValueError: when `times` is below 1.
@@ -83,7 +84,8 @@ def repeated(step: StepFn, times: int) -> StepFn:
 
     state, metrics = jax.lax.scan(body, state, None, length=times)
     finite = jnp.all(metrics.pop("finite"))
+    counts = {name: jnp.sum(metrics.pop(name)) for name in ("skipped",) if name in metrics}
     means: dict[str, Any] = {name: jnp.mean(values) for name, values in metrics.items()}
-    return state._replace(step=number + 1), {**means, "finite": finite}
+    return state._replace(step=number + 1), {**means, **counts, "finite": finite}
 
   return averaging_over(getattr(step, "axis_name", None), many)

@@ -19,6 +19,7 @@ from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
+from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
@@ -221,11 +222,12 @@ def warp_gradient(
 
   def add(total: PyTree, part: jax.Array) -> tuple[PyTree, None]:
     grads = side_by_side(gradient)(jax.lax.map(fetch, part), part)
-    return jax.tree.map(lambda sums, leaf: sums + jnp.sum(leaf, axis=0), total, grads), None
+    return jax.tree.map(lambda sums, leaf: sums + jnp.sum(leaf, axis=0, dtype=sums.dtype), total, grads), None
 
   nothing = optax.tree.zeros_like(meta_params)
-  total, _ = jax.lax.scan(add, (nothing.shared, nothing.rule), points.reshape(-1, size))
-  shared, rule = jax.tree.map(lambda leaf: leaf / points.shape[0], total)
+  total, _ = jax.lax.scan(add, sums_like((nothing.shared, nothing.rule)), points.reshape(-1, size))
+  mean = jax.tree.map(lambda leaf: leaf / points.shape[0], total)
+  shared, rule = cast_like(mean, (nothing.shared, nothing.rule))
   return nothing._replace(shared=shared, rule=rule)
 
 

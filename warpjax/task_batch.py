@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from warpjax.numerics import cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
 # Streams of the run's key, so that tasks, adaptation and the rule's draws never share a number.
@@ -120,7 +121,7 @@ def mean_over_tasks(
 
   def total(inputs: tuple) -> tuple[PyTree, PyTree]:
     results, new_carry = side_by_side(partial(_with_carry, meta_grad, meta_params))(*inputs)
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=_sum_dtype(leaf)), results), new_carry
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=sum_dtype(leaf)), results), new_carry
 
   num_tasks = keys.shape[0]
   inputs = (tasks, keys, carry)
@@ -135,8 +136,7 @@ def mean_over_tasks(
     sums = rest if sums is None else jax.tree.map(jnp.add, sums, rest)
     parts.append(new_carry)
   (value, aux), grads = jax.tree.map(lambda leaf: leaf / num_tasks, sums)
-  grads = jax.tree.map(lambda leaf, param: leaf.astype(jnp.result_type(param)), grads, meta_params)
-  return (value, aux), grads, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+  return (value, aux), cast_like(grads, meta_params), jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def _with_carry(meta_grad: Any, meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> Any:
@@ -152,9 +152,3 @@ def _sum_in_sequence(total: Callable[[Any], tuple[PyTree, PyTree]], chunks: PyTr
 
   shapes = jax.eval_shape(lambda chunk: total(chunk)[0], jax.tree.map(lambda leaf: leaf[0], chunks))
   return jax.lax.scan(body, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), chunks)
-
-
-def _sum_dtype(leaf: jax.Array) -> Any:
-  # A sum in bfloat16 stands still at 256 tasks.
-  inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-  return jnp.promote_types(leaf.dtype, jnp.float32) if inexact else jnp.result_type(float)

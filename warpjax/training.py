@@ -12,6 +12,7 @@ import optax
 
 from warpjax.adaptation import check_rule
 from warpjax.checks import check_task_chunk
+from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
   default_task_chunk,
@@ -129,7 +130,7 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = jax.tree.leaves(tasks)[0].shape[0]
-    _check_carry(meta_grad, state)
+    _check_carry(meta_grad, state, num_tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     chunk = task_chunk or default_task_chunk(tasks)
     (loss, aux), grads, carry = mean_over_tasks(meta_grad, state.meta_params, tasks, keys, state.carry, chunk)
@@ -191,7 +192,10 @@ def many_steps(
 
 
 def skip_nonfinite(step: StepFn) -> StepFn:
-  """The step, but where its loss, meta-gradient or parameters are not finite the state stays, and one is counted.
+  """The step, but where its loss, meta-gradient or parameters are not finite no update is made, and one is counted.
+
+  What a meta-gradient carries goes on, but in the slots where the step left it not finite. Around `meta_steps.repeated`
+  it leaves out all updates of a meta-step, within it the one.
 
   Args:
     step: `meta_step(...)`, or a step of its form.
@@ -215,10 +219,12 @@ def skip_nonfinite(step: StepFn) -> StepFn:
     new, metrics = step(state, tasks)
     kept = {
       name: jax.tree.map(lambda there, here: jnp.where(metrics["finite"], there, here), getattr(new, name), old)
-      for name, old in state._asdict().items()
-      if name in ("meta_params", "opt_state", "carry")
+      for name, old in (("meta_params", state.meta_params), ("opt_state", state.opt_state))
     }
-    return new._replace(**kept), {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
+    # The old carry of a lifetime that runs away would run away again, and of every other slot lose a step.
+    slot = lambda there, here: jax.tree.map(lambda a, b: jnp.where(is_finite(there), a, b), there, here)
+    carry = jax.vmap(slot)(new.carry, state.carry) if jax.tree.leaves(state.carry) else new.carry
+    return new._replace(carry=carry, **kept), {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
 
   return averaging_over(getattr(step, "axis_name", None), guarded)
 
@@ -236,15 +242,20 @@ def check_averaging_over(axis_name: str | None, step: Callable) -> None:
     raise ValueError(f"axis_name must be the same for the step and what runs it; got {found!r} and {axis_name!r}")
 
 
-def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState) -> None:
+def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num_tasks: int) -> None:
   if not isinstance(meta_grad, CarriedMetaGrad):
     return
-  expected: Any = jax.tree.structure(jax.eval_shape(meta_grad.init, state.meta_params))
-  if expected != jax.tree.structure(state.carry):
-    raise ValueError(
-      "the state has not the carry of this meta-gradient; make it by training.init(..., meta_grad=meta_grad, "
-      f"tasks_per_step=N); got {jax.tree.structure(state.carry)}"
-    )
+  expected = jax.eval_shape(meta_grad.init, state.meta_params)
+  structure: Any = jax.tree.structure(expected)
+  how = f"make it by training.init(..., meta_grad=meta_grad, tasks_per_step={num_tasks})"
+  if structure != jax.tree.structure(state.carry):
+    raise ValueError(f"the state has not the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
+  for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
+    if leaf.shape != (num_tasks, *slot.shape):
+      raise ValueError(
+        f"the state's carry must have a slot for each of the {num_tasks} tasks, {(num_tasks, *slot.shape)}; {how}; "
+        f"got {leaf.shape}"
+      )
 
 
 def norms(name: str, tree: MetaParams) -> Metrics:

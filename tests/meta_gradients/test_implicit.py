@@ -125,10 +125,11 @@ def test_any_linear_solve_fits():
 
 
 def test_bad_input():
-  for prox in (0.0, 0):
-    with pytest.raises(ValueError, match=r"implicit needs InnerLoop.prox > 0 .* got 0"):
+  for prox in (0.0, 0, np.float32(0)):
+    with pytest.raises(ValueError, match=r"implicit needs InnerLoop.prox > 0 .* got .*0"):
       along_trajectory(toy.loop(prox=prox), implicit(linear_solve.cg(5)))
-  with pytest.raises(ValueError, match="InnerLoop.prox must be finite and at least 0; got -1"):
-    along_trajectory(toy.loop(prox=-1.0), implicit(linear_solve.cg(5)))
+  for prox in (-1.0, np.float32(-1), float("nan")):
+    with pytest.raises(ValueError, match="InnerLoop.prox must be finite and at least 0; got "):
+      along_trajectory(toy.loop(prox=prox), implicit(linear_solve.cg(5)))
   with pytest.raises(ValueError, match="solve must be a LinearSolve"):
     implicit(5)

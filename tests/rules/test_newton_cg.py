@@ -79,6 +79,13 @@ def test_negative_curvature_falls_back_to_the_gradient():
   np.testing.assert_allclose(points(loss, rules.newton_cg(3), 0.1), [0.1 + (0.1 - 0.1**3)], rtol=1e-12)
 
 
+@pytest.mark.parametrize("loss", [lambda w, b: jnp.mean(jnp.abs(w - b)), lambda w, b: jnp.mean(jax.nn.relu(1 - w * b))])
+def test_without_curvature_it_falls_back_to_the_gradient(loss):
+  start = np.array([-0.5, 0.25])
+  (point,) = points(lambda w, shared, batch: (loss(w, 1.0), {}), rules.newton_cg(3), start)
+  np.testing.assert_allclose(point, start + 0.5, rtol=1e-12)
+
+
 def test_at_a_minimum_it_stays():
   loss = lambda x, shared, batch: (jnp.sum((x - 1) ** 2), {})
   np.testing.assert_array_equal(points(loss, rules.newton_cg(3), np.ones(2), num_steps=2), np.ones((2, 2)))

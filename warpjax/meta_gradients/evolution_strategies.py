@@ -13,6 +13,7 @@ from warpjax.adaptation import check_inner
 from warpjax.checks import check_count
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
+from warpjax.numerics import is_finite
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 
@@ -141,7 +142,8 @@ def _window(
   weights = (losses[:, 0] - losses[:, 1]) / (2 * std**2 * num_pairs)
   grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), xi, axes=1), total)
   value = jax.tree.map(jnp.mean, (losses, aux))
-  steps_done = (life.steps_done + window) % inner.num_steps
+  # A lifetime with a particle that ran away ends.
+  steps_done = jnp.where(is_finite((states, losses)), (life.steps_done + window) % inner.num_steps, 0)
   return (value, grads), Lifetime(steps_done, states, total, task, jax.random.key_data(life_key))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import jax
-import optax
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_count, check_differentiable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
+from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import Aux, InnerLoop, MetaGradFn, MetaParams, Task
 
@@ -58,10 +58,10 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
     def along(total: MetaParams, vector: MetaParams) -> tuple[MetaParams, tuple[jax.Array, Aux]]:
       loss, slope, aux = jax.jvp(objective, (meta_params,), (vector,), has_aux=True)
       share = jax.tree.map(lambda v: (slope / num_directions * v).astype(v.dtype), vector)
-      return optax.tree.add(total, share), (loss, aux)
+      return add_to(total, share), (loss, aux)
 
     vectors = directions(jax.random.fold_in(key, _STREAM), meta_params, num_directions, distribution)
-    total, values = jax.lax.scan(along, optax.tree.zeros_like(meta_params), vectors)
-    return jax.tree.map(lambda leaf: leaf[0], values), total
+    total, values = jax.lax.scan(along, sums_like(meta_params), vectors)
+    return jax.tree.map(lambda leaf: leaf[0], values), cast_like(total, meta_params)
 
   return grad_fn

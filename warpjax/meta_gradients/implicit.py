@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from warpjax import linear_solve
@@ -101,5 +102,5 @@ def _diagnostics(problem: Problem, final: Params, gradient: Params, info: Aux) -
 
 
 def _check(inner: InnerLoop) -> None:
-  if isinstance(inner.prox, (int, float)) and inner.prox <= 0:
+  if isinstance(inner.prox, (int, float, np.number)) and inner.prox <= 0:
     raise ValueError(f"implicit needs InnerLoop.prox > 0 (the paper's lambda, for example 2.0); got {inner.prox!r}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerStep, MetaParams, Params
 
@@ -59,9 +60,8 @@ def leap(
 
   def init(problem: Problem) -> _Path:
     initial = problem.meta_params.initial
-    nothing = optax.tree.zeros_like(initial)
     value = jax.eval_shape(lambda: problem.step(problem.start(), 0).value)
-    return _Path(initial, jnp.zeros((), value.dtype), nothing, nothing)
+    return _Path(initial, jnp.zeros((), value.dtype), optax.tree.zeros_like(initial), sums_like(initial))
 
   def step(problem: Problem, path: _Path, seen: InnerStep) -> _Path:
     # The segment that ends here is complete once the loss at its end is known; before step 0 there is none.
@@ -69,10 +69,11 @@ def leap(
     return _Path(seen.state.params, seen.value, seen.grads, pull)
 
   def finish(problem: Problem, path: _Path, final: AdaptState) -> tuple[MetaParams, Aux]:
-    if not all_segments:
-      return zeros(problem, initial=path.pull), {}
-    batch = problem.batch(final.params, problem.inner.num_steps)
-    value = problem.inner_objective(final.params, problem.meta_params.shared, batch)
-    return zeros(problem, initial=advance(path, final.params, value, 1.0)), {}
+    pull = path.pull
+    if all_segments:
+      batch = problem.batch(final.params, problem.inner.num_steps)
+      value = problem.inner_objective(final.params, problem.meta_params.shared, batch)
+      pull = advance(path, final.params, value, 1.0)
+    return zeros(problem, initial=cast_like(pull, problem.meta_params.initial)), {}
 
   return Contribution(init, step, finish)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, Params
 
@@ -51,12 +52,12 @@ def reptile(step_weights: Sequence[float] | None = None) -> Contribution:
     del problem
     weight = jnp.asarray(weights)[step.number]
     difference = optax.tree.sub(step.state.params, step.next.params)
-    return jax.tree.map(lambda total, d: total + weight.astype(d.dtype) * d, carry, difference)
+    return jax.tree.map(lambda total, d: total + weight.astype(total.dtype) * d.astype(total.dtype), carry, difference)
 
   return Contribution(
-    init=lambda problem: optax.tree.zeros_like(problem.meta_params.initial),
+    init=lambda problem: sums_like(problem.meta_params.initial),
     step=add,
-    finish=lambda problem, carry, final: (zeros(problem, initial=carry), {}),
+    finish=lambda problem, carry, final: (zeros(problem, initial=cast_like(carry, problem.meta_params.initial)), {}),
     check=check,
   )
 

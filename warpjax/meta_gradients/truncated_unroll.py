@@ -12,6 +12,7 @@ from warpjax.adaptation import check_inner
 from warpjax.checks import check_count, check_differentiable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
+from warpjax.numerics import is_finite
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
 
@@ -28,9 +29,9 @@ def truncated_unroll(
 ) -> CarriedMetaGrad:
   """The derivative of the mean query loss over a segment of `length` inner steps, from where the last one ended.
 
-  `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant. After `inner.num_steps` steps the
-  adaptation starts afresh from `initial`. A segment goes on with the task that it is given, so an adaptation to one
-  task is `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
+  `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant. After `inner.num_steps` steps, or
+  where it is no longer finite, the adaptation starts afresh from `initial`. A segment goes on with the task that it is
+  given, so an adaptation to one task is `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
 
   Args:
     inner: The inner loop; `num_steps` is the length of an adaptation.
@@ -76,7 +77,10 @@ def truncated_unroll(
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
-    return (value, grads), segment
+    # An adaptation that ran away starts afresh, and ends with the others.
+    fine = is_finite((value, segment.state))
+    state = jax.tree.map(lambda there, new: jnp.where(fine, there, new), segment.state, init(meta_params).state)
+    return (value, grads), segment._replace(state=state)
 
   def init(meta_params: MetaParams) -> Segment:
     opt_state = inner.rule.transform(meta_params.rule).init(meta_params.initial)

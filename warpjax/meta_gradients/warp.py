@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import jax
-import optax
 
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.trajectory import Contribution, zeros
+from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree
 
@@ -46,15 +46,16 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
   def init(problem: Problem) -> PyTree:
     if not jax.tree.leaves((problem.meta_params.shared, problem.meta_params.rule)):
       raise ValueError("warp() needs a shared or a rule block to learn; got neither (a network without warp-layers?)")
-    return optax.tree.zeros_like((problem.meta_params.shared, problem.meta_params.rule))
+    return sums_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
-    return optax.tree.add(total, point_gradient(problem, seen.state, seen.number, objective))
+    return add_to(total, point_gradient(problem, seen.state, seen.number, objective))
 
   def finish(problem: Problem, total: PyTree, final: AdaptState) -> tuple[MetaParams, Aux]:
     del final
     points = problem.inner.num_steps if reduction == "mean" else 1
-    shared, rule = jax.tree.map(lambda leaf: leaf / points, total)
+    mean = jax.tree.map(lambda leaf: leaf / points, total)
+    shared, rule = cast_like(mean, (problem.meta_params.shared, problem.meta_params.rule))
     return zeros(problem, shared=shared, rule=rule), {}
 
   def check(inner: InnerLoop) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
+from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, Task
 
@@ -57,12 +58,15 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
       batch = problem.batch(here.params, index)
       (value, aux), (grads, shared_grads) = loss(here.params, meta_params.shared, batch)
       after = problem.update(here, index, value, grads, batch)
-      return (after, optax.tree.add(total, shared_grads)), (value, aux)
+      return (after, add_to(total, shared_grads)), (value, aux)
 
-    start = (AdaptState(meta_params.initial, carry), optax.tree.zeros_like(meta_params.shared))
+    start = (AdaptState(meta_params.initial, carry), sums_like(meta_params.shared))
     (final, total), seen = jax.lax.scan(step, start, jnp.arange(num_steps))
     result: tuple[jax.Array, Aux] = jax.tree.map(jnp.mean, seen)
-    moved = optax.tree.sub(meta_params.initial, final.params)
-    return (result, MetaParams(moved, total, optax.tree.zeros_like(meta_params.rule))), final.opt_state
+    moved, summed = optax.tree.sub(meta_params.initial, final.params), cast_like(total, meta_params.shared)
+    return (
+      result,
+      MetaParams(moved, summed, optax.tree.zeros_like(meta_params.rule)),
+    ), final.opt_state
 
   return CarriedMetaGrad(init, grad)

@@ -19,6 +19,9 @@ def learned(
 ) -> UpdateRule:
   """`factory(**hyperparameters)`, the hyper-parameters meta-learned; schedules of them are learned through.
 
+  Adam needs an `eps_root`, `lambda learning_rate: optax.adam(learning_rate, eps_root=1e-8)`: without one the
+  meta-gradient of a step at a zero gradient, as every dead unit has, is NaN.
+
   Args:
     factory: Makes an optax transformation of its keyword arguments, such as `optax.sgd`.
     positive: Which of them are meta-learned by their logarithm, so that they stay positive.

@@ -1,0 +1,47 @@
+"""Sums that low precision does not stop, and whether a pytree is finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warpjax.types import PyTree
+
+
+def sum_dtype(leaf: Any) -> Any:
+  """What numbers like `leaf` are added up in: at least single precision, as a sum of ones in bfloat16 stops at 256."""
+  inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+  return jnp.promote_types(leaf.dtype, jnp.float32) if inexact else jnp.result_type(float)
+
+
+def sums_like(tree: PyTree) -> PyTree:
+  """Zeros of the shapes of `tree`, to add up to."""
+  return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), sum_dtype(jnp.asarray(leaf))), tree)
+
+
+def add_to(sums: PyTree, tree: PyTree) -> PyTree:
+  """`sums + tree`, in the dtypes of the sums."""
+  return jax.tree.map(lambda total, leaf: total + leaf.astype(total.dtype), sums, tree)
+
+
+def cast_like(tree: PyTree, like: PyTree) -> PyTree:
+  """The leaves of `tree` in the dtypes of `like`.
+
+  Example:
+    >>> cast_like(sums_like(jnp.ones(2, jnp.bfloat16)), jnp.ones(2, jnp.bfloat16)).dtype.name
+    'bfloat16'
+  """
+  return jax.tree.map(lambda leaf, other: leaf.astype(jnp.result_type(other)), tree, like)
+
+
+def is_finite(tree: PyTree) -> jax.Array:
+  """Whether every number in `tree` is finite; integers and keys are.
+
+  Example:
+    >>> bool(is_finite({"a": jnp.ones(2), "b": jnp.array([1, 2])})), bool(is_finite(jnp.array([1.0, jnp.inf])))
+    (True, False)
+  """
+  inexact = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inexact])) if inexact else jnp.array(True)
