@@ -163,6 +163,7 @@ METHODS: dict[str, rows.Table] = {
     "inner": {"num_steps": 5},
     "meta_gradient": {"name": "unrolled"},
     "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    "eval": {"norm_stats": "transductive"},
     "published": published(0.567),
   },
   "fine_tuning": {
