@@ -64,7 +64,8 @@ imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630; the paper's settings 
   lambda = 0.5, 10 steps, 5 CG steps are ours.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with 1x1 warp-layers, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025, section 4.1: 3x3 warp-layers after each block, online. What the
-  paper does not state is that of a published re-run: 64 filters, 5 steps of 0.1, one task a meta-step.
+  paper does not state is that of a published re-run: 64 filters, 5 steps of 0.1, one task a meta-step. The warp-layers
+  start as the identity.
 warp_leap_online: The same with Leap's objective for the initial parameters.
 warp_leap_offline: The same by Algorithm 2, one warp update for each point of each task, which the paper has for
   multi-shot tasks alone. The settings are ours: the tasks of warp_leap_online, 4 a meta-step.
@@ -80,8 +81,8 @@ mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code
   tensor and step from 0.1 (see maml_48), a scale and an offset of batch norm for every step, 5 steps in training and at
   test, the loss after each step annealed to the last one over 15 epochs of 500 meta-steps, 2 tasks a meta-step, 15
   query examples of each class, each element of the meta-gradient within 10, the checkpoint chosen by 600 validation
-  tasks after each epoch. The published number is of an ensemble of the best five: --config.eval.ensemble=5. Per-step
-  statistics are the paper's; its code uses those of the batch, which is `transductive` in the result.
+  tasks after each epoch. The published number is of an ensemble of the best five: --config.eval.ensemble=5. Statistics
+  are those of the batch, as in its code; for the paper's per-step ones: --config.eval.norm_stats=per_step.
 maml_48: maml in the network of MAML++ (Antoniou et al. 2019, arXiv 1810.09502): 48 filters, batch norm with a scale.
   Its released configs set init_inner_loop_learning_rate, which its code never reads; the runs start at 0.1 on a mean
   loss.

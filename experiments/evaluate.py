@@ -1,16 +1,19 @@
-"""Evaluates a workdir again: more test tasks, or after an interruption.
+"""Evaluates a workdir again: more test tasks, or under other settings of the test.
 
   python -m experiments.evaluate --workdir=runs/maml --num_tasks=4000
+  python -m experiments.evaluate --workdir=runs/maml --set=eval.num_steps=5 --set=data.shots=20 --name=20_shots
 
-Writes `evaluation.json` in the form of `result.json`.
+Writes `evaluation.json`, or `evaluation_NAME.json`, in the form of `result.json`.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import pathlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -19,19 +22,27 @@ from experiments import experiment as experiments
 from experiments import loop, measure, options, protocol, workdir
 from experiments.options import FLAGS
 
+# What decides how and on which tasks a trained model is tested, besides all of `eval`.
+OF_THE_TEST = ("shots", "queries", "test_rotations", "test_episodes")
+
 
 def evaluate(
   directory: str | pathlib.Path,
   num_tasks: int | None = None,
   *,
+  changed: Mapping[str, Any] | None = None,
+  name: str = "",
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """Evaluates the checkpoints of a workdir that its result is of, and writes `evaluation.json`.
+  """Evaluates the checkpoints of a workdir that its result is of, and writes `evaluation.json` or another.
 
   Args:
     directory: The workdir.
     num_tasks: Test tasks; None for the config's.
+    changed: Settings of the test in place of the config's, such as `{"eval.num_steps": 5}`; the result lists them, and
+      has no published number then.
+    name: Writes `evaluation_NAME.json`.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
 
@@ -39,7 +50,7 @@ def evaluate(
     What was written.
 
   Raises:
-    ValueError: If the directory is no workdir, or holds no checkpoint.
+    ValueError: If the directory is no workdir, or holds no checkpoint, or a setting is not one of the test's.
   """
   path = pathlib.Path(directory)
   config = workdir.read_json(path / workdir.CONFIG)
@@ -47,18 +58,58 @@ def evaluate(
     raise ValueError(f"--workdir must hold a {workdir.CONFIG}; {path} does not.")
   if "seed" not in config:
     raise ValueError(f"--workdir must be one run; {path} holds one for each seed, {path}/seed_N.")
-  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
+  if not re.fullmatch(r"[\w.-]*", name):
+    raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
+  experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
   state, *members = loop.restore_all(experiment, path)
   result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
-  workdir.write_json(path / workdir.EVALUATION, result)
-  return workdir.read_json(path / workdir.EVALUATION)
+  if changed:
+    result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
+  file = path / (f"evaluation_{name}.json" if name else workdir.EVALUATION)
+  workdir.write_json(file, result)
+  return workdir.read_json(file)
+
+
+def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+  """The config with other settings of its test; whether they are settings is seen when it is built."""
+  result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+  for path, value in changed.items():
+    table, _, key = path.partition(".")
+    if not key or not (table == "eval" or (table == "data" and key in OF_THE_TEST)):
+      allowed = ", ".join(["eval.*", *(f"data.{name}" for name in OF_THE_TEST)])
+      raise ValueError(f"--set must be a setting of the test, one of {allowed}; got {path}={value}.")
+    result.setdefault(table, {})[key] = value
+  return result
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+  """`KEY=VALUE` as a table; a value that is no Python literal is a string.
+
+  Raises:
+    ValueError: For one without `=`.
+
+  Example:
+    >>> settings(["eval.num_steps=5", "eval.norm_stats=support"])
+    {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
+  """
+  found: dict[str, Any] = {}
+  for each in given:
+    key, equals, value = each.partition("=")
+    if not equals:
+      raise ValueError(f"--set must be KEY=VALUE; got {each!r}.")
+    try:
+      found[key] = ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+      found[key] = value
+  return found
 
 
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with options.errors_in_one_line():
-    result = evaluate(FLAGS.workdir, FLAGS.num_tasks, **options.places())
+    changed = settings(FLAGS.set)
+    result = evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **options.places())
     print(protocol.text(result), file=sys.stderr, flush=True)
     print(json.dumps(result, indent=2))
   return 0
@@ -68,4 +119,6 @@ if __name__ == "__main__":
   options.define()
   flags.DEFINE_string("workdir", None, "A workdir that experiments.train made.", required=True)
   flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
+  flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
+  flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 import warpjax as wj
-from experiments import canvas, loop, options, workdir
+from experiments import canvas, figures, loop, options, workdir
 from experiments import experiment as experiments
 from experiments.options import FLAGS
 
@@ -30,7 +30,7 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
     num_tasks: Test sequences; the same for every run.
 
   Returns:
-    Means over sequences, `[steps + 1, waves]`; a sequence that diverged is left out.
+    `[num_tasks, steps + 1, waves]`.
   """
   experiment = experiments.build(config)
   meta_params = loop.restore(experiment, directory, say=lambda message: None).meta_params
@@ -49,15 +49,32 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
     aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], points)
     return jax.numpy.stack([aux[f"mse_{i}"] for i in range(num_waves)], axis=-1)
 
-  curves = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), num_tasks)))
-  return curves[np.all(np.isfinite(curves), axis=(1, 2))].mean(axis=0)
+  return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), num_tasks)))
+
+
+def means(found: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
+  """Means over the sequences that no run diverged on, and how many were left out.
+
+  Args:
+    found: From `losses`, one for each run, of the same sequences.
+
+  Returns:
+    `[steps + 1, waves]` for each run, and the number.
+
+  Raises:
+    ValueError: where some run diverged on each sequence.
+  """
+  kept = np.all([np.isfinite(curves).all(axis=(1, 2)) for curves in found], axis=0)
+  if not kept.any():
+    raise ValueError(f"--workdirs must be runs that learned; one of them diverged on each of {len(kept)} sequences.")
+  return [curves[kept].mean(axis=0) for curves in found], int(np.sum(~kept))
 
 
 def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
   """For every wave but the last: the loss right after its own steps, after the next wave's, and at the end.
 
   Args:
-    curves: `[steps + 1, waves]`, from `losses`.
+    curves: `[steps + 1, waves]`, from `means`.
     steps_each: Adaptation steps on a wave.
 
   Returns:
@@ -90,20 +107,31 @@ def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path
   figure.savefig(output, dpi=120)
 
 
+def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any]:
+  """The data of the runs, once they are known to be of the same sequences."""
+  for path, config in zip(paths, configs, strict=True):
+    if config is None or config["data"]["name"] != "continual":
+      raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
+  tests = [{k: v for k, v in config["data"].items() if not k.startswith("train_")} for config in configs if config]
+  if any(test != tests[0] for test in tests):
+    raise ValueError(f"--workdirs must be tested on the same waves; got {', '.join(map(str, tests))}.")
+  return tests[0]
+
+
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with options.errors_in_one_line():
     output = pathlib.Path(FLAGS.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    configs = {path: workdir.read_json(pathlib.Path(path) / workdir.CONFIG) for path in FLAGS.workdirs}
-    for path, config in configs.items():
-      if config is None or config["data"]["name"] != "continual":
-        raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
-    curves = {c["method"]: losses(c, pathlib.Path(path), FLAGS.num_tasks) for path, c in configs.items()}
-    steps_each = next(iter(configs.values()))["data"]["steps_each"]
-    draw(curves, steps_each, output)
-    found = {name: summary(values, steps_each) for name, values in curves.items()}
+    paths = [pathlib.Path(path) for path in FLAGS.workdirs]
+    configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
+    data = _shared_data(paths, configs)
+    names = figures.labels(paths, [config["method"] for config in configs])
+    averages, left_out = means([losses(*run, FLAGS.num_tasks) for run in zip(configs, paths, strict=True)])
+    curves = dict(zip(names, averages, strict=True))
+    draw(curves, data["steps_each"], output)
+    found = {name: summary(values, data["steps_each"]) for name, values in curves.items()} | {"left_out": left_out}
     workdir.write_json(output.with_suffix(".json"), found)
   print(json.dumps(found, indent=2))
   return 0

@@ -164,7 +164,7 @@ _ONE_SHOT: dict[str, rows.Table] = {
     "inner": {"rule": "per_step_sgd", "learning_rate": 0.1, "own_steps": 5, "per_step_norm": True, "num_steps": 5},
     "meta_gradient": {"name": "unrolled", "multi_step_epochs": 15, "steps_per_epoch": 500},
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip": 10.0},
-    "eval": {"num_steps": 5, "norm_stats": "per_step", "val_tasks": 600},
+    "eval": {"num_steps": 5, "val_tasks": 600},
   },
   "maml_48": {"network": {"name": "mamlpp_mini_imagenet", "width": 48, "adapts": "all_but_norm"}},
   "maml_resnet12": _RESNET,

@@ -157,6 +157,7 @@ CASES = [
   Case("data too small", [*IMAGES, "--data_dir={folder}/images", "--config.data.ways=4"], "at most the 3 classes"),
   Case("data uneven", [*IMAGES, "--data_dir={folder}/uneven"], "must have the same number of images; found 11 to 12"),
   script("no workdir to evaluate", "evaluate", ["--workdir={folder}"], "--workdir must hold a config.json"),
+  script("not of the test", "evaluate", ["--workdir={workdir}", "--set=seed=1"], "must be a setting of the test"),
   script("flag out of range", "evaluate", ["--workdir={workdir}", "--num_tasks=0"], "num_tasks"),
   script("run unfinished", "plot", ["--workdirs={workdir}"], "must be finished runs"),
   script("no such data set", "prepare_data", ["omniglots", "--data_dir={folder}/d"], "must be one of omniglot"),

@@ -211,6 +211,36 @@ def test_evaluate_writes_the_same_form(finished, tmp_path):
     evaluate.evaluate(tmp_path)
 
 
+def test_a_trained_model_is_tested_under_other_settings(finished, tmp_path):
+  """More steps go through the same first ones; other shots are another test, and none has the paper's number."""
+  shutil.copytree(finished[0], tmp_path / "run")
+  steps = evaluate.settings(["eval.num_steps=3"])
+  longer = evaluate.evaluate(tmp_path / "run", changed=steps, name="longer")
+  assert longer == json.loads((tmp_path / "run" / "evaluation_longer.json").read_text())
+  assert len(longer["per_step"]) == 4 and longer["per_step"][:2] == pytest.approx(finished[1]["per_step"][:2])
+  assert longer["changed"] == steps and "published" not in longer and "published" in finished[1]
+  fewer = evaluate.evaluate(tmp_path / "run", changed={"data.shots": 2}, name="2_shots")
+  assert fewer["protocol"]["shots"] == 2 and fewer["mean"] != finished[1]["mean"]
+  assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("changed", "name", "message"),
+  [
+    ({"inner.num_steps": 3}, "", r"--set must be a setting of the test, one of eval.\*, .*; got inner.num_steps=3"),
+    ({"data.train_shots": 3}, "", r"--set must be a setting of the test"),
+    ({"eval.num_step": 3}, "", r"config.eval.num_step is not a setting; did you mean 'num_steps'"),
+    ({"eval.num_steps": "many"}, "", r"config.eval.num_steps must be an integer.*; got 'many'"),
+    ({"eval.num_steps": 3}, "../there", r"--name must be letters"),
+  ],
+)
+def test_settings_that_are_not_the_test_s_are_refused(finished, changed, name, message):
+  with pytest.raises(ValueError, match=message):
+    evaluate.evaluate(finished[0], changed=changed, name=name)
+  with pytest.raises(ValueError, match="--set must be KEY=VALUE; got 'eval.num_steps'"):
+    evaluate.settings(["eval.num_steps"])
+
+
 def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "seed_0")
   combined = run.sweep(CONFIG, tmp_path, [0, 1])

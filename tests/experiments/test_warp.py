@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -66,6 +68,27 @@ def test_an_unknown_warp_setting_is_refused():
 def test_no_warp_layers_for_an_empty_table():
   assert warp.spec({}) is None
   assert warp.spec({"kind": "linear", "activation": "tanh"}).activation is not None
+
+
+def test_forgetting_is_averaged_over_what_no_run_diverged_on():
+  fine, broken = np.arange(12.0).reshape(3, 2, 2), np.ones((3, 2, 2))
+  broken[1, 0, 1] = np.nan
+  (first, second), left_out = forgetting.means([fine, broken])
+  np.testing.assert_array_equal(first, [[4, 5], [6, 7]])  # of the first and the last
+  np.testing.assert_array_equal(second, np.ones((2, 2)))
+  assert left_out == 1
+  with pytest.raises(ValueError, match="one of them diverged on each of 3 sequences"):
+    forgetting.means([fine, np.full((3, 2, 2), np.inf)])
+
+
+def test_forgetting_compares_runs_on_the_same_waves():
+  config = lambda **data: {"data": {"name": "continual", "subtasks": 5, "steps_each": 20, **data}}
+  paths = [pathlib.Path("a"), pathlib.Path("b")]
+  assert forgetting._shared_data(paths, [config(train_subtasks=1), config(train_subtasks=0)])["steps_each"] == 20
+  with pytest.raises(ValueError, match="tested on the same waves"):
+    forgetting._shared_data(paths, [config(), config(steps_each=10)])
+  with pytest.raises(ValueError, match="runs of configs/continual.py; b is not"):
+    forgetting._shared_data(paths, [config(), None])
 
 
 def test_forgetting_is_the_ratio_of_later_losses_to_that_after_its_own_steps():
