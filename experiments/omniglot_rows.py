@@ -14,8 +14,7 @@ _MAML_20: rows.Table = {"tasks_per_step": 16, "inner": {"num_steps": 5}, "eval":
 _IMAML_20: rows.Table = {"inner": {"num_steps": 25}, "eval": {"num_steps": 25}}
 _ONE_QUERY: rows.Table = {"data": {"queries": 1}}
 _OF_TWENTY: dict[str, rows.Table] = {
-  "maml": _MAML_20,
-  "fomaml": _MAML_20,
+  **dict.fromkeys(("maml", "fomaml", "anil"), _MAML_20),
   "reptile": {
     "num_meta_steps": 200_000,
     "inner": {"learning_rate": 5e-4, "num_steps": 10, "batch_size": 20},
@@ -25,19 +24,23 @@ _OF_TWENTY: dict[str, rows.Table] = {
 }
 _OF_FIVE: dict[str, rows.Table] = {"reptile": _ONE_QUERY}
 
-# Accuracy and its interval, 0 where there is none: 5 ways 5 shots, 20 ways 1 shot, 20 ways 5 shots.
-_PUBLISHED: dict[str, tuple[tuple[float, float], ...]] = {
+# Accuracy and its interval, 0 where there is none: 5 ways 5 shots, 20 ways 1 shot, 20 ways 5 shots; None for no row.
+_PUBLISHED: dict[str, tuple[tuple[float, float] | None, ...]] = {
   "maml": ((0.999, 0.001), (0.958, 0.003), (0.989, 0.002)),
   "fomaml": ((0.992, 0.002), (0.894, 0.005), (0.979, 0.001)),
+  "anil": (None, (0.962, 0.005), (0.98, 0.003)),
   "meta_sgd": ((0.9993, 0.0009), (0.9593, 0.0), (0.9897, 0.0)),
   "reptile": ((0.9948, 0.0006), (0.8943, 0.0014), (0.9712, 0.0032)),
   "imaml": ((0.9967, 0.0012), (0.9446, 0.0042), (0.9869, 0.001)),
   "imaml_hf": ((0.9974, 0.0011), (0.9618, 0.0036), (0.9914, 0.001)),
+  "mamlpp": ((0.9993, 0.0), None, None),
 }
+# Of a row that has no number for 5 ways and 1 shot.
+_SOURCES = {"anil": "Raghu et al. 2020, arXiv 1909.09157, table 2"}
 
 
 def variants(methods: Mapping[str, rows.Table]) -> dict[str, rows.Table]:
-  """Three further rows for each method whose paper has them: `_5shot`, `_20way`, `_20way_5shot`.
+  """Further rows for each method whose paper has them: `_5shot`, `_20way`, `_20way_5shot`.
 
   Args:
     methods: The rows for 5 ways and 1 shot, with their `published` source.
@@ -55,8 +58,9 @@ def variants(methods: Mapping[str, rows.Table]) -> dict[str, rows.Table]:
     five = rows.lay_over(_FIVE_SHOTS, _OF_FIVE.get(name, {}))
     twenty = rows.lay_over(_TWENTY_WAYS, _OF_TWENTY.get(name, {}))
     changes = {"5shot": five, "20way": twenty, "20way_5shot": rows.lay_over(twenty, five)}
-    for (suffix, change), (number, interval) in zip(changes.items(), published, strict=True):
-      row = rows.lay_over(methods[name], change)
-      published_row = {**row["published"], "number": number, "interval": interval}
-      found[f"{name}_{suffix}"] = {**row, "published": published_row}
+    for (suffix, change), number in zip(changes.items(), published, strict=True):
+      if number is not None:
+        row = rows.lay_over(methods[name], change)
+        source = _SOURCES.get(name) or row["published"]["source"]
+        found[f"{name}_{suffix}"] = {**row, "published": {"number": number[0], "interval": number[1], "source": source}}
   return found
