@@ -55,7 +55,7 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 | reptile_cpu                   | a figure  | 95.72 +/- 0.57 | 3 min, AMD EPYC |
 | shared_tail_overlapping_cpu   | a figure  | 67.52 +/- 1.37 | 7 min, AMD EPYC |
 | separate_tail_overlapping_cpu | a figure  | 95.16 +/- 0.61 | 6 min, AMD EPYC |
-| reptile_overlapping_cpu       | a figure  | not yet run    |                 |
+| reptile_overlapping_cpu       | a figure  | 96.56 +/- 0.51 | 2 min, EPYC AVX-512 |
 """
 
 from __future__ import annotations

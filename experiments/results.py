@@ -85,8 +85,9 @@ ONE_SPLIT = (
 )
 SEEDS_OF_TEN = (
   "Warp-Leap and fine-tuning: three seeds (`--seeds=0,1,2`), the interval over seeds. The others: one seed, the "
-  "interval over test tasks. "
+  "interval over the 10 test alphabets. "
 )
+OF_25 = "One seed, the interval over the 10 test alphabets. "
 ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", [*OMNIGLOT, "mamlpp"], ONE_SEED),
@@ -100,7 +101,7 @@ SECTIONS = (
   ),
   Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in (*OMNIGLOT, "anil")], ONE_SEED),
   Section("Multi-shot Omniglot, 10 alphabets", "multi_shot_omniglot", MULTI_SHOT, SEEDS_OF_TEN + ONE_SPLIT),
-  Section("Multi-shot Omniglot, 25 alphabets", "multi_shot_omniglot", MULTI_SHOT, ONE_SPLIT, suffix="_25_cpu"),
+  Section("Multi-shot Omniglot, 25 alphabets", "multi_shot_omniglot", MULTI_SHOT, OF_25 + ONE_SPLIT, suffix="_25_cpu"),
   Section(
     "Multi-shot Omniglot, 25 alphabets, the ablation ladder",
     "multi_shot_omniglot",
@@ -148,7 +149,23 @@ WHY = {
   ("omniglot", "reptile_5shot_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
   ("omniglot", "imaml_cpu"): "lambda 0.5 where the paper has 2; a fifth of the meta-steps, of a quarter of the tasks; "
   "73% of the released test's characters were trained on",
+  (
+    "omniglot",
+    "imaml_hf_cpu",
+  ): "a 25th of the meta-steps, of a quarter of the tasks; the solver's steps and damping are ours",
+  ("omniglot", "maml_20way_cpu"): "a twelfth of the meta-steps; one inner step in training where the paper has five",
+  (
+    "omniglot",
+    "fomaml_20way_cpu",
+  ): "a twelfth of the meta-steps; three inner steps in training where the paper has five",
+  ("omniglot", "meta_sgd_20way_cpu"): "a twelfth of the meta-steps, of half the tasks; MAML's network",
+  ("omniglot", "reptile_20way_cpu"): "4% of the meta-steps, over which the outer step is annealed to 0",
   ("multi_shot_omniglot", "warp_leap_offline_cpu"): "a 20th of the tasks, a quarter of the filters",
+  **{
+    ("multi_shot_omniglot", f"{method}_25_cpu"): "a 20th of the tasks, a quarter of the filters"
+    for method in ("warp_leap_offline", "leap", "fine_tuning", "reptile")
+  },
+  ("multi_shot_omniglot", "scratch_25_cpu"): "a quarter of the filters; there is nothing to meta-train",
   ("navigation", "maml"): "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
   ("navigation", "random"): "of one initial policy there, of five here, which differ by 40 before adaptation",
   ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",
