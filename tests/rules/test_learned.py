@@ -132,3 +132,17 @@ def test_the_setting_starts_as_its_optimizer_and_has_a_derivative_where_the_grad
     of = lambda values, gradient=gradient: steps(rule.transform(values), gradient)
     np.testing.assert_allclose(of(rule_params), steps(optimizer, gradient), rtol=1e-9, atol=1e-12)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jacobian(of)(rule_params)))
+
+
+def test_parameters_of_two_precisions_keep_them():
+  params = {"half": jnp.ones(2, jnp.bfloat16), "single": jnp.ones(2, jnp.float32)}
+  loss = lambda p, shared, batch: (jnp.sum(p["half"].astype(jnp.float32) ** 2) + jnp.sum(p["single"] ** 2), {})
+  rule = rules.learned(optax.sgd, learning_rate=0.25, momentum=0.5)
+  inner = wj.InnerLoop(loss, rule, num_steps=2)
+  meta_params = wj.MetaParams(params, rule=rule.init(toy.key(), params))
+  with jax.numpy_dtype_promotion("standard"):
+    final = wj.adapt(inner, meta_params, wj.Task(0.0, 0.0), toy.key()).final
+  # From 1: a half, then 1/2 - (1 + 1/2 * 2) / 4.
+  for name, leaf in params.items():
+    assert final.params[name].dtype == leaf.dtype
+    np.testing.assert_array_equal(final.params[name], jnp.zeros_like(leaf))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.numerics import cast_like
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -48,7 +49,14 @@ def learned(
     return {name: jnp.asarray(value, dtype) for name, value in start.items()}
 
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
-    return factory(**{name: jnp.exp(v) if name in positive else v for name, v in rule_params.items()})
+    made = factory(**{name: jnp.exp(v) if name in positive else v for name, v in rule_params.items()})
+    update = optax.with_extra_args_support(made).update
+
+    def in_its_dtypes(grads: Params, state: PyTree, params: Params | None = None, **extra: Any) -> Any:
+      updates, after = update(grads, state, params, **extra)
+      return updates, cast_like(after, state)  # beside parameters of less precision a hyper-parameter has more
+
+    return optax.GradientTransformationExtraArgs(made.init, in_its_dtypes)
 
   return UpdateRule(init, transform, name="learned")
 
