@@ -8,29 +8,31 @@ Command: python -m experiments.train --config=configs/sinusoid.py:meta_sgd --wor
 Compare: python -m experiments.plot --workdirs=runs/sinusoid/maml,runs/sinusoid/meta_sgd
 --output=runs/sinusoid/comparison.png
 
-| method         | published mse  | measured    | time |
-|----------------|----------------|-------------|------|
-| maml           | 1.13 +/- 0.18  | 0.978 +/- 0.087 | 47 s |
-| meta_sgd       | 0.90 +/- 0.16  | 0.735 +/- 0.071 | 54 s |
-| learned        | -              | not yet run |      |
-| fomaml         | -              | not yet run |      |
-| anil           | -              | not yet run |      |
-| reptile        | -              | not yet run |      |
-| reptile_serial | -              | not yet run |      |
-| leap           | -              | not yet run |      |
-| imaml          | -              | not yet run |      |
-| imaml_hf       | -              | not yet run |      |
-| imaml_nystrom  | -              | not yet run |      |
-| one_step       | -              | not yet run |      |
-| forward_gradient | -            | not yet run |      |
-| pes            | -              | not yet run |      |
-| t_net          | -              | not yet run |      |
-| warp_maml      | -              | not yet run |      |
-| warp_meta_sgd  | -              | not yet run |      |
-| warp_reptile   | -              | not yet run |      |
-| warp_leap_online  | -           | not yet run |      |
-| warp_leap_offline | -           | not yet run |      |
+| method            | published mse  | measured        | time                 |
+| ----------------- | -------------- | --------------- | -------------------- |
+| maml              | 1.13 +/- 0.18  | 0.978 +/- 0.087 | 47 s                 |
+| meta_sgd          | 0.90 +/- 0.16  | 0.735 +/- 0.071 | 54 s                 |
+| learned           | -              | 1.037 +/- 0.090 | 6 s, EPYC AVX-512    |
+| fomaml            | -              | 1.047 +/- 0.091 | 4 s, EPYC AVX-512    |
+| anil              | -              | 1.656 +/- 0.130 | 4 s, EPYC AVX-512    |
+| reptile           | -              | 0.772 +/- 0.085 | 20 s, EPYC AVX-512   |
+| reptile_serial    | -              | 0.805 +/- 0.088 | 8 s, EPYC AVX-512    |
+| leap              | -              | 1.020 +/- 0.086 | 13 s, EPYC AVX-512   |
+| imaml             | -              | 0.677 +/- 0.089 | 29 s, EPYC AVX-512   |
+| imaml_hf          | -              | 1.424 +/- 0.123 | 48 s, EPYC AVX-512   |
+| imaml_nystrom     | -              | 2.342 +/- 0.178 | 34 s, EPYC AVX-512   |
+| one_step          | -              | 0.707 +/- 0.096 | 15 s, EPYC AVX-512   |
+| forward_gradient  | -              | 1.296 +/- 0.102 | 45 s, EPYC AVX-512   |
+| pes               | -              | 1.056 +/- 0.101 | 71 s, EPYC AVX-512   |
+| t_net             | -              | 0.790 +/- 0.078 | 10 s, EPYC AVX-512   |
+| warp_maml         | -              | not yet run     |                      |
+| warp_meta_sgd     | -              | 0.720 +/- 0.069 | 13 s, EPYC AVX-512   |
+| warp_reptile      | -              | not yet run     |                      |
+| warp_leap_online  | -              | not yet run     |                      |
+| warp_leap_offline | -              | not yet run     |                      |
 
+warp_maml, warp_reptile, warp_leap_online and warp_leap_offline ran away after 9,951, 18,257, 3,253 and 2,901 steps,
+as a linear warp-layer bounds no step; one task whose inner steps overflow ends the run.
 MAML's own sines (arXiv 1703.03400, 5.1: w = 1, 10 shots, 25 tasks a meta-step, published as figures only): add
 --config.data.variant=maml --config.data.shots=10 --config.data.train_queries=10 --config.tasks_per_step=25
 --config.num_meta_steps=70000.
