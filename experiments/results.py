@@ -170,7 +170,7 @@ WHY = {
   ("multi_shot_omniglot", "warp_leap_offline_cpu"): "a 20th of the tasks, a quarter of the filters",
   **{
     ("multi_shot_omniglot", f"{method}_25_cpu"): "a 20th of the tasks, a quarter of the filters"
-    for method in ("warp_leap_offline", "leap", "fine_tuning", "reptile")
+    for method in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")
   },
   **{
     (

@@ -37,4 +37,4 @@ def test_the_recipe_in_place_of_a_row_that_was_not_run():
   rows = {row.method: row for row in results.rows(results.SECTIONS[0])}
   assert rows["maml"].recipe == "omniglot.py:maml_cpu" and rows["maml"].budget == "14,000 x 16 of 60,000 x 32"
   assert rows["maml"].published == "98.7 +/- 0.4" and rows["maml"].gap == "-0.02"
-  assert rows["imaml_hf"].recipe == "omniglot.py:imaml_hf" and rows["imaml_hf"].gap == ""
+  assert rows["mamlpp"].recipe == "omniglot.py:mamlpp" and rows["mamlpp"].gap == ""
