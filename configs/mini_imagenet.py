@@ -158,27 +158,21 @@ CPU: rows.Table = {
 # The other rows: as long as a quarter of an hour of a core, no validation. The bound on the meta-gradient stays that of
 # the mean loss.
 _SHORT: rows.Table = {**CPU, "checkpoint_every": 500, "eval": {"num_steps": 5}}
-_META_SGD: rows.Table = {
-  **_SHORT,
-  "inner": {},
-  "optimizer": {**CPU["optimizer"], "rule_learning_rate": 3e-2},
-  "eval": {"num_steps": 1},
-}
+_OWN_STEPS: rows.Table = {**_SHORT, "inner": {}, "eval": {}}
+_META_SGD: rows.Table = {**_OWN_STEPS, "optimizer": {**CPU["optimizer"], "rule_learning_rate": 3e-2}}
 _REPTILE: rows.Table = {"checkpoint_every": 500, "network": {"width": 16}}
-_IMPLICIT: rows.Table = {**_SHORT, "inner": {}, "eval": {"num_steps": 3}}
-_WARP: rows.Table = {**_SHORT, "inner": {}}
 RECIPES: dict[str, rows.Table] = {
   "maml": {**_SHORT, "num_meta_steps": 2_000},
   "fomaml": {**_SHORT, "num_meta_steps": 3_000},
   "meta_sgd": {**_META_SGD, "num_meta_steps": 3_000},
   "reptile": {**_REPTILE, "num_meta_steps": 1_500},
-  "imaml_hf": {**_IMPLICIT, "num_meta_steps": 500},
-  "warp_maml": {**_WARP, "num_meta_steps": 1_000},
+  "imaml_hf": {**_OWN_STEPS, "num_meta_steps": 500},
+  "warp_maml": {**_OWN_STEPS, "num_meta_steps": 1_000},
   "maml_5shot": CPU,
   "fomaml_5shot": {**_SHORT, "num_meta_steps": 2_000},
   "meta_sgd_5shot": {**_META_SGD, "num_meta_steps": 3_000},
   "reptile_5shot": {**_REPTILE, "num_meta_steps": 1_500},
-  "warp_maml_5shot": {**_WARP, "num_meta_steps": 600},
+  "warp_maml_5shot": {**_OWN_STEPS, "num_meta_steps": 600},
 }
 METHODS |= rows.resized(METHODS, RECIPES)
 

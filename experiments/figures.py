@@ -158,5 +158,9 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
 def _test_tasks(directory: pathlib.Path, result: Mapping[str, Any]) -> tuple[Any, ...]:
   """What decides which tasks a run was tested on."""
   config = workdir.read_json(directory / workdir.CONFIG)
-  test = {k: v for k, v in config["data"].items() if k not in NOT_OF_TEST_TASKS and not k.startswith("train_")}
-  return test, config["eval"].get("seed", 0), result["data"]
+  return of_the_test(config["data"]), config["eval"].get("seed", 0), result["data"]
+
+
+def of_the_test(data: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of `config.data` that choose test tasks."""
+  return {k: v for k, v in data.items() if k not in NOT_OF_TEST_TASKS and not k.startswith("train_")}

@@ -112,7 +112,7 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
   for path, config in zip(paths, configs, strict=True):
     if config is None or config["data"]["name"] != "continual":
       raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
-  tests = [{k: v for k, v in config["data"].items() if not k.startswith("train_")} for config in configs if config]
+  tests = [figures.of_the_test(config["data"]) for config in configs if config]
   if any(test != tests[0] for test in tests):
     raise ValueError(f"--workdirs must be tested on the same waves; got {', '.join(map(str, tests))}.")
   return tests[0]

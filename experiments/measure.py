@@ -118,12 +118,9 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     statistics likewise; tasks that diverged are added up.
   """
   means = _means(results)
-  average = np.mean(per_task, axis=0)
-  finite = np.all(np.isfinite(average), axis=1)
-  average = np.where(finite[:, None], average, np.nan)
-  distinct = results[0].get("num_distinct")
   ci95 = evaluation.ci95_of_few(means)
-  over_tasks = dict(zip(("mean", "ci95"), evaluation.over_tasks(average[:, -1], distinct), strict=True))
+  averaged = evaluation.Evaluation(np.mean(per_task, axis=0), num_distinct=results[0].get("num_distinct")).summary()
+  num_finite = averaged["num_tasks"] - averaged["num_diverged"]
   kept = (
     "experiment",
     "method",
@@ -142,9 +139,9 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),
     "ci95": ci95,
-    "per_step": [evaluation.over_tasks(column, distinct)[0] for column in average.T],
+    "per_step": averaged["per_step"],
     "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": len(means), "means": means.tolist()},
-    "over_tasks": over_tasks | {"num_tasks": int(np.sum(finite))},
+    "over_tasks": {"mean": averaged["mean"], "ci95": averaged["ci95"], "num_tasks": num_finite},
     "num_diverged": sum(result["num_diverged"] for result in results),
     **{name: _over_seeds([result[name] for result in results]) for name in _measured(results)},
     "wall_seconds": sum(result["wall_seconds"] for result in results),

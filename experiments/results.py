@@ -140,51 +140,43 @@ SECTIONS = (
   Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, ONE_SEED),
   Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], ONE_SEED),
 )
-# Why a number is short of its paper's, as far as it is known.
-WHY = {
-  ("omniglot", "meta_sgd_cpu"): "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
-  ("omniglot", "maml_5shot_cpu"): "half the meta-steps, of an eighth of the tasks",
-  ("omniglot", "fomaml_5shot_cpu"): "a ninth of the meta-steps, of a quarter of the tasks",
-  ("omniglot", "meta_sgd_5shot_cpu"): "a sixth of the meta-steps, of a quarter of the tasks; MAML's network",
-  ("omniglot", "reptile_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
-  ("omniglot", "reptile_5shot_cpu"): "40% of the meta-steps, over which the outer step is annealed to 0",
-  ("omniglot", "imaml_cpu"): "lambda 0.5 where the paper has 2; a fifth of the meta-steps, of a quarter of the tasks; "
-  "73% of the released test's characters were trained on",
-  (
-    "omniglot",
-    "imaml_hf_cpu",
-  ): "a 25th of the meta-steps, of a quarter of the tasks; the solver's steps and damping are ours",
-  ("omniglot", "maml_20way_cpu"): "a twelfth of the meta-steps; one inner step in training where the paper has five",
-  (
-    "omniglot",
-    "fomaml_20way_cpu",
-  ): "a twelfth of the meta-steps; three inner steps in training where the paper has five",
-  ("omniglot", "meta_sgd_20way_cpu"): "a twelfth of the meta-steps, of half the tasks; MAML's network",
-  ("omniglot", "reptile_20way_cpu"): "4% of the meta-steps, over which the outer step is annealed to 0",
-  ("omniglot", "reptile_20way_5shot_cpu"): "4% of the meta-steps, over which the outer step is annealed to 0",
-  (
-    "omniglot",
-    "imaml_5shot_cpu",
-  ): "lambda 0.5 where the paper has 2; a 20th of the meta-steps, of a quarter of the tasks",
-  ("omniglot", "imaml_20way_cpu"): "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
-  ("multi_shot_omniglot", "warp_leap_offline_cpu"): "a 20th of the tasks, a quarter of the filters",
-  **{
-    ("multi_shot_omniglot", f"{method}_25_cpu"): "a 20th of the tasks, a quarter of the filters"
-    for method in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")
+# Why a number is short of its paper's, as far as it is known, by config and recipe.
+_ANNEALED = "of the meta-steps, over which the outer step is annealed to 0"
+_SMALLER = "a 20th of the tasks, a quarter of the filters"
+_UNTRAINED = "a quarter of the filters (with all of them 28.5, transductive 47.4); there is nothing to meta-train"
+_OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
+_REASONS: dict[str, dict[str, str]] = {
+  "omniglot": {
+    "meta_sgd_cpu": "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
+    "maml_5shot_cpu": "half the meta-steps, of an eighth of the tasks",
+    "fomaml_5shot_cpu": "a ninth of the meta-steps, of a quarter of the tasks",
+    "meta_sgd_5shot_cpu": "a sixth of the meta-steps, of a quarter of the tasks; MAML's network",
+    **dict.fromkeys(("reptile_cpu", "reptile_5shot_cpu"), f"40% {_ANNEALED}"),
+    "imaml_cpu": "lambda 0.5 where the paper has 2; a fifth of the meta-steps, of a quarter of the tasks; "
+    "73% of the released test's characters were trained on",
+    "imaml_hf_cpu": "a 25th of the meta-steps, of a quarter of the tasks; the solver's steps and damping are ours",
+    "imaml_5shot_cpu": "lambda 0.5 where the paper has 2; a 20th of the meta-steps, of a quarter of the tasks",
+    "maml_20way_cpu": "a twelfth of the meta-steps; one inner step in training where the paper has five",
+    "fomaml_20way_cpu": "a twelfth of the meta-steps; three inner steps in training where the paper has five",
+    "meta_sgd_20way_cpu": "a twelfth of the meta-steps, of half the tasks; MAML's network",
+    **dict.fromkeys(("reptile_20way_cpu", "reptile_20way_5shot_cpu"), f"4% {_ANNEALED}"),
+    "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
   },
-  **{
-    (
-      "multi_shot_omniglot",
-      method,
-    ): "a quarter of the filters (with all of them 28.5, transductive 47.4); there is nothing to meta-train"
-    for method in ("scratch_cpu", "scratch_25_cpu")
+  "multi_shot_omniglot": {
+    **dict.fromkeys(("warp_leap_offline_cpu", *_OF_25_ALPHABETS), _SMALLER),
+    **dict.fromkeys(("scratch_cpu", "scratch_25_cpu"), _UNTRAINED),
   },
-  ("navigation", "maml"): "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
-  ("navigation", "random"): "of one initial policy there, of five here, which differ by 40 before adaptation",
-  ("navigation", "maml_one_step"): "MAML's step size, the horizon and the discount are not given",
-  ("navigation", "meta_sgd"): "the horizon and the discount are not given",
-  ("mini_imagenet", "maml_5shot_cpu"): "a twentieth of the meta-steps, half the filters, a third of the query examples",
+  "navigation": {
+    "maml": "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
+    "random": "of one initial policy there, of five here, which differ by 40 before adaptation",
+    "maml_one_step": "MAML's step size, the horizon and the discount are not given",
+    "meta_sgd": "the horizon and the discount are not given",
+  },
+  "mini_imagenet": {
+    "maml_5shot_cpu": "a twentieth of the meta-steps, half the filters, a third of the query examples",
+  },
 }
+WHY = {(config, recipe): reason for config, reasons in _REASONS.items() for recipe, reason in reasons.items()}
 
 
 class Row(NamedTuple):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from warpjax.checks import check_count
+from warpjax.checks import check_count, is_number
 from warpjax.differentiation import Derivative, constant
 from warpjax.problem import Problem
 from warpjax.types import (
@@ -136,8 +135,8 @@ def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
   steps = inner.num_steps if num_steps is None else num_steps
   if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
     raise ValueError(f"num_steps must be an integer of at least 1; got {steps!r}")
-  prox, number = inner.prox, isinstance(inner.prox, numbers.Real)
-  if not (0 <= prox < float("inf") if number else hasattr(prox, "dtype")):  # an array may be traced
+  prox = inner.prox
+  if not (0 <= prox < float("inf") if is_number(prox) else hasattr(prox, "dtype")):  # an array may be traced
     raise ValueError(f"InnerLoop.prox must be finite and at least 0; got {inner.prox!r}")
   return steps
 

@@ -14,6 +14,11 @@ def check_count(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
 
 
+def is_number(value: Any) -> bool:
+  """Whether `value` is a number, of Python or NumPy, whose range can be checked; an array may be traced."""
+  return isinstance(value, numbers.Real)
+
+
 def check_task_chunk(task_chunk: int | None) -> None:
   """Raises a ValueError for a number of tasks side by side below 1; None leaves the choice."""
   if task_chunk is not None and task_chunk < 1:

@@ -84,7 +84,7 @@ def repeated(step: StepFn, times: int) -> StepFn:
 
     state, metrics = jax.lax.scan(body, state, None, length=times)
     finite = jnp.all(metrics.pop("finite"))
-    counts = {name: jnp.sum(metrics.pop(name)) for name in ("skipped",) if name in metrics}
+    counts = {"skipped": jnp.sum(metrics.pop("skipped"))} if "skipped" in metrics else {}
     means: dict[str, Any] = {name: jnp.mean(values) for name, values in metrics.items()}
     return state._replace(step=number + 1), {**means, **counts, "finite": finite}
 

@@ -217,14 +217,13 @@ def skip_nonfinite(step: StepFn) -> StepFn:
 
   def guarded(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     new, metrics = step(state, tasks)
-    kept = {
-      name: jax.tree.map(lambda there, here: jnp.where(metrics["finite"], there, here), getattr(new, name), old)
-      for name, old in (("meta_params", state.meta_params), ("opt_state", state.opt_state))
-    }
+    learned = lambda state: (state.meta_params, state.opt_state)
+    meta_params, opt_state = optax.tree.where(metrics["finite"], learned(new), learned(state))
     # The old carry of a lifetime that runs away would run away again, and of every other slot lose a step.
-    slot = lambda there, here: jax.tree.map(lambda a, b: jnp.where(is_finite(there), a, b), there, here)
+    slot = lambda there, here: optax.tree.where(is_finite(there), there, here)
     carry = jax.vmap(slot)(new.carry, state.carry) if jax.tree.leaves(state.carry) else new.carry
-    return new._replace(carry=carry, **kept), {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
+    kept = new._replace(meta_params=meta_params, opt_state=opt_state, carry=carry)
+    return kept, {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
 
   return averaging_over(getattr(step, "axis_name", None), guarded)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from warpjax import linear_solve
+from warpjax.checks import is_number
 from warpjax.meta_gradients.trajectory import Contribution, zeros
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, InnerLoop, LinearSolve, MetaParams, Params, PyTree
@@ -102,5 +102,5 @@ def _diagnostics(problem: Problem, final: Params, gradient: Params, info: Aux) -
 
 
 def _check(inner: InnerLoop) -> None:
-  if isinstance(inner.prox, (int, float, np.number)) and inner.prox <= 0:
+  if is_number(inner.prox) and inner.prox <= 0:
     raise ValueError(f"implicit needs InnerLoop.prox > 0 (the paper's lambda, for example 2.0); got {inner.prox!r}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.checks import check_count, check_differentiable
@@ -78,8 +79,7 @@ def truncated_unroll(
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
     # An adaptation that ran away starts afresh, and ends with the others.
-    fine = is_finite((value, segment.state))
-    state = jax.tree.map(lambda there, new: jnp.where(fine, there, new), segment.state, init(meta_params).state)
+    state = optax.tree.where(is_finite((value, segment.state)), segment.state, init(meta_params).state)
     return (value, grads), segment._replace(state=state)
 
   def init(meta_params: MetaParams) -> Segment:

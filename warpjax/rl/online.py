@@ -64,9 +64,7 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
     (final, total), seen = jax.lax.scan(step, start, jnp.arange(num_steps))
     result: tuple[jax.Array, Aux] = jax.tree.map(jnp.mean, seen)
     moved, summed = optax.tree.sub(meta_params.initial, final.params), cast_like(total, meta_params.shared)
-    return (
-      result,
-      MetaParams(moved, summed, optax.tree.zeros_like(meta_params.rule)),
-    ), final.opt_state
+    grads = MetaParams(moved, summed, optax.tree.zeros_like(meta_params.rule))
+    return (result, grads), final.opt_state
 
   return CarriedMetaGrad(init, grad)
