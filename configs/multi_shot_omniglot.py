@@ -36,8 +36,7 @@ have one head instead.
 maml: L_meta is that of the held-out drawings of a training alphabet, whole, as in the released code; the other methods
 draw both losses from the 15 drawings that are not held out.
 scratch: no meta-training; a batch of 80 and a rate of 1.0, with which the paper has its number. With 30 test tasks
-(--config.eval.num_tasks=30, 2 min): 28.5 under running statistics, 47.4 under those of the held-out drawings. At that
-rate the weights leave a moving average behind.
+(--config.eval.num_tasks=30, 2 min): 28.5 under running statistics, 47.4 under those of the held-out drawings.
 leap, reptile, fomaml: each task begins with a random head of its own, which is not learned, as in the released code;
 MAML and the methods with warp-layers learn one, as there.
 warp_leap_online: the warp's gradients are summed over the points, as Leap's are, which has no loss term (as offline).

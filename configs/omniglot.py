@@ -85,9 +85,11 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 
 reptile_20way_5shot_cpu is trained as reptile_20way_cpu is, so its number is of that run, by python -m
 experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu --set=data.shots=5 --name=5_shots.
-MAML takes one inner step in training where its paper takes five: in 500 meta-steps of 8 tasks, steps of 0.5, 1.0, 2.0
-and 4.0 had 72.4, 74.1, 74.6 and 72.1 in training at the end. FOMAML takes three of 1.0: in 600 meta-steps 70.3, with
-one 60.8, with one of 2.0 18.1, with five of 0.5 71.3.
+MAML takes one inner step in training where its paper takes five: steps of 0.5, 1.0, 2.0 and 4.0 had 72.4, 74.1, 74.6
+and 72.1 in training at the end of 500 meta-steps (maml_20way with --config.inner.num_steps=1
+--config.num_meta_steps=500 --config.tasks_per_step=8 --config.network.head_init=xavier
+--config.optimizer.learning_rate=3e-3 --config.inner.learning_rate=2.0). FOMAML takes three of 1.0: in 600 meta-steps,
+likewise, 70.3, with one 60.8, with one of 2.0 18.1, with five of 0.5 71.3.
 
 5 ways by iMAML, 4000 test tasks:
 
@@ -149,9 +151,11 @@ imaml_cpu: lambda = 0.5. At 2 (imaml with --config.tasks_per_step=8 --config.dat
   of the linear system passed 1 within 140 meta-steps and the accuracy stopped at 59, as 16 steps of 0.1 no longer
   solved the inner problem.
 imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a line search; its 6 steps, and the damping
-  of 5 that is added to the Hessian, are ours. After 8 steps from the initial parameters, lambda = 2, the inner gradient
-  has a norm of 0.3 with it, of 1.3 without, and of 0.2 after 16 steps of gradient descent; with 3 steps and no damping
-  the residual of the linear system stayed above 1 and the accuracy in training at 46 (120 meta-steps of 8 tasks).
+  of 5 that is added to the Hessian, are ours. From the initial parameters 8 steps (--config.num_meta_steps=1
+  --config.inner.num_steps=8) leave an inner gradient of norm 0.44 with it, 1.32 without (--config.inner.damping=0.0),
+  imaml's 16 steps one of 0.26. With 3 steps and no damping (--config.inner.num_steps=3 --config.inner.damping=0.0
+  --config.num_meta_steps=120 --config.tasks_per_step=8 --config.optimizer.learning_rate=3e-3) the residual of the
+  linear system stays above 3 and the accuracy in training below 46.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online from the
   identity (those of the released multi-shot code from random weights). For 20 ways at equal steps:
