@@ -229,7 +229,7 @@ def test_an_update_that_is_not_finite_is_left_out_whole():
   assert float(optax.tree.norm(optax.tree.sub(trained.meta_params, after.meta_params))) > 0
 
 
-RUNAWAY = rules.learned(optax.sgd, learning_rate=6.0)  # |1 - 2 * 6 / 3| = 3 a step on the mean over three
+RUNAWAY = rules.learned(optax.sgd, learning_rate=60.0)  # |1 - 2 * 60 / 3| = 39 a step on the mean over three
 
 
 def mean_square(params, shared, batch):
@@ -238,7 +238,10 @@ def mean_square(params, shared, batch):
 
 @pytest.mark.parametrize("name", ["truncated_unroll", "evolution_strategies"])
 def test_a_lifetime_that_runs_away_ends_and_another_begins(name):
-  """An overflow is some 80 steps of 3 away, so that one segment of 20 in four or five is left out."""
+  """The loss overflows after some 97 steps, the parameters after 193, so half of the segments of 20 are left out.
+
+  Where nothing restarted the adaptation, it would stay where its next segment overflows.
+  """
   inner, example = wj.InnerLoop(mean_square, RUNAWAY, num_steps=400), wj.Task(jnp.zeros(3), jnp.zeros(3))
   estimate = {
     "truncated_unroll": lambda: wj.meta_gradients.truncated_unroll(inner, 20),
