@@ -71,7 +71,7 @@ AVX-512, evaluation included:
 | reptile_25_cpu           | 70.8                    | 48.1 +/- 5.2 | +18.9 +/- 3.5      | 5 min, EPYC AVX-512  |
 | maml_25_cpu              | 56.7                    | 22.2 +/- 2.3 | +44.8              | 1 min, EPYC AVX-512  |
 | fomaml_25_cpu            | -                       | 23.4 +/- 3.4 | +43.6 +/- 3.4      | 4 min, EPYC AVX-512  |
-| scratch_25_cpu           | 51.0                    | 12.5 +/- 2.9 | +54.5 +/- 5.2      | 14 s, EPYC AVX-512   |
+| scratch_25_cpu           | 51.0                    | 12.5 +/- 2.9 | +54.5              | 14 s, EPYC AVX-512   |
 
 After 40 of the 100 steps: Warp-Leap 60.1, Leap 54.2, Reptile 43.7, fine-tuning 42.3.
 
