@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import experiment, loop, measure
+from tests.experiments import tiny as tiny_configs
 from warpjax import parallel
 
 SHARED = {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}
@@ -28,12 +29,6 @@ SIZES = {
   },
   "surfaces": {"inner": {"num_steps": 3}, "eval": {"num_tasks": 2, "num_steps": 3}},
 }
-ROWS = [
-  (file, method)
-  for file in SIZES
-  for method in importlib.import_module(f"configs.{file}").METHODS
-  if not method.endswith("_cpu")  # another size of a row that is here
-]
 QUICK = (("continual", "warp"),)
 
 
@@ -48,6 +43,10 @@ def tiny(file, method):
   if config.meta_gradient.get("seen_every"):
     config.meta_gradient.seen_every = config.data.steps_each
   return config.to_dict()
+
+
+ALL = [(file, method) for file in SIZES for method in importlib.import_module(f"configs.{file}").METHODS]
+ROWS = tiny_configs.distinct({row: tiny(*row) for row in ALL})
 
 
 @pytest.fixture(scope="module")

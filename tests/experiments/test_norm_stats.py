@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from experiments import evaluate, experiment, loop, measure, multi_shot, norm_stats, protocol, run
+from experiments import datasets, evaluate, experiment, loop, measure, multi_shot, norm_stats, protocol, run
 from tests.experiments import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
@@ -107,6 +107,12 @@ def test_a_choice_that_there_is_not_is_refused():
   allowed = r"must be one of 'transductive', 'support', 'running', 'per_step' here; got 'support_plus_one'"
   with pytest.raises(ValueError, match=allowed):
     experiment.build(sines("support_plus_one"))
+
+
+@pytest.mark.parametrize(("ways", "queries", "unasked"), [(5, 5, True), (20, 1, True), (20, 5, False)])
+def test_query_examples_are_judged_one_at_a_time_unasked_where_they_are_few(ways, queries, unasked):
+  spec = datasets.omniglot(None, None, ways=ways, shots=1, queries=queries)
+  assert "support_plus_one" in spec.norm_stats and ("support_plus_one" not in spec.costly) == unasked
 
 
 def test_multi_shot_judges_one_query_set_under_every_choice():

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments import schema
+
 SINES = {
   "num_meta_steps": 6,
   "tasks_per_step": 2,
@@ -39,6 +41,15 @@ def config(file: str, method: str, *overrides: Mapping[str, Any]) -> dict[str, A
   if file in ON_IMAGES:
     _fit(result)
   return result.to_dict()
+
+
+def distinct(configs: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, str]]:
+  """The rows, those that their shrunk configs make the same once."""
+  names, found = ("experiment", "method", "published"), {}
+  for row, config in configs.items():
+    key = repr(schema.given({key: value for key, value in config.items() if key not in names}))
+    found.setdefault((row[0], key), row)
+  return list(found.values())
 
 
 def _fit(config: Any) -> None:
