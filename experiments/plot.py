@@ -2,8 +2,11 @@
 
 python -m experiments.plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
 
-The workdir of a sweep (`experiments.train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown`
-prints the table in Markdown.
+python -m experiments.plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
+
+With `--against` the results are drawn against that setting of their configs, a curve for each method. The workdir of a
+sweep (`experiments.train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown` prints the table
+in Markdown.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from experiments import figures, options, workdir
+from experiments import curves, figures, options, workdir
 from experiments.options import FLAGS
 
 
@@ -29,6 +32,11 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
     if len({result["metric"] for result in results}) > 1:
       raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
+    if FLAGS.against:
+      runs = curves.against(directories, results, FLAGS.against)
+      curves.draw(runs, FLAGS.against, FLAGS.output)
+      print(curves.table(runs, FLAGS.against), f"Drawn in {FLAGS.output}", sep="\n")
+      return 0
     figures.draw(directories, FLAGS.output, results=results)
     names = figures.labels(directories, [result["method"] for result in results])
     table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
@@ -40,5 +48,6 @@ if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_list("workdirs", None, "Workdirs, with commas between.", required=True)
   flags.DEFINE_bool("markdown", False, "Print a Markdown table: measured, published, meta-steps, tasks, seconds.")
+  flags.DEFINE_string("against", None, "A setting of the configs, e.g. data.alphabets, to draw the results against.")
   flags.DEFINE_string("output", "comparison.png", "The picture.")
   sys.exit(app.run(main, flags_parser=options.parse))

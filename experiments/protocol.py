@@ -24,7 +24,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "train_shots": data.get("train_shots") or data.get("shots"),
     "train_queries": data.get("train_queries") or data.get("queries"),
     "train_query": data.get("train_query") or data.get("query"),
-    "augmentation": list(data.get("augmentation", ())),
+    "augmentation": data.get("augmentation") or None,
     "inner_steps_train": experiment.inner.num_steps,
     "inner_steps_test": evaluation.num_steps,
     "inner_rule": inner["rule"],

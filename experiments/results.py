@@ -31,8 +31,8 @@ published; for errors below 0 is better.
 
 Published intervals: MAML, FOMAML and iMAML 95% over 600 tasks; Reptile from three seeds; WarpGrad the deviation over
 runs; Meta-SGD does not say. Measured ones are 95%, as each section says. Times are of one core of an Intel Xeon, where
-the row names no other machine. No accelerator was at hand; where a row that is not yet run has a `_cpu` recipe, the
-recipe fits a CPU.
+the row names no other machine. No accelerator was at hand; a row that is not yet run has its recipe for a CPU, where
+there is one.
 """
 TAIL = """## iMAML's figure: error against compute, memory and time against steps
 
@@ -87,7 +87,7 @@ SEEDS_OF_TEN = (
   "Warp-Leap and fine-tuning: three seeds (`--seeds=0,1,2`), the interval over seeds. The others: one seed, the "
   "interval over the 10 test alphabets. "
 )
-OF_25 = "One seed, the interval over the 10 test alphabets. "
+ONE_SEED_OF_ALPHABETS = "One seed, the interval over the 10 test alphabets. "
 ONE_SEED = "One seed, the interval over test tasks."
 SECTIONS = (
   Section("Omniglot, 5 ways, 1 shot", "omniglot", [*OMNIGLOT, "mamlpp"], ONE_SEED),
@@ -100,8 +100,16 @@ SECTIONS = (
     + " MAML with 1,000 meta-steps of 4 tasks, 16 filters: 57.6 +/- 10.5 over three seeds (`maml_20way_small_cpu`).",
   ),
   Section("Omniglot, 20 ways, 5 shots", "omniglot", [f"{m}_20way_5shot" for m in (*OMNIGLOT, "anil")], ONE_SEED),
-  Section("Multi-shot Omniglot, 10 alphabets", "multi_shot_omniglot", MULTI_SHOT, SEEDS_OF_TEN + ONE_SPLIT),
-  Section("Multi-shot Omniglot, 25 alphabets", "multi_shot_omniglot", MULTI_SHOT, OF_25 + ONE_SPLIT, suffix="_25_cpu"),
+  *(
+    Section(
+      f"Multi-shot Omniglot, {alphabets} alphabet{'s' * (alphabets > 1)}",
+      "multi_shot_omniglot",
+      MULTI_SHOT if alphabets in (10, 25) else MULTI_SHOT[:4],
+      (SEEDS_OF_TEN if alphabets == 10 else ONE_SEED_OF_ALPHABETS) + ONE_SPLIT,
+      suffix=multi_shot_omniglot.suffix(alphabets),
+    )
+    for alphabets in (*multi_shot_omniglot.CURVE, 25)
+  ),
   Section(
     "Multi-shot Omniglot, 25 alphabets, the ablation ladder",
     "multi_shot_omniglot",
@@ -204,8 +212,8 @@ def rows(section: Section) -> Iterator[Row]:
   cells = listing.tables(module.__doc__ or "")
   told = lambda method, column: cells.get((method, column), "")
   for method in section.methods:
-    measured = lambda name: name in module.METHODS and told(name, "measured") not in ("", listing.NOT_RUN)
-    recipe = next((name for name in (method, f"{method}{section.suffix}") if measured(name)), method)
+    sizes = [name for name in (method, f"{method}{section.suffix}") if name in module.METHODS]
+    recipe = next((name for name in sizes if told(name, "measured") not in ("", listing.NOT_RUN)), sizes[-1])
     yield Row(
       method,
       told(f"{method}{section.suffix}", "published") or told(method, "published") or listing.NOTHING,
