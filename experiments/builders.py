@@ -27,6 +27,7 @@ from experiments import (
 )
 from experiments import warp as warp_settings
 from warpjax import losses, meta_gradients, networks, optimizers, rules
+from warpjax.meta_gradients.redrawn import Draw
 from warpjax.types import InnerLoop, LossFn, UpdateRule
 
 Table = Mapping[str, Any]
@@ -52,6 +53,11 @@ def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
   mine = {"redrawn": table.pop("redrawn")} if "redrawn" in table else {}
   made = named("meta_gradient", {"meta_gradient": table}, also=("redrawn",), inner=inner)
   return schema.call("config.meta_gradient", mine, estimators.redrawn, made=made)
+
+
+def draw(table: Table) -> Draw | None:
+  """What each task draws for itself, those of the test too; None for nothing."""
+  return estimators.another_head if table.get("redrawn") == "head" else None
 
 
 def inner(table: Table, loss_fn: LossFn) -> InnerLoop:

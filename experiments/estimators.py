@@ -64,10 +64,10 @@ def evolution_strategies(
 
 def redrawn(made: Any, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
   """With "head" each task starts from a head of its own at random, which is not learned; a test task too."""
-  return made if redrawn == "nothing" else meta_gradients.redrawn(made, _another_head)
+  return made if redrawn == "nothing" else meta_gradients.redrawn(made, another_head)
 
 
-def _another_head(key: jax.Array, initial: Params) -> Params:
+def another_head(key: jax.Array, initial: Params) -> Params:
   """The entries of the head, which are independent draws that nobody trains, in another order."""
   if "head" not in initial:
     raise ValueError(f"config.meta_gradient.redrawn needs a head that adapts; what adapts is {', '.join(initial)}.")

@@ -11,6 +11,7 @@ import optax
 import warpjax as wj
 from experiments import builders, datasets, norm_stats, outer_step, schema
 from warpjax import losses, networks
+from warpjax.meta_gradients.redrawn import Draw
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
 from warpjax.training import TrainState
@@ -88,7 +89,8 @@ class Experiment(NamedTuple):
   """A config, built.
 
   `norm_stats` names the batch statistics of the result, "none" without batch norm, and `readout` judges under them, or
-  makes a readout of what was trained (`readout_of`); `others` judge under the other choices. `published` may be None.
+  makes a readout of what was trained (`readout_of`); `others` judge under the other choices. `draw` is what a test task
+  draws for itself, None for nothing. `published` may be None.
   `settings` is the config.
   """
 
@@ -102,6 +104,7 @@ class Experiment(NamedTuple):
   norm_stats: str
   readout: Readout | norm_stats.MakeReadout
   others: dict[str, Readout]
+  draw: Draw | None
   outer_step: outer_step.OuterStep
   optimizer: optax.GradientTransformation
   published: dict[str, Any] | None
@@ -180,7 +183,10 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   step = outer_step.resolve(made, train_task)
   judged = _judged(evaluation, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
-  return Experiment(run, evaluation, spec, data, network, inner, test_inner, *judged, step, optimizer, numbers, config)
+  draw = builders.draw(tables["meta_gradient"])
+  return Experiment(
+    run, evaluation, spec, data, network, inner, test_inner, *judged, draw, step, optimizer, numbers, config
+  )
 
 
 def _judged(

@@ -82,6 +82,7 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
           metric=metric,
           readout=readout,
           others=experiment.others if others else None,
+          draw=experiment.draw,
           task_chunk=experiment.run.task_chunk or None,
         )
       )

@@ -11,6 +11,7 @@ import warpjax as wj
 from tests import toy
 from warpjax import losses, rules
 from warpjax.evaluation import ci95_of_few, continued, evaluate, evaluator, mean_and_ci95, over_tasks
+from warpjax.meta_gradients.redrawn import start_of
 from warpjax.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 
@@ -49,6 +50,22 @@ def test_an_optimizer_state_can_be_gone_on_from():
   np.testing.assert_allclose(found, 0.5 * (theta - tasks.query) ** 2, rtol=1e-5)
   again = evaluate(*continued(inner, START, jax.tree.map(jnp.zeros_like, left)), sampler, toy.key(), **settings)
   np.testing.assert_array_equal(again.per_task, evaluate(inner, START, sampler, toy.key(), **settings).per_task)
+
+
+def test_a_task_draws_its_own_start():
+  """Without a step the loss is that of what was drawn, `(b - q)^2 / 2`, wherever training left it."""
+  loss = lambda params, shared, batch: (0.5 * (params["b"] - batch) ** 2, {})
+  inner = wj.InnerLoop(loss, rules.sgd(0.5), num_steps=1)
+  draw = lambda key, initial: {"b": jax.random.normal(key, (), initial["b"].dtype)}
+  one_task = lambda key: Task(jnp.float32(2.0), jnp.float32(2.0))
+  run = evaluator(inner, metric="loss", draw=draw)
+  curves = [run(MetaParams({"b": jnp.float32(b)}), one_task, toy.key(), 3).per_task for b in (0.0, 7.0)]
+  np.testing.assert_array_equal(*curves)
+  assert len(set(curves[0][:, 0].tolist())) == 3
+  np.testing.assert_allclose(curves[0][:, 1], curves[0][:, 0] / 4, rtol=1e-5)  # half the way to the target
+  keys = [jax.random.fold_in(jax.random.fold_in(toy.key(), 1), i) for i in range(3)]
+  drawn = [start_of(draw, MetaParams({"b": jnp.float32(0)}), key).initial["b"] for key in keys]
+  np.testing.assert_allclose(curves[0][:, 0], [0.5 * (float(b) - 2) ** 2 for b in drawn], rtol=1e-5)
 
 
 def test_the_curve_by_hand():

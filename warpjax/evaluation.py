@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
 from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
@@ -122,6 +123,7 @@ def evaluate(
   metric: str = "accuracy",
   readout: Readout | None = None,
   others: Mapping[str, InnerLoop | Readout] | None = None,
+  draw: Draw | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
 ) -> Evaluation:
@@ -138,6 +140,7 @@ def evaluate(
     metric: The name in the query loss's aux, or "loss".
     readout: What judges each point, e.g. `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
+    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.redrawn`.
     task_chunk: Tasks side by side.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -162,6 +165,7 @@ def evaluate(
     metric=metric,
     readout=readout,
     others=others,
+    draw=draw,
     task_chunk=task_chunk,
     tasks_per_dispatch=tasks_per_dispatch,
   )
@@ -239,6 +243,7 @@ def evaluator(
   metric: str = "accuracy",
   readout: Readout | None = None,
   others: Mapping[str, InnerLoop | Readout] | None = None,
+  draw: Draw | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
 ) -> Callable[..., Evaluation]:
@@ -250,6 +255,7 @@ def evaluator(
     metric: What is measured.
     readout: What judges each point.
     others: What else judges the end point.
+    draw: What each task draws for itself.
     task_chunk: Tasks side by side.
     tasks_per_dispatch: Tasks in one call.
 
@@ -275,7 +281,10 @@ def evaluator(
       raise ValueError(f"{name} must be at least 1; got {count!r}")
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
   judged = readout or query_loss()
-  per_task = partial(_measure, inner, judged, ends, check_inner(inner, num_steps), metric)
+  measured = partial(_measure, inner, judged, ends, check_inner(inner, num_steps), metric)
+
+  def per_task(meta_params: MetaParams, data: list[PyTree], task: Task, key: jax.Array) -> Any:
+    return measured(start_of(draw, meta_params, key) if draw else meta_params, data, task, key)
 
   @partial(jax.jit, static_argnums=5)
   def part(

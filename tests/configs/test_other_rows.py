@@ -76,3 +76,9 @@ def test_row_trains_two_steps(file, method, alphabets):
   assert int(state.step) == count and metrics["finite"].all()
   result, per_task = measure.measure(built, state, num_tasks=2)
   assert per_task.shape == (2, built.evaluation.num_steps + 1) and math.isfinite(result["mean"])
+
+
+@pytest.mark.parametrize("method", ["leap", "reptile", "fomaml", "warp_leap_offline"])
+def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
+  built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
+  assert (built.draw is None) == (method == "warp_leap_offline")

@@ -25,8 +25,8 @@ def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
       `meta_params.initial`, which is a dict.
 
   Returns:
-    A `MetaGradFn`, zero for those entries: an outer update without weight decay leaves them as they are, and a task
-    that is adapted to elsewhere starts from them.
+    A `MetaGradFn`, zero for those entries: an outer update without weight decay leaves them as they are. Test tasks
+    draw theirs by `evaluation.evaluate(..., draw=draw)`.
 
   Raises:
     ValueError: when an argument is not a function (here); when `initial` is no dict, has no entry of that name, or one
@@ -52,12 +52,41 @@ def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
       raise ValueError(f"{name} must be a function without state; got {type(function).__name__}")
 
   def with_own(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
-    own = draw(jax.random.fold_in(key, _STREAM), meta_params.initial)
-    _check(own, meta_params.initial)
+    own = _drawn(draw, meta_params, key)
     value, grads = grad_fn(meta_params._replace(initial={**meta_params.initial, **own}), task, key)
     return value, grads._replace(initial={**grads.initial, **optax.tree.zeros_like(own)})
 
   return with_own
+
+
+def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
+  """The meta-parameters that the task of `key` begins with.
+
+  Args:
+    draw: As of `redrawn`.
+    meta_params: What was meta-learned.
+    key: The task's key, as in a meta-gradient or an adaptation.
+
+  Returns:
+    `meta_params` with what is drawn in its place.
+
+  Raises:
+    ValueError: As `redrawn`, when traced.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> learned = MetaParams({"body": jnp.array(1.0), "head": jnp.array(0.0)})
+    >>> own = start_of(lambda key, initial: {"head": jax.random.normal(key)}, learned, jax.random.key(0))
+    >>> float(own.initial["body"]), bool(own.initial["head"] != 0)
+    (1.0, True)
+  """
+  return meta_params._replace(initial={**meta_params.initial, **_drawn(draw, meta_params, key)})
+
+
+def _drawn(draw: Draw, meta_params: MetaParams, key: jax.Array) -> dict[str, Params]:
+  own = draw(jax.random.fold_in(key, _STREAM), meta_params.initial)
+  _check(own, meta_params.initial)
+  return own
 
 
 def _check(own: Params, initial: Params) -> None:
