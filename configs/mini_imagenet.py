@@ -40,20 +40,26 @@ Sizes for a CPU: 16 filters, 3 steps, 5 query examples in training; 600 test tas
 validation curve is in metrics.jsonl, has the checkpoint of the best of 15 validations; the others are shorter, and have
 their last one:
 
-| row                | measured       | time       |
-|--------------------|----------------|------------|
-| maml_5shot_cpu     | 46.57 +/- 0.99 | 2 h 30 min |
-| maml_cpu           | not yet run    |            |
-| fomaml_cpu         | not yet run    |            |
-| meta_sgd_cpu       | not yet run    |            |
-| reptile_cpu        | not yet run    |            |
-| imaml_hf_cpu       | not yet run    |            |
-| warp_maml_cpu      | not yet run    |            |
-| fomaml_5shot_cpu   | not yet run    |            |
-| meta_sgd_5shot_cpu | not yet run    |            |
-| reptile_5shot_cpu  | not yet run    |            |
-| warp_maml_5shot_cpu | not yet run   |            |
+| row                | measured       | meta-steps of the paper's | time                 |
+|--------------------|----------------|---------------------------|----------------------|
+| maml_5shot_cpu     | 46.57 +/- 0.99 | 3,000 of 60,000           | 2 h 30 min           |
+| maml_cpu           | 34.13 +/- 1.83 | 2,000 of 60,000           | 12 min, EPYC AVX-512 |
+| fomaml_cpu         | 32.53 +/- 1.78 | 3,000 of 60,000           | 10 min, EPYC AVX-512 |
+| anil_cpu           | not yet run    | 3,000 of 60,000           |                      |
+| meta_sgd_cpu       | not yet run    | 3,000 of 60,000           |                      |
+| reptile_cpu        | not yet run    | 1,500 of 100,000          |                      |
+| imaml_hf_cpu       | not yet run    | 500 of 60,000             |                      |
+| warp_maml_cpu      | not yet run    | 1,000 of 60,000           |                      |
+| fomaml_5shot_cpu   | not yet run    | 2,000 of 60,000           |                      |
+| anil_5shot_cpu     | not yet run    | 3,000 of 60,000           |                      |
+| meta_sgd_5shot_cpu | not yet run    | 3,000 of 60,000           |                      |
+| reptile_5shot_cpu  | not yet run    | 1,500 of 100,000          |                      |
+| imaml_5shot_cpu    | not yet run    | 500 of 60,000             |                      |
+| warp_maml_5shot_cpu | not yet run   | 600 of 60,000             |                      |
 
+meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as meta_sgd_cpu and reptile_cpu are, so their numbers are of those
+runs, by python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER --name=5_shots
+--set=data.shots=5 --set=data.queries=5, for Reptile --set=data.shots=5 --set=eval.batch_size=15.
 maml_5shot_cpu: Accuracy on 100 validation tasks (+/- 2.2) rose from 38.1 at meta-step 200 over 40.3 (1,000), 45.2
   (2,000) and 46.5 (2,600) to 46.1 (3,000); with the statistics of the support set 46.43 +/- 0.95 on test tasks.
 

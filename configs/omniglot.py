@@ -77,11 +77,15 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 | meta_sgd_20way_cpu   | 95.93          | 94.12 +/- 0.32 | 5,000 of 60,000, 16 of 32    | 17 min, EPYC AVX-512 |
 | reptile_20way_cpu    | 89.43 +/- 0.14 | 74.78 +/- 0.61 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
 | imaml_20way_cpu      | 94.46 +/- 0.42 | 64.30 +/- 0.68 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
-| maml_20way_5shot_cpu     | 98.9 +/- 0.2   | not yet run |                             |                      |
-| fomaml_20way_5shot_cpu   | 97.9 +/- 0.1   | not yet run |                             |                      |
-| meta_sgd_20way_5shot_cpu | 98.97          | not yet run |                             |                      |
-| reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5 | 19 min, EPYC AVX-512 |
-| imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | not yet run |                             |                      |
+| maml_20way_5shot_cpu     | 98.9 +/- 0.2   | 96.91 +/- 0.13 | 3,000 of 60,000, 4 of 16     | 16 min, EPYC AVX-512 |
+| fomaml_20way_5shot_cpu   | 97.9 +/- 0.1   | 95.93 +/- 0.14 | 3,000 of 60,000, 4 of 16     | 13 min, EPYC AVX-512 |
+| meta_sgd_20way_5shot_cpu | 98.97          | 97.26 +/- 0.12 | 3,000 of 60,000, 4 of 32     | 15 min, EPYC AVX-512 |
+| reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
+| imaml_hf_20way_cpu       | 96.18 +/- 0.36 | not yet run    | 350 of 20,000, 8 of 32       |                      |
+| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | not yet run    | 200 of 20,000, 4 of 32       |                      |
+| anil_20way_cpu           | 96.2 +/- 0.5   | not yet run    | 5,000 of 60,000, 16 of 16    |                      |
+| anil_20way_5shot_cpu     | 98.0 +/- 0.3   | not yet run    | 3,000 of 60,000, 4 of 16     |                      |
+| imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | 59.82 +/- 0.53 | 800 of 20,000, 4 of 32       | 22 min, EPYC AVX-512 |
 
 reptile_20way_5shot_cpu is trained as reptile_20way_cpu is, so its number is of that run, by python -m
 experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu --set=data.shots=5 --name=5_shots.
@@ -96,6 +100,7 @@ likewise, 70.3, with one 60.8, with one of 2.0 18.1, with five of 0.5 71.3.
 | method               | published      | measured       | meta-steps, tasks of paper's | time                 |
 |----------------------|----------------|----------------|------------------------------|----------------------|
 | imaml_hf_cpu         | 99.50 +/- 0.26 | 75.87 +/- 0.63 | 800 of 20,000, 8 of 32       | 8 min, EPYC AVX-512  |
+| imaml_hf_5shot_cpu   | 99.74 +/- 0.11 | not yet run    | 300 of 20,000, 8 of 32       |                      |
 | imaml_5shot_cpu      | 99.67 +/- 0.12 | 94.86 +/- 0.16 | 1,000 of 20,000, 8 of 32     | 12 min, EPYC AVX-512 |
 
 20 ways, 1 shot, at equal meta-steps (1,000 of 4 tasks, 16 filters, 5 steps), 1000 test tasks, interval over 3 seeds:

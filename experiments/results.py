@@ -168,6 +168,12 @@ _REASONS: dict[str, dict[str, str]] = {
     "fomaml_20way_cpu": "a twelfth of the meta-steps; three inner steps in training where the paper has five",
     "meta_sgd_20way_cpu": "a twelfth of the meta-steps, of half the tasks; MAML's network",
     **dict.fromkeys(("reptile_20way_cpu", "reptile_20way_5shot_cpu"), f"4% {_ANNEALED}"),
+    **dict.fromkeys(
+      ("maml_20way_5shot_cpu", "fomaml_20way_5shot_cpu"),
+      "a 20th of the meta-steps, of a quarter of the tasks; fewer inner steps in training",
+    ),
+    "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
+    "imaml_20way_5shot_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 0.5% of the tasks",
     "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
@@ -181,6 +187,8 @@ _REASONS: dict[str, dict[str, str]] = {
     "meta_sgd": "the horizon and the discount are not given",
   },
   "mini_imagenet": {
+    "maml_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
+    "fomaml_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
     "maml_5shot_cpu": "a twentieth of the meta-steps, half the filters, a third of the query examples",
   },
 }
