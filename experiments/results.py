@@ -146,7 +146,13 @@ SECTIONS = (
     on_test_tasks=False,
   ),
   Section("mini-ImageNet, 5 ways, 1 shot", "mini_imagenet", MINI, ONE_SEED),
-  Section("mini-ImageNet, 5 ways, 5 shots", "mini_imagenet", [f"{m}_5shot" for m in MINI], ONE_SEED),
+  # Of iMAML the paper has no number here, so that its cheaper inner solver stands for it.
+  Section(
+    "mini-ImageNet, 5 ways, 5 shots",
+    "mini_imagenet",
+    [f"{m.removesuffix('_hf')}_5shot" for m in MINI],
+    ONE_SEED,
+  ),
 )
 # Why a number is short of its paper's, as far as it is known, by config and recipe.
 _ANNEALED = "of the meta-steps, over which the outer step is annealed to 0"
@@ -173,7 +179,6 @@ _REASONS: dict[str, dict[str, str]] = {
       "a 20th of the meta-steps, of a quarter of the tasks; fewer inner steps in training",
     ),
     "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
-    "imaml_20way_5shot_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 0.5% of the tasks",
     "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
