@@ -184,7 +184,9 @@ _REASONS: dict[str, dict[str, str]] = {
   "navigation": {
     "maml": "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
     "random": "of one initial policy there, of five here, which differ by 40 before adaptation",
-    "maml_one_step": "MAML's step size, the horizon and the discount are not given",
+    **dict.fromkeys(
+      ("maml_one_step", "maml_one_step_varying"), "MAML's step size, the horizon and the discount are not given"
+    ),
     "meta_sgd": "the horizon and the discount are not given",
   },
   "mini_imagenet": {
