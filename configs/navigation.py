@@ -26,8 +26,8 @@ Of `maml` and `random` the returns after 0, 1, 2, 3 and 4 steps, and the interva
 | imaml                 | -                                       | not yet run                              |        |
 | maml_one_step         | -9.12 +/- 0.66                          | -12.76 +/- 0.65                          | 11 min |
 | meta_sgd              | -8.64 +/- 0.68                          | -12.36 +/- 0.64                          | 10 min |
-| maml_one_step_varying | -10.71                                  | -13.16 +/- 0.63                          | 6 min, EPYC AVX-512 |
-| meta_sgd_varying      | -10.15                                  | not yet run                              |        |
+| maml_one_step_varying | -10.71           | -13.16 +/- 0.63  | 6 min, EPYC AVX-512 |
+| meta_sgd_varying      | -10.15           | not yet run      |  |
 
 Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, not paired: 0.48.
 `maml`: the first published number has an interval of 4.01, then 2.16, 0.55, 0.58; the measured, of seed 0, 4.76, 2.75,
