@@ -50,13 +50,13 @@ their last one:
 | reptile_cpu        | 31.90 +/- 1.73 | 1,500 of 100,000          | 14 min, EPYC AVX-512 |
 | imaml_cpu          | not yet run    | 1,500 of 60,000           |                      |
 | imaml_hf_cpu       | 25.07 +/- 1.42 | 500 of 60,000             | 9 min, EPYC AVX-512  |
-| warp_maml_cpu      | not yet run    | 1,000 of 60,000           |                      |
+| warp_maml_cpu      | 28.12 +/- 0.58 | 1,000 of 60,000           | 11 min, EPYC AVX-512 |
 | fomaml_5shot_cpu   | 44.03 +/- 0.92 | 2,000 of 60,000           | 9 min, EPYC AVX-512  |
 | anil_5shot_cpu     | not yet run    | 3,000 of 60,000           |                      |
-| meta_sgd_5shot_cpu | not yet run    | 3,000 of 60,000           |                      |
+| meta_sgd_5shot_cpu | 44.10 +/- 0.85 | 3,000 of 60,000           | 11 min, EPYC AVX-512 |
 | reptile_5shot_cpu  | not yet run    | 1,500 of 100,000          |                      |
 | imaml_5shot_cpu    | not yet run    | 500 of 60,000             |                      |
-| warp_maml_5shot_cpu | not yet run   | 600 of 60,000             |                      |
+| warp_maml_5shot_cpu | 37.72 +/- 0.64 | 600 of 60,000             | 22 min, EPYC AVX-512 |
 
 meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as meta_sgd_cpu and reptile_cpu are, so their numbers are of those
 runs, by python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER --name=5_shots

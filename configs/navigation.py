@@ -27,9 +27,10 @@ Of `maml` and `random` the returns after 0, 1, 2, 3 and 4 steps, and the interva
 | maml_one_step         | -9.12 +/- 0.66                          | -12.76 +/- 0.65                          | 11 min |
 | meta_sgd              | -8.64 +/- 0.68                          | -12.36 +/- 0.64                          | 10 min |
 | maml_one_step_varying | -10.71           | -13.16 +/- 0.63  | 6 min, EPYC AVX-512 |
-| meta_sgd_varying      | -10.15           | not yet run      |  |
+| meta_sgd_varying      | -10.15           | -13.59 +/- 0.65  | 6 min, EPYC AVX-512 |
 
-Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, not paired: 0.48.
+Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, not paired: 0.48. From varying starts
+-0.43 +/- 0.27; published, not paired: 0.56.
 `maml`: the first published number has an interval of 4.01, then 2.16, 0.55, 0.58; the measured, of seed 0, 4.76, 2.75,
 7.76, 3.83. There a second step of 0.25 carries some far goals' policies past them; medians are -38.2, -8.1, -3.2, -3.3,
 -3.1. Seed 1: -38.05 +/- 4.08, -10.87 +/- 2.07, -5.81 +/- 1.55, -4.52 +/- 0.92, -5.02 +/- 0.94. The second derivative is

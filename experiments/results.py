@@ -187,7 +187,7 @@ _REASONS: dict[str, dict[str, str]] = {
     **dict.fromkeys(
       ("maml_one_step", "maml_one_step_varying"), "MAML's step size, the horizon and the discount are not given"
     ),
-    "meta_sgd": "the horizon and the discount are not given",
+    **dict.fromkeys(("meta_sgd", "meta_sgd_varying"), "the horizon and the discount are not given"),
   },
   "mini_imagenet": {
     "maml_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
@@ -195,6 +195,9 @@ _REASONS: dict[str, dict[str, str]] = {
     "meta_sgd_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
     "reptile_cpu": f"1.5% {_ANNEALED}; half the filters",
     "imaml_hf_cpu": "a 120th of the meta-steps, half the filters; the inner problem stays unsolved",
+    "warp_maml_cpu": "a 60th of the meta-steps, a quarter of the filters, a third of the query examples",
+    "warp_maml_5shot_cpu": "a 100th of the meta-steps, a quarter of the filters, a third of the query examples",
+    "meta_sgd_5shot_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
     "fomaml_5shot_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
     "maml_5shot_cpu": "a twentieth of the meta-steps, half the filters, a third of the query examples",
   },
