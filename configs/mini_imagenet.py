@@ -54,7 +54,7 @@ their last one:
 | fomaml_5shot_cpu   | 44.03 +/- 0.92 | 2,000 of 60,000           | 9 min, EPYC AVX-512  |
 | anil_5shot_cpu     | not yet run    | 3,000 of 60,000           |                      |
 | meta_sgd_5shot_cpu | 44.10 +/- 0.85 | 3,000 of 60,000           | 11 min, EPYC AVX-512 |
-| reptile_5shot_cpu  | not yet run    | 1,500 of 100,000          |                      |
+| reptile_5shot_cpu  | 44.13 +/- 1.95 | 1,500 of 100,000          | 14 min, EPYC AVX-512 |
 | imaml_5shot_cpu    | not yet run    | 500 of 60,000             |                      |
 | warp_maml_5shot_cpu | 37.72 +/- 0.64 | 600 of 60,000             | 22 min, EPYC AVX-512 |
 

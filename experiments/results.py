@@ -175,6 +175,7 @@ _REASONS: dict[str, dict[str, str]] = {
       "a 20th of the meta-steps, of a quarter of the tasks; fewer inner steps in training",
     ),
     "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
+    "imaml_20way_5shot_cpu": "as with 1 shot, with which it was trained; 2% of the tasks",
     "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
@@ -193,7 +194,7 @@ _REASONS: dict[str, dict[str, str]] = {
     "maml_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
     "fomaml_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
     "meta_sgd_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
-    "reptile_cpu": f"1.5% {_ANNEALED}; half the filters",
+    **dict.fromkeys(("reptile_cpu", "reptile_5shot_cpu"), f"1.5% {_ANNEALED}; half the filters"),
     "imaml_hf_cpu": "a 120th of the meta-steps, half the filters; the inner problem stays unsolved",
     "warp_maml_cpu": "a 60th of the meta-steps, a quarter of the filters, a third of the query examples",
     "warp_maml_5shot_cpu": "a 100th of the meta-steps, a quarter of the filters, a third of the query examples",
