@@ -66,14 +66,14 @@ AVX-512, evaluation included:
 | method                   | published, 25 alphabets | measured     | Warp-Leap minus it | time                 |
 |--------------------------|-------------------------|--------------|--------------------|----------------------|
 | warp_leap_offline_25_cpu | 83.8 +/- 1.9            | 67.0 +/- 2.6 |                    | 22 min, EPYC AVX-512 |
-| leap_25_cpu              | 74.8                    | 60.5 +/- 4.1 | +6.5 +/- 3.1       | 6 min, EPYC AVX-512  |
+| leap_25_cpu              | 74.8                    | 60.0 +/- 4.7 | +7.0 +/- 2.8       | 6 min, EPYC AVX-512  |
 | fine_tuning_25_cpu       | 76.4                    | 60.4 +/- 4.5 | +6.6 +/- 3.2       | 4 min, EPYC AVX-512  |
-| reptile_25_cpu           | 70.8                    | 48.1 +/- 5.2 | +18.9 +/- 3.5      | 5 min, EPYC AVX-512  |
+| reptile_25_cpu           | 70.8                    | 48.4 +/- 6.1 | +18.6 +/- 5.1      | 5 min, EPYC AVX-512  |
 | maml_25_cpu              | 56.7                    | 22.2 +/- 2.3 | +44.8              | 1 min, EPYC AVX-512  |
-| fomaml_25_cpu            | -                       | 23.4 +/- 3.4 | +43.6 +/- 3.4      | 4 min, EPYC AVX-512  |
+| fomaml_25_cpu            | -                       | 25.3 +/- 2.5 | +41.7 +/- 2.7      | 4 min, EPYC AVX-512  |
 | scratch_25_cpu           | 51.0                    | 12.5 +/- 2.9 | +54.5              | 14 s, EPYC AVX-512   |
 
-After 40 of the 100 steps: Warp-Leap 60.1, Leap 54.2, Reptile 43.7, fine-tuning 42.3.
+After 40 of the 100 steps: Warp-Leap 60.1, Leap 53.4, Reptile 44.8, fine-tuning 42.3.
 
 The curve over alphabets, likewise; the 10 test alphabets follow those of training in the shuffled list, as in the
 released code, so that they differ from one number of alphabets to another:
