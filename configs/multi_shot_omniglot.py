@@ -97,7 +97,7 @@ released code, so that they differ from one number of alphabets to another:
 | fine_tuning_15_cpu       | -            | not yet run  |                    |                      |
 | reptile_15_cpu           | -            | not yet run  |                    |                      |
 | warp_leap_offline_20_cpu | 82.0 +/- 2.6 | not yet run  |                    |                      |
-| leap_20_cpu              | -            | not yet run  |                    |                      |
+| leap_20_cpu              | -            | 61.6 +/- 2.8 |                    | 4 min, EPYC AVX-512  |
 | fine_tuning_20_cpu       | -            | not yet run  |                    |                      |
 | reptile_20_cpu           | -            | not yet run  |                    |                      |
 
