@@ -135,13 +135,13 @@ def test_a_head_that_each_task_draws_stays_as_it_began():
 
 def test_another_head_has_the_entries_of_the_first_in_another_order():
   head = {"kernel": np.arange(12.0).reshape(3, 4), "bias": np.arange(4.0)}
-  drawn = estimators._another_head(jax.random.key(0), {"head": head, "body": np.ones(2)})
+  drawn = estimators.another_head(jax.random.key(0), {"head": head, "body": np.ones(2)})
   assert drawn.keys() == {"head"} and drawn["head"].keys() == head.keys()
   for name, leaf in head.items():
     assert drawn["head"][name].shape == leaf.shape and np.any(drawn["head"][name] != leaf)
     np.testing.assert_array_equal(np.sort(drawn["head"][name].ravel()), leaf.ravel())
   with pytest.raises(ValueError, match="redrawn needs a head that adapts; what adapts is body"):
-    estimators._another_head(jax.random.key(0), {"body": np.ones(2)})
+    estimators.another_head(jax.random.key(0), {"body": np.ones(2)})
 
 
 def test_what_is_redrawn_is_one_of_two():
