@@ -57,7 +57,7 @@ def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
 
 def draw(table: Table) -> Draw | None:
   """What each task draws for itself, those of the test too; None for nothing."""
-  return estimators.another_head if table.get("redrawn") == "head" else None
+  return estimators.DRAWS[table.get("redrawn", "nothing")]
 
 
 def inner(table: Table, loss_fn: LossFn) -> InnerLoop:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import canvas, schema, workdir
+from experiments import canvas, figures, schema, workdir
 
 Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]
 """By method, its results with the setting of each, the smallest first."""
@@ -93,6 +93,6 @@ def table(runs: Runs, setting: str) -> str:
     "|---|" + len(values) * "---|",
   ]
   for name, points in runs.items():
-    cells = {value: f"{result['mean']:.3f} +/- {result['ci95']:.3f}" for value, result in points}
+    cells = {value: figures.cell(result["mean"], result["ci95"]) for value, result in points}
     lines.append("| " + " | ".join([name, *(cells.get(value, "") for value in values)]) + " |")
   return "\n".join(lines)

@@ -11,6 +11,7 @@ import jax
 from experiments.outer_step import NeedsTask
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients.directions import Distribution
+from warpjax.meta_gradients.redrawn import Draw
 from warpjax.types import InnerLoop, Params
 
 
@@ -64,7 +65,8 @@ def evolution_strategies(
 
 def redrawn(made: Any, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
   """With "head" each task starts from a head of its own at random, which is not learned; a test task too."""
-  return made if redrawn == "nothing" else meta_gradients.redrawn(made, another_head)
+  own = DRAWS[redrawn]
+  return made if own is None else meta_gradients.redrawn(made, own)
 
 
 def another_head(key: jax.Array, initial: Params) -> Params:
@@ -75,3 +77,7 @@ def another_head(key: jax.Array, initial: Params) -> Params:
   keys = jax.random.split(key, len(leaves))
   shuffled = [jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
   return {"head": jax.tree.unflatten(tree, shuffled)}
+
+
+# By what is redrawn, the draw; None for none.
+DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head}

@@ -105,7 +105,7 @@ def table(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None =
   lines = [["method", *(f"step {step}" for step in steps)]]
   for name, result in zip(names or [result["method"] for result in results], results, strict=True):
     mean, ci95 = result["per_step"], result.get("per_step_ci95") or [None] * len(result["per_step"])
-    cells = [_cell(mean[step], ci95[step]) if step < len(mean) else "" for step in steps]
+    cells = [cell(mean[step], ci95[step]) if step < len(mean) else "" for step in steps]
     lines.append([name, *cells])
   widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
   return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
@@ -119,14 +119,15 @@ def markdown(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | Non
   ]
   for name, result in zip(names or [result["method"] for result in results], results, strict=True):
     said = result.get("published") or {}
-    published = _cell(said["number"], said.get("interval") or None) if "number" in said else "-"
+    published = cell(said["number"], said.get("interval") or None) if "number" in said else "-"
     spent = f"{result['num_meta_steps']:,} | {result['num_tasks']:,} | {len(result.get('seeds', [0]))}"
-    measured = f"{result['metric']} {_cell(result['mean'], result['ci95'])}"
+    measured = f"{result['metric']} {cell(result['mean'], result['ci95'])}"
     lines.append(f"| {name} | {measured} | {published} | {spent} | {result['wall_seconds']:.0f} |")
   return "\n".join(lines)
 
 
-def _cell(mean: float, ci95: float | None) -> str:
+def cell(mean: float, ci95: float | None) -> str:
+  """A number with its interval, where it has one."""
   return f"{mean:.3f}" if ci95 is None else f"{mean:.3f} +/- {ci95:.3f}"
 
 

@@ -153,6 +153,8 @@ SECTIONS = (
 # Why a number is short of its paper's, as far as it is known, by config and recipe.
 _ANNEALED = "of the meta-steps, over which the outer step is annealed to 0"
 _SMALLER = "a 20th of the tasks, a quarter of the filters"
+_NARROWER = "of the meta-steps, half the filters, a third of the query examples"
+_NARROW = "of the meta-steps, a quarter of the filters, a third of the query examples"
 _UNTRAINED = "a quarter of the filters (with all of them 28.5, transductive 47.4); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
 _REASONS: dict[str, dict[str, str]] = {
@@ -192,16 +194,14 @@ _REASONS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("meta_sgd", "meta_sgd_varying"), "the horizon and the discount are not given"),
   },
   "mini_imagenet": {
-    "maml_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
-    "fomaml_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
-    "meta_sgd_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
+    "maml_cpu": f"a 30th {_NARROWER}",
+    **dict.fromkeys(("fomaml_cpu", "meta_sgd_cpu", "meta_sgd_5shot_cpu"), f"a 20th {_NARROWER}"),
     **dict.fromkeys(("reptile_cpu", "reptile_5shot_cpu"), f"1.5% {_ANNEALED}; half the filters"),
     "imaml_hf_cpu": "a 120th of the meta-steps, half the filters; the inner problem stays unsolved",
-    "warp_maml_cpu": "a 60th of the meta-steps, a quarter of the filters, a third of the query examples",
-    "warp_maml_5shot_cpu": "a 100th of the meta-steps, a quarter of the filters, a third of the query examples",
-    "meta_sgd_5shot_cpu": "a 20th of the meta-steps, half the filters, a third of the query examples",
-    "fomaml_5shot_cpu": "a 30th of the meta-steps, half the filters, a third of the query examples",
-    "maml_5shot_cpu": "a twentieth of the meta-steps, half the filters, a third of the query examples",
+    "warp_maml_cpu": f"a 60th {_NARROW}",
+    "warp_maml_5shot_cpu": f"a 100th {_NARROW}",
+    "fomaml_5shot_cpu": f"a 30th {_NARROWER}",
+    "maml_5shot_cpu": f"a twentieth {_NARROWER}",
   },
 }
 WHY = {(config, recipe): reason for config, reasons in _REASONS.items() for recipe, reason in reasons.items()}

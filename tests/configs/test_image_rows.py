@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from experiments import experiment, image_rows, loop, measure, norm_stats, schema
+from experiments import experiment, image_rows, loop, measure, norm_stats
+from tests.experiments import tiny
 from tests.tasks import image_files
 from warpjax import parallel
 
@@ -87,10 +88,8 @@ def distinct():
   for file in FILES:
     for method in MODULES[file].METHODS:
       config = small(file, method)
-      own = ("experiment", "method", "published")
       data = {key: value for key, value in config["data"].items() if key not in ("name", "size")}
-      key = repr(schema.given({**{name: config[name] for name in config if name not in own}, "data": data}))
-      found.setdefault(key, []).append((file, method))
+      found.setdefault(tiny.content({**config, "data": data}), []).append((file, method))
   return [rows[number % len(rows)] for number, rows in enumerate(found.values())]
 
 

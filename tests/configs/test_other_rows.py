@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import math
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import experiment, loop, measure
+from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny as tiny_configs
 from warpjax import parallel
 
@@ -82,3 +83,11 @@ def test_row_trains_two_steps(file, method, alphabets):
 def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
   built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
   assert (built.draw is None) == (method == "warp_leap_offline")
+  assert protocol.card(built, 1)["augmentation"] == "affine"
+
+
+def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):
+  built = experiment.build(tiny("multi_shot_omniglot", "leap"), **alphabets)
+  state, key = loop.start(built), jax.random.key(0)
+  losses = lambda built: measure.evaluator(built, metric="loss")(state, built.data.test, key, 2).per_task[:, 0]
+  assert (losses(built) != losses(built._replace(draw=None))).all()

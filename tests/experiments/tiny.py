@@ -45,11 +45,16 @@ def config(file: str, method: str, *overrides: Mapping[str, Any]) -> dict[str, A
 
 def distinct(configs: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, str]]:
   """The rows, those that their shrunk configs make the same once."""
-  names, found = ("experiment", "method", "published"), {}
+  found: dict[tuple[str, str], tuple[str, str]] = {}
   for row, config in configs.items():
-    key = repr(schema.given({key: value for key, value in config.items() if key not in names}))
-    found.setdefault((row[0], key), row)
+    found.setdefault((row[0], content(config)), row)
   return list(found.values())
+
+
+def content(config: Mapping[str, Any]) -> str:
+  """What a row trains: its settings without its names and its paper's number."""
+  names = ("experiment", "method", "published")
+  return repr(schema.given({key: value for key, value in config.items() if key not in names}))
 
 
 def _fit(config: Any) -> None:

@@ -53,7 +53,7 @@ def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
 
   def with_own(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
     own = _drawn(draw, meta_params, key)
-    value, grads = grad_fn(meta_params._replace(initial={**meta_params.initial, **own}), task, key)
+    value, grads = grad_fn(_with(own, meta_params), task, key)
     return value, grads._replace(initial={**grads.initial, **optax.tree.zeros_like(own)})
 
   return with_own
@@ -80,7 +80,11 @@ def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
     >>> float(own.initial["body"]), bool(own.initial["head"] != 0)
     (1.0, True)
   """
-  return meta_params._replace(initial={**meta_params.initial, **_drawn(draw, meta_params, key)})
+  return _with(_drawn(draw, meta_params, key), meta_params)
+
+
+def _with(own: dict[str, Params], meta_params: MetaParams) -> MetaParams:
+  return meta_params._replace(initial={**meta_params.initial, **own})
 
 
 def _drawn(draw: Draw, meta_params: MetaParams, key: jax.Array) -> dict[str, Params]:
