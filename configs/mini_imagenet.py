@@ -61,6 +61,13 @@ their last one:
 meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as meta_sgd_cpu and reptile_cpu are, so their numbers are of those
 runs, by python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER --name=5_shots
 --set=data.shots=5 --set=data.queries=5, for Reptile --set=data.shots=5 --set=eval.batch_size=15.
+Without transduction, each query example beside the support set alone, by --set=eval.norm_stats=support_plus_one too:
+
+| row               | alone, published | alone, measured |
+|-------------------|------------------|-----------------|
+| reptile_cpu       | 47.07 +/- 0.26   | not yet run     |
+| reptile_5shot_cpu | 62.74 +/- 0.37   | not yet run     |
+
 imaml_hf_cpu: Its inner problem stays unsolved, with a relative residual of 5 in the linear system. With 6 steps, a
   damping of 5 and lambda = 2, as in Omniglot's row, it stays above 3 (--config.inner.num_steps=6
   --config.inner.damping=5.0 --config.inner.prox=2.0 --config.num_meta_steps=60); with imaml's 10 steps of gradient

@@ -71,10 +71,14 @@ def sinusoid(
   queries: int,
   train_shots: int = 0,
   train_queries: int = 0,
+  train_grid: bool = False,
 ) -> Spec:
-  """Sine regression; a `train_` count of 0 is the test's."""
+  """Sine regression; a `train_` count of 0 is the test's, `train_grid` trains on the query's own points."""
   del data_dir, cache_dir
-  train = tasks.sinusoid.sampler(variant, shots=train_shots or shots, queries=train_queries or queries)
+  if train_grid and train_shots:
+    raise ValueError(f"config.data.train_shots must be 0 with train_grid, which trains on the grid; got {train_shots}.")
+  train_support = None if train_grid else train_shots or shots
+  train = tasks.sinusoid.sampler(variant, shots=train_support, queries=train_queries or queries)
   test = tasks.sinusoid.sampler(variant, shots=shots, queries=queries)
   choices = ("transductive", "support", "running", "per_step")
   # Waves are drawn anew, so that validation waves are apart from test waves by their keys.

@@ -33,7 +33,7 @@ PAPERS = {
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
 }
-NOTHING, NOT_RUN = "-", "not yet run"
+NOTHING, NOT_RUN, ALONE = "-", "not yet run", "_alone"
 
 
 class Row(NamedTuple):
@@ -78,7 +78,8 @@ def is_trained(experiment: str) -> bool:
 def tables(text: str) -> dict[tuple[str, str], str]:
   """The cells of a docstring's tables, by the row's first cell and the first word of the column's head.
 
-  A column of "5 shots" belongs to the row's `_5shot`, one that is "strict" to its `_strict`.
+  A column of "5 shots" belongs to the row's `_5shot`, one that is "strict" to its `_strict`; one that begins with
+  "alone" has the row's numbers without transduction, as `_alone`.
 
   Example:
     >>> tables('''
@@ -102,7 +103,7 @@ def tables(text: str) -> dict[tuple[str, str], str]:
 
 
 def _place(name: str, title: str) -> tuple[str, str]:
-  suffix = "_5shot" * ("5 shots" in title) + "_strict" * title.startswith("strict")
+  suffix = "_5shot" * ("5 shots" in title) + "_strict" * title.startswith("strict") + ALONE * title.startswith("alone")
   kind = next((kind for kind in ("measured", "published") if kind in title), re.split(r"\W", title)[0])
   return name + suffix, kind
 

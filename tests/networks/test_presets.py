@@ -94,3 +94,10 @@ def test_sinusoid_networks():
     "kernel"
   ]
   assert np.abs(kernel).max() <= 0.02
+
+
+def test_the_units_of_reptile_s_demo_turn_at_points_of_their_own():
+  params, _ = networks.from_linen(networks.reptile_sinusoid()).init(jax.random.key(0), jnp.ones((1, 1)))
+  for layer, fan_in in (("dense_0", 1), ("dense_1", 64), ("head", 64)):
+    for value in params[layer].values():
+      assert 0 < np.abs(value).max() <= fan_in**-0.5 and np.unique(value).size == value.size

@@ -20,7 +20,8 @@ class MLP(nn.Module):
     features: Width of each hidden layer.
     num_outputs: Width of the head.
     activation: Applied after each hidden layer.
-    kernel_init: Of every kernel; biases start at zero.
+    kernel_init: Of every kernel.
+    bias_init: Of every bias: a function from the layer's number of inputs to an initializer; `None` for zeros.
     warp: Warp-layers ("linear" or "scale") after each hidden layer, named `warp_0`, `warp_1`, ...; `None` for none.
     dtype: Compute dtype; default: that of input and parameters.
     param_dtype: Dtype of the parameters; `float` is the default float of JAX.
@@ -36,6 +37,7 @@ class MLP(nn.Module):
   num_outputs: int = 1
   activation: Callable[[jax.Array], jax.Array] = nn.relu
   kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[[int], Callable[..., jax.Array]] | None = None
   warp: WarpSpec | None = None
   dtype: Any = None
   param_dtype: Any = float
@@ -46,14 +48,16 @@ class MLP(nn.Module):
     if self.warp is not None:
       check(self.warp, WARP_KINDS)
     for i, width in enumerate(self.features):
-      x = self.activation(self._dense(width, f"dense_{i}")(x))
+      x = self.activation(self._dense(x, width, f"dense_{i}"))
       if self.warp is not None:
         warp = Warp(self.warp, dtype=self.dtype, param_dtype=self.param_dtype, name=f"warp_{i}")
         x = warp(x, use_running_average=use_running_average)
     if self.warp is not None and self.warp.head:
-      x = self._dense(x.shape[-1], "head")(x)
-      return self._dense(self.num_outputs, "warp_head")(x)
-    return self._dense(self.num_outputs, "head")(x)
+      x = self._dense(x, x.shape[-1], "head")
+      return self._dense(x, self.num_outputs, "warp_head")
+    return self._dense(x, self.num_outputs, "head")
 
-  def _dense(self, width: int, name: str) -> nn.Dense:
-    return nn.Dense(width, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+  def _dense(self, x: jax.Array, width: int, name: str) -> jax.Array:
+    bias_init = self.bias_init(x.shape[-1]) if self.bias_init else nn.initializers.zeros
+    inits: dict[str, Any] = {"kernel_init": self.kernel_init, "bias_init": bias_init}
+    return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)

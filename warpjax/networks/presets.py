@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.mlp import MLP
-from warpjax.networks.warp import torch_uniform
+from warpjax.networks.warp import torch_bias, torch_uniform
 
 IMAML_GAIN = 1.73
 _imaml_uniform = nn.initializers.variance_scaling(IMAML_GAIN**2, "fan_avg", "uniform")
@@ -204,7 +204,9 @@ def maml_sinusoid(**overrides: Any) -> MLP:
 
 
 def reptile_sinusoid(**overrides: Any) -> MLP:
-  """Reptile on sines: 1-64-64-1, tanh (the released demo's; the paper's figure has ReLU).
+  """Reptile on sines: 1-64-64-1, tanh (the released demo's; the paper's figure has ReLU), PyTorch's initial values.
+
+  Tanh units without random biases all turn at 0: after 32 steps the demo's error is 2.1 in place of 0.1.
 
   Returns:
     An `MLP`, `[batch, 1] -> [batch, 1]`; `overrides` are fields of it.
@@ -217,7 +219,8 @@ def reptile_sinusoid(**overrides: Any) -> MLP:
 
   Reference: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, and the released demo.
   """
-  return MLP(**{"features": (64, 64), "activation": jnp.tanh, "kernel_init": torch_uniform, **overrides})
+  inits = {"kernel_init": torch_uniform, "bias_init": torch_bias}
+  return MLP(**{"features": (64, 64), "activation": jnp.tanh, **inits, **overrides})
 
 
 def _conv4(overrides: dict[str, Any], **defaults: Any) -> Conv4:

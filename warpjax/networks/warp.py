@@ -18,6 +18,12 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels, with which WarpGrad's released code starts."""
 
 
+def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
+  """The same for the biases of a layer with that many inputs, which are PyTorch's default."""
+  bound = fan_in**-0.5
+  return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
 class WarpSpec(NamedTuple):
   """What the warp-layers of a network look like; the default is the paper's default for images, a bare 3x3 convolution.
 
