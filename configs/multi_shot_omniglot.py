@@ -96,10 +96,14 @@ released code, so that they differ from one number of alphabets to another:
 | leap_15_cpu              | -            | not yet run  |                    |                      |
 | fine_tuning_15_cpu       | -            | not yet run  |                    |                      |
 | reptile_15_cpu           | -            | not yet run  |                    |                      |
+| maml_15_cpu              | -            | not yet run  |                    |                      |
+| fomaml_15_cpu            | -            | not yet run  |                    |                      |
 | warp_leap_offline_20_cpu | 82.0 +/- 2.6 | not yet run  |                    |                      |
 | leap_20_cpu              | -            | 61.6 +/- 2.8 |                    | 4 min, EPYC AVX-512  |
 | fine_tuning_20_cpu       | -            | not yet run  |                    |                      |
 | reptile_20_cpu           | -            | not yet run  |                    |                      |
+| maml_20_cpu              | -            | not yet run  |                    |                      |
+| fomaml_20_cpu            | -            | not yet run  |                    |                      |
 
 The ablation ladder, of 25 alphabets, at a quarter of the meta-steps, seed 0:
 
