@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import app
 
-from configs import multi_shot_omniglot, reptile_studies
+from configs import benchmark, multi_shot_omniglot, reptile_studies
 from experiments import listing
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
@@ -37,9 +37,9 @@ CPU, where there is one.
 """
 TAIL = """## iMAML's figure: error against compute, memory and time against steps
 
-Measured numbers, mixed mode among them, are in README, "Benchmark of meta-gradients". Commands:
-`python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=DIR`, likewise `:memory` and `:speed`.
+`python -m experiments.benchmark --config=configs/benchmark.py:MODE --workdir=DIR` draws each in a picture besides.
 """
+FIGURE = "iMAML's figure, on one core:\n"  # What follows it in the docstring of the benchmark.
 
 
 class Section(NamedTuple):
@@ -266,7 +266,8 @@ def _number(text: str) -> float | None:
 
 def markdown() -> str:
   """The whole file."""
-  return "\n".join([HEAD, *map(_section, SECTIONS), TAIL])
+  figure = (benchmark.__doc__ or "").split(FIGURE)[1]
+  return "\n".join([HEAD, *map(_section, SECTIONS), TAIL + figure])
 
 
 def _section(section: Section) -> str:
