@@ -92,16 +92,16 @@ released code, so that they differ from one number of alphabets to another:
 | leap_5_cpu               | -            | not yet run  |                    |                      |
 | fine_tuning_5_cpu        | -            | not yet run  |                    |                      |
 | reptile_5_cpu            | -            | not yet run  |                    |                      |
-| warp_leap_offline_15_cpu | 82.7 +/- 3.3 | not yet run  |                    |                      |
-| leap_15_cpu              | -            | not yet run  |                    |                      |
-| fine_tuning_15_cpu       | -            | not yet run  |                    |                      |
+| warp_leap_offline_15_cpu | 82.7 +/- 3.3 | 65.6 +/- 4.3 |                    | 27 min, EPYC AVX-512 |
+| leap_15_cpu              | -            | 57.4 +/- 4.0 | +8.2 +/- 3.7       | 5 min, EPYC AVX-512  |
+| fine_tuning_15_cpu       | -            | 58.6 +/- 2.7 | +7.0 +/- 3.9       | 5 min, EPYC AVX-512  |
 | reptile_15_cpu           | -            | not yet run  |                    |                      |
 | maml_15_cpu              | -            | not yet run  |                    |                      |
 | fomaml_15_cpu            | -            | not yet run  |                    |                      |
-| warp_leap_offline_20_cpu | 82.0 +/- 2.6 | not yet run  |                    |                      |
-| leap_20_cpu              | -            | 61.6 +/- 2.8 |                    | 4 min, EPYC AVX-512  |
-| fine_tuning_20_cpu       | -            | not yet run  |                    |                      |
-| reptile_20_cpu           | -            | not yet run  |                    |                      |
+| warp_leap_offline_20_cpu | 82.0 +/- 2.6 | 66.4 +/- 4.6 |                    | 29 min, EPYC AVX-512 |
+| leap_20_cpu              | -            | 61.6 +/- 2.8 | +4.8 +/- 4.8       | 4 min, EPYC AVX-512  |
+| fine_tuning_20_cpu       | -            | 59.2 +/- 3.7 | +7.2 +/- 3.5       | 5 min, EPYC AVX-512  |
+| reptile_20_cpu           | -            | 47.3 +/- 5.2 | +19.1 +/- 4.0      | 6 min, EPYC AVX-512  |
 | maml_20_cpu              | -            | not yet run  |                    |                      |
 | fomaml_20_cpu            | -            | not yet run  |                    |                      |
 

@@ -161,6 +161,7 @@ _NARROWER = "of the meta-steps, half the filters, a third of the query examples"
 _NARROW = "of the meta-steps, a quarter of the filters, a third of the query examples"
 _UNTRAINED = "a quarter of the filters (with all of them 28.5, transductive 47.4); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
+_CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (15, 20)]
 _REASONS: dict[str, dict[str, str]] = {
   "omniglot": {
     "meta_sgd_cpu": "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
@@ -183,10 +184,11 @@ _REASONS: dict[str, dict[str, str]] = {
     ),
     "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
     "imaml_20way_5shot_cpu": "as with 1 shot, with which it was trained; 2% of the tasks",
+    "imaml_hf_20way_cpu": "a 60th of the meta-steps, of a quarter of the tasks; the solver's steps and damping are ours",
     "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
-    **dict.fromkeys(("warp_leap_offline_cpu", *_OF_25_ALPHABETS), _SMALLER),
+    **dict.fromkeys(("warp_leap_offline_cpu", *_CURVE, *_OF_25_ALPHABETS), _SMALLER),
     **dict.fromkeys(("scratch_cpu", "scratch_25_cpu"), _UNTRAINED),
   },
   "navigation": {
