@@ -6,8 +6,9 @@ width 100, Adam at 1e-3 on the RNN after every episode, on the warp after every 
 What the agent learns of a goal is in its memory; the weights learn along one life (`rl.online`), here of 334 x 30
 episodes. Not as in the released code: a reward is credited to its own action, nobody is put into a pillar, every maze
 has its own baseline, and the optimizers begin at once. `hebbian` is the neuromodulated network of Miconi et al.; the
-rest of its settings are those of the others. Kernels and biases start uniform within 1/sqrt(width), as PyTorch's cells
-do: `rnn` and `warp_rnn` from the same numbers for a seed, `hebbian` likewise but for its plasticity (0.01, normal).
+rest of its settings are those of the others. Kernels and biases start uniform within 1/sqrt(width), as PyTorch's
+RNNCell does (the released Warp-RNN has orthogonal kernels and one bias, of zeros, in place of two): `rnn` and
+`warp_rnn` from the same numbers for a seed, `hebbian` likewise but for its plasticity (0.01, normal).
 
 Command: python -m experiments.train --config=configs/maze.py:warp_rnn --workdir=runs/maze/warp_rnn --seeds=0,1,2
 Curves, and the paired difference: python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn

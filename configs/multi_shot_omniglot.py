@@ -5,7 +5,9 @@ meta-step, 1000 meta-steps, SGD at 0.1 inside and outside (FOMAML and MAML 0.5, 
 each character's 20 drawings held out, every drawing turned, shifted and scaled at random. The released code's batch is
 128; "100-shot" (100 steps of 20 over 20 classes) says that the paper's was 20: --config.data.batch_size=128 for it.
 Accuracy is under running statistics, reset for each task, as in the released code; MAML's alone is under those of the
-batch, as there. result.json has both for every method.
+batch, as there. result.json has both for every method. As there, drawings are made smaller, turned and shifted by the
+nearest pixel; the sizes for CPU have smooth ones (resample=lanczos, augmentation=affine). Not as there: tasks are drawn
+with replacement, minibatches anew at every step, biases start at zero (PyTorch's at random).
 
 Command: python -m experiments.train --config=configs/multi_shot_omniglot.py:warp_leap_offline --workdir=runs/warp_leap
 Fewer alphabets: --config.data.alphabets=10 (the paper sweeps 1, 3, 5, 10, 15, 20, 25).
@@ -33,8 +35,8 @@ with ReLU, batch norm and ReLU, the same with a residual connection; two layers 
 fine_tuning: joint training with a head for each alphabet, then a fresh head: one SGD step at 0.1 for each batch of one
 alphabet, as many batches as the others take inner steps (20 x 100 x 1000), as in the released code, where all alphabets
 have one head instead.
-maml: L_meta is that of the held-out drawings of a training alphabet, whole, as in the released code; the other methods
-draw both losses from the 15 drawings that are not held out.
+maml: L_meta is that of the held-out drawings of a training alphabet, whole; the released code takes them in minibatches
+and adds the last inner loss. The other methods draw both losses from the 15 drawings that are not held out.
 scratch: no meta-training; a batch of 80 and a rate of 1.0, with which the paper has its number. With 30 test tasks
 (--config.eval.num_tasks=30, 2 min): 28.5 under running statistics, 47.4 under those of the held-out drawings.
 leap, reptile, fomaml: each task, of the test too, begins with a random head of its own, which is not learned, as in the
@@ -182,7 +184,8 @@ COMMON: rows.Table = {
     "ways": 20,
     "held_out": 5,
     "batch_size": 20,
-    "augmentation": "affine",
+    "augmentation": "affine_nearest",
+    "resample": "nearest",
     "query": "support",
     "split_seed": 0,
   },
@@ -251,7 +254,7 @@ def _recipes(alphabets: int) -> dict[str, rows.Table]:
     "num_meta_steps": 1000,
     "tasks_per_step": 1,
     "checkpoint_every": 50,
-    "data": {"alphabets": alphabets},
+    "data": {"alphabets": alphabets, "augmentation": "affine", "resample": "lanczos"},
     "network": {"width": 16},
     "eval": {"num_tasks": 30},  # three of each alphabet; the accuracy after each of 100 steps costs more than training
   }

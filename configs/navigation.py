@@ -91,6 +91,7 @@ METHODS: dict[str, rows.Table] = {
     "optimizer": {"name": "adam", "learning_rate": 3e-3},
   },
   "random": {
+    "network": {"activation": "tanh"},
     "num_meta_steps": 1,
     "checkpoint_every": 1,
     "meta_gradient": {"name": "untrained"},

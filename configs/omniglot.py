@@ -157,7 +157,8 @@ reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 3: Adam at 1e-3 
 reptile_serial: The same with one task a meta-step.
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has another Omniglot experiment; the step sizes here are ours.
 imaml: Rajeswaran et al. 2019, arXiv 1909.04630, table 2: lambda = 2, 5 CG steps, 16 inner steps at 0.1, the paper's
-  operator (I + H / lambda); --config.meta_gradient.operator=released for that of its released code, which differs.
+  operator (I + H / lambda); --config.meta_gradient.operator=released for that of its released code, which differs: it
+  halves the meta-gradient, beside the same eps of 1e-3 in Adam.
   Its released test permutes the characters by another seed than training, so that 73% of its test characters were
   trained on; whether the published numbers come from it is not known. It takes 16 steps without the proximal term
   (--config.eval.prox=0), which its training lacks too: there one step of a fifth of the way back to the initial

@@ -2,7 +2,9 @@
 
 Paper: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, sections 6.2 and 6.3, Omniglot, 5-way 5-shot, and its released
 code: plain SGD inside and outside, one task a meta-step, minibatches of 25, Reptile's network. Published as figures
-only. The inner step size of 3e-3 is on the released code's loss, a sum over the minibatch: 0.075 on the mean.
+only, in whose commands test tasks have no transduction (--config.eval.norm_stats=support_plus_one; it is slower, and
+the numbers here have it). The inner step size of 3e-3 is on the released code's loss, a sum over the minibatch: 0.075
+on the mean.
 
 Command: python -m experiments.train --config=configs/reptile_studies.py:sum_4 --workdir=runs/reptile_studies/sum_4
 Picture: python -m experiments.plot --workdirs=runs/reptile_studies/g_1,runs/reptile_studies/sum_4

@@ -16,6 +16,12 @@ from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
 from warpjax.tasks import omniglot as omniglot_files
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
+_TRANSFORMS: dict[str, augment.ImageTransform] = {
+  "affine": augment.random_affine(),
+  "affine_nearest": augment.random_affine(interpolation="nearest"),
+  "none": lambda key, images: few_shot.to_unit(images),
+}
+
 
 def omniglot(
   data_dir: str | None,
@@ -24,7 +30,7 @@ def omniglot(
   ways: int = 20,
   held_out: int = 5,
   batch_size: int = 20,
-  augmentation: Literal["affine", "none"] = "affine",
+  augmentation: Literal["affine", "affine_nearest", "none"] = "affine",
   query: Literal["support", "held_out"] = "support",
   split_seed: int = 0,
   numbered: bool = False,
@@ -35,7 +41,7 @@ def omniglot(
   `query` is L_meta in training: a minibatch of the "support" set, or all "held_out" drawings.
   """
   schema.at_least_one("config.data", alphabets=alphabets, ways=ways, held_out=held_out, batch_size=batch_size)
-  transform = augment.random_affine() if augmentation == "affine" else lambda key, images: few_shot.to_unit(images)
+  transform = _TRANSFORMS[augmentation]
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
     query_fn = _query_minibatch(batch_size) if training and query == "support" else wj.full_query

@@ -22,7 +22,7 @@ _OF_TWENTY: dict[str, rows.Table] = {
   },
   "imaml": _IMAML_20,
 }
-_OF_FIVE: dict[str, rows.Table] = {"reptile": _ONE_QUERY}
+_OF_FIVE: dict[str, rows.Table] = dict.fromkeys(("reptile", "mamlpp"), _ONE_QUERY)
 
 # Accuracy and its interval, 0 where there is none: 5 ways 5 shots, 20 ways 1 shot, 20 ways 5 shots; None for no row.
 _PUBLISHED: dict[str, tuple[tuple[float, float] | None, ...]] = {

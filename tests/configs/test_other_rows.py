@@ -83,7 +83,7 @@ def test_row_trains_two_steps(file, method, alphabets):
 def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
   built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
   assert (built.draw is None) == (method == "warp_leap_offline")
-  assert protocol.card(built, 1)["augmentation"] == "affine"
+  assert protocol.card(built, 1)["augmentation"] == "affine_nearest"
 
 
 def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):

@@ -105,6 +105,19 @@ def test_per_task_weights_under_vmap_equal_a_loop(x):
     np.testing.assert_allclose(batched[i], single, rtol=1e-4, atol=1e-5)
 
 
+def test_a_leaky_unit_lets_a_hundredth_of_what_is_below_zero_through(x):
+  make = lambda last: networks.Conv4(layers=("conv", last), num_blocks=1, readout="flatten", head_init=None)
+  variables = make("relu").init(jax.random.key(0), x)
+  relu, leaky = (make(last).apply(variables, x) for last in ("relu", "leaky_relu"))
+  inverse = make("relu").apply(_negated(variables), x)
+  np.testing.assert_allclose(leaky, relu - 0.01 * inverse, rtol=1e-4, atol=1e-5)
+
+
+def _negated(variables):
+  params = variables["params"]
+  return {"params": {**params, "conv_0": jax.tree.map(jnp.negative, params["conv_0"])}}
+
+
 @pytest.mark.parametrize(
   ("settings", "message"),
   [

@@ -96,12 +96,28 @@ def test_batch_functions_are_augmented_anew_at_every_step():
     ({"degrees": (10, 0)}, r"degrees must be increasing bounds \(low, high\); got \(10, 0\)"),
     ({"scale": (1.2, 0.8)}, "scale must be increasing bounds"),
     ({"scale": (0.0, 1.0)}, "scale must be positive"),
+    ({"interpolation": "cubic"}, "interpolation must be one of bilinear, nearest; got 'cubic'"),
     ({"translate": 3}, "translate must be a fraction of the image, 0 to 1; got 3"),
   ],
 )
 def test_bad_arguments(kwargs, message):
   with pytest.raises(ValueError, match=message):
     augment.random_affine(**kwargs)
+
+
+def test_the_nearest_pixel_keeps_the_values_and_shifts_by_whole_pixels():
+  images = jnp.asarray(np.random.default_rng(0).random((40, 9, 9, 1)))
+  transform = augment.random_affine(degrees=(0, 0), scale=(1, 1), translate=0.3, interpolation="nearest")
+  moved = np.asarray(transform(jax.random.key(0), images))
+  offsets = set()
+  for before, after in zip(np.asarray(images), moved, strict=True):
+    padded = np.pad(before[..., 0], 3)
+    found = [(i, j) for i in range(7) for j in range(7) if np.array_equal(padded[i : i + 9, j : j + 9], after[..., 0])]
+    assert len(found) == 1
+    offsets |= set(found)
+  assert len(offsets) > 10
+  turned = np.asarray(augment.random_affine(interpolation="nearest")(jax.random.key(1), images))
+  assert set(turned.ravel()) <= {0.0, *np.asarray(images).ravel()}
 
 
 COLOURS = jax.random.uniform(jax.random.key(3), (40, 6, 6, 3))

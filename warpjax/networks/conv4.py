@@ -13,7 +13,7 @@ from warpjax.networks import conv, pooling
 from warpjax.networks.norm import norm_layer
 from warpjax.networks.warp import Warp, WarpSpec, check
 
-LAYERS = ("conv", "norm", "relu", "pool")
+LAYERS = ("conv", "norm", "relu", "leaky_relu", "pool")
 READOUTS = ("mean", "flatten")
 
 
@@ -26,7 +26,7 @@ class Conv4(nn.Module):
   Attributes:
     num_classes: Number of outputs.
     width: Filters in each convolution.
-    layers: The order of a block, out of "conv", "norm", "relu", "pool".
+    layers: The order of a block, out of "conv", "norm", "relu", "leaky_relu" (slope 0.01), "pool".
     strides: Of each convolution.
     padding: Of each convolution: "SAME", "VALID", or pixels on each side.
     pool_padding: "VALID" drops an odd last row, "SAME" keeps it.
@@ -100,7 +100,9 @@ class Conv4(nn.Module):
       return self._conv(f"conv_{index}")(x)
     if layer == "norm":
       return self._norm(f"norm_{index}", use_running_average)(x)
-    return nn.relu(x) if layer == "relu" else pooling.max_pool(x, padding=self.pool_padding)
+    if layer == "pool":
+      return pooling.max_pool(x, padding=self.pool_padding)
+    return nn.relu(x) if layer == "relu" else nn.leaky_relu(x)
 
   def _conv(self, name: str) -> nn.Conv:
     return nn.Conv(

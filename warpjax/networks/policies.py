@@ -1,13 +1,14 @@
 """Networks of policies: a Gaussian MLP, and three recurrent actor-critics, whose memory is None at the start.
 
-The recurrent ones start as PyTorch's cells and linear layers of that width do, kernels and biases alike uniform within
-`1 / sqrt(width)`. What an RNN and a Warp-RNN share has the same names and starts from the same numbers.
+The recurrent ones start as PyTorch's `RNNCell` and linear layers of that width do, kernels and biases alike uniform
+within `1 / sqrt(width)`; the released Warp-RNN starts from orthogonal kernels, with one bias, of zeros. What an RNN and
+a Warp-RNN share has the same names and starts from the same numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,9 +25,10 @@ class GaussianMLP(nn.Module):
   """`observations [..., n] -> (mean, log_std)`, each `[..., num_outputs]`; the deviation is one for all observations.
 
   Attributes:
-    features: Width of each hidden layer; ReLU.
+    features: Width of each hidden layer.
     num_outputs: Dimensions of an action.
     init_std: The deviation at the start.
+    activation: Of the hidden layers.
 
   Reference:
     Finn, Abbeel, Levine 2017, arXiv 1703.03400, released code: 100-100, deviations that start at 1 and are learned.
@@ -35,11 +37,13 @@ class GaussianMLP(nn.Module):
   features: Sequence[int] = (100, 100)
   num_outputs: int = 2
   init_std: float = 1.0
+  activation: Callable[[jax.Array], jax.Array] = nn.relu
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The parameters of `rl.policies.gaussian`."""
-    mean = MLP(self.features, self.num_outputs, kernel_init=nn.initializers.xavier_uniform(), name="mean")(x)
+    init = nn.initializers.xavier_uniform()
+    mean = MLP(self.features, self.num_outputs, self.activation, init, name="mean")(x)
     constant = nn.initializers.constant(jnp.log(self.init_std))
     log_std = self.param("log_std", constant, (self.num_outputs,), mean.dtype)
     return mean, jnp.broadcast_to(jnp.maximum(log_std, MIN_LOG_STD), mean.shape)

@@ -54,7 +54,7 @@ def maml_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
 
 
 def mamlpp_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
-  """MAML++ on mini-ImageNet: [conv, norm, ReLU, pool] x 4 of 48 filters, flattened (5 x 5 x 48 = 1200).
+  """MAML++ on mini-ImageNet: [conv, norm, leaky ReLU, pool] x 4 of 48 filters, flattened (5 x 5 x 48 = 1200).
 
   Returns:
     A `Conv4`, `[batch, 84, 84, 3] -> [batch, num_classes]`; `overrides` are fields of it.
@@ -67,7 +67,12 @@ def mamlpp_mini_imagenet(num_classes: int = 5, **overrides: Any) -> Conv4:
 
   Reference: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
   """
-  defaults = {"layers": ("conv", "norm", "relu", "pool"), "strides": 1, "readout": "flatten", "norm_epsilon": 1e-5}
+  defaults = {
+    "layers": ("conv", "norm", "leaky_relu", "pool"),
+    "strides": 1,
+    "readout": "flatten",
+    "norm_epsilon": 1e-5,
+  }
   return _conv4(overrides, num_classes=num_classes, width=48, norm_scale=True, head_init=None, **defaults)
 
 

@@ -18,7 +18,8 @@ from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
 class Settings(NamedTuple):
-  """The numbers of TRPO; the defaults are those of MAML's released code.
+  """The numbers of TRPO; the defaults are those of MAML's released code, whose products with the
+  Hessian are finite differences; here they are exact.
 
   Attributes:
     max_kl: Of the adapted policies before from those after a step, on average over the states visited.

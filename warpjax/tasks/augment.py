@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
 ImageTransform = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, images [n, height, width, channels]) -> images`."""
 
+Interpolation = Literal["bilinear", "nearest"]
+
 # Streams of their own, apart from the one that chooses the batch.
 _STREAM, _DROP_STREAM = 0xAF1E, 0xD409
 
@@ -25,20 +29,23 @@ def random_affine(
   translate: float = 0.2,
   scale: tuple[float, float] = (0.8, 1.2),
   fill: float = 0.0,
+  interpolation: Interpolation = "bilinear",
 ) -> ImageTransform:
-  """Every image turned, scaled about its centre and shifted by its own random amounts, bilinear between pixels.
+  """Every image turned, scaled about its centre and shifted by its own random amounts.
 
   Args:
     degrees: Bounds of the angle, counter-clockwise.
     translate: Largest shift, as a fraction of height and of width.
     scale: Bounds of the magnification.
     fill: Value outside the image.
+    interpolation: "bilinear", or "nearest", which shifts by whole pixels, as torchvision's transform of that name does.
 
   Returns:
     `(key, images) -> images` over `[n, height, width, channels]`; uint8 images become [0, 1] first.
 
   Raises:
-    ValueError: for bounds in the wrong order, a translate outside [0, 1], or a scale that is not positive.
+    ValueError: for bounds in the wrong order, a translate outside [0, 1], a scale that is not positive, or another
+      interpolation.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -55,13 +62,17 @@ def random_affine(
     raise ValueError(f"translate must be a fraction of the image, 0 to 1; got {translate}")
   if scale[0] <= 0:
     raise ValueError(f"scale must be positive; got {scale}")
+  if interpolation not in (allowed := get_args(Interpolation)):
+    raise ValueError(f"interpolation must be one of {', '.join(allowed)}; got {interpolation!r}")
   lows, highs = np.array([np.radians(degrees), scale, *2 * [(-translate, translate)]]).T
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:
     images = few_shot.to_unit(images) if images.dtype == jnp.uint8 else images
     numbers = jax.random.uniform(key, (images.shape[0], 4), images.dtype, lows, highs)
     shift = numbers[:, 2:] * jnp.asarray(images.shape[1:3])
-    return jax.vmap(affine, (0, 0, 0, 0, None))(images, numbers[:, 0], numbers[:, 1], shift, fill)
+    shift = jnp.round(shift) if interpolation == "nearest" else shift
+    one = functools.partial(affine, fill=fill, interpolation=interpolation)
+    return jax.vmap(one)(images, numbers[:, 0], numbers[:, 1], shift)
 
   return transform
 
@@ -161,7 +172,14 @@ def _grey(images: jax.Array) -> jax.Array:
   return images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
 
 
-def affine(image: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Array, fill: float = 0.0) -> jax.Array:
+def affine(
+  image: jax.Array,
+  angle: jax.Array,
+  scale: jax.Array,
+  shift: jax.Array,
+  fill: float = 0.0,
+  interpolation: Interpolation = "bilinear",
+) -> jax.Array:
   """One image `[height, width, channels]` turned by `angle` (radians, counter-clockwise), magnified, then shifted.
 
   Args:
@@ -170,9 +188,10 @@ def affine(image: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Arra
     scale: Scalar, above 1 enlarges.
     shift: `[2]`: pixels down, pixels right.
     fill: Value outside the image.
+    interpolation: Between pixels.
 
   Returns:
-    The image of the same shape, bilinear between pixels.
+    The image of the same shape.
   """
   height, width = image.shape[:2]
   row = (jnp.arange(height) - (height - 1) / 2 - shift[0])[:, None]
@@ -183,7 +202,7 @@ def affine(image: jax.Array, angle: jax.Array, scale: jax.Array, shift: jax.Arra
     cosine * row + sine * column + (height - 1) / 2,
     cosine * column - sine * row + (width - 1) / 2,
   ]
-  channel = lambda plane: map_coordinates(plane, source, order=1, mode="constant", cval=fill)
+  channel = lambda plane: map_coordinates(plane, source, int(interpolation == "bilinear"), mode="constant", cval=fill)
   return jax.vmap(channel, in_axes=2, out_axes=2)(image)
 
 
