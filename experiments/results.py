@@ -159,7 +159,7 @@ _ANNEALED = "of the meta-steps, over which the outer step is annealed to 0"
 _SMALLER = "a 20th of the tasks, a quarter of the filters"
 _NARROWER = "of the meta-steps, half the filters, a third of the query examples"
 _NARROW = "of the meta-steps, a quarter of the filters, a third of the query examples"
-_UNTRAINED = "a quarter of the filters (with all of them 28.5, transductive 47.4); there is nothing to meta-train"
+_UNTRAINED = "a quarter of the filters (with all of them 28.5, 47.4 if transductive); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
 _CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (15, 20)]
 _REASONS: dict[str, dict[str, str]] = {
@@ -193,7 +193,7 @@ _REASONS: dict[str, dict[str, str]] = {
   },
   "navigation": {
     "maml": "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
-    "random": "of one initial policy there, of five here, which differ by 40 before adaptation",
+    "random": "of one initial policy there, of five here",
     **dict.fromkeys(
       ("maml_one_step", "maml_one_step_varying"), "MAML's step size, the horizon and the discount are not given"
     ),
