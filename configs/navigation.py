@@ -21,7 +21,7 @@ Of `maml` and `random` the returns after 0, 1, 2, 3 and 4 steps, and the interva
 | maml_dice             | -                                       | not yet run                              |        |
 | maml_adam             | -                                       | not yet run                              |        |
 | maml_ppo              | -                                       | not yet run                              |        |
-| random                | -82.7 -58.0 -53.8 -46.8 -42.91 +/- 1.28 | -82.9 -60.9 -47.7 -42.7 -39.66 +/- 11.14 | 1 min, EPYC AVX-512 |
+| random | -82.7 -58.0 -53.8 -46.8 -42.91 +/- 1.28 | -82.9 -60.9 -47.7 -42.7 -39.66 +/- 11.14 | 1 min, EPYC AVX-512 |
 | reptile               | -                                       | not yet run                              |        |
 | imaml                 | -                                       | not yet run                              |        |
 | maml_one_step         | -9.12 +/- 0.66                          | -12.76 +/- 0.65                          | 11 min |
