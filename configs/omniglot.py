@@ -82,7 +82,7 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 | meta_sgd_20way_5shot_cpu | 98.97          | 97.26 +/- 0.12 | 3,000 of 60,000, 4 of 32     | 15 min, EPYC AVX-512 |
 | reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
 | imaml_hf_20way_cpu       | 96.18 +/- 0.36 | 37.90 +/- 0.67 | 350 of 20,000, 8 of 32       | 15 min, EPYC AVX-512 |
-| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | not yet run    | 350 of 20,000, 8 of 32       |                      |
+| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | 56.88 +/- 0.39 | 350 of 20,000, 8 of 32       | 15 min, EPYC AVX-512 |
 | anil_20way_cpu           | 96.2 +/- 0.5   | not yet run    | 5,000 of 60,000, 16 of 16    |                      |
 | anil_20way_5shot_cpu     | 98.0 +/- 0.3   | not yet run    | 3,000 of 60,000, 4 of 16     |                      |
 | imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | 84.90 +/- 0.27 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
