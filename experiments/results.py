@@ -159,6 +159,7 @@ _ANNEALED = "of the meta-steps, over which the outer step is annealed to 0"
 _SMALLER = "a 20th of the tasks, a quarter of the filters"
 _NARROWER = "of the meta-steps, half the filters, a third of the query examples"
 _NARROW = "of the meta-steps, a quarter of the filters, a third of the query examples"
+_LADDER = "an 80th of the tasks, a quarter of the filters"
 _UNTRAINED = "a quarter of the filters (with all of them 28.5, 47.4 if transductive); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
 _CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (15, 20)]
@@ -191,6 +192,8 @@ _REASONS: dict[str, dict[str, str]] = {
   "multi_shot_omniglot": {
     **dict.fromkeys(("warp_leap_offline_cpu", *_CURVE, *_OF_25_ALPHABETS), _SMALLER),
     **dict.fromkeys(("scratch_cpu", "scratch_25_cpu"), _UNTRAINED),
+    **{f"{rung}_ladder_cpu": _LADDER for rung in LADDER},
+    "warp_relu_ladder_cpu": f"{_LADDER}, with which the last warp-layer's units die",
   },
   "navigation": {
     "maml": "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
