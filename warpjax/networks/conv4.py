@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.networks import conv, pooling
 from warpjax.networks.norm import norm_layer
-from warpjax.networks.warp import Warp, WarpSpec, check
+from warpjax.networks.warp import BiasInit, Warp, WarpSpec, bias_initializer, check
 
 LAYERS = ("conv", "norm", "relu", "leaky_relu", "pool")
 READOUTS = ("mean", "flatten")
@@ -39,7 +39,7 @@ class Conv4(nn.Module):
     norm: "batch"; or, over each example alone, "group" or "layer".
     norm_groups: Groups of channels for "group".
     kernel_init: Of convolutions and fully connected layers.
-    bias_init: Of biases, batch norm's excepted.
+    bias_init: Of biases, batch norm's excepted: a function from a layer's fan-in to an initializer; `None` for zeros.
     head_init: Of the head's kernel; `None` for `kernel_init`.
     warp: Warp-layers after each block, named `warp_0` to `warp_3`; `None` for none.
     conv_general_dilated: The convolution; a drop-in for `jax.lax.conv_general_dilated`.
@@ -70,7 +70,7 @@ class Conv4(nn.Module):
   norm: str = "batch"
   norm_groups: int = 8
   kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+  bias_init: BiasInit | None = None
   head_init: Callable[..., jax.Array] | None = nn.initializers.normal(1.0)
   warp: WarpSpec | None = None
   conv_general_dilated: Callable[..., jax.Array] = conv.conv_general_dilated
@@ -88,23 +88,23 @@ class Conv4(nn.Module):
         x = self._warp(self.warp, f"warp_{i}")(x, use_running_average=use_running_average)
     x = jnp.mean(x, axis=(1, 2)) if self.readout == "mean" else x.reshape(x.shape[0], -1)
     for i, width in enumerate(self.hidden):
-      x = nn.relu(self._dense(width, f"dense_{i}", self.kernel_init)(x))
+      x = nn.relu(self._dense(x, width, f"dense_{i}", self.kernel_init))
     head_init = self.head_init or self.kernel_init
     if self.warp is not None and self.warp.head:
-      x = self._dense(x.shape[-1], "head", head_init)(x)
-      return self._dense(self.num_classes, "warp_head", self.warp.kernel_init)(x)
-    return self._dense(self.num_classes, "head", head_init)(x)
+      x = self._dense(x, x.shape[-1], "head", head_init)
+      return self._dense(x, self.num_classes, "warp_head", self.warp.kernel_init)
+    return self._dense(x, self.num_classes, "head", head_init)
 
   def _layer(self, layer: str, index: int, x: jax.Array, use_running_average: bool) -> jax.Array:
     if layer == "conv":
-      return self._conv(f"conv_{index}")(x)
+      return self._conv(x, f"conv_{index}")
     if layer == "norm":
       return self._norm(f"norm_{index}", use_running_average)(x)
     if layer == "pool":
       return pooling.max_pool(x, padding=self.pool_padding)
     return nn.relu(x) if layer == "relu" else nn.leaky_relu(x)
 
-  def _conv(self, name: str) -> nn.Conv:
+  def _conv(self, x: jax.Array, name: str) -> jax.Array:
     return nn.Conv(
       self.width,
       (3, 3),
@@ -112,11 +112,11 @@ class Conv4(nn.Module):
       padding=self.padding,
       use_bias=self.conv_bias,
       kernel_init=self.kernel_init,
-      bias_init=self.bias_init,
+      bias_init=bias_initializer(self.bias_init, 9 * x.shape[-1]),
       conv_general_dilated=self.conv_general_dilated,
       name=name,
       **self._dtypes(),
-    )
+    )(x)
 
   def _norm(self, name: str, use_running_average: bool) -> nn.Module:
     return norm_layer(
@@ -129,8 +129,9 @@ class Conv4(nn.Module):
       **self._dtypes(),
     )
 
-  def _dense(self, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> nn.Dense:
-    return nn.Dense(width, kernel_init=kernel_init, bias_init=self.bias_init, name=name, **self._dtypes())
+  def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
+    bias_init = bias_initializer(self.bias_init, x.shape[-1])
+    return nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init, name=name, **self._dtypes())(x)
 
   def _warp(self, spec: WarpSpec, name: str) -> Warp:
     return Warp(spec, self.conv_general_dilated, self.norm_epsilon, name=name, **self._dtypes())

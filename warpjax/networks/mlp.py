@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from warpjax.networks.warp import Warp, WarpSpec, check
+from warpjax.networks.warp import BiasInit, Warp, WarpSpec, bias_initializer, check
 
 WARP_KINDS = ("linear", "scale")
 
@@ -37,7 +37,7 @@ class MLP(nn.Module):
   num_outputs: int = 1
   activation: Callable[[jax.Array], jax.Array] = nn.relu
   kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
-  bias_init: Callable[[int], Callable[..., jax.Array]] | None = None
+  bias_init: BiasInit | None = None
   warp: WarpSpec | None = None
   dtype: Any = None
   param_dtype: Any = float
@@ -58,6 +58,8 @@ class MLP(nn.Module):
     return self._dense(x, self.num_outputs, "head")
 
   def _dense(self, x: jax.Array, width: int, name: str) -> jax.Array:
-    bias_init = self.bias_init(x.shape[-1]) if self.bias_init else nn.initializers.zeros
-    inits: dict[str, Any] = {"kernel_init": self.kernel_init, "bias_init": bias_init}
+    inits: dict[str, Any] = {
+      "kernel_init": self.kernel_init,
+      "bias_init": bias_initializer(self.bias_init, x.shape[-1]),
+    }
     return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)

@@ -147,7 +147,7 @@ def imaml_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:
 
   Reference: Rajeswaran, Finn, Kakade, Levine 2019, arXiv 1909.04630, and its released code.
   """
-  inits = {"kernel_init": _imaml_uniform, "bias_init": _uniform_0_005, "head_init": None}
+  inits = {"kernel_init": _imaml_uniform, "bias_init": lambda fan_in: _uniform_0_005, "head_init": None}
   defaults = {"padding": 1, "readout": "flatten", "norm_scale": True, "norm_epsilon": 1e-5}
   return _conv4(overrides, num_classes=num_classes, **inits, **defaults)
 
@@ -168,9 +168,10 @@ def warpgrad_omniglot(num_classes: int = 20, **overrides: Any) -> Conv4:
 
   Reference: Flennerhag et al. 2020, arXiv 1909.00025, appendix E, and its released code.
   """
-  inits = {"kernel_init": torch_uniform, "head_init": None, "norm_scale": True, "norm_epsilon": 1e-5, "conv_bias": True}
+  inits = {"kernel_init": torch_uniform, "bias_init": torch_bias, "head_init": None}
+  norm = {"norm_scale": True, "norm_epsilon": 1e-5}
   defaults = {"layers": ("conv", "pool", "norm", "relu"), "strides": 1, "padding": 1, "readout": "flatten"}
-  return _conv4(overrides, num_classes=num_classes, **inits, **defaults)
+  return _conv4(overrides, num_classes=num_classes, conv_bias=True, **norm, **inits, **defaults)
 
 
 def meta_sgd_omniglot(num_classes: int = 5, **overrides: Any) -> Conv4:

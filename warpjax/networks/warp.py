@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from warpjax.networks.norm import BatchNorm
 CONV_KERNELS = {"conv1x1": (1, 1), "conv3x3": (3, 3)}
 KINDS = ("linear", "scale", *CONV_KERNELS)
 
+BiasInit = Callable[[int], Callable[..., jax.Array]]
+"""From a layer's fan-in to the initializer of its bias."""
+
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels, with which WarpGrad's released code starts."""
 
@@ -22,6 +26,11 @@ def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
   """The same for the biases of a layer with that many inputs, which are PyTorch's default."""
   bound = fan_in**-0.5
   return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def bias_initializer(bias_init: BiasInit | None, fan_in: int) -> Callable[..., jax.Array]:
+  """The initializer of a bias in a layer of that fan-in; zeros for `None`."""
+  return nn.initializers.zeros_init() if bias_init is None else bias_init(fan_in)
 
 
 class WarpSpec(NamedTuple):
@@ -38,6 +47,7 @@ class WarpSpec(NamedTuple):
       the gradient of that, whose branch has a zero factor per channel. Without the batch norm after the sum.
     head: Puts a linear warp-layer after the head too; the head then keeps the width of its input.
     kernel_init: Initialiser of the kernels.
+    bias_init: From a kernel's fan-in to the initialiser of its bias; `None`, and with `identity_init`, for zeros.
 
   Reference: Flennerhag et al. 2020, arXiv 1909.00025, appendix F (the capacity ladder), and its released code.
   """
@@ -51,6 +61,7 @@ class WarpSpec(NamedTuple):
   identity_init: bool = False
   head: bool = False
   kernel_init: Callable[..., jax.Array] = torch_uniform
+  bias_init: BiasInit | None = torch_bias
 
 
 def check(spec: WarpSpec, kinds: tuple[str, ...] = KINDS) -> None:
@@ -128,6 +139,7 @@ class Warp(nn.Module):
       width,
       CONV_KERNELS[spec.kind],
       kernel_init=kernel_init,
+      bias_init=self._bias(x.shape[-1] * math.prod(CONV_KERNELS[spec.kind])),
       conv_general_dilated=self.conv_general_dilated,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
@@ -135,8 +147,11 @@ class Warp(nn.Module):
     )(x)
 
   def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
-    layer = nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-    return layer(x)
+    inits: dict[str, Any] = {"kernel_init": kernel_init, "bias_init": self._bias(x.shape[-1])}
+    return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
+
+  def _bias(self, fan_in: int) -> Callable[..., jax.Array]:
+    return bias_initializer(None if self.spec.identity_init else self.spec.bias_init, fan_in)
 
   def _scale(self, x: jax.Array, name: str, init: Callable[..., jax.Array]) -> jax.Array:
     x, factor = nn.dtypes.promote_dtype(x, self.param(name, init, x.shape[-1:], self.param_dtype), dtype=self.dtype)
