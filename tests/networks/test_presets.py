@@ -96,6 +96,12 @@ def test_sinusoid_networks():
   assert np.abs(kernel).max() <= 0.02
 
 
+def test_warpgrad_s_head_has_pytorch_s_biases():
+  params, _ = networks.from_linen(networks.warpgrad_omniglot()).init(jax.random.key(0), jnp.zeros((1, *OMNIGLOT)))
+  assert 0.05 < np.abs(params["head"]["bias"]).max() <= 1 / 8
+  assert 0 < np.abs(params["conv_1"]["bias"]).max() <= 1 / 24
+
+
 def test_the_units_of_reptile_s_demo_turn_at_points_of_their_own():
   params, _ = networks.from_linen(networks.reptile_sinusoid()).init(jax.random.key(0), jnp.ones((1, 1)))
   for layer, fan_in in (("dense_0", 1), ("dense_1", 64), ("head", 64)):

@@ -48,8 +48,15 @@ def test_the_order_in_a_layer_is_norm_kernel_activation_sum_norm(x):
   spec = WarpSpec("conv1x1", activation=nn.relu, batch_norm=True, residual=True)
   outputs, variables = Warp(spec).init_with_output(jax.random.key(0), x)
   normalize = lambda h: (h - h.mean((0, 1, 2))) / jnp.sqrt(h.var((0, 1, 2)) + 1e-5)
-  kernel = variables["params"]["conv1x1_0"]["kernel"][0, 0]
-  np.testing.assert_allclose(outputs, normalize(nn.relu(normalize(x) @ kernel) + x), atol=1e-4)
+  kernel, bias = (variables["params"]["conv1x1_0"][name] for name in ("kernel", "bias"))
+  np.testing.assert_allclose(outputs, normalize(nn.relu(normalize(x) @ kernel[0, 0] + bias) + x), atol=1e-4)
+
+
+def test_biases_start_at_random_within_the_bound_of_the_fan_in(x):
+  biases = lambda **settings: Warp(WarpSpec(**settings)).init(jax.random.key(0), x)["params"]["conv3x3_0"]["bias"]
+  bias = biases()
+  assert 0 < np.abs(bias).max() <= (9 * x.shape[-1]) ** -0.5 and np.unique(bias).size == bias.size
+  assert not biases(bias_init=None).any() and not biases(identity_init=True).any()
 
 
 def test_a_residual_between_different_widths_goes_through_a_1x1_kernel(x):
