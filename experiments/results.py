@@ -193,7 +193,6 @@ _REASONS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("warp_leap_offline_cpu", *_CURVE, *_OF_25_ALPHABETS), _SMALLER),
     **dict.fromkeys(("scratch_cpu", "scratch_25_cpu"), _UNTRAINED),
     **{f"{rung}_ladder_cpu": _LADDER for rung in LADDER},
-    "warp_relu_ladder_cpu": f"{_LADDER}, with which the last warp-layer's units die",
   },
   "navigation": {
     "maml": "a second step carries the policies of some far goals past them; seed 1 has -5.02 +/- 0.94",
