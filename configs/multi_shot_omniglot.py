@@ -91,7 +91,7 @@ released code, so that they differ from one number of alphabets to another:
 | leap_3_cpu               | -            | not yet run  |                    |                      |
 | fine_tuning_3_cpu        | -            | not yet run  |                    |                      |
 | reptile_3_cpu            | -            | not yet run  |                    |                      |
-| warp_leap_offline_5_cpu  | 75.0 +/- 3.6 | not yet run  |                    |                      |
+| warp_leap_offline_5_cpu  | 75.0 +/- 3.6 | 60.1 +/- 6.2 |                    | 25 min, EPYC AVX-512 |
 | leap_5_cpu               | -            | not yet run  |                    |                      |
 | fine_tuning_5_cpu        | -            | not yet run  |                    |                      |
 | reptile_5_cpu            | -            | not yet run  |                    |                      |

@@ -162,7 +162,7 @@ _NARROW = "of the meta-steps, a quarter of the filters, a third of the query exa
 _LADDER = "an 80th of the tasks, a quarter of the filters"
 _UNTRAINED = "a quarter of the filters (with all of them 28.5, 47.4 if transductive); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
-_CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (15, 20)]
+_CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (5, 15, 20)]
 _REASONS: dict[str, dict[str, str]] = {
   "omniglot": {
     "meta_sgd_cpu": "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
