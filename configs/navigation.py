@@ -36,8 +36,9 @@ Meta-SGD minus MAML, paired over the same 600 goals: +0.40 +/- 0.25; published, 
 -3.1. Seed 1: -38.05 +/- 4.08, -10.87 +/- 2.07, -5.81 +/- 1.55, -4.52 +/- 0.92, -5.02 +/- 0.94. The second derivative is
 that of the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has all (`rl.policy_gradient`).
 `maml_adam`, `maml_ppo`, `reptile` and `imaml` have Adam or SGD outside and settings of ours. `random` is the policy
-that nobody trained, adapted as `maml` is, with the tanh of the released test where training has ReLU (with ReLU: -56.17
-+/- 10.66): measured over five initial policies (`--seeds=0,1,2,3,4`); published, as far as is known, of one.
+that nobody trained, adapted as `maml` is, with the tanh of the released test where training has ReLU (with
+--config.network.activation=relu: -56.17 +/- 10.66): measured over five initial policies (`--seeds=0,1,2,3,4`);
+published, as far as is known, of one.
 `imaml`: the inner loss is concave in places. At the initial policy its Hessian's eigenvalues reach from -0.33 to 0.46,
 further where a policy grows surer, and I + H / prox must stay positive. In 8 meta-steps of 2 tasks (10 episodes of 50
 steps) `implicit/residual` was 0.4 to 3.1 with a prox of 0.1, up to 20 with 0.5, at most 0.002 with this one, 2.0, whose

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from experiments import multi_shot, optimizees, reinforcement, schema, synthetic
 from experiments import warp as warp_settings
+from experiments.warp import ACTIVATIONS, Activation
 from warpjax import networks, partition
 from warpjax.networks import conv, presets
 
@@ -23,7 +24,6 @@ ADAPTS: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
   "body": lambda path: path[0] == "head",
   "all_but_norm": lambda path: path[0].startswith("norm"),
 }
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 HEAD_INITS = {"normal": jax.nn.initializers.normal(1.0), "xavier": jax.nn.initializers.xavier_uniform()}
 
 
@@ -31,7 +31,7 @@ def _mlp(make: Callable[..., networks.MLP]) -> Callable[..., networks.Network]:
   def network(
     num_outputs: int,
     features: Sequence[int] | None = None,
-    activation: Literal["relu", "tanh"] | None = None,
+    activation: Activation | None = None,
     dtype: Dtype | None = None,
     adapts: str = "all",
     warp: dict = NO_WARP,

@@ -14,6 +14,7 @@ import warpjax as wj
 from experiments import schema
 from experiments.datasets import Data, Spec
 from experiments.outer_step import OuterStep
+from experiments.warp import ACTIVATIONS, Activation
 from warpjax import networks, optimizers, rl, rules
 from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
@@ -107,19 +108,16 @@ def policy_loss(apply: Apply) -> Any:
   return rl.policy_gradient(gaussian_policy(apply))
 
 
-_ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
-
-
 def gaussian_mlp(
   num_outputs: int,
   features: Sequence[int] = (100, 100),
   init_std: float = 1.0,
-  activation: Literal["relu", "tanh"] = "relu",
+  activation: Activation = "relu",
 ) -> networks.Network:
   """The policy of point navigation."""
   if init_std <= 0:
     raise ValueError(f"config.network.init_std must be above 0; got {init_std}.")
-  return networks.from_linen(networks.GaussianMLP(tuple(features), num_outputs, init_std, _ACTIVATIONS[activation]))
+  return networks.from_linen(networks.GaussianMLP(tuple(features), num_outputs, init_std, ACTIVATIONS[activation]))
 
 
 def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Network]:

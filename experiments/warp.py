@@ -18,6 +18,8 @@ from warpjax.types import Aux, InnerLoop
 
 Objective = Literal["full", "first_order"]
 Path = Literal["leap", "reptile", "none"]
+Activation = Literal["relu", "tanh"]
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
@@ -42,7 +44,7 @@ def layers(
   """The settings of warp-layers; see `networks.WarpSpec`."""
   if kind == "none":
     return None
-  function = {"none": None, "relu": jax.nn.relu, "tanh": jnp.tanh}[activation]
+  function = ACTIVATIONS.get(activation)
   return networks.WarpSpec(
     kind, function, batch_norm, residual, num_layers, hidden_width or None, identity_init=identity_init, head=head
   )

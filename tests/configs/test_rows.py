@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import sinusoid
 from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
 from warpjax import parallel
@@ -98,6 +99,19 @@ def test_drawings_are_resized_as_the_config_says(resample, tmp_path):
   built = experiment.build(tiny.config("omniglot", "maml", {"data": {"resample": resample}}), **places)
   (x, _), _ = built.data.train(jax.random.key(0))
   assert (len(np.unique(np.round(x, 5))) == 2) == (resample == "nearest")
+
+
+def test_the_demo_of_reptile_trains_on_the_grid_and_is_tested_on_random_points():
+  data = experiment.build(sinusoid.get_config("reptile_demo").to_dict()).data
+  grid = np.linspace(-5, 5, 50)[:, None]
+  train, test = (sampler(jax.random.key(0)) for sampler in (data.train, data.test))
+  for x in (train.support[0], train.query[0], test.query[0]):
+    np.testing.assert_allclose(x, grid, atol=1e-5)
+  assert test.support[0].shape == (10, 1) and np.ptp(np.diff(np.sort(test.support[0], axis=0), axis=0)) > 0.1
+  config = sinusoid.get_config("reptile_demo")
+  config.data.train_shots = 7
+  with pytest.raises(ValueError, match="train_shots must be 0 with train_grid, which trains on the grid; got 7"):
+    experiment.build(config.to_dict())
 
 
 def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):

@@ -13,7 +13,7 @@ import pytest
 
 from configs import maze, navigation
 from experiments import experiment as experiments
-from experiments import figures, loop, run
+from experiments import figures, loop, reinforcement, run, schema
 from experiments import maze as maze_script
 from experiments import navigation as navigation_script
 from tests import toy
@@ -179,3 +179,13 @@ def test_docstrings_are_lab_notes():
     assert f"--config=configs/{module.__name__.split('.')[-1]}.py:" in module.__doc__ and "arXiv" in module.__doc__
     for method in module.METHODS:
       assert f"| {method} " in module.__doc__
+
+
+@pytest.mark.parametrize(("method", "odd"), [("random", True), ("maml", False)])
+def test_the_policy_that_nobody_trained_has_tanh_units(method, odd):
+  table = schema.given(navigation.get_config(method).network.to_dict())
+  network = reinforcement.gaussian_mlp(2, **{key: value for key, value in table.items() if key != "name"})
+  seen = jax.random.normal(jax.random.key(1), (20, 2))
+  params, shared = network.init(jax.random.key(0), seen)
+  there, opposite = (network.apply(params, shared, sign * seen)[0] for sign in (1, -1))
+  assert np.allclose(there, -opposite, atol=1e-5) == odd  # without biases a network of odd units is odd

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.networks import conv, pooling
+from warpjax.networks.initializers import BiasInit, bias_initializer
 from warpjax.networks.norm import norm_layer
-from warpjax.networks.warp import BiasInit, Warp, WarpSpec, bias_initializer, check
+from warpjax.networks.warp import Warp, WarpSpec, check
 
 LAYERS = ("conv", "norm", "relu", "leaky_relu", "pool")
 READOUTS = ("mean", "flatten")

@@ -8,7 +8,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from warpjax.networks.warp import BiasInit, Warp, WarpSpec, bias_initializer, check
+from warpjax.networks.initializers import BiasInit, bias_initializer
+from warpjax.networks.warp import Warp, WarpSpec, check
 
 WARP_KINDS = ("linear", "scale")
 

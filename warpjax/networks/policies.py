@@ -7,7 +7,6 @@ a Warp-RNN share has the same names and starts from the same numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.networks.initializers import torch_bias
 from warpjax.networks.mlp import MLP
 from warpjax.types import PyTree
 
@@ -94,7 +94,7 @@ class WarpRNN(nn.Module):
     width = self.width
     zeros = jnp.zeros((*x.shape[:-1], width))
     modulator, hidden = ((zeros, zeros), zeros) if memory is None else memory
-    init = uniform(width)
+    init = torch_bias(width)
     lstm = nn.OptimizedLSTMCell(width, kernel_init=init, recurrent_kernel_init=init, bias_init=init, name="warp_lstm")
     modulator, code = lstm(modulator, jnp.concatenate([x, hidden], axis=-1))
     sizes = (x.shape[-1], *[width] * 5)
@@ -131,7 +131,7 @@ class HebbianRNN(nn.Module):
     sizes = (*x.shape[:-1], self.width)
     trace, before = (jnp.zeros((*sizes, self.width)), jnp.zeros(sizes)) if memory is None else memory
     square = (self.width, self.width)
-    weights = self.param("recurrent", uniform(self.width), square)
+    weights = self.param("recurrent", torch_bias(self.width), square, jnp.float32)
     plasticity = self.param("plasticity", nn.initializers.normal(0.01), square)
     recurrent = before @ weights + jnp.einsum("...i,...ij->...j", before, plasticity * trace)
     wx, b = _Affine(self.width, name="input")(x)
@@ -147,12 +147,6 @@ class HebbianRNN(nn.Module):
     return _linear(self.width, 1, "fan_out")(modulator)[..., None, :]
 
 
-def uniform(width: int) -> nn.initializers.Initializer:
-  """`U(-1/sqrt(width), 1/sqrt(width))`, for kernels and biases."""
-  bound = 1 / math.sqrt(width)
-  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
 class _Affine(nn.Module):
   """`x -> (W x, b)`, apart, of a cell as wide as its output."""
 
@@ -160,12 +154,13 @@ class _Affine(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    kernel = self.param("kernel", uniform(self.features), (x.shape[-1], self.features))
-    return x @ kernel, self.param("bias", uniform(self.features), (self.features,))
+    init = torch_bias(self.features)
+    kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+    return x @ kernel, self.param("bias", init, (self.features,), jnp.float32)
 
 
 def _linear(features: int, fan_in: int, name: str) -> nn.Dense:
-  return nn.Dense(features, kernel_init=uniform(fan_in), bias_init=uniform(fan_in), name=name)
+  return nn.Dense(features, kernel_init=torch_bias(fan_in), bias_init=torch_bias(fan_in), name=name)
 
 
 def _heads(hidden: jax.Array, num_actions: int) -> tuple[jax.Array, Any]:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.networks.conv4 import Conv4
+from warpjax.networks.initializers import torch_bias, torch_uniform
 from warpjax.networks.mlp import MLP
-from warpjax.networks.warp import torch_bias, torch_uniform
 
 IMAML_GAIN = 1.73
 _imaml_uniform = nn.initializers.variance_scaling(IMAML_GAIN**2, "fan_avg", "uniform")

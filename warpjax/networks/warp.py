@@ -10,27 +10,11 @@ import flax.linen as nn
 import jax
 
 from warpjax.networks import conv
+from warpjax.networks.initializers import BiasInit, bias_initializer, torch_bias, torch_uniform
 from warpjax.networks.norm import BatchNorm
 
 CONV_KERNELS = {"conv1x1": (1, 1), "conv3x3": (3, 3)}
 KINDS = ("linear", "scale", *CONV_KERNELS)
-
-BiasInit = Callable[[int], Callable[..., jax.Array]]
-"""From a layer's fan-in to the initializer of its bias."""
-
-torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels, with which WarpGrad's released code starts."""
-
-
-def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
-  """The same for the biases of a layer with that many inputs, which are PyTorch's default."""
-  bound = fan_in**-0.5
-  return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def bias_initializer(bias_init: BiasInit | None, fan_in: int) -> Callable[..., jax.Array]:
-  """The initializer of a bias in a layer of that fan-in; zeros for `None`."""
-  return nn.initializers.zeros_init() if bias_init is None else bias_init(fan_in)
 
 
 class WarpSpec(NamedTuple):
