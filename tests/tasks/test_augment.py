@@ -120,6 +120,17 @@ def test_the_nearest_pixel_keeps_the_values_and_shifts_by_whole_pixels():
   assert set(turned.ravel()) <= {0.0, *np.asarray(images).ravel()}
 
 
+def test_what_is_turned_to_the_nearest_pixel_shifts_by_whole_pixels_too():
+  images = jnp.pad(jax.random.uniform(jax.random.key(0), (30, 3, 3, 1), minval=0.1), ((0, 0), (4, 4), (4, 4), (0, 0)))
+  make = lambda translate: augment.random_affine(
+    degrees=(30, 30), scale=(1, 1), translate=translate, interpolation="nearest"
+  )
+  turned, moved = (np.asarray(make(translate)(jax.random.key(1), images))[..., 0] for translate in (0.0, 0.25))
+  shifts = [(i, j) for i in range(-3, 4) for j in range(-3, 4)]
+  for still, image in zip(turned, moved, strict=True):
+    assert sum(np.array_equal(np.roll(still, shift, (0, 1)), image) for shift in shifts) == 1
+
+
 COLOURS = jax.random.uniform(jax.random.key(3), (40, 6, 6, 3))
 KEY = jax.random.key(4)
 
