@@ -61,7 +61,7 @@ their last one:
 meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as meta_sgd_cpu and reptile_cpu are, so their numbers are of those
 runs, by python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER --name=5_shots
 --set=data.shots=5 --set=data.queries=5, for Reptile --set=data.shots=5 --set=eval.batch_size=15.
-Without transduction, each query example beside the support set alone, by --set=eval.norm_stats=support_plus_one too:
+Without transduction, each query example beside the support set alone (`support_plus_one` in result.json and here):
 
 | row               | alone, published | alone, measured |
 |-------------------|------------------|-----------------|
@@ -86,8 +86,7 @@ meta_sgd: Li et al. 2017, arXiv 1707.09835: one step, step sizes from U(0.005, 0
   with 1, as in the paper. The tasks a meta-step and the optimizer, which it does not state, are MAML's.
 reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 4: 8 steps of 10 out of 15 shots by Adam at 1e-3 with
   b1 = 0, 5 tasks a meta-step, outer step 1 annealed to 0, 50 steps at test, one query example of each class. Its
-  numbers without transduction, beside its _strict rows, have the statistics of the support set and the one query
-  example: --config.eval.norm_stats=support_plus_one.
+  numbers without transduction have the statistics of the support set and the one query example.
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has no few-shot experiment; the settings are ours.
 imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630; the paper's settings for these images were not seen:
   lambda = 0.5, 10 steps, 5 CG steps are ours.

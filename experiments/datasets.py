@@ -124,10 +124,7 @@ def omniglot(
     description = {"split": split, "split_sha256": classes.digest, **counts}
     return Data(train if held_out else jax.tree_util.Partial(_seen, train), test, description)
 
-  choices = ("transductive", "support", "support_plus_one", "running", "per_step")
-  # One at a time, each query example is a pass of the whole support set: of 20 ways and 5 shots longer than training.
-  costly = ("per_step",) if ways * queries <= FEW_QUERIES else ("support_plus_one", "per_step")
-  return Spec("accuracy", ways, load, choices, costly, train_norm_stats=choices[:3])
+  return Spec("accuracy", ways, load, NORM_STATS, costly(ways * queries), train_norm_stats=NORM_STATS[:3])
 
 
 def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
@@ -138,6 +135,13 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
 
 PARTS = ("train", "test")
 FEW_QUERIES = 25
+NORM_STATS = ("transductive", "support", "support_plus_one", "running", "per_step")
+
+
+def costly(queries: int) -> tuple[str, ...]:
+  """The choices of `NORM_STATS` that are computed only when named, for tasks of that many query examples."""
+  # One at a time, each query example is a pass of the whole support set: of 20 ways and 5 shots longer than training.
+  return ("per_step",) if queries <= FEW_QUERIES else ("support_plus_one", "per_step")
 
 
 def omniglot_parts(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from experiments import schema
-from experiments.datasets import Data, Spec
+from experiments.datasets import NORM_STATS, Data, Spec, costly
 from warpjax.tasks import augment, cifar, few_shot, image_folder, image_sets, mini_imagenet, tiered_imagenet
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query
@@ -74,9 +74,9 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       "accuracy",
       ways,
       read,
-      norm_stats=("transductive", "support", "support_plus_one", "running", "per_step"),
-      costly=("support_plus_one", "per_step"),
-      train_norm_stats=("transductive", "support", "support_plus_one"),
+      norm_stats=NORM_STATS,
+      costly=costly(ways * queries),
+      train_norm_stats=NORM_STATS[:3],
       whole_task=_unit_task,
       loop=lambda inner, network, training: _loop(inner, train_transform if training else _unit),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 import warpjax as wj
 from experiments import schema
-from experiments.datasets import Data, Spec
+from experiments.datasets import NORM_STATS, Data, Spec
 from warpjax import networks
 from warpjax.problem import Problem
 from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
@@ -64,9 +64,9 @@ def omniglot(
     "accuracy",
     ways,
     load,
-    norm_stats=("transductive", "support", "support_plus_one", "running", "per_step"),
+    norm_stats=NORM_STATS,
     costly=("support_plus_one", "per_step"),
-    train_norm_stats=("transductive",) if numbered else ("transductive", "support", "support_plus_one"),
+    train_norm_stats=("transductive",) if numbered else NORM_STATS[:3],
     whole_task=_augmented_task(transform),
     loop=loop,
     own_batches=True,

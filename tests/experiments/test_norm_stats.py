@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from experiments import datasets, evaluate, experiment, loop, measure, multi_shot, norm_stats, protocol, run
+from experiments import datasets, evaluate, experiment, image_data, loop, measure, multi_shot, norm_stats, protocol, run
 from tests.experiments import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
@@ -110,8 +110,9 @@ def test_a_choice_that_there_is_not_is_refused():
 
 
 @pytest.mark.parametrize(("ways", "queries", "unasked"), [(5, 5, True), (20, 1, True), (20, 5, False)])
-def test_query_examples_are_judged_one_at_a_time_unasked_where_they_are_few(ways, queries, unasked):
-  spec = datasets.omniglot(None, None, ways=ways, shots=1, queries=queries)
+@pytest.mark.parametrize("reader", [datasets.omniglot, image_data.SETS["mini_imagenet"]])
+def test_query_examples_are_judged_one_at_a_time_unasked_where_they_are_few(reader, ways, queries, unasked):
+  spec = reader(None, None, ways=ways, shots=1, queries=queries)
   assert "support_plus_one" in spec.norm_stats and ("support_plus_one" not in spec.costly) == unasked
 
 
