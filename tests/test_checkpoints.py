@@ -86,6 +86,11 @@ def test_a_step_is_not_saved_twice(manager):
     checkpoints.save(manager, 5, make_state())
 
 
+def test_an_array_without_elements_is_refused(manager):
+  with pytest.raises(ValueError, match=r"arrays without elements; got the shape \(0, 3\) at \['w'\]"):
+    checkpoints.save(manager, 1, {"w": jnp.zeros((0, 3))})
+
+
 def test_one_checkpoint_is_too_few_to_keep(tmp_path):
   with pytest.raises(ValueError, match="max_to_keep must be at least 2"):
     checkpoints.open_manager(tmp_path, max_to_keep=1)

@@ -91,7 +91,7 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
     extra: A JSON object to keep beside it.
 
   Raises:
-    ValueError: If there is a checkpoint at `step` or above it.
+    ValueError: If there is a checkpoint at `step` or above it, or an array has no elements, which orbax does not save.
 
   Example:
     >>> import tempfile
@@ -105,6 +105,10 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
   newest = max(steps(manager), default=-1)
   if step <= newest:
     raise ValueError(f"step must be above that of the newest checkpoint, {newest}; got {step}.")
+  for path, leaf in jax.tree.leaves_with_path(state):
+    if not np.size(leaf):
+      name = jax.tree_util.keystr(path)
+      raise ValueError(f"state must have no arrays without elements; got the shape {np.shape(leaf)} at {name}.")
   # From the host: saving jax arrays, orbax reads tensorstore's counters, each reading of which leaks (0.1.86).
   host = jax.tree.map(lambda leaf: np.asarray(_raw(leaf)), state)
   record = {"sha256": digest(host), "extra": extra or {}}

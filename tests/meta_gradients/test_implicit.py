@@ -133,3 +133,7 @@ def test_bad_input():
       along_trajectory(toy.loop(prox=prox), implicit(linear_solve.cg(5)))
   with pytest.raises(ValueError, match="solve must be a LinearSolve"):
     implicit(5)
+  inner = wj.InnerLoop(lambda params, shared, batch: (jnp.sum((shared - batch) ** 2), {}), rules.sgd(0.1), 1, prox=1.0)
+  with pytest.raises(ValueError, match=r"implicit needs parameters that adapt; MetaParams.initial has none, \(\)"):
+    nothing = MetaParams(initial=(), shared=jnp.zeros(2))
+    toy.run(along_trajectory(inner, implicit(linear_solve.cg(5))), nothing, wj.Task(jnp.ones(2), jnp.ones(2)))

@@ -30,7 +30,8 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
     and `implicit/inner_gradient_norm`.
 
   Raises:
-    ValueError: when `solve` is no function; (by `along_trajectory`) when the inner loop has no `prox`.
+    ValueError: when `solve` is no function; (by `along_trajectory`) when the inner loop has no `prox`, (by what that
+      makes) when nothing adapts.
 
   Example:
     >>> isinstance(implicit(linear_solve.cg(5)), Contribution)
@@ -44,6 +45,8 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
 
   def finish(problem: Problem, carry: Any, final: AdaptState) -> tuple[MetaParams, Aux]:
     del carry
+    if not jax.tree.leaves(final.params):
+      raise ValueError(f"implicit needs parameters that adapt; MetaParams.initial has none, {final.params!r}")
     shared, num_steps = problem.meta_params.shared, problem.inner.num_steps
     scale = 1.0 / (problem.inner.prox + prox_offset)
     gradient = _gradient_map(problem, final.params)
