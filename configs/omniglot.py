@@ -20,7 +20,7 @@ Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/m
 | meta_curvature | -                 | not yet run |                                  |      |
 | mamlpp         | 99.47             | not yet run |                                  |      |
 
-5 shots, 20 ways, and both, where they are published, with the settings of each paper:
+5 shots, 20 ways, and both, of the papers that are compared here, with the settings of each paper:
 
 | method               | published      | measured    |
 |----------------------|----------------|-------------|
@@ -90,12 +90,11 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 reptile_20way_5shot_cpu is trained as reptile_20way_cpu is, so its number is of that run, by python -m
 experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu --set=data.shots=5 --name=5_shots. So are
 imaml_20way_5shot_cpu and imaml_hf_20way_5shot_cpu as their rows of 1 shot, and imaml_hf_5shot_cpu, with
---set=data.queries=5 besides: trained with 5 shots, for 800 meta-steps of 4 tasks in 22 min (--config.data.train_shots=5
---config.data.train_queries=5 --config.num_meta_steps=800 --config.tasks_per_step=4), imaml_20way_5shot_cpu had 59.82
-+/- 0.53.
-MAML takes one inner step in training where its paper takes five: steps of 0.5, 1.0, 2.0 and 4.0 had 72.4, 74.1, 74.6
-and 72.1 in training at the end of 500 meta-steps (maml_20way with --config.inner.num_steps=1
---config.num_meta_steps=500 --config.tasks_per_step=8 --config.network.head_init=xavier
+--set=data.queries=5 --num_tasks=1000 besides: trained with 5 shots, for 800 meta-steps of 4 tasks in 22 min
+(--config.data.train_shots=5 --config.data.train_queries=5 --config.num_meta_steps=800 --config.tasks_per_step=4),
+imaml_20way_5shot_cpu had 59.82 +/- 0.53. MAML takes one inner step in training where its paper takes five: steps of
+0.5, 1.0, 2.0 and 4.0 had 72.4, 74.1, 74.6 and 72.1 in training at the end of 500 meta-steps (maml_20way with
+--config.inner.num_steps=1 --config.num_meta_steps=500 --config.tasks_per_step=8 --config.network.head_init=xavier
 --config.optimizer.learning_rate=3e-3 --config.inner.learning_rate=2.0). FOMAML takes three of 1.0: in 600 meta-steps,
 likewise, 70.3, with one 60.8, with one of 2.0 18.1, with five of 0.5 71.3.
 
@@ -122,8 +121,9 @@ with longer ones here: on seed 0 48.4 +/- 0.7 with 1.0, 43.3 +/- 0.7 with 2.0 (o
 Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's they stay black
 and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
 
-All numbers are transductive: batch norm sees the query examples of a task together. result.json has
-`support_plus_one` beside it, where each query example is classified with the support set alone, as Reptile's numbers
+All numbers are transductive: batch norm sees the query examples of a task together. With up to 25 of them, or when
+asked, result.json has `support_plus_one` beside it, where each query example is classified with the support set alone,
+as Reptile's numbers
 without transduction are, and `support` and `running`, under the statistics of the support set and of the inner steps:
 
 | method                  | alone, published | alone, measured |
@@ -136,10 +136,12 @@ without transduction are, and `support` and `running`, under the statistics of t
 maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code. Its loss is a sum over
   the 5 examples divided by the shots, so its step size of 0.4 is 2.0 on the mean loss used here. One inner step in
   training, three at test, K query examples of each class, rotations for each class of a task at training and test,
-  batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size
-  (those for 20 ways a quarter), but maml_5shot_cpu the paper's, which learns faster: 97.88 in training over meta-steps
+  batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size (those that
+  end in 20way_small_cpu a quarter), but maml_20way_cpu, maml_20way_5shot_cpu and maml_5shot_cpu the paper's, with
+  which the last learns faster: 97.88 in training over meta-steps
   2,501 to 3,000, 97.64 with --config.inner.learning_rate=1.0.
-anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's. With 20 ways its paper's own
+anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's, in the recipes for CPU with
+  three inner steps in training. With 20 ways its paper's own
   MAML has 93.7 +/- 0.7 with 1 shot and 96.4 +/- 0.1 with 5, below those of MAML's paper.
 meta_sgd: Li et al. 2017, arXiv 1707.09835, one inner step, step sizes from U(0.005, 0.1). The paper's network has
   max-pooling and a layer of 32 before the head; here it is MAML's, so that the methods compare, and so are the tasks a
@@ -160,9 +162,9 @@ imaml: Rajeswaran et al. 2019, arXiv 1909.04630, table 2: lambda = 2, 5 CG steps
   operator (I + H / lambda); --config.meta_gradient.operator=released for that of its released code, which differs: it
   halves the meta-gradient, beside the same eps of 1e-3 in Adam.
   Its released test permutes the characters by another seed than training, so that 73% of its test characters were
-  trained on; whether the published numbers come from it is not known. It takes 16 steps without the proximal term
-  (--config.eval.prox=0), which its training lacks too: there one step of a fifth of the way back to the initial
-  parameters follows the 16. Here the term is in every step, as in the paper's equation.
+  trained on; whether the published numbers come from it is not known. It takes 16 plain steps, without the
+  proximal term (--config.eval.prox=0). Its training takes 16 plain steps too, then moves a fifth of the way back to the
+  initial parameters. Here the term is in every step, as in the paper's equation.
 imaml_cpu: lambda = 0.5. At 2 (imaml with --config.tasks_per_step=8 --config.data.train_queries=5) the relative residual
   of the linear system passed 1 within 140 meta-steps and the accuracy stopped at 59, as 16 steps of 0.1 no longer
   solved the inner problem.
@@ -402,7 +404,7 @@ RECIPES: dict[str, rows.Table] = {
   "meta_sgd_20way_5shot": {**CPU_20_5SHOT, "inner": {}, "optimizer": CPU_META_SGD["optimizer"]},
   "reptile_20way_5shot": {"num_meta_steps": 8_000, "eval": {"num_tasks": 1000}},
 }
-# Two methods at equal meta-steps on 20 ways; a warp's step costs ten of MAML's at this width.
+# Two methods at equal meta-steps on 20 ways; a warp's step costs twelve of MAML's at this width.
 TWENTY_WAYS: rows.Table = {
   "num_meta_steps": 1_000,
   "tasks_per_step": 4,

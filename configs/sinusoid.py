@@ -46,9 +46,10 @@ reptile_demo is Reptile's released demo: w = 1, b in [0, 2 pi], tanh, inner SGD 
 points in batches of 10, outer step 0.1 annealed to 0, 30,000 meta-steps of one task, 32 steps on 10 points at test,
 error over the grid: 3.85 before them, 0.62 after one. With biases from zero, not PyTorch's (`MLP.bias_init`), it ends
 at 2.1. The other two rows of Reptile have its settings on these tasks. Leap and iMAML have no sine experiment of their
-own; their settings are ours. So are those of the one meta-learned step size for all parameters, learned, and of the
-newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter 2023, arXiv
-2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835).
+own; their settings are ours (imaml, imaml_nystrom and one_step: 20 steps in training, 16 at test). So are those of the
+one meta-learned step size for all parameters, learned, and of the newer estimators: imaml_nystrom (Hataya and Yamada
+2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022,
+arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835).
 """
 
 from __future__ import annotations

@@ -178,8 +178,10 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
   if not spec.own_batches:
-    _check_batch("inner", tables["inner"].get("batch_size", 0), train_task)
-    _check_batch("eval", evaluation.batch_size, test_task)
+    in_training = tables["inner"].get("batch_size", 0)
+    _check_batch("config.inner.batch_size", in_training, train_task)
+    in_test = "config.eval.batch_size (0 for config.inner's)"
+    _check_batch(in_test, evaluation.batch_size or in_training, test_task)
   step = outer_step.resolve(made, train_task)
   judged = _judged(evaluation, spec, data, test_inner, network)
   numbers = published._asdict() if published else None
@@ -217,12 +219,10 @@ def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation)
       )
 
 
-def _check_batch(table: str, batch_size: int, task: Task) -> None:
+def _check_batch(setting: str, batch_size: int, task: Task) -> None:
   examples = jax.tree.leaves(task.support)[0].shape[0]
   if batch_size > examples:
-    raise ValueError(
-      f"config.{table}.batch_size must be at most the support examples of a task, {examples}; got {batch_size}."
-    )
+    raise ValueError(f"{setting} must be at most the support examples of a task, {examples}; got {batch_size}.")
 
 
 def _check_ensemble(evaluation: Evaluation, run: Run, spec: datasets.Spec) -> None:

@@ -51,7 +51,7 @@ def methods(published: Mapping[str, Number]) -> dict[str, rows.Table]:
   """The rows: each method with 1 shot and with 5 (`maml_5shot`), each also strict (`maml_strict`).
 
   Args:
-    published: Numbers of rows, by name.
+    published: Numbers of rows, by name; none is of the strict protocol.
 
   Returns:
     Rows for `rows.select`.
@@ -62,10 +62,8 @@ def methods(published: Mapping[str, Number]) -> dict[str, rows.Table]:
     for name, (number, interval, source) in published.items()
   }
   found = {name: {**row, **numbers.get(name, {})} for name, row in {**_ONE_SHOT, **five}.items()}
-  # A paper's number is not of the strict protocol, unless it is listed as that.
   bare = {name: rows.unpublished(row) for name, row in found.items()}
-  strict = rows.resized(bare, dict.fromkeys(bare, STRICT), suffix="_strict")
-  return found | {name: {**row, **numbers.get(name, {})} for name, row in strict.items()}
+  return found | rows.resized(bare, dict.fromkeys(bare, STRICT), suffix="_strict")
 
 
 def _with_five_shots(name: str, row: rows.Table) -> rows.Table:

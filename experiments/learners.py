@@ -58,6 +58,7 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
     norm_groups: int | None = None,
     norm_scale: bool | None = None,
     head_init: Literal["normal", "xavier"] | None = None,
+    bias_init: Literal["zeros"] | None = None,
     dtype: Dtype | None = None,
     lowering: conv.Lowering | None = None,
     adapts: str = "all",
@@ -77,8 +78,10 @@ def _conv4(make: Callable[..., networks.Conv4]) -> Callable[..., networks.Networ
         "head_init": head_init and HEAD_INITS[head_init],
       }
     )
-    options = {"warp": warp_settings.spec(warp), **overrides, **_compute(dtype, lowering)}
-    module = make(num_classes=num_outputs, **options)
+    layer = warp_settings.spec(warp)
+    if bias_init == "zeros":  # of the warp-layers too
+      overrides, layer = {**overrides, "bias_init": None}, layer and layer._replace(bias_init=None)
+    module = make(num_classes=num_outputs, warp=layer, **overrides, **_compute(dtype, lowering))
     return networks.from_linen(module, is_shared=_is_shared(adapts))
 
   return network

@@ -91,9 +91,12 @@ def _query_minibatch(size: int) -> Any:
   return batch
 
 
-def multi_headed(num_outputs: int, alphabets: int = 25, width: int = 0) -> networks.Network:
+def multi_headed(
+  num_outputs: int, alphabets: int = 25, width: int = 0, bias_init: Literal["zeros"] | None = None
+) -> networks.Network:
   """The learner with a head for each meta-training alphabet, in `shared`; a test task gets the one that none used."""
-  network = networks.from_linen(networks.warpgrad_omniglot(num_outputs, **({"width": width} if width else {})))
+  overrides = {**({"width": width} if width else {}), **({"bias_init": None} if bias_init == "zeros" else {})}
+  network = networks.from_linen(networks.warpgrad_omniglot(num_outputs, **overrides))
 
   def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
     params, _ = network.init(key, x)

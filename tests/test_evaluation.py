@@ -212,6 +212,7 @@ def test_bad_input():
     "tasks_per_dispatch must be at least 1; got 0": {"tasks_per_dispatch": 0},
     "num_steps must be an integer of at least 1; got 0": {"num_steps": 0},
     "metric must be one of 'target', 'loss'; got 'accuracy'": {"metric": "accuracy"},
+    r"sampler must have leaves \[num_tasks, \.\.\.\]": {"sampler": Task(jnp.ones(3), jnp.ones(2))},
   }
   for message, arguments in refusals.items():
     with pytest.raises(ValueError, match=message):

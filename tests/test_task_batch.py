@@ -12,6 +12,7 @@ from tests import toy
 from warpjax.meta_gradients import unrolled
 from warpjax.task_batch import (
   adapt_keys,
+  count_tasks,
   default_task_chunk,
   first_task,
   mean_over_tasks,
@@ -127,6 +128,13 @@ def test_the_default_chunk(monkeypatch):
   assert default_task_chunk(Task(jax.random.split(toy.key(), 7), ())) == 7  # keys are not data
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert default_task_chunk(tasks(16, 1 << 20)) == 16
+
+
+def test_tasks_are_counted_by_their_common_first_axis():
+  assert count_tasks(Task((jnp.ones((3, 5)), jax.random.split(toy.key(), 3)), ())) == 3
+  for shapes in (((4, 2), (6, 2)), ((), ()), ()):
+    with pytest.raises(ValueError, match=r"tasks must have leaves \[num_tasks, \.\.\.\] of one num_tasks"):
+      count_tasks(Task(tuple(map(jnp.ones, shapes)), ()))
 
 
 @pytest.mark.parametrize(("length", "batched"), [(1, False), (3, True)])

@@ -85,6 +85,15 @@ def test_what_is_not_finite_is_reported(where):
   assert not step(scalar_state(), jnp.array([0.0, 2.0]))[1]["finite"]
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_a_task_in_the_place_of_a_batch_is_refused(chunk):
+  one = Task(toy.task(num_examples=4).support, toy.task(num_examples=6).query)
+  with pytest.raises(
+    ValueError, match=r"tasks must have leaves .* got the shapes \(4, 2\), \(4, 2\), \(6, 2\), \(6, 2\)"
+  ):
+    training.meta_step(unrolled(INNER), OPTIMIZER, task_chunk=chunk)(start(), one)
+
+
 def test_the_task_chunk_changes_nothing():
   """Which chunks there are is `mean_over_tasks`' own test."""
   steps = [training.meta_step(unrolled(INNER), OPTIMIZER, task_chunk=chunk) for chunk in (None, 2, 8)]

@@ -15,7 +15,7 @@ from warpjax.adaptation import check_inner, run_steps
 from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
-from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
+from warpjax.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
 
@@ -148,7 +148,7 @@ def evaluate(
     An `Evaluation`.
 
   Raises:
-    ValueError: when a count is below 1, or the query loss has no such metric.
+    ValueError: when a count is below 1, stored tasks have no common first axis, or the query loss has no such metric.
 
   Example:
     >>> import warpjax as wj
@@ -265,7 +265,7 @@ def evaluator(
 
   Raises:
     ValueError: when a count is below 1 or a field of `inner` is not allowed; from the function, when `num_tasks` is
-      below 1 or the query loss has no such metric.
+      below 1, stored tasks have no common first axis, or the query loss has no such metric.
 
   Example:
     >>> import warpjax as wj
@@ -309,6 +309,7 @@ def evaluator(
   ) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+    stored = count_tasks(sampler, "sampler") if isinstance(sampler, Task) else num_tasks
     sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)
     given = [judged.data if data is None else data, *(other.data for other in ends.values())]
@@ -318,7 +319,6 @@ def evaluator(
       parts.append(jax.device_get(part(meta_params, given, sampler, key, first, size)))
       report(min(first + size, num_tasks))
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
-    stored = len(jax.tree.leaves(sampler)[0]) if isinstance(sampler, Task) else num_tasks
     return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run

@@ -21,7 +21,7 @@ from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import point_gradient, warp
 from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks, side_by_side
+from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
@@ -162,7 +162,7 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)
-    num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+    num_tasks = count_tasks(tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     replay, ((loss, aux), grads) = collect(
       inner, state.meta_params, tasks, keys, initial=initial, memory=memory, task_chunk=task_chunk

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warpjax.numerics import cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
@@ -45,6 +46,21 @@ def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
   return sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
 
 
+def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
+  """How many tasks a batch of leaves `[num_tasks, ...]` has.
+
+  Raises:
+    ValueError: when its leaves have no common first axis, as those of a single task.
+  """
+  shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tasks)]
+  if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
+    raise ValueError(
+      f"{name} must have leaves [num_tasks, ...] of one num_tasks, such as those of training.sample_tasks; "
+      f"got the shapes {', '.join(map(str, shapes))}"
+    )
+  return shapes[0][0]
+
+
 def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: Any = 0) -> Task:
   """Tasks `first` to `first + num_tasks - 1` of the batch that `key` stands for.
 
@@ -63,8 +79,7 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
 
 def default_task_chunk(tasks: Task) -> int:
   """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within 64 KiB."""
-  leaves = jax.tree.leaves(tasks)
-  num_tasks = leaves[0].shape[0]
+  leaves, num_tasks = jax.tree.leaves(tasks), count_tasks(tasks)
   if jax.default_backend() != "cpu":
     return num_tasks
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.number))

@@ -15,6 +15,7 @@ from warpjax.checks import check_task_chunk
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
+  count_tasks,
   default_task_chunk,
   first_task,
   mean_over_tasks,
@@ -113,7 +114,7 @@ def meta_step(
     means of aux, `grad_norm/<block>`, `param_norm/<block>` after the update, and `finite`, which watches all but aux.
 
   Raises:
-    ValueError: when `task_chunk` is below 1.
+    ValueError: when `task_chunk` is below 1; from the function, when the tasks have no common first axis.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
@@ -129,7 +130,7 @@ def meta_step(
   check_task_chunk(task_chunk)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
-    num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+    num_tasks = count_tasks(tasks)
     _check_carry(meta_grad, state, num_tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     chunk = task_chunk or default_task_chunk(tasks)

@@ -49,6 +49,8 @@ SINUSOID = [
   ({"data": {"shots": 0}}, r"shots must be at least 1; got 0"),
 ]
 ROWS = [
+  ("reptile", {"eval": {"batch_size": 0}}, r"eval\.batch_size \(0 for config\.inner's\) must be at most .* 5; got 10"),
+  ("reptile", {"inner": {"batch_size": 999}}, r"config\.inner\.batch_size must be at most .* a task, \d+; got 999"),
   ("imaml", {"inner": {"prox": 0.0}}, r"implicit needs InnerLoop\.prox > 0"),
   ("imaml_hf", {"meta_gradient": {"name": "unrolled"}}, r"config\.meta_gradient\.\w+ is not a setting"),
 ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import continual, sinusoid, surfaces
-from experiments import estimators, forgetting, loop, multi_shot, warp
+from experiments import estimators, forgetting, learners, loop, multi_shot, warp
 from experiments import experiment as experiments
 from experiments import surfaces as surfaces_experiment
+from tests import toy
 from warpjax import parallel
 from warpjax.tasks import multi_shot as alphabets
 
@@ -150,3 +152,12 @@ def test_what_is_redrawn_is_one_of_two():
     experiments.build({**config, "meta_gradient": {"name": "leap", "redrawn": "body"}})
   with pytest.raises(ValueError, match=r"redrown is not a setting; did you mean 'redrawn'"):
     experiments.build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})
+
+
+@pytest.mark.parametrize("name", ["warpgrad_omniglot", "multi_headed_omniglot"])
+def test_a_config_can_have_biases_of_zero(name):
+  warp = {} if name.startswith("multi") else {"warp": {"kind": "conv3x3"}}
+  network = learners.NETWORKS[name](20, width=8, bias_init="zeros", **warp)
+  leaves = jax.tree.leaves_with_path(toy.jit(network.init)(jax.random.key(0), jnp.ones((1, 28, 28, 1))))
+  biases = [leaf for path, leaf in leaves if path[-1].key == "bias"]
+  assert len(biases) >= 9 and not np.any([np.any(bias) for bias in biases])

@@ -15,7 +15,7 @@ from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
 from warpjax.rl.rollouts import Batch
-from warpjax.task_batch import adapt_keys, default_task_chunk, first_task, map_tasks
+from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks
 from warpjax.training import TrainState
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
 
@@ -64,7 +64,7 @@ def hold(
   Returns:
     What takes means over the tasks, and over the axis.
   """
-  num_tasks = jax.tree.leaves(tasks)[0].shape[0]
+  num_tasks = count_tasks(tasks)
   keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
   chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
   one = lambda args: _hold_one(inner, policy, state.meta_params, *args)
