@@ -163,7 +163,7 @@ _NARROW = "of the meta-steps, a quarter of the filters, a third of the query exa
 _LADDER = "an 80th of the tasks, a quarter of the filters"
 _UNTRAINED = "a quarter of the filters (full size 24.0, if transductive 39.8); there is nothing to meta-train"
 _OF_25_ALPHABETS = [f"{m}_25_cpu" for m in ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml")]
-_CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (5, 15, 20)]
+_CURVE = [f"warp_leap_offline_{alphabets}_cpu" for alphabets in (3, 5, 15, 20)]
 _REASONS: dict[str, dict[str, str]] = {
   "omniglot": {
     "meta_sgd_cpu": "a quarter of the meta-steps, of half the tasks; the paper's network is not MAML's",
@@ -192,6 +192,7 @@ _REASONS: dict[str, dict[str, str]] = {
   },
   "multi_shot_omniglot": {
     **dict.fromkeys(("warp_leap_offline_cpu", *_CURVE, *_OF_25_ALPHABETS), _SMALLER),
+    "warp_leap_offline_1_cpu": f"{_SMALLER}; the warp-layers fit the one alphabet",
     **dict.fromkeys(("scratch_cpu", "scratch_25_cpu"), _UNTRAINED),
     **{f"{rung}_ladder_cpu": _LADDER for rung in LADDER},
   },
