@@ -138,10 +138,10 @@ FEW_QUERIES = 25
 NORM_STATS = ("transductive", "support", "support_plus_one", "running", "per_step")
 
 
-def costly(queries: int) -> tuple[str, ...]:
+def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
   """The choices of `NORM_STATS` that are computed only when named, for tasks of that many query examples."""
   # One at a time, each query example is a pass of the whole support set: of 20 ways and 5 shots longer than training.
-  return ("per_step",) if queries <= FEW_QUERIES else ("support_plus_one", "per_step")
+  return ("per_step",) if queries <= few else ("support_plus_one", "per_step")
 
 
 def omniglot_parts(

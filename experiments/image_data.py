@@ -75,7 +75,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       ways,
       read,
       norm_stats=NORM_STATS,
-      costly=costly(ways * queries),
+      costly=costly(ways * queries, few=10),  # images of nine times the size
       train_norm_stats=NORM_STATS[:3],
       whole_task=_unit_task,
       loop=lambda inner, network, training: _loop(inner, train_transform if training else _unit),

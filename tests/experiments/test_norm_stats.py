@@ -109,8 +109,16 @@ def test_a_choice_that_there_is_not_is_refused():
     experiment.build(sines("support_plus_one"))
 
 
-@pytest.mark.parametrize(("ways", "queries", "unasked"), [(5, 5, True), (20, 1, True), (20, 5, False)])
-@pytest.mark.parametrize("reader", [datasets.omniglot, image_data.SETS["mini_imagenet"]])
+@pytest.mark.parametrize(
+  ("reader", "ways", "queries", "unasked"),
+  [
+    (datasets.omniglot, 5, 5, True),
+    (datasets.omniglot, 20, 1, True),
+    (datasets.omniglot, 20, 5, False),
+    (image_data.SETS["mini_imagenet"], 5, 1, True),
+    (image_data.SETS["mini_imagenet"], 5, 5, False),
+  ],
+)
 def test_query_examples_are_judged_one_at_a_time_unasked_where_they_are_few(reader, ways, queries, unasked):
   spec = reader(None, None, ways=ways, shots=1, queries=queries)
   assert "support_plus_one" in spec.norm_stats and ("support_plus_one" not in spec.costly) == unasked
