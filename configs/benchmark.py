@@ -23,14 +23,14 @@ double precision):
 
 | estimator | gradients, Hessian-vector products | regression | network |
 |---|---|---|---|
-| `mixed` (`reverse`: twice the products) | 513, 256 | 3.1e-5 | 0.085 |
-| `implicit_cg_20` | 278, 21 | 1.4e-3 | 0.016 |
-| `implicit_cg_5` | 263, 6 | 0.24 | 0.090 |
-| `implicit_cg_2` | 260, 3 | 0.60 | 0.37 |
-| `truncate_4` | 261, 4 | 1.5 | 0.61 |
-| `first_order` | 257, 0 | 2.9 | 1.5 |
-| `implicit_nystrom_20` | 279, 22 | 2.2 | 5.6 |
-| `forward_8` | 2056, 2048 | 2.6 | 10.9 |
+| `mixed` (`reverse`: twice the products) | 513, 256 | 3.1e-5 | 0.070 |
+| `implicit_cg_20` | 278, 21 | 1.4e-3 | 0.014 |
+| `implicit_cg_5` | 263, 6 | 0.24 | 0.087 |
+| `implicit_cg_2` | 260, 3 | 0.60 | 0.38 |
+| `truncate_4` | 261, 4 | 1.5 | 0.60 |
+| `first_order` | 257, 0 | 2.9 | 1.6 |
+| `implicit_nystrom_20` | 279, 22 | 2.2 | 1.2 |
+| `forward_8` | 2056, 2048 | 2.6 | 11.0 |
 | `es_16` | 8192, 0 | 1.7 | 8.4 |
 
 Temporaries of one task's meta-gradient, MiB, by inner steps (`:memory --config.peak_steps="()"`):

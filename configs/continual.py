@@ -8,30 +8,29 @@ Commands: python -m experiments.train --config=configs/continual.py:warp --workd
   python -m experiments.train --config=configs/continual.py:maml --workdir=runs/continual/maml
   python -m experiments.forgetting --workdirs=runs/continual/warp,runs/continual/maml
 
-| method     | published            | measured mse over all 5 waves | time   |
-|------------|----------------------|-------------------------------|--------|
-| warp       | about 1e-2, a figure | 0.159 +/- 0.021               | 64 min |
-| maml       | -                    | 3.87 +/- 0.39                 | 3 min  |
-| warp_maml  | -                    | not yet run                   |        |
-| sequence   | -                    | not yet run                   |        |
+| method     | published            | measured mse over all 5 waves | time                 |
+|------------|----------------------|-------------------------------|----------------------|
+| warp       | about 1e-2, a figure | 0.156 +/- 0.022               | 22 min, EPYC AVX-512 |
+| maml       | -                    | 3.87 +/- 0.39                 | 1 min, EPYC AVX-512  |
+| warp_maml  | -                    | not yet run                   |                      |
+| sequence   | -                    | not yet run                   |                      |
 
 Seed 0, 200 test sequences, one CPU core. What they forget, for the first four waves: the loss right after a wave's own
 steps, after those of the next wave, and after the whole sequence, with the geometric mean of the ratio to the first:
 
 | method   | after its own steps | after the switch         | at the end             |
 |----------|---------------------|--------------------------|------------------------|
-| warp     | 0.012 to 0.028      | 0.08 to 0.15, 5.4 times  | 0.15 to 0.29, 11 times |
+| warp     | 0.017 to 0.030      | 0.08 to 0.13, 4.4 times  | 0.13 to 0.29, 8.8 times |
 | maml     | 0.016 to 0.066      | 3.5 to 4.0, 104 times    | 4.0 to 6.0, 139 times  |
 
-The picture, forgetting.png, has both learners' loss on each wave by step. With 15,000 meta-steps warp's losses are
-lower and their ratios the same: 0.120 +/- 0.016; 5.4 and 11 times.
+The picture, forgetting.png, has both learners' loss on each wave by step.
 
 A size for CPU, 1,000 meta-steps (the same commands with _cpu behind the method):
 
-| method   | measured mse, all    | after its own steps | after the switch     | at the end           | time   |
-|----------|----------------------|---------------------|----------------------|----------------------|--------|
-| warp_cpu | 0.97 +/- 0.09        | 0.034 to 0.055      | 0.5 to 0.7, 14 times | 0.6 to 2.0, 28 times | 20 min |
-| maml_cpu | 5.61 +/- 0.60        | 0.22 to 0.43        | 5.4 to 6.3, 20 times | 6.3 to 9.3, 26 times | 1 min  |
+| method   | measured mse, all | after its own steps | after the switch      | at the end           | time                |
+|----------|-------------------|---------------------|-----------------------|----------------------|---------------------|
+| warp_cpu | 1.53 +/- 0.17     | 0.07 to 0.18        | 0.9 to 1.0, 9.1 times | 1.0 to 2.9, 17 times | 2 min, EPYC AVX-512 |
+| maml_cpu | 5.61 +/- 0.60     | 0.22 to 0.43        | 5.4 to 6.3, 20 times  | 6.3 to 9.3, 26 times | 9 s, EPYC AVX-512   |
 
 warp: Warp-Leap's composition, online: the warp-layers learn from every step, the initial parameters by Leap.
 warp_maml: The same warp, the initial parameters by MAML through the whole sequence.

@@ -43,14 +43,14 @@ their last one:
 | anil_cpu           | not yet run    | 3,000 of 60,000           |                      |
 | meta_sgd_cpu       | 36.67 +/- 1.80 | 3,000 of 60,000           | 11 min, EPYC AVX-512 |
 | reptile_cpu        | 31.90 +/- 1.73 | 1,500 of 100,000          | 14 min, EPYC AVX-512 |
-| imaml_cpu          | not yet run    | 1,500 of 60,000           |                      |
+| imaml_cpu          | 27.47 +/- 1.69 | 1,500 of 60,000           | 15 min, EPYC AVX-512 |
 | imaml_hf_cpu       | 25.07 +/- 1.42 | 500 of 60,000             | 9 min, EPYC AVX-512  |
 | warp_maml_cpu      | 28.12 +/- 0.58 | 1,000 of 60,000           | 11 min, EPYC AVX-512 |
 | fomaml_5shot_cpu   | 44.03 +/- 0.92 | 2,000 of 60,000           | 9 min, EPYC AVX-512  |
 | anil_5shot_cpu     | not yet run    | 3,000 of 60,000           |                      |
 | meta_sgd_5shot_cpu | 44.10 +/- 0.85 | 3,000 of 60,000           | 11 min, EPYC AVX-512 |
 | reptile_5shot_cpu  | 44.13 +/- 1.95 | 1,500 of 100,000          | 14 min, EPYC AVX-512 |
-| imaml_5shot_cpu    | not yet run    | 500 of 60,000             |                      |
+| imaml_5shot_cpu    | 30.39 +/- 0.73 | 500 of 60,000             | 21 min, EPYC AVX-512 |
 | warp_maml_5shot_cpu | 37.72 +/- 0.64 | 600 of 60,000             | 22 min, EPYC AVX-512 |
 
 meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as meta_sgd_cpu and reptile_cpu are, so their numbers are of those
@@ -61,7 +61,7 @@ Without transduction, each query example beside the support set alone (`support_
 | row               | alone, published | alone, measured |
 |-------------------|------------------|-----------------|
 | reptile_cpu       | 47.07 +/- 0.26   | 30.87 +/- 1.59  |
-| reptile_5shot_cpu | 62.74 +/- 0.37   | not yet run     |
+| reptile_5shot_cpu | 62.74 +/- 0.37   | 43.20 +/- 1.77  |
 
 imaml_hf_cpu: Its inner problem stays unsolved, with a relative residual of 5 in the linear system. With 6 steps, a
   damping of 5 and lambda = 2, as in Omniglot's row, it stays above 3 (--config.inner.num_steps=6

@@ -208,6 +208,8 @@ _REASONS: dict[str, dict[str, str]] = {
     "maml_cpu": f"a 30th {_NARROWER}",
     **dict.fromkeys(("fomaml_cpu", "meta_sgd_cpu", "meta_sgd_5shot_cpu"), f"a 20th {_NARROWER}"),
     **dict.fromkeys(("reptile_cpu", "reptile_5shot_cpu"), f"1.5% {_ANNEALED}; half the filters"),
+    "imaml_cpu": f"a 40th {_NARROWER}",
+    "imaml_5shot_cpu": f"a 120th {_NARROWER}",
     "imaml_hf_cpu": "a 120th of the meta-steps, half the filters; the inner problem stays unsolved",
     "warp_maml_cpu": f"a 60th {_NARROW}",
     "warp_maml_5shot_cpu": f"a 100th {_NARROW}",
