@@ -109,7 +109,8 @@ released code, so that they differ from one number of alphabets to another:
 | fomaml_20_cpu            | -            | 23.9 +/- 3.2 | +42.5 +/- 5.1      | 5 min, EPYC AVX-512  |
 
 Warp-Leap is behind every baseline with 1 alphabet, level with the best with 3, ahead from 5 on. Its warp-layers fit the
-alphabet they see: accuracy on the training tasks of the last 100 meta-steps is 95.5 with 1 alphabet, 75.9 with 3, 73.5 with 5.
+alphabets they see: accuracy on the training tasks of the last 100 meta-steps is 95.5 with 1 alphabet, 75.9 with 3, 73.5
+with 5.
 
 The ablation ladder, of 25 alphabets, at a quarter of the meta-steps, seed 0:
 
