@@ -89,7 +89,7 @@ ONE_SPLIT = (
 )
 PAIRED = " The config has the paired differences."
 SEEDS_OF_TEN = (
-  "Warp-Leap and fine-tuning: three seeds (`--seeds=0,1,2`), the interval over seeds. The others: one seed, the "
+  "Warp-Leap and fine-tuning: five seeds (`--seeds=0,1,2,3,4`), the interval over seeds. The others: one seed, the "
   "interval over the 10 test alphabets. "
 )
 ONE_SEED_OF_ALPHABETS = "One seed, the interval over the 10 test alphabets. "
