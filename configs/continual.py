@@ -27,10 +27,10 @@ The picture, forgetting.png, has both learners' loss on each wave by step.
 
 A size for CPU, 1,000 meta-steps (the same commands with _cpu behind the method):
 
-| method   | measured mse, all | after its own steps | after the switch      | at the end           | time                |
-|----------|-------------------|---------------------|-----------------------|----------------------|---------------------|
-| warp_cpu | 1.53 +/- 0.17     | 0.07 to 0.18        | 0.9 to 1.0, 9.1 times | 1.0 to 2.9, 17 times | 2 min, EPYC AVX-512 |
-| maml_cpu | 5.61 +/- 0.60     | 0.22 to 0.43        | 5.4 to 6.3, 20 times  | 6.3 to 9.3, 26 times | 9 s, EPYC AVX-512   |
+| method   | measured mse, all | after its own steps | after the switch | at the end | time |
+|---|---|---|---|---|---|
+| warp_cpu | 1.53 +/- 0.17 | 0.07 to 0.18 | 0.9 to 1.0, 9.1 times | 1.0 to 2.9, 17 times | 2 min, EPYC AVX-512 |
+| maml_cpu | 5.61 +/- 0.60 | 0.22 to 0.43 | 5.4 to 6.3, 20 times | 6.3 to 9.3, 26 times | 9 s, EPYC AVX-512 |
 
 warp: Warp-Leap's composition, online: the warp-layers learn from every step, the initial parameters by Leap.
 warp_maml: The same warp, the initial parameters by MAML through the whole sequence.

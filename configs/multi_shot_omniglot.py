@@ -135,7 +135,8 @@ gradient (5.0).
 The size here has a quarter of the filters and a 20th of the tasks.
 Of 10 alphabets Warp-Leap's seeds have 62.4, 63.6, 60.7, 64.2 and 62.9, fine-tuning's 57.5, 58.5, 59.8, 55.6 and 56.9,
 paired by seed: +5.1 +/- 3.5. The last two were added since the first three have +3.6 +/- 5.8. Of those three, under the
-statistics of the held-out drawings: Warp-Leap 64.4 +/- 3.6, fine-tuning 58.6 +/- 2.3; Reptile 53.7. After 40 of the 100 steps: Warp-Leap 58.5, fine-tuning 43.1, and of seed 0 Leap 49.1, Reptile 43.4.
+statistics of the held-out drawings: Warp-Leap 64.4 +/- 3.6, fine-tuning 58.6 +/- 2.3; Reptile 53.7. After 40 of the 100
+steps: Warp-Leap 58.5, fine-tuning 43.1, and of seed 0 Leap 49.1, Reptile 43.4.
 Other runs: seed 1 with one head for all test tasks, Leap 56.9, Reptile 47.8; seed 0 on another machine, with the
 same: Leap 56.6, FOMAML 21.2, and fine-tuning 59.3.
 With a learned head (--config.meta_gradient.redrawn=nothing) leap_cpu has 15.2, fomaml_cpu 18.0.
