@@ -135,7 +135,7 @@ SECTIONS = (
     "Reptile's studies of inner gradients",
     "reptile_studies",
     STUDIES,
-    ONE_SEED + " Without transduction, as published: with `--config.eval.norm_stats=support_plus_one`.",
+    ONE_SEED + " Without transduction, as in the released commands: with `--config.eval.norm_stats=support_plus_one`.",
   ),
   Section(
     "Point navigation, return",
