@@ -92,7 +92,8 @@ experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu --set=data.shots=
 imaml_20way_5shot_cpu and imaml_hf_20way_5shot_cpu as their rows of 1 shot, and imaml_hf_5shot_cpu, with
 --set=data.queries=5 --num_tasks=1000 besides: trained with 5 shots, for 800 meta-steps of 4 tasks in 22 min
 (--config.data.train_shots=5 --config.data.train_queries=5 --config.num_meta_steps=800 --config.tasks_per_step=4),
-imaml_20way_5shot_cpu had 59.82 +/- 0.53. MAML takes one inner step in training where its paper takes five: steps of
+imaml_20way_5shot_cpu had 59.82 +/- 0.53.
+MAML takes one inner step in training where its paper takes five: steps of
 0.5, 1.0, 2.0 and 4.0 had 72.4, 74.1, 74.6 and 72.1 in training at the end of 500 meta-steps (maml_20way with
 --config.inner.num_steps=1 --config.num_meta_steps=500 --config.tasks_per_step=8 --config.network.head_init=xavier
 --config.optimizer.learning_rate=3e-3 --config.inner.learning_rate=2.0). FOMAML takes three of 1.0: in 600 meta-steps,
@@ -123,8 +124,8 @@ and white, since Pillow has no Lanczos for images of one bit: --config.data.resa
 
 All numbers are transductive: batch norm sees the query examples of a task together. With up to 25 of them, or when
 asked, result.json has `support_plus_one` beside it, where each query example is classified with the support set alone,
-as Reptile's numbers
-without transduction are, and `support` and `running`, under the statistics of the support set and of the inner steps:
+as Reptile's numbers without transduction are, and always `support` and `running`, under the statistics of the support
+set and of the inner steps:
 
 | method                  | alone, published | alone, measured |
 |-------------------------|------------------|-----------------|
@@ -138,11 +139,11 @@ maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its r
   training, three at test, K query examples of each class, rotations for each class of a task at training and test,
   batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size (those that
   end in 20way_small_cpu a quarter), but maml_20way_cpu, maml_20way_5shot_cpu and maml_5shot_cpu the paper's, with
-  which the last learns faster: 97.88 in training over meta-steps
-  2,501 to 3,000, 97.64 with --config.inner.learning_rate=1.0.
+  which the last learns faster: 97.88 in training over meta-steps 2,501 to 3,000, 97.64 with
+  --config.inner.learning_rate=1.0.
 anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's, in the recipes for CPU with
-  three inner steps in training. With 20 ways its paper's own
-  MAML has 93.7 +/- 0.7 with 1 shot and 96.4 +/- 0.1 with 5, below those of MAML's paper.
+  three inner steps in training. With 20 ways its paper's own MAML has 93.7 +/- 0.7 with 1 shot and 96.4 +/- 0.1 with 5,
+  below those of MAML's paper.
 meta_sgd: Li et al. 2017, arXiv 1707.09835, one inner step, step sizes from U(0.005, 0.1). The paper's network has
   max-pooling and a layer of 32 before the head; here it is MAML's, so that the methods compare, and so are the tasks a
   meta-step, the query examples and the optimizer, which the paper does not state. For the paper's network:

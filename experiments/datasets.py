@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import schema
+from experiments import norm_stats, schema
 from warpjax import losses, networks, tasks
 from warpjax.tasks import few_shot, image_folder, splits
 from warpjax.tasks import omniglot as omniglot_files
@@ -124,7 +124,7 @@ def omniglot(
     description = {"split": split, "split_sha256": classes.digest, **counts}
     return Data(train if held_out else jax.tree_util.Partial(_seen, train), test, description)
 
-  return Spec("accuracy", ways, load, NORM_STATS, costly(ways * queries), train_norm_stats=NORM_STATS[:3])
+  return Spec("accuracy", ways, load, norm_stats.ALL, costly(ways * queries), train_norm_stats=norm_stats.IN_TRAINING)
 
 
 def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
@@ -135,11 +135,10 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
 
 PARTS = ("train", "test")
 FEW_QUERIES = 25
-NORM_STATS = ("transductive", "support", "support_plus_one", "running", "per_step")
 
 
 def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
-  """The choices of `NORM_STATS` that are computed only when named, for tasks of that many query examples."""
+  """The choices of `norm_stats.ALL` that are computed only when named, for tasks of that many query examples."""
   # One at a time, each query example is a pass of the whole support set: of 20 ways and 5 shots longer than training.
   return ("per_step",) if queries <= few else ("support_plus_one", "per_step")
 

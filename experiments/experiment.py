@@ -199,7 +199,7 @@ def _judged(
   if evaluation.ensemble:
     loss_of = losses.margins
     inner = inner._replace(query_loss_fn=loss_of(network.apply))
-  if not norm_stats.has_norm(network, data):
+  if not norm_stats.has_norm(network, data.train):
     return norm_stats.NONE, query_loss(inner), {}
   name = evaluation.norm_stats
   names = [choice for choice in spec.norm_stats if choice == name or choice not in spec.costly]

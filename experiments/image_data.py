@@ -10,8 +10,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import schema
-from experiments.datasets import NORM_STATS, Data, Spec, costly
+from experiments import norm_stats, schema
+from experiments.datasets import Data, Spec, costly
 from warpjax.tasks import augment, cifar, few_shot, image_folder, image_sets, mini_imagenet, tiered_imagenet
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query
@@ -74,9 +74,9 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       "accuracy",
       ways,
       read,
-      norm_stats=NORM_STATS,
-      costly=costly(ways * queries, few=10),  # images of nine times the size
-      train_norm_stats=NORM_STATS[:3],
+      norm_stats=norm_stats.ALL,
+      costly=costly(ways * queries, few=10),  # up to nine times the size of Omniglot's
+      train_norm_stats=norm_stats.IN_TRAINING,
       whole_task=_unit_task,
       loop=lambda inner, network, training: _loop(inner, train_transform if training else _unit),
     )

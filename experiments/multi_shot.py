@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 import warpjax as wj
-from experiments import schema
-from experiments.datasets import NORM_STATS, Data, Spec
+from experiments import norm_stats, schema
+from experiments.datasets import Data, Spec
 from warpjax import networks
 from warpjax.problem import Problem
 from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
@@ -64,9 +64,9 @@ def omniglot(
     "accuracy",
     ways,
     load,
-    norm_stats=NORM_STATS,
+    norm_stats=norm_stats.ALL,
     costly=("support_plus_one", "per_step"),
-    train_norm_stats=("transductive",) if numbered else NORM_STATS[:3],
+    train_norm_stats=("transductive",) if numbered else norm_stats.IN_TRAINING,
     whole_task=_augmented_task(transform),
     loop=loop,
     own_batches=True,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from experiments.datasets import Data
 from warpjax import losses, networks, step_statistics
 from warpjax.norm_stats import Readout, by_step, query_loss, running
 from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
 NormStats = Literal["transductive", "support", "support_plus_one", "running", "per_step"]
 TrainNormStats = Literal["transductive", "support", "support_plus_one"]
+ALL, IN_TRAINING = get_args(NormStats), get_args(TrainNormStats)
 NONE = "none"
 PER_STEP_TASKS = 200
 
@@ -110,15 +110,15 @@ def per_step(
   return readout
 
 
-def has_norm(network: networks.Network, data: Data) -> bool:
-  """Whether the network has a batch norm, found by tracing alone."""
+def has_norm(network: networks.Network, sampler: TaskSampler) -> bool:
+  """Whether the network has a batch norm, found by tracing alone, on a task of the sampler's."""
   apply_with_stats = network.apply_with_stats
   if apply_with_stats is None:
     return False
 
   def stats() -> PyTree:
     key = jax.random.key(0)
-    x = data.train(key).support[0]
+    x = sampler(key).support[0]
     return apply_with_stats(*network.init(key, x), None, x)[1]
 
   return bool(jax.tree.leaves(jax.eval_shape(stats)))
