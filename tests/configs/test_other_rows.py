@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import multi_shot_omniglot
 from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny as tiny_configs
 from warpjax import parallel
@@ -84,6 +85,13 @@ def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
   built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
   assert (built.draw is None) == (method == "warp_leap_offline")
   assert protocol.card(built, 1)["augmentation"] == "affine_nearest"
+
+
+def test_multi_shot_recipes_start_from_the_biases_that_they_were_measured_with():
+  recipes = [name for name in multi_shot_omniglot.METHODS if name.endswith("_cpu")]
+  few = {f"{method}_{alphabets}_cpu" for method in multi_shot_omniglot.METHODS for alphabets in (1, 3, 5)}
+  zeros = {name for name in recipes if multi_shot_omniglot.get_config(name).network.bias_init == "zeros"}
+  assert zeros == {*recipes} - few - {"warp_relu_ladder_cpu"}
 
 
 def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):
