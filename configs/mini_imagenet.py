@@ -30,9 +30,10 @@ validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2
 | maml_resnet12      | -                 | -                  | not yet run | not yet run      |
 | warp_maml_resnet12 | -                 | -                  | not yet run | not yet run      |
 
-Sizes for a CPU: 16 filters; in training 3 steps of MAML, FOMAML and ANIL, and 5 query examples but for Reptile, whose
-network alone is smaller; 600 test tasks, one seed. maml_5shot_cpu, whose validation curve is in metrics.jsonl, has the
-checkpoint of the best of 15 validations; the others are shorter, and have their last one:
+Sizes for a CPU: 16 filters; 3 steps in training and 5 at test of MAML, FOMAML and ANIL, and in training 5 query
+examples but for Reptile, whose network alone is smaller; 600 test tasks, one seed. maml_5shot_cpu, whose validation
+curve is in metrics.jsonl, has the checkpoint of the best of 15 validations; the others are shorter, and have their last
+one:
 
 | row                | measured       | meta-steps of the paper's | time                 |
 |--------------------|----------------|---------------------------|----------------------|

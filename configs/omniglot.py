@@ -318,7 +318,7 @@ METHODS: dict[str, rows.Table] = {
   "mamlpp": {
     "num_meta_steps": 50_000,
     "tasks_per_step": 8,
-    "data": {"test_rotations": "none"},
+    "data": {"test_rotations": "none", "invert": False},
     "network": {"norm_scale": True, "adapts": "all"},
     "inner": {"rule": "per_step_sgd", "learning_rate": 0.1, "own_steps": 5, "per_step_norm": True, "num_steps": 5},
     "meta_gradient": {"name": "unrolled", "multi_step_epochs": 10, "steps_per_epoch": 500},

@@ -104,6 +104,8 @@ def _sgd(
   learning_rate: float, momentum: float | None = None, nesterov: bool = False, later_learning_rate: float = 0.0
 ) -> UpdateRule:
   """`later_learning_rate` is that of the steps after the first; 0 for the same."""
+  if nesterov and not momentum:
+    raise ValueError(f"config.inner.nesterov needs inner.momentum above 0; got {momentum}.")
   if not later_learning_rate:
     return rules.sgd(learning_rate, momentum, nesterov=nesterov)
   if min(learning_rate, later_learning_rate) <= 0:

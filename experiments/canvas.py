@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
+
+
+def require() -> None:
+  """Raises `ImportError` where there is no matplotlib, for scripts that draw after long work."""
+  if importlib.util.find_spec("matplotlib") is None:
+    raise ImportError("matplotlib is not installed, and results come with a picture; `pip install matplotlib`.")
 
 
 def subplots(

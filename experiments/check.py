@@ -18,6 +18,9 @@ from experiments import loop, options
 from experiments.options import FLAGS
 from warpjax import sanity
 
+# Of the meta-gradient that is trained with.
+ESTIMATOR = ("order", "zero leaves")
+
 
 def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.Report:
   """`sanity.check_learner` on the learner of an experiment, at its initial parameters.
@@ -27,9 +30,9 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.
     num_tasks: Tasks of each split that are looked at for leaks.
 
   Returns:
-    The report.
+    The report; what has no place in the experiment is skipped, with the reason.
   """
-  return sanity.check_learner(
+  report = sanity.check_learner(
     experiment.inner,
     loop.start(experiment).meta_params,
     experiment.data.train,
@@ -38,6 +41,13 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.
     held_out=experiment.data.test,
     num_tasks=num_tasks,
   )
+  name, skipped = experiment.settings["meta_gradient"]["name"], {}
+  if experiment.outer_step.meta_grad is None:
+    skipped = dict.fromkeys(ESTIMATOR, f"{name} takes a step that is not along the meta-gradient of one task")
+  if experiment.spec.metric == "return":
+    skipped["finite differences"] = "the loss of sampled episodes is a surrogate, whose differences are no gradient"
+  checks = (sanity.Check(c.name, "skipped", skipped[c.name]) if c.name in skipped else c for c in report.checks)
+  return sanity.Report(tuple(checks))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import re
@@ -67,7 +68,7 @@ def draw(runs: Runs, setting: str, output: str | os.PathLike[str]) -> None:
   metric = next(iter(runs.values()))[0][1]["metric"]
   for name, points in runs.items():
     x, measured = [value for value, _ in points], [result for _, result in points]
-    y, ci95 = ([result[key] for result in measured] for key in ("mean", "ci95"))
+    y, ci95 = ([math.nan if result[key] is None else result[key] for result in measured] for key in ("mean", "ci95"))
     line = axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=name)
     said = [(value, result["published"]) for value, result in points if result.get("published")]
     if said:

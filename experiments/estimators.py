@@ -26,6 +26,11 @@ def implicit(
   """`solver_steps` is the rank of "nystrom"; `step_size` is that of "neumann"."""
   if step_size is not None and solver != "neumann":
     raise ValueError(f"config.meta_gradient.step_size needs solver to be 'neumann'; got {solver!r}.")
+  if operator == "released" and (solver != "cg" or damping):
+    raise ValueError(
+      f"config.meta_gradient.operator must be 'paper' with another solver than undamped 'cg', the released one; "
+      f"got {operator!r}, {solver!r} and a damping of {damping}."
+    )
   if operator == "released":
     return meta_gradients.along_trajectory(inner, meta_gradients.implicit_released(solver_steps))
   make_solve: dict[str, Callable[..., Any]] = {

@@ -24,6 +24,8 @@ from experiments.options import FLAGS
 
 # What decides how and on which tasks a trained model is tested, besides all of `eval`.
 OF_THE_TEST = ("shots", "queries", "test_rotations", "test_episodes")
+# What chose the checkpoints.
+OF_THE_RUN = ("val_tasks", "ensemble")
 
 
 def evaluate(
@@ -63,11 +65,19 @@ def evaluate(
   experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
   state, *members = loop.restore_all(experiment, path)
   result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
+  result |= _chosen(path)
   if changed:
     result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
+    result["protocol"] |= protocol.of_training(config["data"])
   file = path / (f"evaluation_{name}.json" if name else workdir.EVALUATION)
   workdir.write_json(file, result)
   return workdir.read_json(file)
+
+
+def _chosen(path: pathlib.Path) -> dict[str, Any]:
+  """How the checkpoint was chosen, as the run's own result says, where validation tasks chose it."""
+  there = workdir.read_json(path / workdir.RESULT) or {}
+  return {key: there[key] for key in ("num_meta_steps", "selected")} if "selected" in there else {}
 
 
 def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +85,8 @@ def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, An
   result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
   for path, value in changed.items():
     table, _, key = path.partition(".")
+    if table == "eval" and key in OF_THE_RUN:
+      raise ValueError(f"--set must not be {path}: the checkpoints of the result have been chosen; got {value}.")
     if not key or not (table == "eval" or (table == "data" and key in OF_THE_TEST)):
       allowed = ", ".join(["eval.*", *(f"data.{name}" for name in OF_THE_TEST)])
       raise ValueError(f"--set must be a setting of the test, one of {allowed}; got {path}={value}.")

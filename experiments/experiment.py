@@ -110,11 +110,11 @@ class Experiment(NamedTuple):
   published: dict[str, Any] | None
   settings: Mapping[str, Any]
 
-  def readout_of(self, meta_params: MetaParams) -> Readout:
-    """What judges the points of test and validation tasks, for these parameters."""
+  def readout_of(self, state: TrainState) -> Readout:
+    """What judges the points of test and validation tasks, for a state of the run."""
     if isinstance(self.readout, Readout):
       return self.readout
-    return self.readout(meta_params, self.data.train, jax.random.key(self.evaluation.seed))
+    return self.readout(*self.test_loop(state), self.data.train, jax.random.key(self.evaluation.seed))
 
   def test_loop(self, state: TrainState) -> tuple[InnerLoop, MetaParams]:
     """How test and validation tasks are adapted to, and with which meta-parameters."""
@@ -205,7 +205,7 @@ def _judged(
   names = [choice for choice in spec.norm_stats if choice == name or choice not in spec.costly]
   others = norm_stats.readouts(names, inner, network, loss_of, spec.whole_task)
   if name == "per_step":
-    return name, norm_stats.per_step(inner, network, loss_of, evaluation.num_steps), others
+    return name, norm_stats.per_step(network, loss_of, evaluation.num_steps), others
   return name, others.pop(name), others
 
 
@@ -250,9 +250,19 @@ def _check_meta_gradient(tables: Mapping[str, Any], run: Run) -> None:
       f"got {meta_gradient['seen_every']}."
     )
   several = {"warp_offline": "whose blocks count other steps", "ppo": "which takes several steps a meta-step"}
-  name = meta_gradient["name"]
-  if name in several and tables["optimizer"].get("schedule", "constant") != "constant":
+  several["truncated_unroll"] = several["ppo"]
+  name, optimizer = meta_gradient["name"], tables["optimizer"]
+  if name in several and optimizer.get("schedule", "constant") != "constant":
     raise ValueError(f"config.optimizer.schedule must be 'constant' for {name}, {several[name]}.")
+  updates = tables["inner"]["num_steps"] // meta_gradient["length"] if name == "truncated_unroll" else 1
+  if optimizer.get("updates_per_step", updates) != updates:
+    raise ValueError(
+      f"config.optimizer.updates_per_step must be {updates}, the outer updates of a meta-step (inner.num_steps over "
+      f"meta_gradient.length for truncated_unroll), or the rate ends elsewhere; got {optimizer['updates_per_step']}."
+    )
+  heads, alphabets = tables["network"].get("alphabets", 25), tables["data"].get("alphabets", 0)
+  if name == "multi_head" and alphabets > heads:
+    raise ValueError(f"config.data.alphabets must be at most the heads, network.alphabets, {heads}; got {alphabets}.")
   if name == "online" and run.tasks_per_step != 1:
     raise ValueError(f"config.tasks_per_step must be 1 for online, which is one life; got {run.tasks_per_step}.")
 

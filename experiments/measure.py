@@ -73,7 +73,7 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
     report: Callable[[int], object] = lambda done: None,
   ) -> evaluation.Evaluation:
     inner, meta_params = experiment.test_loop(state)
-    readout = experiment.readout_of(state.meta_params)
+    readout = experiment.readout_of(state)
     if not compiled:
       compiled.append(
         evaluation.evaluator(

@@ -19,8 +19,8 @@ NONE = "none"
 PER_STEP_TASKS = 200
 
 
-MakeReadout = Callable[[MetaParams, TaskSampler, jax.Array], Readout]
-"""`(meta_params, training tasks, key) -> Readout`, for statistics that belong to what was trained."""
+MakeReadout = Callable[[InnerLoop, MetaParams, TaskSampler, jax.Array], Readout]
+"""`(test loop, meta_params, training tasks, key) -> Readout`, for statistics that belong to what was trained."""
 
 
 def check(setting: str, name: str, allowed: Sequence[str]) -> None:
@@ -95,17 +95,18 @@ def readouts(
   return {name: choices[name]() for name in names if name in choices}
 
 
-def per_step(
-  inner: InnerLoop, network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int
-) -> MakeReadout:
-  """`(meta_params, training tasks, key) -> Readout`: statistics by step, of `PER_STEP_TASKS` training tasks."""
+def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int) -> MakeReadout:
+  """A `MakeReadout`: statistics by step, of `PER_STEP_TASKS` training tasks; of one test loop, the first given."""
   apply_with_stats = network.apply_with_stats
   assert apply_with_stats is not None  # it has batch norm
 
-  collect = step_statistics.collector(inner, apply_with_stats, num_tasks=PER_STEP_TASKS, num_steps=num_steps)
+  compiled: list[Callable[..., PyTree]] = []
 
-  def readout(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
-    return by_step(apply_with_stats, loss_of, collect(meta_params, sampler, key))
+  def readout(inner: InnerLoop, meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
+    if not compiled:
+      counts = {"num_tasks": PER_STEP_TASKS, "num_steps": num_steps}
+      compiled.append(step_statistics.collector(inner, apply_with_stats, **counts))
+    return by_step(apply_with_stats, loss_of, compiled[0](meta_params, sampler, key))
 
   return readout
 

@@ -54,7 +54,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
 
 
 def config() -> dict[str, Any]:
-  """The config of the command line, as nested dicts.
+  """The config of the command line, as nested dicts; with tasks other than the row's, it has no published number.
 
   Raises:
     ValueError: Where the file cannot be read, or has no such method.
@@ -64,7 +64,15 @@ def config() -> dict[str, Any]:
     path = config_flags.get_config_filename(FLAGS["config"])
     near = schema.nearest(path, map(str, pathlib.Path("configs").glob("[!_]*.py")))
     raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read{near} --list shows all.")
-  return value.to_dict()
+  settings = value.to_dict()
+  if any(_other_tasks(key) for key in config_flags.get_override_values(FLAGS["config"])):
+    settings.pop("published", None)
+  return settings
+
+
+def _other_tasks(key: str) -> bool:
+  """Whether a setting of the config is of the tasks that a result is measured on."""
+  return key.startswith("data.") and not key.startswith("data.train_")
 
 
 def places() -> dict[str, str | None]:

@@ -21,9 +21,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "ways": data.get("ways"),
     "shots": data.get("shots"),
     "queries": data.get("queries"),
-    "train_shots": data.get("train_shots") or data.get("shots"),
-    "train_queries": data.get("train_queries") or data.get("queries"),
-    "train_query": data.get("train_query") or data.get("query"),
+    **of_training(data),
     "augmentation": data.get("augmentation") or None,
     "inner_steps_train": experiment.inner.num_steps,
     "inner_steps_test": evaluation.num_steps,
@@ -47,6 +45,11 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
     "ensemble": evaluation.ensemble or False,
     "seeds": [run.seed],
   }
+
+
+def of_training(data: Mapping[str, Any]) -> dict[str, Any]:
+  """The sizes of a training task, by the table `data` that was trained with."""
+  return {f"train_{name}": data.get(f"train_{name}") or data.get(name) for name in ("shots", "queries", "query")}
 
 
 def text(result: Mapping[str, Any]) -> str:

@@ -188,7 +188,7 @@ _REASONS: dict[str, dict[str, str]] = {
     "imaml_hf_20way_5shot_cpu": "as with 1 shot, with which it was trained; 0.4% of the tasks",
     "imaml_20way_5shot_cpu": "as with 1 shot, with which it was trained; 2% of the tasks",
     "imaml_hf_20way_cpu": "0.4% of the tasks; the solver's steps and damping are ours",
-    "imaml_20way_cpu": "lambda 0.5 where the paper has 2, 16 inner steps where it has 25; 2% of the tasks",
+    "imaml_20way_cpu": "lambda 0.5 where the paper has 2; 16 inner steps in training where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
     **dict.fromkeys(("warp_leap_offline_cpu", *_CURVE, *_OF_25_ALPHABETS), _SMALLER),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments import canvas, figures, hosts, loop, measure, schema, selection, workdir
 from experiments import experiment as experiments
-from experiments import figures, hosts, loop, measure, schema, selection, workdir
 
 
 def train_and_evaluate(
@@ -40,7 +40,9 @@ def train_and_evaluate(
     FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
   """
   programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
-  return _run(programs, _prepare(directory, schema.given(config)))
+  with _held(directory) as path:
+    _prepare(path, schema.given(config))
+    return _run(programs, path)
 
 
 def _build(
@@ -48,6 +50,7 @@ def _build(
 ) -> loop.Programs:
   """Traced, so that what is wrong shows before anything is compiled or written."""
   experiment = experiments.build(config, **places)
+  canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
   hosts.check_same("the config", schema.given(config))
   hosts.check_same("the data", experiment.data.description)
@@ -56,39 +59,46 @@ def _build(
   return programs
 
 
-def _prepare(directory: str | os.PathLike[str], settings: Mapping[str, Any]) -> pathlib.Path:
-  return pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.prepare(directory, settings))))
+@contextlib.contextmanager
+def _held(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """The workdir, this run's alone before anything is written into it."""
+  path = pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.make(directory))))
+  with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
+    yield path
+
+
+def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
 
 
 def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
   experiment = programs.experiment
-  with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
-    finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
-    if finished is not None:
-      return finished
-    trained = loop.train(programs, path)
-    if trained.signal:
-      hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
-      return trained.signal
-    states, chosen = [trained.state], {}
-    if experiment.evaluation.val_tasks:
-      states, found = selection.best(experiment, path, trained.state)
-      chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
-    result, per_task = measure.measure(experiment, states[0], members=states[1:])
-    devices = loop.num_devices(experiment.run.tasks_per_step)
-    result |= chosen | {
-      "wall_seconds": round(trained.seconds, 3),
-      "num_devices": devices,
-      "skipped": trained.skipped,
-    }
+  finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
+  if finished is not None:
+    return finished
+  trained = loop.train(programs, path)
+  if trained.signal:
+    hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
+    return trained.signal
+  states, chosen = [trained.state], {}
+  if experiment.evaluation.val_tasks:
+    states, found = selection.best(experiment, path, trained.state)
+    chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
+  result, per_task = measure.measure(experiment, states[0], members=states[1:])
+  devices = loop.num_devices(experiment.run.tasks_per_step)
+  result |= chosen | {
+    "wall_seconds": round(trained.seconds, 3),
+    "num_devices": devices,
+    "skipped": trained.skipped,
+  }
 
-    def write() -> Any:
-      np.save(path / workdir.PER_TASK, per_task)
-      figures.draw([path], path / "curves.png", results=[result])
-      workdir.write_json(path / workdir.RESULT, result)
-      return workdir.read_json(path / workdir.RESULT)
+  def write() -> Any:
+    np.save(path / workdir.PER_TASK, per_task)
+    figures.draw([path], path / "curves.png", results=[result])
+    workdir.write_json(path / workdir.RESULT, result)
+    return workdir.read_json(path / workdir.RESULT)
 
-    return hosts.from_first(write)
+  return hosts.from_first(write)
 
 
 def sweep(
@@ -100,22 +110,25 @@ def sweep(
   **places: Any,
 ) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
-  settings, results, paths = schema.given(config), [], []
-  for seed in seeds:
-    one, path = {**settings, "seed": seed}, pathlib.Path(directory, f"seed_{seed}")
-    programs = _build(one, path, on_nonfinite, **places)  # a bad config is refused before anything is written
-    whole = _prepare(directory, {key: value for key, value in settings.items() if key != "seed"})
-    paths.append(_prepare(whole / path.name, one))
-    result = _run(programs, paths[-1])
-    if isinstance(result, int):
-      return result
-    results.append(result)
+  settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
+  configs = [{**settings, "seed": seed} for seed in seeds]
+  programs = _build(configs[0], paths[0], on_nonfinite, **places)  # a bad config is refused before anything is written
+  with _held(directory) as whole:
+    _prepare(whole, {key: value for key, value in settings.items() if key != "seed"})
+    for index, (one, place) in enumerate(zip(configs, paths, strict=True)):
+      programs = _build(one, place, on_nonfinite, **places) if index else programs
+      with _held(place) as path:
+        _prepare(path, one)
+        result = _run(programs, path)
+      if isinstance(result, int):
+        return result
+      results.append(result)
 
-  def write() -> Any:
-    per_task = [np.load(path / workdir.PER_TASK) for path in paths]
-    np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
-    figures.draw(paths, whole / "curves.png", results=results)
-    workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
-    return workdir.read_json(whole / workdir.RESULT)
+    def write() -> Any:
+      per_task = [np.load(path / workdir.PER_TASK) for path in paths]
+      np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
+      figures.draw(paths, whole / "curves.png", results=results)
+      workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
+      return workdir.read_json(whole / workdir.RESULT)
 
-  return hosts.from_first(write)
+    return hosts.from_first(write)

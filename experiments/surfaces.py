@@ -149,5 +149,5 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
-  flags.DEFINE_enum("method", "warp", list(config.METHODS), "Which warp.")
+  flags.DEFINE_enum("method", "warp", [name for name in config.METHODS if name != "plain"], "Which warp.")
   sys.exit(app.run(main, flags_parser=options.parse))

@@ -61,7 +61,8 @@ def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.s
 
 def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[str, Any]:
   """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
-  begun = workdir.read_json(pathlib.Path(directory) / workdir.CONFIG)
+  path = pathlib.Path(directory)
+  begun = workdir.read_json(path / workdir.CONFIG) if workdir.begun(path) else None
   if begun is None:
     return rows.lay_over(config, fastest(config, **places))
   lowering = begun.get("network", {}).get("lowering")

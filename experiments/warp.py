@@ -26,8 +26,10 @@ def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
   """The warp-layers of `config.network.warp`; an empty table, or the kind "none", is none.
 
   Raises:
-    ValueError: For a setting that there is not.
+    ValueError: For a setting that there is not, or one of layers whose kind is not given.
   """
+  if table and "kind" not in table:
+    raise ValueError(f"config.network.warp.kind must be given with other settings of warp-layers; got {dict(table)}.")
   return schema.call("config.network.warp", table, layers)
 
 

@@ -15,8 +15,29 @@ CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.js
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
 
 
+def make(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Makes the workdir with mode 0700, or finds it.
+
+  Raises:
+    ValueError: If it is a file.
+  """
+  directory = pathlib.Path(path)
+  if directory.exists() and not directory.is_dir():
+    raise ValueError(f"--workdir must be a directory; {directory} is a file.")
+  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+  return directory
+
+
+def begun(directory: pathlib.Path) -> bool:
+  """Whether something was trained there, or in a seed of the sweep it is of; only the same config can go on with it."""
+  places = [directory, *(directory.glob("seed_*") if (directory / CONFIG).exists() else ())]
+  return any((place / RESULT).exists() or any(place.glob(f"{CHECKPOINTS}/[0-9]*")) for place in places)
+
+
 def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
-  """Makes the workdir with mode 0700 and writes the config, or checks that what was trained there is of the same.
+  """Makes the workdir and writes the config, or checks that what was trained there is of the same.
+
+  Hold its `lock`, or another process may be at work there that has saved nothing yet.
 
   Args:
     path: The workdir.
@@ -28,23 +49,18 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   Raises:
     ValueError: If the workdir belongs to another config, naming every key that differs.
   """
-  directory = pathlib.Path(path)
-  if directory.exists() and not directory.is_dir():
-    raise ValueError(f"--workdir must be a directory; {directory} is a file.")
-  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+  directory = make(path)
   there = read_json(directory / CONFIG)
-  begun = (directory / RESULT).exists() or any(directory.glob(f"{CHECKPOINTS}/[0-9]*"))
-  if begun and there is None:
+  if not begun(directory):
+    directory.chmod(0o700)
+    write_json(directory / CONFIG, config)
+    return directory
+  if there is None:
     raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
-  begun = begun or (there is not None and any(directory.glob(f"seed_*/{CHECKPOINTS}/[0-9]*")))  # a sweep
-  differing = list(differences(there, as_json(config))) if begun else []
-  if differing:
+  if differing := list(differences(there, as_json(config))):
     raise ValueError(
       f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
     )
-  if not begun:
-    directory.chmod(0o700)
-    write_json(directory / CONFIG, config)
   return directory
 
 

@@ -202,6 +202,9 @@ def test_bad_input():
     r"support must be arrays \[examples, ...\] to draw from; got \(\)": lambda: wj.adapt(
       toy.loop(batch_fn=wj.minibatch(1)), toy.meta_params(), Task((), ()), toy.key()
     ),
+    r"support must have as many examples in each array; got \(\(5,\), \(3,\)\)": lambda: wj.adapt(
+      toy.loop(batch_fn=wj.epochs(1)), toy.meta_params(), Task((np.ones(5), np.ones(3)), ()), toy.key()
+    ),
     "inner must be an InnerLoop; got tuple": lambda: wj.adapt((), toy.meta_params(), toy.task(), toy.key()),
     "size must be an integer of at least 1; got 0": lambda: wj.minibatch(0),
     "size must be an integer of at least 1; got 1.5": lambda: wj.epochs(1.5),

@@ -189,5 +189,12 @@ def test_cg_stops_where_the_matrix_turns_out_not_to_be_positive():
   np.testing.assert_allclose(info["residual"], jnp.linalg.norm(b - matrix * x) / jnp.linalg.norm(b), rtol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e20], ids=["nan", "inf", "overflow"])
+def test_cg_shows_a_right_hand_side_that_is_not_finite(bad):
+  """Zeros would count as a task's meta-gradient, and hide from `finite`."""
+  x, info = linear_solve.cg(5)(lambda v: v, {"a": jnp.array([bad, 1.0], jnp.float32), "b": jnp.ones(())})
+  assert np.isnan(x["a"]).all() and np.isnan(x["b"]) and np.isnan(info["residual"])
+
+
 def test_cg_shows_a_matrix_that_is_not_finite():
   assert np.isnan(linear_solve.cg(2)(lambda v: jnp.nan * v, jnp.ones(2))[0]).all()

@@ -309,3 +309,11 @@ def test_errors_name_the_argument(kwargs, named):
 def test_a_block_without_an_optimizer_is_an_error():
   with pytest.raises(ValueError, match="shared"):
     optimizers.per_block(initial=optax.sgd(0.1))
+
+
+@pytest.mark.parametrize("objective", ["full", "first_order", "released_approx"])
+def test_nothing_to_learn_is_refused(objective):
+  inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), rules.sgd(0.1), 2)
+  state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), (), SGD)
+  with pytest.raises(ValueError, match=f"{objective}.* to learn; got none"):
+    replay.meta_step(inner, SGD, objective=objective)(state, wj.Task(jnp.ones(2), jnp.ones(2)))

@@ -209,6 +209,8 @@ def _num_examples(support: PyTree, size: int) -> int:
   if not leaves or not all(jnp.ndim(leaf) for leaf in leaves):
     raise ValueError(f"support must be arrays [examples, ...] to draw from; got {jax.tree.map(jnp.shape, support)!r}")
   total = leaves[0].shape[0]
+  if any(leaf.shape[0] != total for leaf in leaves):
+    raise ValueError(f"support must have as many examples in each array; got {jax.tree.map(jnp.shape, support)!r}")
   if size > total:
     raise ValueError(f"size must be at most the number of support examples, {total}; got {size}")
   return total

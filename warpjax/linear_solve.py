@@ -20,6 +20,7 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
   """Conjugate gradient for `(A + damping I) x = b`, A symmetric positive definite, from x = 0.
 
   Where A turns out not to be, at a direction p with `p^T (A + damping I) p <= 0`, it stops with the x it has.
+  Where |b|^2 is not finite, x is NaN.
 
   Args:
     num_steps: At most this many products with A.
@@ -65,7 +66,8 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
       rr_next = optax.tree.norm(residual, squared=True)
       return x, residual, _add_scaled(residual, rr_next / rr, direction), rr_next, count + 1, indefinite
 
-    start = (optax.tree.zeros_like(b), b, b, squared, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    nothing = jnp.where(jnp.isfinite(squared), 0.0, jnp.nan)  # no comparison with NaN lets the loop begin
+    start = (optax.tree.full_like(b, nothing), b, b, squared, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     x, _, _, rr, count, _ = jax.lax.while_loop(go_on, iterate, start)
     return x, {"residual": jnp.sqrt(rr / jnp.where(squared > 0, squared, 1.0)), "iterations": count}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
+import sys
 
 import jax
 import pytest
 
-from experiments import experiment, run
+from experiments import experiment, run, workdir
 from tests.experiments import tiny
 
 _COMPILATIONS: list[str] = []
@@ -47,11 +49,23 @@ SINUSOID = [
   ({"inner": {"batch_size": 3}}, r"config\.inner\.batch_size needs inner\.batch"),
   ({"inner": {"batch": "epochs"}}, r"config\.inner\.batch_size must be at least 1; got 0"),
   ({"data": {"shots": 0}}, r"shots must be at least 1; got 0"),
+  ({"inner": {"nesterov": True}}, r"config\.inner\.nesterov needs inner\.momentum above 0; got None"),
+  (
+    {"network": {"warp": {"num_layers": 2}}},
+    r"config\.network\.warp\.kind must be given with other settings of warp-layers; got {'num_layers': 2}",
+  ),
 ]
+RELEASED = {"name": "implicit", "operator": "released"}
 ROWS = [
   ("reptile", {"eval": {"batch_size": 0}}, r"eval\.batch_size \(0 for config\.inner's\) must be at most .* 5; got 10"),
   ("reptile", {"inner": {"batch_size": 999}}, r"config\.inner\.batch_size must be at most .* a task, \d+; got 999"),
   ("imaml", {"inner": {"prox": 0.0}}, r"implicit needs InnerLoop\.prox > 0"),
+  (
+    "imaml",
+    {"meta_gradient": {**RELEASED, "solver": "neumann"}},
+    r"operator must be 'paper' with another .* 'neumann'",
+  ),
+  ("imaml", {"meta_gradient": {**RELEASED, "damping": 5.0}}, r"operator must be 'paper' .* and a damping of 5\.0"),
   ("imaml_hf", {"meta_gradient": {"name": "unrolled"}}, r"config\.meta_gradient\.\w+ is not a setting"),
 ]
 IMAGES = [
@@ -112,6 +126,32 @@ def test_batches_of_a_config_are_refused_where_the_data_bring_their_own(file, me
     config[table][key] = 0 if key == "batch_size" else "full"
     if "omniglot" not in file and file != "l2l":
       experiment.build(config.to_dict())
+
+
+def test_settings_of_two_tables_that_do_not_fit():
+  rule = importlib.import_module("configs.l2l").get_config()
+  rule.inner.num_steps = 200
+  refused(rule.to_dict(), r"config\.optimizer\.updates_per_step must be 10, the outer updates of a meta-step .*; got 5")
+  joint = importlib.import_module("configs.multi_shot_omniglot").get_config("fine_tuning_25_cpu")
+  joint.data.alphabets = 30
+  refused(joint.to_dict(), r"config\.data\.alphabets must be at most the heads, network\.alphabets, 25; got 30")
+
+
+def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "matplotlib", None)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ImportError, match="matplotlib is not installed"):
+    run.train_and_evaluate(tiny.config("sinusoid", "maml"), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("flag", "kept"), [("data.shots=3", False), ("data.train_queries=3", True)])
+def test_the_published_number_is_of_its_own_tasks(commands, tmp_path, flag, kept):
+  small = ("num_meta_steps=2", "checkpoint_every=2", "steps_per_dispatch=2", "eval.num_tasks=2", flag)
+  arguments = ["--config=configs/sinusoid.py:maml", *(f"--config.{setting}" for setting in small)]
+  done = commands.run("experiments.train", [*arguments, f"--workdir={tmp_path}"])
+  assert done.status == 0, done.stderr
+  assert ("published" in workdir.read_json(tmp_path / workdir.RESULT)) is kept
 
 
 def test_a_missing_table_is_named():

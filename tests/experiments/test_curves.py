@@ -28,13 +28,19 @@ def test_recipes_of_one_method_are_a_curve_in_the_order_of_the_setting(finished,
     finished("b", "leap_25_cpu", 25, 0.6, **said),
     finished("a", "leap_cpu", 10, 0.5),
     finished("c", "maml_25_cpu", 25, 0.2),
+    finished("d", "reptile_25_cpu", 25, 0.3, ci95=None),  # a sweep of one seed
   ]
   directories, results = zip(*made, strict=True)
   runs = curves.against(directories, results, "data.alphabets")
-  assert {name: [value for value, _ in points] for name, points in runs.items()} == {"leap": [10, 25], "maml": [25]}
+  assert {name: [value for value, _ in points] for name, points in runs.items()} == {
+    "leap": [10, 25],
+    "maml": [25],
+    "reptile": [25],
+  }
   assert curves.table(runs, "data.alphabets").splitlines()[2:] == [
     "| leap | 0.500 +/- 0.020 | 0.600 +/- 0.020 |",
     "| maml |  | 0.200 +/- 0.020 |",
+    "| reptile |  | 0.300 |",
   ]
   curves.draw(runs, "data.alphabets", tmp_path / "new" / "curve.png")
   assert (tmp_path / "new" / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -257,6 +257,15 @@ def test_a_workdir_in_use_is_refused(commands, folder, tmp_path):
   assert written(path) == before
 
 
+@pytest.mark.parametrize("seeds", [(), ("--seeds=0,1",)], ids=["run", "sweep"])
+def test_a_run_that_has_saved_nothing_yet_keeps_its_config(commands, tmp_path, seeds):
+  (tmp_path / "config.json").write_text("{}")
+  with workdir.lock(tmp_path):
+    done = commands.run(TRAIN, [*SINES, *seeds, f"--workdir={tmp_path}"])
+  assert done.status == 1 and "another process is running in" in done.stderr
+  assert (tmp_path / "config.json").read_text() == "{}" and not list(tmp_path.glob("seed_*"))
+
+
 def test_what_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_path):
   arguments = [*SINES, f"--workdir={tmp_path}", "--config.optimizer.learning_rate=1e30"]
   done = commands.run(TRAIN, arguments)

@@ -20,6 +20,7 @@ TINY = {
   "data": {"dim": 3},
   "inner": {"units": (2,), "num_steps": 4},
   "meta_gradient": {"length": 2},
+  "optimizer": {"updates_per_step": 2},
   "eval": {"num_tasks": 3, "num_steps": 4},
 }
 

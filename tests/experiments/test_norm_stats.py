@@ -71,7 +71,7 @@ def test_the_named_choice_and_those_beside_it_agree():
 
 def test_statistics_of_training_tasks_are_collected_once_for_each_state():
   built, asked = experiment.build(sines("transductive", kind="linear", batch_norm=True)), []
-  made = built._replace(readout=lambda meta_params, *_: (asked.append(meta_params), built.readout)[1])
+  made = built._replace(readout=lambda inner, meta_params, *_: (asked.append(meta_params), built.readout)[1])
   state = loop.start(built)
   assert measure.measure(made, state)[0]["mean"] == pytest.approx(measure.measure(built, state)[0]["mean"])
   assert asked == [state.meta_params]
@@ -167,8 +167,8 @@ def test_multi_shot_tasks_under_the_costly_choices(monkeypatch, name):
   inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, False)
   meta_params = MetaParams(*network.init(KEY, jnp.zeros((2, 64))))
   if name == "per_step":
-    made = norm_stats.per_step(inner, network, losses.classification, 1)
-    readout = made(meta_params, alphabets.sampler(images, held_out=1), KEY)
+    made = norm_stats.per_step(network, losses.classification, 1)
+    readout = made(inner, meta_params, alphabets.sampler(images, held_out=1), KEY)
   else:
     readout = norm_stats.readouts([name], inner, network, losses.classification, spec.whole_task)[name]
   tasks = alphabets.all_tasks(images, held_out=1)

@@ -73,6 +73,14 @@ def test_check_of_a_config():
   assert report["held out"].status == "passed"
 
 
+def test_check_says_what_it_cannot_check():
+  offline = experiment.build(tiny.config("sinusoid", "warp_leap_offline"))
+  report = check.check(offline, num_tasks=2)
+  assert report["finite differences"].status == "passed"
+  for name in check.ESTIMATOR:
+    assert report[name].status == "skipped" and "warp_offline takes a step" in report[name].found
+
+
 def test_kinks_near_the_initial_parameters_are_no_fault():
   """Biases of zero put ReLUs within 1e-5 of their kinks, where differences over longer steps are off by a tenth."""
   config = sinusoid.get_config("maml").to_dict()

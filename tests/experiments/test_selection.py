@@ -12,10 +12,22 @@ import pytest
 
 import warpjax as wj
 from configs import mini_imagenet
-from experiments import evaluate, experiment, image_data, loop, measure, protocol, run, selection, throughput, workdir
+from experiments import (
+  evaluate,
+  experiment,
+  image_data,
+  loop,
+  measure,
+  norm_stats,
+  protocol,
+  run,
+  selection,
+  throughput,
+  workdir,
+)
 from tests.experiments import tiny
 from tests.tasks import image_files
-from warpjax import parallel
+from warpjax import parallel, step_statistics
 from warpjax.types import InnerLoop
 
 WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}
@@ -55,7 +67,15 @@ def test_the_result_is_of_the_best_validation(chosen):
   assert result["num_meta_steps"] == 4
   assert [row["mse"] for row in selection.rows(path)] == NUMBERS
   assert int(loop.restore(experiment.build(waves()), path).step) == 2
+  again = evaluate.evaluate(path, changed={"data.shots": 20})
+  assert again["selected"] == result["selected"] and again["num_meta_steps"] == 4
+  card = again["protocol"]
+  assert (card["shots"], card["train_shots"], card["train_queries"]) == (20, 5, 5)
   assert evaluate.evaluate(path)["per_step"] == result["per_step"]
+  with pytest.raises(
+    ValueError, match=r"--set must not be eval\.val_tasks: the checkpoints .* have been chosen; got 9"
+  ):
+    evaluate.evaluate(path, changed={"eval.val_tasks": 9})
 
 
 def test_what_was_kept_of_steps_to_come_is_removed(chosen):
@@ -228,6 +248,25 @@ def test_per_step_statistics_are_a_choice_of_their_own():
   ]
   assert results["per_step"]["transductive"]["mean"] == pytest.approx(results["transductive"]["mean"], rel=1e-5)
   assert results["per_step"]["mean"] != pytest.approx(results["transductive"]["mean"], rel=1e-3)
+
+
+def test_per_step_statistics_are_along_the_steps_of_the_test(monkeypatch):
+  """From the optimizer state that training left, as the test tasks are, where they are."""
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
+  network = {"network": {"warp": {"kind": "linear", "batch_norm": True}}}
+  evaluation = {"eval": {"norm_stats": "per_step", "optimizer_state": "trained", "batch_size": 5}}
+  carried = {"inner": {"momentum": 0.9}, "meta_gradient": {"carry_optimizer": True}}
+  built = experiment.build(tiny.config("sinusoid", "reptile", network, carried, evaluation))
+  state = loop.start(built)
+  state = state._replace(carry=jax.tree.map(lambda leaf: leaf + 1, state.carry))
+  inner, meta_params = built.test_loop(state)
+  apply, key = built.network.apply_with_stats, jax.random.key(0)
+  of = lambda inner, meta_params: step_statistics.collect(
+    inner, meta_params, built.data.train, key, apply, num_tasks=2, num_steps=built.evaluation.num_steps
+  )
+  found, fresh = built.readout_of(state).data, of(built.test_inner, state.meta_params)
+  jax.tree.map(np.testing.assert_array_equal, found, of(inner, meta_params))
+  assert any(not np.allclose(a, b) for a, b in zip(*map(jax.tree.leaves, (found, fresh)), strict=True))
 
 
 def tiny_images(**data):

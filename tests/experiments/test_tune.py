@@ -35,8 +35,9 @@ def test_a_run_keeps_the_choice_that_it_was_begun_with(places, tmp_path, monkeyp
   assert begun == {**SINES, "task_chunk": 1}
   workdir.prepare(tmp_path / "run", begun)
   monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 2})
-  assert tune.for_run(SINES, str(tmp_path / "run"), **places) == begun
+  assert tune.for_run(SINES, str(tmp_path / "run"), **places)["task_chunk"] == 2  # nothing was trained there yet
   assert run.train_and_evaluate(begun, tmp_path / "run")["num_meta_steps"] == 2
+  assert tune.for_run(SINES, str(tmp_path / "run"), **places) == begun
 
 
 def test_convolutions_are_measured_under_both_lowerings(monkeypatch):

@@ -177,8 +177,12 @@ def test_errors_name_the_argument(kwargs, named):
     meta_gradients.warp(**kwargs)
 
 
-def test_nothing_to_learn_is_refused():
+@pytest.mark.parametrize(
+  "objective, rule, allowed",
+  [("full", (), "a shared or a rule"), ("first_order", (), "a shared"), ("first_order", jnp.ones(()), "a shared")],
+)
+def test_nothing_to_learn_is_refused(objective, rule, allowed):
   inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), wj.rules.sgd(0.5), 1)
-  meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.warp())
-  with pytest.raises(ValueError, match="needs a shared or a rule block to learn; got neither"):
-    meta_grad(wj.MetaParams(jnp.zeros(())), wj.Task(jnp.ones(()), jnp.ones(())), jax.random.key(0))
+  meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.warp(objective))
+  with pytest.raises(ValueError, match=f"{objective}.* needs {allowed} block to learn; got none"):
+    meta_grad(wj.MetaParams(jnp.zeros(()), (), rule), wj.Task(jnp.ones(()), jnp.ones(())), jax.random.key(0))

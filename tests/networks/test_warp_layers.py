@@ -107,13 +107,22 @@ def test_a_warp_after_the_head_only_when_asked(spec):
   assert params["head"]["kernel"].shape == ((6, 2) if spec is None else (6, 6))
 
 
-def test_head_of_conv4(x):
-  images = x[..., :1]
-  network = networks.from_linen(networks.warpgrad_omniglot(7, width=4, num_blocks=2, warp=WarpSpec(head=True)))
-  params, shared = network.init(jax.random.key(0), images)
-  assert params["head"]["kernel"].shape == (4, 4)
-  assert shared["warp_head"]["kernel"].shape == (4, 7)
-  assert network.apply(params, shared, images).shape == (3, 7)
+HEADED = {
+  "mlp": lambda spec: networks.MLP(features=(4,), num_outputs=7, warp=spec._replace(kind="linear")),
+  "conv4": lambda spec: networks.warpgrad_omniglot(7, width=4, num_blocks=2, warp=spec),
+  "resnet12": lambda spec: networks.ResNet12(num_classes=7, widths=(4,), warp=spec),
+}
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_warp_after_the_head_starts_as_the_spec_says(x, name):
+  spec = WarpSpec(head=True, kernel_init=jax.nn.initializers.ones, bias_init=jax.nn.initializers.constant)
+  for given, bias in ((spec, 4.0), (spec._replace(identity_init=True), 0.0)):
+    network = networks.from_linen(HEADED[name](given))
+    params, shared = network.init(jax.random.key(0), x)
+    assert params["head"]["kernel"].shape == (4, 4) and network.apply(params, shared, x).shape[-1] == 7
+    np.testing.assert_array_equal(shared["warp_head"]["kernel"], np.ones((4, 7)))
+    np.testing.assert_array_equal(shared["warp_head"]["bias"], np.full(7, bias))
 
 
 def test_bad_specs_are_refused(x):

@@ -30,9 +30,10 @@ def truncated_unroll(
 ) -> CarriedMetaGrad:
   """The derivative of the mean query loss over a segment of `length` inner steps, from where the last one ended.
 
-  `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant. After `inner.num_steps` steps, or
-  where it is no longer finite, the adaptation starts afresh from `initial`. A segment goes on with the task that it is
-  given, so an adaptation to one task is `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
+  `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant unless it is `initial`. After
+  `inner.num_steps` steps, or where it is no longer finite, the adaptation starts afresh from `initial`. A segment goes
+  on with the task that it is given, so an adaptation to one task is
+  `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
 
   Args:
     inner: The inner loop; `num_steps` is the length of an adaptation.

@@ -27,11 +27,11 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
     reduction: "mean" over the points, or the paper's "sum".
 
   Returns:
-    A contribution to the `shared` and `rule` blocks.
+    A contribution to the `shared` and `rule` blocks; to `rule` zero for "first_order", whose step is held constant.
 
   Raises:
     ValueError: when an argument is not one of its choices; (by `along_trajectory`) when the rule has no derivative;
-      when traced, if there is neither a `shared` nor a `rule` block.
+      when traced, if there is neither a `shared` nor a `rule` block, or for "first_order" no `shared` block.
 
   Example:
     >>> isinstance(warp("first_order"), Contribution)
@@ -44,8 +44,7 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
   check_choice("reduction", reduction, Reduction)
 
   def init(problem: Problem) -> PyTree:
-    if not jax.tree.leaves((problem.meta_params.shared, problem.meta_params.rule)):
-      raise ValueError("warp() needs a shared or a rule block to learn; got neither (a network without warp-layers?)")
+    check_learnable(problem.meta_params, objective)
     return sums_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
@@ -66,6 +65,15 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
       )
 
   return Contribution(init, step, finish, check)
+
+
+def check_learnable(meta_params: MetaParams, objective: str) -> None:
+  """Raises `ValueError` where the objective is constant: nothing, or for one without the step only a rule, to learn."""
+  allowed, learned = "a shared or a rule block", (meta_params.shared, meta_params.rule)
+  if objective != "full":
+    allowed, learned = "a shared block", meta_params.shared
+  if not jax.tree.leaves(learned):
+    raise ValueError(f"warp({objective!r}) needs {allowed} to learn; got none (a network without warp-layers?)")
 
 
 def point_gradient(problem: Problem, state: AdaptState, index: Any, objective: Objective) -> tuple[PyTree, PyTree]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from warpjax.networks import conv, pooling
 from warpjax.networks.initializers import BiasInit, bias_initializer
 from warpjax.networks.norm import norm_layer
-from warpjax.networks.warp import Warp, WarpSpec, check
+from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
 LAYERS = ("conv", "norm", "relu", "leaky_relu", "pool")
 READOUTS = ("mean", "flatten")
@@ -93,7 +93,7 @@ class Conv4(nn.Module):
     head_init = self.head_init or self.kernel_init
     if self.warp is not None and self.warp.head:
       x = self._dense(x, x.shape[-1], "head", head_init)
-      return self._dense(x, self.num_classes, "warp_head", self.warp.kernel_init)
+      return warp_head(self.warp, self.num_classes, x.shape[-1], **self._dtypes())(x)
     return self._dense(x, self.num_classes, "head", head_init)
 
   def _layer(self, layer: str, index: int, x: jax.Array, use_running_average: bool) -> jax.Array:

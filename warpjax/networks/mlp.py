@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from warpjax.networks.initializers import BiasInit, bias_initializer
-from warpjax.networks.warp import Warp, WarpSpec, check
+from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
 WARP_KINDS = ("linear", "scale")
 
@@ -55,7 +55,7 @@ class MLP(nn.Module):
         x = warp(x, use_running_average=use_running_average)
     if self.warp is not None and self.warp.head:
       x = self._dense(x, x.shape[-1], "head")
-      return self._dense(x, self.num_outputs, "warp_head")
+      return warp_head(self.warp, self.num_outputs, x.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype)(x)
     return self._dense(x, self.num_outputs, "head")
 
   def _dense(self, x: jax.Array, width: int, name: str) -> jax.Array:

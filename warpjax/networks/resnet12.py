@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.networks import conv, pooling
 from warpjax.networks.norm import norm_layer
-from warpjax.networks.warp import Warp, WarpSpec, check
+from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
 _SLOPE = 0.1
 
@@ -73,7 +73,11 @@ class ResNet12(nn.Module):
         x = Warp(self.warp, self.conv_general_dilated, self.norm_epsilon, **named)(
           x, use_running_average=use_running_average
         )
-    return nn.Dense(self.num_classes, name="head", **self._dtypes())(jnp.mean(x, axis=(1, 2)))
+    x = jnp.mean(x, axis=(1, 2))
+    if self.warp is not None and self.warp.head:
+      x = nn.Dense(x.shape[-1], name="head", **self._dtypes())(x)
+      return warp_head(self.warp, self.num_classes, x.shape[-1], **self._dtypes())(x)
+    return nn.Dense(self.num_classes, name="head", **self._dtypes())(x)
 
   def _block(self, index: int, width: int, x: jax.Array, use_running_average: bool) -> jax.Array:
     norm = lambda suffix, y: norm_layer(

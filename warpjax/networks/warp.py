@@ -29,7 +29,7 @@ class WarpSpec(NamedTuple):
     hidden_width: Width between them; default: that of the block.
     identity_init: Starts as the identity, exactly: a residual whose kernel is zero or, where an activation would stop
       the gradient of that, whose branch has a zero factor per channel. Without the batch norm after the sum.
-    head: Puts a linear warp-layer after the head too; the head then keeps the width of its input.
+    head: Puts a linear warp-layer, `warp_head`, after the head too; the head then keeps the width of its input.
     kernel_init: Initialiser of the kernels.
     bias_init: From a kernel's fan-in to the initialiser of its bias; `None`, and with `identity_init`, for zeros.
 
@@ -56,6 +56,12 @@ def check(spec: WarpSpec, kinds: tuple[str, ...] = KINDS) -> None:
     raise ValueError(f"warp.num_layers must be at least 1, got {spec.num_layers}; warp=None means no warp-layers.")
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")
+
+
+def warp_head(spec: WarpSpec, num_outputs: int, fan_in: int, **dtypes: Any) -> nn.Dense:
+  """The linear warp-layer after the head, from `fan_in` features to `num_outputs`, as `spec` initialises its layers."""
+  inits: dict[str, Any] = {"kernel_init": spec.kernel_init, "bias_init": _bias(spec, fan_in)}
+  return nn.Dense(num_outputs, **inits, **dtypes, name="warp_head")
 
 
 class Warp(nn.Module):
@@ -123,7 +129,7 @@ class Warp(nn.Module):
       width,
       CONV_KERNELS[spec.kind],
       kernel_init=kernel_init,
-      bias_init=self._bias(x.shape[-1] * math.prod(CONV_KERNELS[spec.kind])),
+      bias_init=_bias(self.spec, x.shape[-1] * math.prod(CONV_KERNELS[spec.kind])),
       conv_general_dilated=self.conv_general_dilated,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
@@ -131,11 +137,8 @@ class Warp(nn.Module):
     )(x)
 
   def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
-    inits: dict[str, Any] = {"kernel_init": kernel_init, "bias_init": self._bias(x.shape[-1])}
+    inits: dict[str, Any] = {"kernel_init": kernel_init, "bias_init": _bias(self.spec, x.shape[-1])}
     return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
-
-  def _bias(self, fan_in: int) -> Callable[..., jax.Array]:
-    return bias_initializer(None if self.spec.identity_init else self.spec.bias_init, fan_in)
 
   def _scale(self, x: jax.Array, name: str, init: Callable[..., jax.Array]) -> jax.Array:
     x, factor = nn.dtypes.promote_dtype(x, self.param(name, init, x.shape[-1:], self.param_dtype), dtype=self.dtype)
@@ -150,3 +153,7 @@ class Warp(nn.Module):
       param_dtype=self.param_dtype,
       name=name,
     )
+
+
+def _bias(spec: WarpSpec, fan_in: int) -> Callable[..., jax.Array]:
+  return bias_initializer(None if spec.identity_init else spec.bias_init, fan_in)
