@@ -27,6 +27,10 @@ _WORDS = (
   (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
 )
 
+# Other tasks than those of the paper's number.
+_TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
+OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
+
 # As orbax and tensorstore say it, in errors of several types.
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
@@ -65,14 +69,9 @@ def config() -> dict[str, Any]:
     near = schema.nearest(path, map(str, pathlib.Path("configs").glob("[!_]*.py")))
     raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read{near} --list shows all.")
   settings = value.to_dict()
-  if any(_other_tasks(key) for key in config_flags.get_override_values(FLAGS["config"])):
+  if OF_THE_PROBLEM & config_flags.get_override_values(FLAGS["config"]).keys():
     settings.pop("published", None)
   return settings
-
-
-def _other_tasks(key: str) -> bool:
-  """Whether a setting of the config is of the tasks that a result is measured on."""
-  return key.startswith("data.") and not key.startswith("data.train_")
 
 
 def places() -> dict[str, str | None]:
