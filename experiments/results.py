@@ -173,7 +173,8 @@ _REASONS: dict[str, dict[str, str]] = {
     **dict.fromkeys(("reptile_cpu", "reptile_5shot_cpu"), f"40% {_ANNEALED}"),
     "imaml_cpu": "lambda 0.5 where the paper has 2; a fifth of the meta-steps, of a quarter of the tasks; "
     "73% of the released test's characters were trained on",
-    "imaml_hf_cpu": "a 25th of the meta-steps, of a quarter of the tasks; the solver's steps and damping are ours",
+    "imaml_hf_cpu": "lambda 0.5 where the paper has 2; a fifth of the meta-steps, of a quarter of the tasks; the "
+    "solver's steps and damping are ours",
     "imaml_hf_5shot_cpu": "as with 1 shot, with which it was trained",
     "imaml_5shot_cpu": "lambda 0.5 where the paper has 2; a 20th of the meta-steps, of a quarter of the tasks",
     "maml_20way_cpu": "a twelfth of the meta-steps; one inner step in training where the paper has five",
