@@ -81,8 +81,8 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 | fomaml_20way_5shot_cpu   | 97.9 +/- 0.1   | 95.93 +/- 0.14 | 3,000 of 60,000, 4 of 16     | 13 min, EPYC AVX-512 |
 | meta_sgd_20way_5shot_cpu | 98.97          | 97.26 +/- 0.12 | 3,000 of 60,000, 4 of 32     | 15 min, EPYC AVX-512 |
 | reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
-| imaml_hf_20way_cpu       | 96.18 +/- 0.36 | 37.90 +/- 0.67 | 350 of 20,000, 8 of 32       | 15 min, EPYC AVX-512 |
-| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | 56.88 +/- 0.39 | 350 of 20,000, 8 of 32       | 15 min, EPYC AVX-512 |
+| imaml_hf_20way_cpu       | 96.18 +/- 0.36 | 47.51 +/- 0.69 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
+| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | 66.26 +/- 0.38 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
 | anil_20way_cpu           | 96.2 +/- 0.5   | not yet run    | 5,000 of 60,000, 16 of 16    |                      |
 | anil_20way_5shot_cpu     | 98.0 +/- 0.3   | not yet run    | 3,000 of 60,000, 4 of 16     |                      |
 | imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | 84.90 +/- 0.27 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
@@ -175,10 +175,10 @@ imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a li
   imaml's 16 steps one of 0.26. With 3 steps and no damping (--config.inner.num_steps=3 --config.inner.damping=0.0
   --config.num_meta_steps=120 --config.tasks_per_step=8 --config.optimizer.learning_rate=3e-3) the residual of the
   linear system stays above 3 and the accuracy in training below 46.
-imaml_hf_cpu: lambda = 0.5 too. At 2 (--config.inner.prox=2.0) the accuracy in training was 72 to 75 over meta-steps
-  1,400 to 2,460, where it is 84 to 88. At the end of 120 (--config.num_meta_steps=120
-  --config.optimizer.schedule=constant) it was 59.3 with 2, 68.5 with 0.5, and with a damping of 2 besides 66.3.
-  imaml_hf_20way_cpu has lambda = 2.
+imaml_hf_cpu, imaml_hf_20way_cpu: lambda = 0.5 too. At 2 (--config.inner.prox=2.0) the accuracy of imaml_hf_cpu in
+  training was 72 to 75 over meta-steps 1,400 to 2,460, where it is 84 to 88. At the end of 120
+  (--config.num_meta_steps=120 --config.optimizer.schedule=constant) it was 59.3 with 2, 68.5 with 0.5, and with a
+  damping of 2 besides 66.3. imaml_hf_20way_cpu had 37.90 +/- 0.67 with 2.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online from the
   identity (those of the released multi-shot code from random weights). For 20 ways at equal steps:
@@ -386,14 +386,8 @@ RECIPES: dict[str, rows.Table] = {
   "reptile_5shot": CPU_REPTILE,
   "imaml_hf": {**CPU_IMAML, "data": {}},
   "imaml_hf_5shot": {**CPU_IMAML, "data": ONE_SHOT, "eval": {"num_tasks": 1000}},
-  "imaml_hf_20way": {**CPU_IMAML, "num_meta_steps": 350, "data": {}, "inner": {}, "eval": {"num_tasks": 1000}},
-  "imaml_hf_20way_5shot": {
-    **CPU_IMAML,
-    "num_meta_steps": 350,
-    "data": ONE_SHOT,
-    "inner": {},
-    "eval": {"num_tasks": 1000},
-  },
+  "imaml_hf_20way": {**CPU_IMAML, "num_meta_steps": 350, "data": {}, "eval": {"num_tasks": 1000}},
+  "imaml_hf_20way_5shot": {**CPU_IMAML, "num_meta_steps": 350, "data": ONE_SHOT, "eval": {"num_tasks": 1000}},
   "imaml_5shot": {**CPU_IMAML, "num_meta_steps": 1_000, "data": {}},
   "imaml_20way": {**CPU_20_IMAML, "num_meta_steps": 1_500},
   "imaml_20way_5shot": {**CPU_20_IMAML, "num_meta_steps": 1_500, "data": ONE_SHOT},

@@ -188,7 +188,8 @@ _REASONS: dict[str, dict[str, str]] = {
     "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
     "imaml_hf_20way_5shot_cpu": "as with 1 shot, with which it was trained; 0.4% of the tasks",
     "imaml_20way_5shot_cpu": "as with 1 shot, with which it was trained; 2% of the tasks",
-    "imaml_hf_20way_cpu": "0.4% of the tasks; the solver's steps and damping are ours",
+    "imaml_hf_20way_cpu": "lambda 0.5 where the paper has 2; 0.4% of the tasks; the solver's steps and "
+    "damping are ours",
     "imaml_20way_cpu": "lambda 0.5 where the paper has 2; 16 inner steps in training where it has 25; 2% of the tasks",
   },
   "multi_shot_omniglot": {
