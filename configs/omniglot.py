@@ -83,8 +83,8 @@ Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks
 | reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
 | imaml_hf_20way_cpu       | 96.18 +/- 0.36 | 47.51 +/- 0.69 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
 | imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | 66.26 +/- 0.38 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
-| anil_20way_cpu           | 96.2 +/- 0.5   | not yet run    | 5,000 of 60,000, 16 of 16    |                      |
-| anil_20way_5shot_cpu     | 98.0 +/- 0.3   | not yet run    | 3,000 of 60,000, 4 of 16     |                      |
+| anil_20way_cpu           | 96.2 +/- 0.5   | 90.30 +/- 0.43 | 5,000 of 60,000, 16 of 16    | 17 min, EPYC AVX-512 |
+| anil_20way_5shot_cpu     | 98.0 +/- 0.3   | 93.06 +/- 0.24 | 3,000 of 60,000, 4 of 16     | 16 min, EPYC AVX-512 |
 | imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | 84.90 +/- 0.27 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
 
 reptile_20way_5shot_cpu is trained as reptile_20way_cpu is, so its number is of that run, by python -m

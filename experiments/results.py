@@ -178,11 +178,14 @@ _REASONS: dict[str, dict[str, str]] = {
     "imaml_hf_5shot_cpu": "as with 1 shot, with which it was trained",
     "imaml_5shot_cpu": "lambda 0.5 where the paper has 2; a 20th of the meta-steps, of a quarter of the tasks",
     "maml_20way_cpu": "a twelfth of the meta-steps; one inner step in training where the paper has five",
-    "fomaml_20way_cpu": "a twelfth of the meta-steps; three inner steps in training where the paper has five",
+    **dict.fromkeys(
+      ("fomaml_20way_cpu", "anil_20way_cpu"),
+      "a twelfth of the meta-steps; three inner steps in training where the paper has five",
+    ),
     "meta_sgd_20way_cpu": "a twelfth of the meta-steps, of half the tasks; MAML's network",
     **dict.fromkeys(("reptile_20way_cpu", "reptile_20way_5shot_cpu"), f"4% {_ANNEALED}"),
     **dict.fromkeys(
-      ("maml_20way_5shot_cpu", "fomaml_20way_5shot_cpu"),
+      ("maml_20way_5shot_cpu", "fomaml_20way_5shot_cpu", "anil_20way_5shot_cpu"),
       "a 20th of the meta-steps, of a quarter of the tasks; fewer inner steps in training",
     ),
     "meta_sgd_20way_5shot_cpu": "a 20th of the meta-steps, of an eighth of the tasks; MAML's network",
