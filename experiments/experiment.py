@@ -9,7 +9,7 @@ import jax
 import optax
 
 import warpjax as wj
-from experiments import builders, datasets, norm_stats, outer_step, schema
+from experiments import builders, datasets, multi_shot, norm_stats, outer_step, schema
 from warpjax import losses, networks
 from warpjax.meta_gradients.redrawn import Draw
 from warpjax.norm_stats import Readout, query_loss
@@ -174,7 +174,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   _check_meta_gradient(tables, run)
   _check_ensemble(evaluation, run, spec)
   data = spec.load()  # last, once everything cheap has been checked
-  train_task, test_task = (jax.eval_shape(draw, jax.random.key(0)) for draw in (data.train, data.test_task))
+  train_task, test_task = (jax.eval_shape(lambda d=draw: d(jax.random.key(0))) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
   if not spec.own_batches:
@@ -260,7 +260,7 @@ def _check_meta_gradient(tables: Mapping[str, Any], run: Run) -> None:
       f"config.optimizer.updates_per_step must be {updates}, the outer updates of a meta-step (inner.num_steps over "
       f"meta_gradient.length for truncated_unroll), or the rate ends elsewhere; got {optimizer['updates_per_step']}."
     )
-  heads, alphabets = tables["network"].get("alphabets", 25), tables["data"].get("alphabets", 0)
+  heads, alphabets = (tables[table].get("alphabets", multi_shot.ALPHABETS) for table in ("network", "data"))
   if name == "multi_head" and alphabets > heads:
     raise ValueError(f"config.data.alphabets must be at most the heads, network.alphabets, {heads}; got {alphabets}.")
   if name == "online" and run.tasks_per_step != 1:

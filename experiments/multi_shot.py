@@ -16,6 +16,8 @@ from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
 from warpjax.tasks import omniglot as omniglot_files
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
+ALPHABETS = 25  # of meta-training, and so the heads of joint training
+
 _TRANSFORMS: dict[str, augment.ImageTransform] = {
   "affine": augment.random_affine(),
   "affine_nearest": augment.random_affine(interpolation="nearest"),
@@ -26,7 +28,7 @@ _TRANSFORMS: dict[str, augment.ImageTransform] = {
 def omniglot(
   data_dir: str | None,
   cache_dir: str | None,
-  alphabets: int = 25,
+  alphabets: int = ALPHABETS,
   ways: int = 20,
   held_out: int = 5,
   batch_size: int = 20,
@@ -92,7 +94,7 @@ def _query_minibatch(size: int) -> Any:
 
 
 def multi_headed(
-  num_outputs: int, alphabets: int = 25, width: int = 0, bias_init: Literal["zeros"] | None = None
+  num_outputs: int, alphabets: int = ALPHABETS, width: int = 0, bias_init: Literal["zeros"] | None = None
 ) -> networks.Network:
   """The learner with a head for each meta-training alphabet, in `shared`; a test task gets the one that none used."""
   overrides = {**({"width": width} if width else {}), **({"bias_init": None} if bias_init == "zeros" else {})}

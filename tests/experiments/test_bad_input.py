@@ -135,6 +135,8 @@ def test_settings_of_two_tables_that_do_not_fit():
   joint = importlib.import_module("configs.multi_shot_omniglot").get_config("fine_tuning_25_cpu")
   joint.data.alphabets = 30
   refused(joint.to_dict(), r"config\.data\.alphabets must be at most the heads, network\.alphabets, 25; got 30")
+  joint.data.alphabets, joint.network.alphabets = None, 10
+  refused(joint.to_dict(), r"config\.data\.alphabets must be at most the heads, network\.alphabets, 10; got 25")
 
 
 def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ class Warp(nn.Module):
       width,
       CONV_KERNELS[spec.kind],
       kernel_init=kernel_init,
-      bias_init=_bias(self.spec, x.shape[-1] * math.prod(CONV_KERNELS[spec.kind])),
+      bias_init=_bias(spec, x.shape[-1] * math.prod(CONV_KERNELS[spec.kind])),
       conv_general_dilated=self.conv_general_dilated,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
