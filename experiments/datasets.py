@@ -97,12 +97,16 @@ def omniglot(
   train_query: Literal["held_out", "support"] = "held_out",
   split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
   split_seed: int = 0,
+  val_classes: int = 0,
   rotations: Rotations = "per_class",
   test_rotations: Rotations = "per_class",
   invert: bool = True,
   resample: image_folder.Resample = "lanczos",
 ) -> Spec:
   """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
+
+  `val_classes` training characters are held out for validation where they are drawn at random, 100 in MAML's released
+  code. The test characters do not depend on it.
 
   `train_query` "support" takes the query examples of training from the support set, so that all 20 drawings may be in
   it, for a meta-gradient that makes no use of them.
@@ -116,13 +120,18 @@ def omniglot(
     )
 
   def load() -> Data:
-    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert, resample=resample)
+    decoding = {"invert": invert, "resample": resample}
+    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, val_classes, **decoding)
     drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
     train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
-    test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)
-    counts = {f"{part}_classes": len(images[part]) for part in PARTS}
+    # A part that cannot fill the ways is no validation set.
+    parts = [part for part in ("val", "test") if part == "test" or len(images[part]) >= ways]
+    apart = {part: few_shot.sampler(images[part], ways, shots, queries, rotations=test_rotations) for part in parts}
+    counts = {f"{part}_classes": len(images[part]) for part in ("train", *parts)}
     description = {"split": split, "split_sha256": classes.digest, **counts}
-    return Data(train if held_out else jax.tree_util.Partial(_seen, train), test, description)
+    return Data(
+      train if held_out else jax.tree_util.Partial(_seen, train), apart["test"], description, apart.get("val")
+    )
 
   return Spec("accuracy", ways, load, norm_stats.ALL, costly(ways * queries), train_norm_stats=norm_stats.IN_TRAINING)
 
@@ -133,7 +142,8 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
   return Task(jax.tree.map(lambda *sets: jnp.concatenate(sets), support, query), query)
 
 
-PARTS = ("train", "test")
+PARTS = ("train", "val", "test")
+_TRAIN_CHARACTERS = 1200  # of MAML, Reptile and iMAML
 FEW_QUERIES = 25
 
 
@@ -144,24 +154,28 @@ def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
 
 
 def omniglot_parts(
-  data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, **decoding: Any
+  data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, val_classes: int = 0, **decoding: Any
 ) -> tuple[dict[str, np.ndarray], splits.Split]:
-  """The images of the two parts, and the split; `decoding` as for `tasks.omniglot.load`."""
+  """The images of each part, and the split; `decoding` as for `tasks.omniglot.load`."""
   found = omniglot_files.load(data_dir, cache_dir, **decoding)
-  classes = _split(found, split, split_seed)
+  classes = _split(found, split, split_seed, val_classes)
   rows = {part: splits.indices(found.names, getattr(classes, part)) for part in PARTS}
   return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes
 
 
-def _split(found: omniglot_files.Omniglot, name: str, seed: int) -> splits.Split:
+def _split(found: omniglot_files.Omniglot, name: str, seed: int, val_classes: int) -> splits.Split:
   """A data folder that comes split, `{train,val,test}/<class>/*`, keeps its own split, and nothing else has one."""
   if (name == "folders") != (found.split is not None):
     raise ValueError(
       "config.data.split must be 'folders' for a data folder {train,val,test}/<class>/*, and only for one; "
       f"got {name!r} for data that come {'in such a folder' if found.split else 'otherwise'}."
     )
+  most = _TRAIN_CHARACTERS - 1 if name == "random_characters" else 0
+  if not 0 <= val_classes <= most:
+    raise ValueError(f"config.data.val_classes must be 0{f' to {most}' * bool(most)} for {name}; got {val_classes}.")
   if found.split is not None:
     return found.split
   if name == "background_evaluation":
     return splits.background_evaluation(found.names)
-  return splits.random_characters(found.names, seed=seed)
+  num_train = _TRAIN_CHARACTERS - val_classes
+  return splits.random_characters(found.names, num_train=num_train, num_val=val_classes, seed=seed)

@@ -38,7 +38,7 @@ def trainings(
 
   def load() -> Data:
     images, classes = datasets.omniglot_parts(data_dir, cache_dir, split, split_seed, size=size)
-    train, test = (_trainings(images[part], ways, hidden) for part in datasets.PARTS)
+    train, test = (_trainings(images[part], ways, hidden) for part in ("train", "test"))
     return Data(train, test, {"split": split, "split_sha256": classes.digest})
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:

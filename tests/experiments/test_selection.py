@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import warpjax as wj
 from configs import mini_imagenet
 from experiments import (
+  datasets,
   evaluate,
   experiment,
   image_data,
@@ -195,6 +197,26 @@ def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(mo
   first = judge(state)
   assert first["mse"] > 0 and first["num_tasks"] == 4 and judge(state) == first
   assert seen[0][0] is apart and seen[0] == seen[1]
+
+
+def test_omniglot_holds_out_characters_for_validation_and_keeps_those_of_the_test():
+  names = [f"Alphabet/{index}" for index in range(1623)]
+  drawings = types.SimpleNamespace(names=names, split=None)
+  whole, held_out = (datasets._split(drawings, "random_characters", 0, count) for count in (0, 100))
+  assert [len(part) for part in whole] == [1200, 0, 423] and [len(part) for part in held_out] == [1100, 100, 423]
+  assert held_out.test == whole.test and set(held_out.train) < set(whole.train)
+  with pytest.raises(ValueError, match="config.data.val_classes must be 0 to 1199 for random_characters; got 1200"):
+    datasets._split(drawings, "random_characters", 0, 1200)
+  with pytest.raises(ValueError, match="config.data.val_classes must be 0 for background_evaluation; got 5"):
+    datasets._split(drawings, "background_evaluation", 0, 5)
+
+
+def test_omniglot_validates_on_the_validation_folder(places, tmp_path):
+  data = {"data_dir": str(tiny.write_images(tmp_path / "drawings")), "cache_dir": places["cache_dir"]}
+  built = experiment.build(tiny.config("omniglot", "maml", {"eval": {"val_tasks": 3}}), **data)
+  assert built.data.description["val_classes"] == tiny.NUM_CLASSES
+  tasks = [sampler(jax.random.key(0)).query[0] for sampler in (built.data.val, built.data.test_task)]
+  assert tasks[0].shape == tasks[1].shape and not np.array_equal(*tasks)
 
 
 def test_validation_needs_validation_tasks():
