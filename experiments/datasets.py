@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -116,12 +117,12 @@ def omniglot(
     )
 
   def load() -> Data:
-    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert, resample=resample)
+    images, classes, notes = omniglot_parts(data_dir, cache_dir, split, split_seed, invert=invert, resample=resample)
     drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
     train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
     test = few_shot.sampler(images["test"], ways, shots, queries, rotations=test_rotations)
     counts = {f"{part}_classes": len(images[part]) for part in PARTS}
-    description = {"split": split, "split_sha256": classes.digest, **counts}
+    description = {"split": split, "split_sha256": classes.digest, **counts, "notes": notes}
     return Data(train if held_out else jax.tree_util.Partial(_seen, train), test, description)
 
   return Spec("accuracy", ways, load, norm_stats.ALL, costly(ways * queries), train_norm_stats=norm_stats.IN_TRAINING)
@@ -131,6 +132,12 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
   """A task whose query examples are in its support set too."""
   support, query = sampler(key)
   return Task(jax.tree.map(lambda *sets: jnp.concatenate(sets), support, query), query)
+
+
+def tell(notes: Iterable[str]) -> None:
+  """Prints what a reader should know of the files."""
+  for note in notes:
+    print(f"Of the data: {note}.", file=sys.stderr, flush=True)
 
 
 PARTS = ("train", "test")
@@ -145,12 +152,13 @@ def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
 
 def omniglot_parts(
   data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, **decoding: Any
-) -> tuple[dict[str, np.ndarray], splits.Split]:
-  """The images of the two parts, and the split; `decoding` as for `tasks.omniglot.load`."""
+) -> tuple[dict[str, np.ndarray], splits.Split, list[str]]:
+  """The images of the two parts, the split, and the files' notes; `decoding` as for `tasks.omniglot.load`."""
   found = omniglot_files.load(data_dir, cache_dir, **decoding)
+  tell(found.notes)
   classes = _split(found, split, split_seed)
   rows = {part: splits.indices(found.names, getattr(classes, part)) for part in PARTS}
-  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes
+  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes, list(found.notes)
 
 
 def _split(found: omniglot_files.Omniglot, name: str, seed: int) -> splits.Split:

@@ -83,7 +83,7 @@ def load(
   decoder = image_folder.Decoder(size, "RGB", resample)
   decoder.check()
   shape, paths = _find(published, data_dir)
-  settings = {"source": cache.fingerprint(*paths), "shape": shape, "version": 2, **decoder._asdict()}
+  settings = {"source": cache.fingerprint(*paths), "shape": shape, "version": 3, **decoder._asdict()}
 
   def write(folder: pathlib.Path) -> dict[str, Any]:
     return _write(_read(shape, paths, published), decoder, published, folder)
