@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class, read into one uint8 array."""
+"""Image files, read into one uint8 array."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from warpjax.tasks import image_modes
-from warpjax.tasks.cache import PathLike, walk
+from warpjax.tasks.cache import PathLike
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SPLITS = ("train", "val", "test")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
 
 
 class Original(NamedTuple):
@@ -92,17 +91,6 @@ class Decoder(NamedTuple):
       were = ", ".join(sorted(mode for mode, count in modes.items() if count))
       found.append(f"{converted:,} images were of mode {were}, converted to {self.mode}")
     return found + [f"{count:,} images {change}" for change, count in sorted(changes.items())]
-
-
-def classes(root: PathLike) -> dict[str, list[pathlib.Path]]:
-  """The image files of each class under `root`, by the class folder's relative path; both sorted."""
-  root = pathlib.Path(root)
-  found: dict[str, list[pathlib.Path]] = {}
-  for folder, files in walk(root):
-    images = sorted(name for name in files if pathlib.Path(name).suffix.lower() in _SUFFIXES)
-    if images:
-      found[pathlib.Path(folder).relative_to(root).as_posix()] = [pathlib.Path(folder, name) for name in images]
-  return dict(sorted(found.items()))
 
 
 def has_splits(root: PathLike) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warpjax.tasks import cache, image_folder, splits, tfds_omniglot
+from warpjax.tasks import cache, image_folder, image_listing, splits, tfds_omniglot
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
 
 _PUBLISHED = image_folder.Original((105, 105), "1")
@@ -86,7 +86,9 @@ def load(
   arrays, metadata = cache.load_or_make("omniglot", settings, make, cache_dir)
   names = tuple(metadata["names"])
   split = (
-    splits.make_split(**{f.name: image_folder.classes(f) for f in folders}) if image_folder.has_splits(root) else None
+    splits.make_split(**{f.name: image_listing.read(f).classes for f in folders})
+    if image_folder.has_splits(root)
+    else None
   )
   alphabets = tuple(map(splits.alphabet_of, names))
   return Omniglot(arrays["images"], names, alphabets, split, tuple(metadata["notes"]))
@@ -133,14 +135,19 @@ def _make(
   """Classes by name, examples by a hash of their pixels: prepared records do not say who drew them."""
   originals: collections.Counter[image_folder.Original] = collections.Counter()
   if folders:
-    files = [item for folder in folders for item in image_folder.classes(folder).items()]
+    listings = [image_listing.read(folder) for folder in folders]
+    files = [item for listing in listings for item in listing.classes.items()]
     names, images = [name for name, _ in files], image_folder.read([paths for _, paths in files], decoder, originals)
+    notes = image_listing.notes(listings)
   else:
-    names, images = tfds_omniglot.read(root, decoder, originals)
+    (names, images), notes = tfds_omniglot.read(root, decoder, originals), []
   originals.pop(_PUBLISHED, None)
   rows = []
   for index in np.argsort(names):
     digests = [hashlib.sha256(image.tobytes()).digest() for image in images[index]]
     rows.append(images[index][sorted(range(len(digests)), key=digests.__getitem__)])
   array = np.stack(rows)
-  return {"images": 255 - array if invert else array}, {"names": sorted(names), "notes": decoder.notes(originals)}
+  return {"images": 255 - array if invert else array}, {
+    "names": sorted(names),
+    "notes": [*notes, *decoder.notes(originals)],
+  }
