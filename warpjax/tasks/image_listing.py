@@ -1,7 +1,7 @@
 """What counts as an image and what as a class in a folder of images; what is left out is counted and named.
 
 * An image is a file whose name ends in one of `SUFFIXES`, in capitals or not, and does not begin with a dot.
-* A class is a folder that holds images. Its name is its path below the folder that is read, such as `Greek/character01`.
+* A class is a folder that holds images. Its name is its path below the folder that is read: `Greek/character01`.
 * Folders whose names begin with a dot, and those that systems make (`SYSTEM_FOLDERS`), are not entered.
 * Links are followed, to files and to folders, except to a folder around the link.
 * Refused: images outside of a class, a class inside of a class, and two classes that are one folder by a link.
@@ -103,9 +103,8 @@ def _without(root: pathlib.Path, folders: list[str], classes: Iterable[str]) -> 
 
 def _check(root: pathlib.Path, classes: dict[str, list[pathlib.Path]]) -> None:
   if stray := classes.get("."):
-    raise ValueError(
-      f"images must be in a folder for each class; {len(stray)} in {root} are in none: {_first([p.name for p in stray])}"
-    )
+    shown = _first([path.name for path in stray])
+    raise ValueError(f"images must be in a folder for each class; {len(stray)} in {root} are in none: {shown}")
   inner = [name for name in classes if any(parent.as_posix() in classes for parent in pathlib.PurePath(name).parents)]
   if inner:
     raise ValueError(f"a class must not be in the folder of another; {len(inner)} in {root} are: {_first(inner)}")
