@@ -45,7 +45,10 @@ def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
     # Nothing more than this for each file: sets have 60,000 of them and up.
     for name in names:
       path = f"{folder}/{name}"
-      yield inside + name, os.stat(path, follow_symlinks=os.path.exists(path))  # a link to nothing is what it is itself
+      try:
+        yield inside + name, os.stat(path)
+      except FileNotFoundError:  # a link to nothing, which the reader names
+        yield inside + name, os.lstat(path)
 
 
 def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
