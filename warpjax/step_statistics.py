@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_key
 from warpjax.problem import Problem
 from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
@@ -107,6 +108,7 @@ def collector(
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
 
   def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
+    check_key(key)
     return mean(meta_params, as_argument(sampler), key)
 
   return run
