@@ -192,7 +192,8 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
 
   def accuracy(*margins: np.ndarray) -> np.ndarray:
     mean = np.mean(margins, axis=0)
-    right = np.mean(np.sum(mean >= 0, axis=-1) == 1, axis=-1)  # the label's own margin is 0
+    real = np.max(mean, axis=-1) > -np.inf  # all are -inf for padding
+    right = np.sum(np.sum(mean >= 0, axis=-1) == 1, axis=-1) / np.sum(real, axis=-1)  # the label's own margin is 0
     return np.where(np.isnan(mean).any(axis=(-2, -1)), np.nan, right)
 
   per_task, others = jax.tree.map(accuracy, *((member.per_task, member.others) for member in members))
