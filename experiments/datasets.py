@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -121,14 +122,14 @@ def omniglot(
 
   def load() -> Data:
     decoding = {"invert": invert, "resample": resample}
-    images, classes = omniglot_parts(data_dir, cache_dir, split, split_seed, val_classes, **decoding)
+    images, classes, notes = omniglot_parts(data_dir, cache_dir, split, split_seed, val_classes, **decoding)
     drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
     train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
     # A part that cannot fill the ways is no validation set.
     parts = [part for part in ("val", "test") if part == "test" or len(images[part]) >= ways]
     apart = {part: few_shot.sampler(images[part], ways, shots, queries, rotations=test_rotations) for part in parts}
     counts = {f"{part}_classes": len(images[part]) for part in ("train", *parts)}
-    description = {"split": split, "split_sha256": classes.digest, **counts}
+    description = {"split": split, "split_sha256": classes.digest, **counts, "notes": notes}
     return Data(
       train if held_out else jax.tree_util.Partial(_seen, train), apart["test"], description, apart.get("val")
     )
@@ -140,6 +141,12 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
   """A task whose query examples are in its support set too."""
   support, query = sampler(key)
   return Task(jax.tree.map(lambda *sets: jnp.concatenate(sets), support, query), query)
+
+
+def tell(notes: Iterable[str]) -> None:
+  """Prints what a reader should know of the files."""
+  for note in notes:
+    print(f"Of the data: {note}.", file=sys.stderr, flush=True)
 
 
 PARTS = ("train", "val", "test")
@@ -155,12 +162,13 @@ def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
 
 def omniglot_parts(
   data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, val_classes: int = 0, **decoding: Any
-) -> tuple[dict[str, np.ndarray], splits.Split]:
-  """The images of each part, and the split; `decoding` as for `tasks.omniglot.load`."""
+) -> tuple[dict[str, np.ndarray], splits.Split, list[str]]:
+  """The images of each part, the split, and the files' notes; `decoding` as for `tasks.omniglot.load`."""
   found = omniglot_files.load(data_dir, cache_dir, **decoding)
+  tell(found.notes)
   classes = _split(found, split, split_seed, val_classes)
   rows = {part: splits.indices(found.names, getattr(classes, part)) for part in PARTS}
-  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes
+  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes, list(found.notes)
 
 
 def _split(found: omniglot_files.Omniglot, name: str, seed: int, val_classes: int) -> splits.Split:

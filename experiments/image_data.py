@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from experiments import norm_stats, schema
-from experiments.datasets import Data, Spec, costly
+from experiments.datasets import Data, Spec, costly, tell
 from warpjax.tasks import augment, cifar, few_shot, image_folder, image_sets, mini_imagenet, tiered_imagenet
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query
@@ -53,8 +53,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       found = load(data_dir, cache_dir, size=size, resample=resample, require_complete=require_complete)
       if found.partial:
         print(f"The data are a part of the set, which lacks {found.missing}.", file=sys.stderr, flush=True)
-      for note in found.notes:
-        print(f"Of the data: {note}.", file=sys.stderr, flush=True)
+      tell(found.notes)
       on_device = _on_device(found, placement)
       make = lambda part, counts, turned: few_shot.sampler(
         getattr(found, part),

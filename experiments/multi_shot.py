@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 import warpjax as wj
 from experiments import norm_stats, schema
-from experiments.datasets import Data, Spec
+from experiments.datasets import Data, Spec, tell
 from warpjax import networks
 from warpjax.problem import Problem
 from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
@@ -55,12 +55,14 @@ def omniglot(
 
   def load() -> Data:
     found = omniglot_files.load(data_dir, cache_dir, invert=False, resample=resample)
+    tell(found.notes)
     split = splits.multi_shot_alphabets(found.names, num_pretrain=alphabets, min_characters=ways, seed=split_seed)
     images = lambda part: multi_shot.alphabet_images(found.images, found.names, part, ways=ways, seed=split_seed)
     train = multi_shot.sampler(images(split.train), held_out=held_out, query=query)
     train = jax.tree_util.Partial(_numbered, train, jnp.int32(alphabets), jnp.int32(ways)) if numbered else train
     test = multi_shot.all_tasks(images(split.test), held_out=held_out)
-    return Data(train, test, {"split": "alphabets", "split_sha256": split.digest, "alphabets": alphabets})
+    description = {"split": "alphabets", "split_sha256": split.digest, "alphabets": alphabets}
+    return Data(train, test, {**description, "notes": list(found.notes)})
 
   return Spec(
     "accuracy",

@@ -37,9 +37,9 @@ def trainings(
   schema.at_least_one("config.data", ways=ways, hidden=hidden, size=size, batch_size=batch_size)
 
   def load() -> Data:
-    images, classes = datasets.omniglot_parts(data_dir, cache_dir, split, split_seed, size=size)
+    images, classes, notes = datasets.omniglot_parts(data_dir, cache_dir, split, split_seed, size=size)
     train, test = (_trainings(images[part], ways, hidden) for part in ("train", "test"))
-    return Data(train, test, {"split": split, "split_sha256": classes.digest})
+    return Data(train, test, {"split": split, "split_sha256": classes.digest, "notes": notes})
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
     del network, training

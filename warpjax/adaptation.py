@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from warpjax.checks import check_count, is_number
 from warpjax.differentiation import Derivative, constant
+from warpjax.padding import Padded, real_first
 from warpjax.problem import Problem
 from warpjax.types import (
   AdaptState,
@@ -144,6 +145,9 @@ def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
 def minibatch(size: int) -> BatchFn:
   """A batch_fn: `size` examples drawn without replacement, afresh at each step.
 
+  Padding (`padding.Padded`) is never drawn: where a task has fewer real examples than `size`, all of them are in the
+  batch, and what fills it up has weight 0.
+
   Args:
     size: Examples a step; at most the support has (leading axis of its leaves).
 
@@ -162,7 +166,10 @@ def minibatch(size: int) -> BatchFn:
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del params, shared
     order = jax.random.permutation(jax.random.fold_in(key, step), _num_examples(support, size))
-    return jax.tree.map(lambda leaf: leaf[order[:size]], support)
+    order, real = real_first(support, order)
+    place = jnp.arange(size)
+    batch = jax.tree.map(lambda leaf: leaf[order[place % real]], support)
+    return batch._replace(weights=jnp.where(place < real, batch.weights, 0)) if isinstance(batch, Padded) else batch
 
   return batch_fn
 
@@ -170,7 +177,8 @@ def minibatch(size: int) -> BatchFn:
 def epochs(size: int) -> BatchFn:
   """A batch_fn: minibatches that cycle through a shuffled support without replacement, reshuffled when exhausted.
 
-  As in Reptile's released code, a batch may span two epochs when `size` does not divide the examples.
+  As in Reptile's released code, a batch may span two epochs when `size` does not divide the examples. Padding
+  (`padding.Padded`) is never drawn: an epoch is as long as a task has real examples.
 
   Args:
     size: Examples a step; at most the support has (leading axis of its leaves).
@@ -193,11 +201,13 @@ def epochs(size: int) -> BatchFn:
 
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del params, shared
-    total = _num_examples(support, size)
+    count = _num_examples(support, size)
+    _, total = real_first(support, jnp.arange(count))
     position = step * size + jnp.arange(size)
     first = (step * size) // total
     stream = jax.random.fold_in(key, _SHUFFLE_STREAM)
-    this, following = (jax.random.permutation(jax.random.fold_in(stream, epoch), total) for epoch in (first, first + 1))
+    orders = (jax.random.permutation(jax.random.fold_in(stream, epoch), count) for epoch in (first, first + 1))
+    this, following = (real_first(support, order)[0] for order in orders)
     chosen = jnp.where(position // total == first, this[position % total], following[position % total])
     return jax.tree.map(lambda leaf: leaf[chosen], support)
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_key
 from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
@@ -148,7 +149,8 @@ def evaluate(
     An `Evaluation`.
 
   Raises:
-    ValueError: when a count is below 1, stored tasks have no common first axis, or the query loss has no such metric.
+    ValueError: when a count is below 1, `key` is no threefry key, stored tasks have no common first axis, or the query
+      loss has no such metric.
 
   Example:
     >>> import warpjax as wj
@@ -190,7 +192,8 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
 
   def accuracy(*margins: np.ndarray) -> np.ndarray:
     mean = np.mean(margins, axis=0)
-    right = np.mean(np.sum(mean >= 0, axis=-1) == 1, axis=-1)  # the label's own margin is 0
+    real = np.max(mean, axis=-1) > -np.inf  # all are -inf for padding
+    right = np.sum(np.sum(mean >= 0, axis=-1) == 1, axis=-1) / np.sum(real, axis=-1)  # the label's own margin is 0
     return np.where(np.isnan(mean).any(axis=(-2, -1)), np.nan, right)
 
   per_task, others = jax.tree.map(accuracy, *((member.per_task, member.others) for member in members))
@@ -309,6 +312,7 @@ def evaluator(
   ) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+    check_key(key)
     stored = count_tasks(sampler, "sampler") if isinstance(sampler, Task) else num_tasks
     sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax import padding
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
 # Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
@@ -21,7 +23,8 @@ def classification(apply: Apply) -> LossFn:
     apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
 
   Returns:
-    A loss on batches `(x, y)`, y integers `[batch]`.
+    A loss on batches `(x, y)`, y integers `[batch]`, or `padding.Padded(x, y, weights)`: the mean is over what has a
+    weight, and so is the accuracy. All losses here take padded batches.
 
   Example:
     >>> import jax.numpy as jnp
@@ -32,9 +35,9 @@ def classification(apply: Apply) -> LossFn:
   """
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
-    x, y = batch
-    logits = apply(params, shared, x)
-    return _cross_entropy(logits, y), {"accuracy": _accuracy(logits, y)}
+    x, y, weights = padding.unpack(batch)
+    logits = padding.apply_to(apply, params, shared, x)
+    return _cross_entropy(logits, y, weights), {"accuracy": _accuracy(logits, y, weights)}
 
   return loss_fn
 
@@ -46,7 +49,7 @@ def margins(apply: Apply) -> LossFn:
     apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
 
   Returns:
-    A loss on batches `(x, y)`; `margins` are `[batch, classes]`, 0 at the label.
+    A loss on batches `(x, y)`; `margins` are `[batch, classes]`, 0 at the label; all -inf for padding.
 
   Example:
     >>> import jax.numpy as jnp
@@ -56,13 +59,16 @@ def margins(apply: Apply) -> LossFn:
   """
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
-    x, y = batch
-    logits = apply(params, shared, x)
+    x, y, weights = padding.unpack(batch)
+    logits = padding.apply_to(apply, params, shared, x)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
     margins = jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)
-    return _cross_entropy(logits, y), {"accuracy": _accuracy(logits, y), "margins": margins}
+    if weights is not None:
+      margins = jnp.where(weights[:, None] > 0, margins, -jnp.inf)
+    accuracy = _accuracy(logits, y, weights)
+    return _cross_entropy(logits, y, weights), {"accuracy": accuracy, "margins": margins}
 
   return loss_fn
 
@@ -87,11 +93,11 @@ def regression(apply: Apply) -> LossFn:
   """
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
-    x, y = batch
-    predictions = apply(params, shared, x)
+    x, y, weights = padding.unpack(batch)
+    predictions = padding.apply_to(apply, params, shared, x)
     if predictions.shape != y.shape:
       raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
-    loss = jnp.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)))
+    loss = padding.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)), weights)
     return loss, {"mse": loss}
 
   return loss_fn
@@ -121,11 +127,15 @@ def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classifi
   """
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
-    support_x, _ = task.support
+    support_x, _, weights = padding.unpack(task.support)
+    support_x = support_x if weights is None else support_x.x
     query_x = task.query[0]
 
     def one(x: jax.Array) -> jax.Array:
-      return apply(params, shared, jnp.concatenate([support_x, x[None]]))[-1]
+      both: Any = jnp.concatenate([support_x, x[None]])
+      if weights is not None:
+        both = padding.PaddedInputs(both, jnp.append(weights, 1))
+      return padding.apply_to(apply, params, shared, both)[-1]
 
     at_once = max(1, _EXAMPLES_AT_ONCE // (support_x.shape[0] + 1))
     all_fit = query_x.shape[0] <= at_once
@@ -162,7 +172,7 @@ def support(
   """
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
-    _, stats = apply_with_stats(params, shared, None, task.support[0])
+    _, stats = apply_with_stats(params, shared, None, padding.inputs(task.support))
     return loss_of(lambda p, s, x: apply_with_stats(p, s, stats, x)[0])(params, shared, task.query)
 
   return loss_fn
@@ -188,13 +198,14 @@ def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ta
   return task
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels))
+def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None) -> jax.Array:
+  each = optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels)
+  return padding.mean(each, weights)
 
 
-def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def _accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None) -> jax.Array:
   correct = jnp.argmax(logits, -1) == labels
-  return jnp.mean(correct.astype(_at_least_float32(logits).dtype))
+  return padding.mean(correct.astype(_at_least_float32(logits).dtype), weights)
 
 
 def _at_least_float32(outputs: jax.Array) -> jax.Array:

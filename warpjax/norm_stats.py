@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.padding import inputs
 from warpjax.problem import Problem
 from warpjax.types import Apply, ApplyWithStats, Aux, InnerLoop, InnerStep, LossFn, Params, PyTree
 
@@ -103,7 +104,7 @@ def running(
   apply = apply_with_stats
 
   def of_batch(problem: Problem, params: Params, index: Any) -> PyTree:
-    return apply(params, problem.meta_params.shared, None, problem.batch(params, index)[0])[1]
+    return apply(params, problem.meta_params.shared, None, inputs(problem.batch(params, index)))[1]
 
   def start(problem: Problem, data: PyTree) -> PyTree:
     del data

@@ -15,6 +15,7 @@ import optax
 
 from warpjax import optimizers, training
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_key
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
@@ -80,6 +81,7 @@ def collect(
   num_steps = check_inner(inner)
   _check_initial(inner, initial)
   check_choice("memory", memory, Memory)
+  check_key(keys, "keys")
 
   def one(args: tuple[Task, jax.Array]) -> Any:
     problem = Problem(inner, meta_params, *args)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_key
+from warpjax.padding import inputs
 from warpjax.problem import Problem
 from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
@@ -107,6 +109,7 @@ def collector(
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), stats)
 
   def run(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
+    check_key(key)
     return mean(meta_params, as_argument(sampler), key)
 
   return run
@@ -118,7 +121,7 @@ def _of_task(
   problem = Problem(inner, meta_params, task, key)
 
   def at(params: Params, index: Any) -> PyTree:
-    return apply_with_stats(params, meta_params.shared, None, problem.batch(params, index)[0])[1]
+    return apply_with_stats(params, meta_params.shared, None, inputs(problem.batch(params, index)))[1]
 
   def observe(step: InnerStep) -> PyTree:
     return at(step.state.params, step.number)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_key
 from warpjax.numerics import cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
@@ -22,17 +23,20 @@ _CPU_CHUNK_BYTES = 1 << 16
 
 def task_key(key: jax.Array, step: Any) -> jax.Array:
   """The key of the task batch of meta-step `step` of the run with `key`."""
+  check_key(key)
   return jax.random.fold_in(jax.random.fold_in(key, _TASK_STREAM), step)
 
 
 def adapt_keys(key: jax.Array, step: Any, first: Any, num_tasks: int) -> jax.Array:
   """The keys that tasks `first` to `first + num_tasks - 1` of meta-step `step` are adapted with, `[num_tasks]`."""
+  check_key(key)
   step_key = jax.random.fold_in(jax.random.fold_in(key, _ADAPT_STREAM), step)
   return jax.vmap(lambda index: jax.random.fold_in(step_key, index))(first + jnp.arange(num_tasks))
 
 
 def rule_key(key: jax.Array) -> jax.Array:
   """The key of the rule's own draws."""
+  check_key(key)
   return jax.random.fold_in(key, _RULE_STREAM)
 
 
@@ -72,7 +76,11 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
 
   Returns:
     A `Task` of leaves `[num_tasks, ...]`.
+
+  Raises:
+    ValueError: for a key of another kind than threefry (`checks.check_key`).
   """
+  check_key(key)
   keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
   return jax.vmap(sampler)(keys)
 

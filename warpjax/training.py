@@ -72,7 +72,8 @@ def init(
     A `TrainState` at step 0.
 
   Raises:
-    ValueError: when `rule` is none, or `meta_grad` carries state and `tasks_per_step` is missing.
+    ValueError: when `rule` is none, `key` is no threefry key (a task would depend on the tasks computed with it), or
+      `meta_grad` carries state and `tasks_per_step` is missing.
 
   Example:
     >>> import warpjax as wj

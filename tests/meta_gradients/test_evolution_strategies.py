@@ -129,7 +129,7 @@ def test_keys_of_another_implementation():
   grads = toy.jit(evolution_strategies(inner, STD, PAIRS))(META_PARAMS, task, key)[1]
   assert np.all(np.isfinite(grads.initial))
   windowed = evolution_strategies(inner, STD, PAIRS, window=WINDOW, task=task)
-  with pytest.raises(ValueError, match="key must be of JAX's default implementation where there is a window"):
+  with pytest.raises(ValueError, match="key must be a threefry key where there is a window"):
     windowed.grad(META_PARAMS, task, key, windowed.init(META_PARAMS))
 
 

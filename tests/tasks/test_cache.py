@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from warpjax.tasks import cache, image_folder
+from warpjax.tasks import cache, image_listing
 
 ARRAYS = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
 
@@ -93,4 +93,4 @@ def test_the_fingerprint_is_of_what_links_lead_to(tmp_path):
     (tmp_path / name / "train" / "class").symlink_to(tmp_path / name / "images", target_is_directory=True)
     (tmp_path / name / "train" / "loop").symlink_to(tmp_path / name / "train", target_is_directory=True)
   assert cache.fingerprint(tmp_path / "a" / "train") != cache.fingerprint(tmp_path / "b" / "train")
-  assert list(image_folder.classes(tmp_path / "a" / "train")) == ["class"]
+  assert list(image_listing.read(tmp_path / "a" / "train").classes) == ["class"]

@@ -174,7 +174,7 @@ FAULTS = [
   (copied_as_another_class, r"1 pairs of files are the same image twice, .*n0193011200000001\.png"),
   (strange_class, r"1 classes are none of the 100 of this set: train/dogs"),
   (class_in_two_splits, r"must be disjoint; 1 names occur twice, such as 'n01532829'"),
-  (stray_image, r"1 classes are none of the 100 of this set: train/\."),
+  (stray_image, r"images must be in a folder for each class; 1 in .*train are in none: stray\.png"),
   (too_many, r"1 classes have more than the 600 images of the set: train/n01532829 has 602"),
   (empty_split, r"every split must have a class; val has none"),
 ]

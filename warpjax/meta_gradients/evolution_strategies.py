@@ -87,7 +87,9 @@ def evolution_strategies(
   advance = partial(_window, inner, std, num_pairs, window or num_steps, distribution)
   start = partial(_start, inner, num_pairs)
   if window is not None:
-    return CarriedMetaGrad(lambda meta_params: start(meta_params, task, jax.random.key(0)), advance)
+    return CarriedMetaGrad(
+      lambda meta_params: start(meta_params, task, jax.random.key(0, impl="threefry2x32")), advance
+    )
   return lambda meta_params, task, key: advance(meta_params, task, key, start(meta_params, task, key))[0]
 
 
@@ -115,7 +117,7 @@ def _window(
   life: Lifetime,
 ) -> tuple[tuple[tuple[jax.Array, Aux], MetaParams], Lifetime]:
   if life.key.shape != jax.random.key_data(key).shape:
-    raise ValueError(f"key must be of JAX's default implementation where there is a window; got {key.dtype}")
+    raise ValueError(f"key must be a threefry key where there is a window; got {key.dtype}")
   begins = life.steps_done == 0
   choose = partial(jax.tree.map, lambda new, old: jnp.where(begins, new, old))
   task = choose(jax.tree.map(jnp.asarray, constant(task, "the task")), life.task)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from warpjax import partition
+from warpjax.networks import masked
 from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
 
@@ -91,7 +92,8 @@ def from_linen(
     variables = {"params": partition.merge(params, shared)}
     return module.apply(variables, x, mutable=[BATCH_STATS], **call_kwargs)[0]
 
-  return Network(init, apply, linen_apply_with_stats(module, call_kwargs, inference_kwargs))
+  with_stats = linen_apply_with_stats(module, call_kwargs, inference_kwargs)
+  return Network(init, masked.linen_apply(apply), masked.linen_with_stats(with_stats))
 
 
 class WarpParam(nnx.Param):
@@ -158,10 +160,12 @@ def from_nnx(
     return nnx.merge(graph, _fill(shared_state, shared), _fill(params_state, params), filled, rest)
 
   def apply(params: Params, shared: PyTree, x: jax.Array) -> Any:
-    return bind(params, shared, None)(x)
+    module = bind(params, shared, None)
+    return module(masked.nnx_inputs(module, x, own_stats=True))
 
   def apply_with_stats(params: Params, shared: PyTree, stats: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
     module = bind(params, shared, stats)
+    x = masked.nnx_inputs(module, x, own_stats=stats is None)
     if stats is not None:
       module.eval()
       return module(x), stats

@@ -121,7 +121,10 @@ class ResNet12(nn.Module):
 
 def key_of(data: jax.Array) -> jax.Array:
   """A random key from the data of one, as they ride in a batch; a key stays what it is."""
-  return data if jnp.issubdtype(data.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(data)
+  if jnp.issubdtype(data.dtype, jax.dtypes.prng_key):
+    return data
+  # Data of two words are a threefry key's, whatever jax_default_prng_impl is.
+  return jax.random.wrap_key_data(data, impl="threefry2x32" if data.shape[-1] == 2 else None)
 
 
 def drop(key: jax.Array, x: jax.Array, rate: float, block_size: int = 1) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
+from warpjax.padding import map_inputs
 from warpjax.tasks import few_shot
 from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
 
@@ -225,8 +227,8 @@ def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
   """
 
   def augmented_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
-    images, labels = batch_fn(key, support, step, params, shared)
-    return transform(jax.random.fold_in(jax.random.fold_in(key, _STREAM), step), images), labels
+    batch = batch_fn(key, support, step, params, shared)
+    return map_inputs(partial(transform, jax.random.fold_in(jax.random.fold_in(key, _STREAM), step)), batch)
 
   return augmented_batch
 
@@ -249,8 +251,8 @@ def keyed(batch_fn: BatchFn) -> BatchFn:
   """
 
   def keyed_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
-    images, labels = batch_fn(key, support, step, params, shared)
-    return (images, jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, _DROP_STREAM), step))), labels
+    data = jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, _DROP_STREAM), step))
+    return map_inputs(lambda images: (images, data), batch_fn(key, support, step, params, shared))
 
   return keyed_batch
 
@@ -273,8 +275,8 @@ def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
   """
 
   def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
-    images, labels = query_batch_fn(key, task, params, shared)
-    return (images, jax.random.key_data(jax.random.fold_in(key, _DROP_STREAM))), labels
+    data = jax.random.key_data(jax.random.fold_in(key, _DROP_STREAM))
+    return map_inputs(lambda images: (images, data), query_batch_fn(key, task, params, shared))
 
   return keyed_batch
 
@@ -298,7 +300,7 @@ def augmented_query(query_batch_fn: QueryBatchFn, transform: ImageTransform) -> 
   """
 
   def augmented_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
-    images, labels = query_batch_fn(key, task, params, shared)
-    return transform(jax.random.fold_in(key, _STREAM), images), labels
+    batch = query_batch_fn(key, task, params, shared)
+    return map_inputs(partial(transform, jax.random.fold_in(key, _STREAM)), batch)
 
   return augmented_batch

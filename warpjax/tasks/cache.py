@@ -32,29 +32,42 @@ def fingerprint(*roots: PathLike) -> str:
   for root in map(pathlib.Path, roots):
     top = root.name  # pathlib is slow
     lines = (f"{top}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in sorted(_files(root)))
-    digest.update("".join(lines).encode())
+    digest.update(os.fsencode("".join(lines)))
   return digest.hexdigest()
 
 
 def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
   if root.is_file():
     yield "", root.stat()
-  for folder, names in walk(root):
+    return
+  for folder, _, names in walk(root):
     inside = "" if folder == str(root) else os.path.join(os.path.relpath(folder, root), "")
     # Nothing more than this for each file: sets have 60,000 of them and up.
     for name in names:
-      yield inside + name, os.stat(f"{folder}/{name}")
+      path = f"{folder}/{name}"
+      try:
+        yield inside + name, os.stat(path)
+      except FileNotFoundError:  # a link to nothing, which the reader names
+        yield inside + name, os.lstat(path)
 
 
-def walk(root: PathLike) -> Iterator[tuple[str, list[str]]]:
-  """Each folder under `root`, links to folders followed, with its file names; a folder inside itself is not entered.
+def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
+  """Each folder under `root`, links to folders followed, with the names of the folders and the files in it.
 
-  What is read and what is fingerprinted have to be the same files, so both come from here.
+  A folder inside itself is not entered, nor one that is taken out of the list of folders. What is read and what is
+  fingerprinted have to be the same files, so both come from here.
+
+  Raises:
+    OSError: for a folder that cannot be read.
   """
-  for folder, inside, names in os.walk(root, followlinks=True):
+  for folder, inside, names in os.walk(root, followlinks=True, onerror=_refuse):
     real = os.path.realpath(folder)
     inside[:] = [name for name in inside if not _holds(os.path.realpath(os.path.join(folder, name)), real)]
-    yield folder, names
+    yield folder, inside, names
+
+
+def _refuse(error: OSError) -> None:
+  raise error
 
 
 def _holds(folder: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class, read into one uint8 array."""
+"""Image files, read into one uint8 array."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from warpjax.tasks.cache import PathLike, walk
+from warpjax.tasks import image_modes
+from warpjax.tasks.cache import PathLike
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SPLITS = ("train", "val", "test")
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
 
 
 class Original(NamedTuple):
-  """What an image file was before it was decoded: `size` as (width, height), `mode` as Pillow names it."""
+  """What an image file was before it was decoded.
+
+  Attributes:
+    size: Width and height.
+    mode: As Pillow names it.
+    changes: What was changed besides them, in the words of `image_modes`.
+  """
 
   size: tuple[int, int]
   mode: str
+  changes: tuple[str, ...] = ()
 
 
 class File(Protocol):
@@ -38,12 +45,12 @@ class Decoder(NamedTuple):
 
   Attributes:
     size: Height and width in pixels.
-    mode: Pillow's `"L"` (one channel) or `"RGB"`.
+    mode: Pillow's `"L"` (one channel) or `"RGB"`; `image_modes` says what becomes of an image in another mode.
     resample: Pillow's filter, used where an image has another size.
   """
 
   size: int
-  mode: Literal["L", "RGB"] = "RGB"
+  mode: image_modes.Mode = "RGB"
   resample: Resample = "lanczos"
 
   def check(self) -> None:
@@ -57,19 +64,21 @@ class Decoder(NamedTuple):
     """The bytes of an image file to uint8 `[size, size, channels]`, and what the file was."""
     from PIL import Image
 
-    image: Image.Image = Image.open(io.BytesIO(data))
-    original = Original(image.size, image.mode)
-    # OpenCV would give 255 where Pillow gives 1 for a bilevel image; a mode makes it 255 always.
-    image = image.convert(self.mode)
+    opened = Image.open(io.BytesIO(data))
+    mode = opened.mode
+    image, changes = image_modes.seen(opened, self.mode)
+    original = Original(image.size, mode, changes)
     if image.size != (self.size, self.size):
       image = image.resize((self.size, self.size), Image.Resampling[self.resample.upper()])
     return np.asarray(image, np.uint8).reshape(self.size, self.size, -1), original
 
   def notes(self, originals: collections.Counter[Original]) -> list[str]:
-    """What was not kept of files as they were, in words: another size, another mode."""
+    """What was not kept of files as they were, in words: another size, another mode, transparency and the like."""
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     modes: collections.Counter[str] = collections.Counter()
+    changes: collections.Counter[str] = collections.Counter()
     for original, count in originals.items():
+      changes.update(dict.fromkeys(original.changes, count))
       sizes[original.size] += count * (original.size != (self.size, self.size))
       modes[original.mode] += count * (original.mode != self.mode)
     found = []
@@ -81,18 +90,7 @@ class Decoder(NamedTuple):
     if converted := modes.total():
       were = ", ".join(sorted(mode for mode, count in modes.items() if count))
       found.append(f"{converted:,} images were of mode {were}, converted to {self.mode}")
-    return found
-
-
-def classes(root: PathLike) -> dict[str, list[pathlib.Path]]:
-  """The image files of each class under `root`, by the class folder's relative path; both sorted."""
-  root = pathlib.Path(root)
-  found: dict[str, list[pathlib.Path]] = {}
-  for folder, files in walk(root):
-    images = sorted(name for name in files if pathlib.Path(name).suffix.lower() in _SUFFIXES)
-    if images:
-      found[pathlib.Path(folder).relative_to(root).as_posix()] = [pathlib.Path(folder, name) for name in images]
-  return dict(sorted(found.items()))
+    return found + [f"{count:,} images {change}" for change, count in sorted(changes.items())]
 
 
 def has_splits(root: PathLike) -> bool:
@@ -118,7 +116,8 @@ def decode(
     The images.
 
   Raises:
-    ValueError: for files that are no images or are cut short, all of them counted and the first named.
+    ValueError: for files that are no images, are cut short, or have values that would have to be guessed; all of them
+      counted and the first named.
   """
   images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8) if images is None else images
 
@@ -126,21 +125,23 @@ def decode(
     item = items[i]
     try:
       images[i], original = decoder(item if isinstance(item, bytes) else item.read_bytes())
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
-      reason = str(error).split(" <")[0]  # without the address of the buffer it was read from
+    except Exception as error:  # each of Pillow's readers has its own for a damaged file
+      reason = str(error).split(" <")[0] or type(error).__name__  # without the address of the buffer it was read from
       return f"{f'image {i}' if isinstance(item, bytes) else item} ({reason})"
     return original
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
     found = list(pool.map(fill, range(len(items))))
   if broken := [fault for fault in found if isinstance(fault, str)]:
-    raise ValueError(f"{len(broken)} image files cannot be read: {'; '.join(broken[:3])}. Fetch them again.")
+    raise ValueError(f"{len(broken)} image files cannot be read: {'; '.join(broken[:3])}. Fetch or save them again.")
   if originals is not None:
     originals.update(original for original in found if isinstance(original, Original))
   return images
 
 
-def read(files: Sequence[Sequence[pathlib.Path]], decoder: Decoder) -> np.ndarray:
+def read(
+  files: Sequence[Sequence[pathlib.Path]], decoder: Decoder, originals: collections.Counter[Original] | None = None
+) -> np.ndarray:
   """The same number of files of each class to uint8 `[classes, examples, size, size, channels]`.
 
   Raises:
@@ -150,5 +151,5 @@ def read(files: Sequence[Sequence[pathlib.Path]], decoder: Decoder) -> np.ndarra
   if len(counts) != 1:
     found = f"{counts[0]} to {counts[-1]}" if counts else "no"
     raise ValueError(f"every class must have the same number of images; found {found} images per class")
-  images = decode([path for paths in files for path in paths], decoder)
+  images = decode([path for paths in files for path in paths], decoder, originals=originals)
   return images.reshape(len(files), counts[0], *images.shape[1:])

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from warpjax.tasks import archives, cache, image_folder, image_shapes, published_set, splits, tfds_files, tfds_images
+from warpjax.tasks import (
+  archives,
+  cache,
+  image_folder,
+  image_listing,
+  image_shapes,
+  published_set,
+  splits,
+  tfds_files,
+  tfds_images,
+)
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
 from warpjax.tasks.published_set import Published
 
@@ -32,7 +42,7 @@ class ImageSet(NamedTuple):
     counts: Examples of each class: a tuple for each of the three.
     missing: What the published set has and this does not, in words; "" for a whole set.
     digest: The hash of the split: of the published class split for a whole set, of classes and file names otherwise.
-    notes: What a reader should know of the files: images that were resized or converted, images that occur twice.
+    notes: What a reader should know of the files: what was left out, resized or converted, images that occur twice.
   """
 
   train: np.ndarray
@@ -83,10 +93,12 @@ def load(
   decoder = image_folder.Decoder(size, "RGB", resample)
   decoder.check()
   shape, paths = _find(published, data_dir)
-  settings = {"source": cache.fingerprint(*paths), "shape": shape, "version": 2, **decoder._asdict()}
+  settings = {"source": cache.fingerprint(*paths), "shape": shape, "version": 3, **decoder._asdict()}
 
   def write(folder: pathlib.Path) -> dict[str, Any]:
-    return _write(_read(shape, paths, published), decoder, published, folder)
+    files, left_out = _read(shape, paths, published)
+    written = _write(files, decoder, published, folder)
+    return {**written, "notes": [*left_out, *written["notes"]]}
 
   arrays, found = cache.load_or_write(name, settings, write, cache_dir)
   split = splits.make_split(**{part: list(found["counts"][part]) for part in PARTS})
@@ -128,10 +140,14 @@ def prepare(name: str, published: Published, root: PathLike, archive: PathLike |
     zipped = [path for path in (given, given / f"{name}.zip") if path.is_file()]
     if not found and zipped:
       folder = stack.enter_context(archives.unpacked(zipped[0], root))
-      found = _look(published, [folder, *sorted(path for path in folder.iterdir() if path.is_dir())])
+      inside = sorted(path for path in folder.iterdir() if path.is_dir() and not image_listing.is_hidden(path.name))
+      found = _look(published, [folder, *inside])
     if not found:
       raise DatasetNotFoundError(published_set.absent(published, zipped or [given], "archives"))
-    tfds_images.prepare(root, name, _read(*found, published), published.split, title=published.title)
+    files, left_out = _read(*found, published)
+    for note in left_out:
+      logging.warning("Of %s: %s.", zipped[0] if zipped else given, note)
+    tfds_images.prepare(root, name, files, published.split, title=published.title)
 
 
 def _find(published: Published, data_dir: PathLike | None) -> tuple[str, list[pathlib.Path]]:
@@ -150,10 +166,10 @@ def _look(published: Published, roots: Iterable[pathlib.Path]) -> tuple[str, lis
   return next(filter(None, (image_shapes.find(root, published.split) for root in roots)), None)
 
 
-def _read(shape: str, paths: list[pathlib.Path], published: Published) -> image_shapes.Files:
-  files = image_shapes.read(shape, paths, published.split)
+def _read(shape: str, paths: list[pathlib.Path], published: Published) -> tuple[image_shapes.Files, list[str]]:
+  files, left_out = image_shapes.read(shape, paths, published.split)
   published_set.check_counts(files, published)
-  return files
+  return files, left_out
 
 
 def _write(
@@ -179,7 +195,7 @@ def _write(
   lines = [f"{part} {name} {path.stem}" for part, c in files.items() for name, paths in c.items() for path in paths]
   return {
     "counts": image_shapes.counts(files),
-    "files_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    "files_sha256": hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest(),
     "notes": [*decoder.notes(originals), *published_set.identical(identical, published)],
   }
 

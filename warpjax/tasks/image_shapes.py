@@ -8,12 +8,14 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from warpjax.tasks import image_folder, splits, tfds_images
+from warpjax.tasks import image_listing, splits, tfds_images
 from warpjax.tasks.cache import PathLike
 
 File = tfds_images.File
 Files = Mapping[str, Mapping[str, Sequence[File]]]
 """Image files by split ("train", "val", "test") and class, both sorted."""
+
+Read = tuple[Files, list[image_listing.Listing]]
 
 # Other names of the validation split.
 _NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -31,11 +33,17 @@ def find(root: PathLike, official: splits.Split | None) -> tuple[str, list[pathl
     `"prepared"` (`<version>/dataset_info.json`, by tensorflow-datasets), `"split folders"`
     (`{train,val,test}/<class>/*`), `"csv"` (`{train,val,test}.csv` beside the images) or `"class folders"`
     (`<class>/*`), with the paths to be read; None for a folder of no such shape.
+
+  Raises:
+    ValueError: for a folder with two folders of one split, such as `val` and `valid`.
   """
   root = pathlib.Path(root)
   if prepared := tfds_images.find(root):
     return "prepared", [prepared]
   folders = {part: _first(root / name for name in names) for part, names in _NAMES.items()}
+  for names in _NAMES.values():
+    if len(there := [name for name in names if (root / name).is_dir()]) > 1:
+      raise ValueError(f"{root} must have one folder for each split; it has {' and '.join(there)}.")
   if all(folders.values()):
     return "split folders", [path for path in folders.values() if path]
   lists = {part: _first((root / f"{name}.csv" for name in names), directory=False) for part, names in _NAMES.items()}
@@ -46,40 +54,41 @@ def find(root: PathLike, official: splits.Split | None) -> tuple[str, list[pathl
   return None
 
 
-def read(shape: str, paths: list[pathlib.Path], official: splits.Split | None) -> Files:
-  """The image files that `find` found, checked by their names.
+def read(shape: str, paths: list[pathlib.Path], official: splits.Split | None) -> tuple[Files, list[str]]:
+  """The image files that `find` found, checked by their names, and what was left out, in words.
 
   Raises:
     ValueError: For files in a wrong place, files that are there twice, a class that is not the set's, or files that a
       list names and that are not there; one error for all of them.
   """
-  files = _READERS[shape](paths, official)
+  files, listings = _READERS[shape](paths, official)
   _check_places(files, official, shape == "csv")
-  return files
+  return files, image_listing.notes(listings) if listings else []
 
 
-def _prepared(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
+def _prepared(paths: list[pathlib.Path], official: splits.Split | None) -> Read:
   del official
-  return tfds_images.read(paths[0])
+  return tfds_images.read(paths[0]), []
 
 
-def _split_folders(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
+def _split_folders(paths: list[pathlib.Path], official: splits.Split | None) -> Read:
   del official
-  return {part: image_folder.classes(path) for part, path in zip(_NAMES, paths, strict=True)}
+  listings = [image_listing.read(path) for path in paths]
+  return {part: listing.classes for part, listing in zip(_NAMES, listings, strict=True)}, listings
 
 
-def _class_folders(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
+def _class_folders(paths: list[pathlib.Path], official: splits.Split | None) -> Read:
   assert official is not None  # `find` needs it for this shape
-  found = image_folder.classes(paths[0])
+  listing = image_listing.read(paths[0])
   part_of = {name: part for part, names in official._asdict().items() for name in names}
   files: dict[str, dict[str, list[pathlib.Path]]] = {part: {} for part in _NAMES}
-  for name, images in found.items():
+  for name, images in listing.classes.items():
     # A class of no part goes to the first, where the check of places finds it.
     files[part_of.get(name, "train")][name] = images
-  return files
+  return files, [listing]
 
 
-def _csv(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
+def _csv(paths: list[pathlib.Path], official: splits.Split | None) -> Read:
   del official
   *lists, images = paths
   files: dict[str, dict[str, list[pathlib.Path]]] = {}
@@ -94,7 +103,7 @@ def _csv(paths: list[pathlib.Path], official: splits.Split | None) -> Files:
         by_class[label].append(file)
     files[part] = {label: sorted(by_class[label]) for label in sorted(by_class)}
   complain("are listed and not there", missing, images, some=sum(len(f) for p in files.values() for f in p.values()))
-  return files
+  return files, []
 
 
 def _rows(path: pathlib.Path) -> list[tuple[str, str]]:
@@ -107,7 +116,7 @@ def _rows(path: pathlib.Path) -> list[tuple[str, str]]:
   return [(row[0], row[1]) for row in rows]
 
 
-_READERS: dict[str, Callable[[list[pathlib.Path], splits.Split | None], Files]] = {
+_READERS: dict[str, Callable[[list[pathlib.Path], splits.Split | None], Read]] = {
   "prepared": _prepared,
   "split folders": _split_folders,
   "class folders": _class_folders,

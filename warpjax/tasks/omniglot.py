@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pathlib
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warpjax.tasks import cache, image_folder, splits, tfds_omniglot
+from warpjax.tasks import cache, image_folder, image_listing, splits, tfds_omniglot
 from warpjax.tasks.cache import DatasetNotFoundError, PathLike
+
+_PUBLISHED = image_folder.Original((105, 105), "1")
 
 
 class Omniglot(NamedTuple):
@@ -21,12 +24,14 @@ class Omniglot(NamedTuple):
     names: The class of each row, `"Alphabet/characterNN"`, sorted.
     alphabets: The alphabet of each row.
     split: The split that the data came in, for a folder `{train,val,test}/<class>/*`; else None.
+    notes: What a reader should know of the files, where they are not 105x105 and of one bit, as published.
   """
 
   images: np.ndarray
   names: tuple[str, ...]
   alphabets: tuple[str, ...]
   split: splits.Split | None = None
+  notes: tuple[str, ...] = ()
 
 
 def load(
@@ -76,14 +81,17 @@ def load(
   if not folders and not tfds_omniglot.is_prepared(root):
     _prepare(root, origin, download)
   sources = folders or [root / "omniglot"]
-  settings = {"source": cache.fingerprint(*sources), "invert": invert, **decoder._asdict()}
-  read = lambda: _read_folders(folders, decoder) if folders else tfds_omniglot.read(root, decoder)
-  arrays, metadata = cache.load_or_make("omniglot", settings, lambda: _finish(*read(), invert), cache_dir)
+  settings = {"source": cache.fingerprint(*sources), "invert": invert, "version": 2, **decoder._asdict()}
+  make = lambda: _make(root, folders, decoder, invert)
+  arrays, metadata = cache.load_or_make("omniglot", settings, make, cache_dir)
   names = tuple(metadata["names"])
   split = (
-    splits.make_split(**{f.name: image_folder.classes(f) for f in folders}) if image_folder.has_splits(root) else None
+    splits.make_split(**{f.name: image_listing.read(f).classes for f in folders})
+    if image_folder.has_splits(root)
+    else None
   )
-  return Omniglot(arrays["images"], names, tuple(map(splits.alphabet_of, names)), split)
+  alphabets = tuple(map(splits.alphabet_of, names))
+  return Omniglot(arrays["images"], names, alphabets, split, tuple(metadata["notes"]))
 
 
 def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
@@ -121,16 +129,25 @@ def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
   )
 
 
-def _read_folders(folders: list[pathlib.Path], decoder: image_folder.Decoder) -> tuple[list[str], np.ndarray]:
-  files = [item for folder in folders for item in image_folder.classes(folder).items()]
-  return [name for name, _ in files], image_folder.read([paths for _, paths in files], decoder)
-
-
-def _finish(names: list[str], images: np.ndarray, invert: bool) -> tuple[cache.Arrays, Any]:
+def _make(
+  root: pathlib.Path, folders: list[pathlib.Path], decoder: image_folder.Decoder, invert: bool
+) -> tuple[cache.Arrays, Any]:
   """Classes by name, examples by a hash of their pixels: prepared records do not say who drew them."""
+  originals: collections.Counter[image_folder.Original] = collections.Counter()
+  if folders:
+    listings = [image_listing.read(folder) for folder in folders]
+    files = [item for listing in listings for item in listing.classes.items()]
+    names, images = [name for name, _ in files], image_folder.read([paths for _, paths in files], decoder, originals)
+    notes = image_listing.notes(listings)
+  else:
+    (names, images), notes = tfds_omniglot.read(root, decoder, originals), []
+  originals.pop(_PUBLISHED, None)
   rows = []
   for index in np.argsort(names):
     digests = [hashlib.sha256(image.tobytes()).digest() for image in images[index]]
     rows.append(images[index][sorted(range(len(digests)), key=digests.__getitem__)])
   array = np.stack(rows)
-  return {"images": 255 - array if invert else array}, {"names": sorted(names)}
+  return {"images": 255 - array if invert else array}, {
+    "names": sorted(names),
+    "notes": [*notes, *decoder.notes(originals)],
+  }

@@ -34,7 +34,8 @@ def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
 
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
   """The newest finished `<version>` in the folder of a set, or None."""
-  found = [path.parent for path in folder.glob("*.*.*/dataset_info.json")]
+  # While it prepares a version, tensorflow-datasets writes into a folder beside it, `<version>.incomplete...`.
+  found = [path.parent for path in folder.glob("[!.]*.*.*/dataset_info.json") if ".incomplete" not in path.parent.name]
   return max(found, key=_version, default=None)
 
 

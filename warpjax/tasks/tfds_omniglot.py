@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 
 from warpjax.tasks import image_folder, tfds_files
@@ -15,12 +17,17 @@ def is_prepared(root: PathLike) -> bool:
   return tfds_files.version_dir(root, "omniglot") is not None
 
 
-def read(root: PathLike, decoder: image_folder.Decoder) -> tuple[list[str], np.ndarray]:
+def read(
+  root: PathLike,
+  decoder: image_folder.Decoder,
+  originals: collections.Counter[image_folder.Original] | None = None,
+) -> tuple[list[str], np.ndarray]:
   """The background and evaluation sets under `root`.
 
   Args:
     root: A prepared tensorflow-datasets root.
     decoder: How an image becomes an array.
+    originals: Where to count what the images were.
 
   Returns:
     Names `"Alphabet/characterNN"`, and uint8 `[classes, examples, size, size, channels]` in their order.
@@ -36,7 +43,7 @@ def read(root: PathLike, decoder: image_folder.Decoder) -> tuple[list[str], np.n
     for item in builder.as_data_source(split, decoders=raw):
       name = f"{alphabets.int2str(int(item['alphabet']))}/character{int(item['alphabet_char_id']) + 1:02d}"
       found.setdefault(name, []).append(item["image"])
-  images = image_folder.decode([data for group in found.values() for data in group], decoder)
+  images = image_folder.decode([data for group in found.values() for data in group], decoder, originals=originals)
   return list(found), images.reshape(len(found), -1, *images.shape[1:])
 
 
