@@ -11,6 +11,7 @@ from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import Aux, InnerLoop, MetaGradFn, MetaParams, Task
+from warpjax.zero_gradient import check_at_zero
 
 _STREAM = 0xF06D
 
@@ -50,6 +51,8 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
   check_differentiable("forward_gradient", inner.rule)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
+    check_at_zero("forward_gradient", inner.rule, meta_params.initial, mode="forward")
+
     def objective(point: MetaParams) -> tuple[jax.Array, Aux]:
       problem = Problem(inner, point, constant(task, "the task"), key)
       final = run_steps(problem, problem.start(), last=num_steps)[0]

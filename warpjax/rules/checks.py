@@ -6,11 +6,12 @@ import numbers
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def check_learning_rate(learning_rate: Any) -> None:
   """Raises a ValueError unless `learning_rate` is positive and finite, an array, or a schedule."""
-  if callable(learning_rate) or isinstance(learning_rate, jax.Array):
+  if callable(learning_rate) or isinstance(learning_rate, (jax.Array, np.ndarray)):
     return
   number = isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool)
   if not number or not 0 < learning_rate < float("inf"):

@@ -79,7 +79,7 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
 
     return optax.GradientTransformation(start, update)
 
-  return UpdateRule(init, transform, name="l2l_lstm")
+  return UpdateRule(init, transform, name="l2l_lstm", finite_at_zero=True)
 
 
 def _layer(key: jax.Array, num_inputs: int, units: int, dtype: Any) -> PyTree:

@@ -87,7 +87,7 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
 
     return optax.GradientTransformationExtraArgs(start, update)
 
-  return UpdateRule(init, transform, name="meta_lstm")
+  return UpdateRule(init, transform, name="meta_lstm", finite_at_zero=True)
 
 
 def _gate(weights: PyTree, hidden: jax.Array, theta: jax.Array, last: jax.Array) -> jax.Array:

@@ -46,7 +46,7 @@ def meta_sgd(init: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
   def transform(alpha: PyTree) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, params: jax.tree.map(lambda a, g: -a * g, alpha, grads))
 
-  return UpdateRule(init_fn, transform, name="meta_sgd")
+  return UpdateRule(init_fn, transform, name="meta_sgd", finite_at_zero=True)
 
 
 def _bounds(init: Any) -> tuple[float, float]:

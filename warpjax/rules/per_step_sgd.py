@@ -49,4 +49,4 @@ def per_step_sgd(learning_rate: float, num_steps: int) -> UpdateRule:
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
-  return UpdateRule(init, transform, name="per_step_sgd")
+  return UpdateRule(init, transform, name="per_step_sgd", finite_at_zero=True)
