@@ -15,6 +15,7 @@ import optax
 
 from warpjax import optimizers, training
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_learnable
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
@@ -162,6 +163,7 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)
+    check_learnable(state.meta_params)
     check_objective(inner.rule, state.meta_params, objective)
     num_tasks = count_tasks(tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)

@@ -38,7 +38,7 @@ LinearSolve = Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, Aux]]
 
 
 class MetaParams(NamedTuple):
-  """What is meta-learned.
+  """What is meta-learned: real or complex numbers alone, as every estimator and `training.init` refuses other leaves.
 
   Attributes:
     initial: Parameters that every task starts from and adapts.

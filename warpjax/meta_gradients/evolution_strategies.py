@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_learnable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import is_finite
@@ -93,6 +93,7 @@ def evolution_strategies(
 
 def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any, key: jax.Array) -> Lifetime:
   """A lifetime that has not begun: shapes alone matter."""
+  check_learnable(meta_params)
 
   def empty(function: Any, tree: PyTree, *axes: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), jax.eval_shape(function, tree))

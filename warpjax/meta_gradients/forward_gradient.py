@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_differentiable
+from warpjax.checks import check_count, check_differentiable, check_learnable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import add_to, cast_like, sums_like
@@ -51,6 +51,7 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
   check_differentiable("forward_gradient", inner.rule)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
+    check_learnable(meta_params)
     check_at_zero("forward_gradient", inner.rule, meta_params.initial, mode="forward")
 
     def objective(point: MetaParams) -> tuple[jax.Array, Aux]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_differentiable
+from warpjax.checks import check_count, check_differentiable, check_learnable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
 from warpjax.numerics import is_finite
@@ -81,6 +81,7 @@ def truncated_unroll(
     return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
+    check_learnable(meta_params)
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
     # An adaptation that ran away starts afresh, and ends with the others.
     state = optax.tree.where(is_finite((value, segment.state)), segment.state, init(meta_params).state)

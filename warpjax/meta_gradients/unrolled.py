@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable
+from warpjax.checks import check_differentiable, check_learnable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
@@ -107,6 +107,7 @@ def unrolled(
   differentiated = jax.value_and_grad(objective, has_aux=True)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any = None) -> Any:
+    check_learnable(meta_params)
     (_, (loss, aux)), grads = differentiated(meta_params, task, key, weights)
     return (loss, aux), grads
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable, check_task_chunk
+from warpjax.checks import check_differentiable, check_learnable, check_task_chunk
 from warpjax.differentiation import check_choice
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
@@ -65,6 +65,7 @@ def hold(
   Returns:
     What takes means over the tasks, and over the axis.
   """
+  check_learnable(state.meta_params)
   num_tasks = count_tasks(tasks)
   keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
   chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
