@@ -141,7 +141,7 @@ def _window(
   both = jax.vmap(jax.vmap(particle, in_axes=(None, 0, 0)), in_axes=(0, None, 0))
   states, (losses, aux) = both(noise, jnp.array([1, -1]), life.states)
   weights = (losses[:, 0] - losses[:, 1]) / (2 * std**2 * num_pairs)
-  grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), xi, axes=1), total)
+  grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), jnp.conj(xi), axes=1), total)
   value = jax.tree.map(jnp.mean, (losses, aux))
   # A lifetime with a particle that ran away ends.
   steps_done = jnp.where(is_finite((states, losses)), (life.steps_done + window) % inner.num_steps, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_count, check_differentiable, check_learnable
@@ -61,7 +62,7 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
 
     def along(total: MetaParams, vector: MetaParams) -> tuple[MetaParams, tuple[jax.Array, Aux]]:
       loss, slope, aux = jax.jvp(objective, (meta_params,), (vector,), has_aux=True)
-      share = jax.tree.map(lambda v: (slope / num_directions * v).astype(v.dtype), vector)
+      share = jax.tree.map(lambda v: (slope / num_directions * jnp.conj(v)).astype(v.dtype), vector)
       return add_to(total, share), (loss, aux)
 
     vectors = directions(jax.random.fold_in(key, _STREAM), meta_params, num_directions, distribution)

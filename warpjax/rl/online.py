@@ -65,7 +65,10 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
     start = (AdaptState(meta_params.initial, carry), sums_like(meta_params.shared))
     (final, total), seen = jax.lax.scan(step, start, jnp.arange(num_steps))
     result: tuple[jax.Array, Aux] = jax.tree.map(jnp.mean, seen)
-    moved, summed = optax.tree.sub(meta_params.initial, final.params), cast_like(total, meta_params.shared)
+    moved, summed = (
+      optax.tree.conj(optax.tree.sub(meta_params.initial, final.params)),
+      cast_like(total, meta_params.shared),
+    )
     grads = MetaParams(moved, summed, optax.tree.zeros_like(meta_params.rule))
     return (result, grads), final.opt_state
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.numerics import cast_like
+from warpjax.numerics import cast_like, real_dtype
 from warpjax.types import Params, PyTree, UpdateRule
 
 Factory = Callable[..., optax.GradientTransformation | UpdateRule]
@@ -49,7 +49,7 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key
-    dtype = _real_dtype(params)
+    dtype = real_dtype(jnp.result_type(*jax.tree.leaves(params)))
     start = {name: math.log(value) if name in positive else value for name, value in hyperparameters.items()}
     return {name: jnp.asarray(value, dtype) for name, value in start.items()}
 
@@ -68,11 +68,6 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
     return optax.GradientTransformationExtraArgs(made.init, in_its_dtypes)
 
   return UpdateRule(init, transform, name="learned", values=values)
-
-
-def _real_dtype(params: Params) -> Any:
-  """The real dtype of hyper-parameters beside these parameters, which may be complex."""
-  return jnp.finfo(jnp.result_type(*jax.tree.leaves(params))).dtype
 
 
 def _check(factory: Any, positive: Sequence[str], hyperparameters: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ import optax
 from warpjax import cost
 from warpjax.adaptation import adapt
 from warpjax.meta_gradients.unrolled import unrolled
+from warpjax.numerics import real_vdot
 from warpjax.problem import Problem
 from warpjax.sanity.report import Check, named_leaves, zero_leaves
 from warpjax.types import InnerLoop, MetaGradFn, MetaParams, PyTree, Task
@@ -68,7 +69,7 @@ def _finite_differences(
 
   def least(along: MetaParams) -> float:
     """A step across a kink of a ReLU tells nothing of the derivative; a smaller one may stay on its side."""
-    found, errors = float(optax.tree.vdot(gradient, along)), []
+    found, errors = float(real_vdot(optax.tree.conj(gradient), along)), []
     for step in steps:
       errors.append(error(along, step, found))
       if errors[-1] <= tolerance:
@@ -146,4 +147,4 @@ def _relative(tree: PyTree, reference: PyTree) -> float:
 
 
 def _cosine(a: PyTree, b: PyTree) -> float:
-  return float(optax.tree.vdot(a, b) / jnp.maximum(optax.tree.norm(a) * optax.tree.norm(b), 1e-300))
+  return float(real_vdot(a, b) / jnp.maximum(optax.tree.norm(a) * optax.tree.norm(b), 1e-300))
