@@ -110,11 +110,10 @@ def rule_adam(
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
-TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation]] = {
+TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation | UpdateRule]] = {
   "sgd": optax.sgd,
   "rmsprop": optax.rmsprop,
-  # A root at zero has no finite derivative.
-  "adam": lambda learning_rate, momentum: optax.adam(learning_rate, b1=momentum, eps_root=1e-8),
+  "adam": lambda learning_rate, momentum: rules.adam(learning_rate, b1=momentum),
 }
 RULES: dict[str, Callable[..., UpdateRule]] = {
   "kronecker": kronecker,

@@ -16,6 +16,7 @@ LAYERS = (
   {"types"},
   {"numerics", "padding"},
   {"checkpoints", "checks", "cost", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
+  {"zero_gradient"},
   {"problem"},
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},

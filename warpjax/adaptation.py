@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from warpjax.checks import check_count, is_number
+from warpjax.checks import check_count, check_learnable, is_number
 from warpjax.differentiation import Derivative, constant
 from warpjax.padding import Padded, real_first
 from warpjax.problem import Problem
@@ -106,6 +106,7 @@ def adapt(
     7.0
   """
   last = check_inner(inner, num_steps)
+  check_learnable(meta_params, ("initial", "shared"))
   problem = Problem(inner, meta_params, constant(task, "the task"), key)
   observe = (lambda step: step) if record else None
   final, _, steps = run_steps(problem, problem.start(), last=last, observe=observe)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warpjax.types import UpdateRule
+from warpjax.types import MetaParams, UpdateRule
 
 # Under vmap these draw all numbers from the first key, and so other numbers in a batch of another size.
 _BATCHED_TOGETHER = ("rbg", "unsafe_rbg")
@@ -61,3 +61,26 @@ def check_differentiable(estimator: str, rule: UpdateRule, instead: str = "anoth
     raise ValueError(
       f"{estimator} cannot differentiate the rule {rule.name!r} (a line search or the like); use {instead}"
     )
+
+
+def check_learnable(meta_params: MetaParams, blocks: tuple[str, ...] = MetaParams._fields) -> None:
+  """Raises a ValueError, which names the path, for a leaf that has no derivative: an integer, a boolean, a random key.
+
+  An outer optimizer would decay an integer table to zero, and a gradient with respect to one is an error of JAX.
+
+  Args:
+    meta_params: What is meta-learned, traced or not.
+    blocks: Those that are looked at; an evaluation learns no rule parameters.
+
+  Raises:
+    ValueError: that names the leaf, its dtype and where to put what is not learned.
+  """
+  for block in blocks:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(meta_params, block)):
+      dtype = getattr(leaf, "dtype", type(leaf))
+      if not isinstance(leaf, (float, complex)) and not (hasattr(leaf, "dtype") and jnp.issubdtype(dtype, jnp.inexact)):
+        raise ValueError(
+          f"MetaParams.{block}{jax.tree_util.keystr(path)} must be real or complex numbers, as it is learned; got "
+          f"{getattr(dtype, '__name__', dtype)} of shape {getattr(leaf, 'shape', ())}; put what is not learned in the "
+          "task's data, or close over it in the loss"
+        )

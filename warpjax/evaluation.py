@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_key
+from warpjax.checks import check_key, check_learnable
 from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
@@ -339,6 +339,7 @@ def _measure(
   task: Task,
   key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
+  check_learnable(meta_params, ("initial", "shared"))
   problem = Problem(inner, meta_params, task, key)
   readouts = [readout, *others.values()]
 

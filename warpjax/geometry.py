@@ -58,7 +58,8 @@ def precondition(warp: Warp, params: Params, vector: PyTree) -> PyTree:
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, equations 8 and 10.
   """
-  return jax.jvp(warp, (params,), (pull_back(warp, params, vector),))[1]
+  # JAX's gradient of complex parameters is the conjugate of the direction.
+  return jax.jvp(warp, (params,), (jax.tree.map(jnp.conj, pull_back(warp, params, vector)),))[1]
 
 
 def pull_back(warp: Warp, params: Params, vector: PyTree) -> Params:

@@ -10,6 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
+from warpjax.numerics import real_vdot
 from warpjax.types import Aux, LinearSolve, PyTree
 
 MatVec = Callable[[PyTree], PyTree]
@@ -19,7 +20,8 @@ Sketch = Literal["gaussian", "columns"]
 def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve:
   """Conjugate gradient for `(A + damping I) x = b`, A symmetric positive definite, from x = 0.
 
-  Where A turns out not to be, at a direction p with `p^T (A + damping I) p <= 0`, it stops with the x it has.
+  Of complex vectors, A is linear and symmetric in their real and imaginary parts, as Hessians are. Where it turns out
+  not to be definite, at a direction p with `p^T (A + damping I) p <= 0`, it stops with the x it has.
   Where |b|^2 is not finite, x is NaN.
 
   Args:
@@ -58,7 +60,7 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
     def iterate(state: Any) -> Any:
       x, residual, direction, rr, count, _ = state
       product = operator(direction)
-      curvature = optax.tree.vdot(direction, product)
+      curvature = real_vdot(direction, product)
       indefinite = curvature <= 0  # a NaN is not, and goes on to x
       step = jnp.where(indefinite, 0.0, rr / jnp.where(indefinite, 1.0, curvature)).astype(rr.dtype)
       x = _add_scaled(x, step, direction)
@@ -157,11 +159,11 @@ def nystrom(
     raise ValueError(f"sketch must be one of {', '.join(map(repr, get_args(Sketch)))}; got {sketch!r}")
 
   def solve(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
-    flat, unravel = jax.flatten_util.ravel_pytree(b)
+    flat, unravel = _coordinates(b)
     dtype = jnp.promote_types(flat.dtype, jnp.float32)
 
     def product(vector: jax.Array) -> jax.Array:
-      return jax.flatten_util.ravel_pytree(matvec(unravel(vector.astype(flat.dtype))))[0].astype(dtype)
+      return _coordinates(matvec(unravel(vector.astype(flat.dtype))))[0].astype(dtype)
 
     target = flat.astype(dtype)
     tests = _tests(jax.random.key(seed), rank, flat.size, sketch, dtype)
@@ -183,6 +185,14 @@ def _tests(key: jax.Array, rank: int, size: int, sketch: Sketch, dtype: Any) -> 
   if sketch == "columns":
     return jax.nn.one_hot(jax.random.choice(key, size, (rank,), replace=False), size, dtype=dtype)
   return jnp.linalg.qr(jax.random.normal(key, (size, rank), dtype))[0].T
+
+
+def _coordinates(tree: PyTree) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
+  """The tree as one real vector, imaginary parts behind the real ones, and the way back."""
+  flat, unravel = jax.flatten_util.ravel_pytree(tree)
+  if not jnp.iscomplexobj(flat):
+    return flat, unravel
+  return jnp.concatenate([flat.real, flat.imag]), lambda vector: unravel(jax.lax.complex(*jnp.split(vector, 2)))
 
 
 def _damped(matvec: MatVec, damping: float) -> MatVec:

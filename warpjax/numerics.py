@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from warpjax.types import PyTree
 
@@ -45,3 +46,18 @@ def is_finite(tree: PyTree) -> jax.Array:
   """
   inexact = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
   return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inexact])) if inexact else jnp.array(True)
+
+
+def real_dtype(dtype: Any) -> Any:
+  """The dtype of the real and imaginary parts of numbers of `dtype`; `dtype` itself where they are real."""
+  return jnp.finfo(dtype).dtype
+
+
+def real_vdot(left: PyTree, right: PyTree) -> jax.Array:
+  """`Re <left, right>`: the inner product of real and imaginary parts, in which Hessians are symmetric.
+
+  Example:
+    >>> float(real_vdot(jnp.array(1.0 + 2.0j), jnp.array(3.0 - 1.0j)))
+    1.0
+  """
+  return jnp.real(optax.tree.vdot(left, right))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -54,7 +55,7 @@ class Problem(NamedTuple):
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
     if derivative == "first_order":
       value, grads = jax.lax.stop_gradient((value, grads))
-    value, grads = checkpoint_name((value, grads), INNER_GRADIENT)
+    value, grads = jax.tree.map(_named, (value, grads))
     return InnerStep(index, state, value, grads, self.update(state, index, value, grads, batch))
 
   def update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
@@ -87,7 +88,18 @@ class Problem(NamedTuple):
     if not has_prox(self.inner):
       return grads
     prox = self.inner.prox
-    return jax.tree.map(lambda g, p, p0: g + (prox * (p - p0)).astype(g.dtype), grads, params, self.meta_params.initial)
+
+    def add(g: jax.Array, p: jax.Array, p0: jax.Array) -> jax.Array:
+      return g + (prox * jnp.conj(p - p0)).astype(g.dtype)  # JAX's gradient of |z|^2 / 2 is the conjugate of z
+
+    return jax.tree.map(add, grads, params, self.meta_params.initial)
+
+
+def _named(leaf: jax.Array) -> jax.Array:
+  """The leaf under the name by which a backward sweep saves it; JAX saves real numbers alone."""
+  if jnp.iscomplexobj(leaf):
+    return jax.lax.complex(*checkpoint_name((jnp.real(leaf), jnp.imag(leaf)), INNER_GRADIENT))
+  return checkpoint_name(leaf, INNER_GRADIENT)
 
 
 def has_prox(inner: InnerLoop) -> bool:

@@ -15,11 +15,11 @@ import optax
 
 from warpjax import optimizers, training
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_key
+from warpjax.checks import check_key, check_learnable
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
-from warpjax.meta_gradients.warp import check_learnable, point_gradient, warp
+from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
 from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
@@ -164,7 +164,8 @@ def meta_step(
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)
-    check_learnable(state.meta_params, objective)
+    check_learnable(state.meta_params)
+    check_objective(inner.rule, state.meta_params, objective)
     num_tasks = count_tasks(tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
     replay, ((loss, aux), grads) = collect(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_rule
-from warpjax.checks import check_task_chunk
+from warpjax.checks import check_learnable, check_task_chunk
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
@@ -72,8 +72,8 @@ def init(
     A `TrainState` at step 0.
 
   Raises:
-    ValueError: when `rule` is none, `key` is no threefry key (a task would depend on the tasks computed with it), or
-      `meta_grad` carries state and `tasks_per_step` is missing.
+    ValueError: when `rule` is no UpdateRule, `key` is no threefry key, a leaf does not hold real or complex numbers (it
+      is named by its path), or `meta_grad` carries state and `tasks_per_step` is missing.
 
   Example:
     >>> import warpjax as wj
@@ -84,8 +84,10 @@ def init(
   check_rule(rule)
   # A weak type would be gone after the first step, and everything compiled anew.
   strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
+  check_learnable(MetaParams(params, shared))
   params, shared = strong(params), strong(shared)
   meta_params = MetaParams(params, shared, strong(rule.init(rule_key(key), params)))
+  check_learnable(meta_params)
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
     if not tasks_per_step or tasks_per_step < 1:

@@ -38,7 +38,7 @@ LinearSolve = Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, Aux]]
 
 
 class MetaParams(NamedTuple):
-  """What is meta-learned.
+  """What is meta-learned: real or complex numbers alone, as every estimator and `training.init` refuses other leaves.
 
   Attributes:
     initial: Parameters that every task starts from and adapts.
@@ -74,12 +74,18 @@ class UpdateRule(NamedTuple):
       `value_fn` and `key` to its update as extra arguments.
     differentiable: False for rules that cannot be unrolled (line searches); `unrolled` refuses those by name.
     name: Shown in errors.
+    finite_at_zero: Whether its derivative is finite at a zero gradient, which Adam's is not without an `eps_root`. With
+      None an estimator that differentiates the rule tries it when traced, and may refuse it; True leaves that out.
+    values: `(rule_params) -> values`: the rule parameters in their own units, to be read and not to be used; `learned`
+      keeps some of them as logarithms.
   """
 
   init: Callable[[jax.Array, Params], PyTree]
   transform: Callable[[PyTree], optax.GradientTransformation]
   differentiable: bool = True
   name: str = "rule"
+  finite_at_zero: bool | None = None
+  values: Callable[[PyTree], PyTree] = lambda rule_params: rule_params
 
 
 def full_batch(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:

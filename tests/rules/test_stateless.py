@@ -58,7 +58,7 @@ def test_adam_against_its_formula():
 
 @pytest.mark.parametrize("derivative", ["mixed", "reverse"])
 def test_adam_at_a_zero_gradient(derivative):
-  """There, with H = 1, one step is `theta - lr g / (1e-4 + 1e-8)` to first order; without eps_root it is 0 / 0."""
+  """There, with H = 1, one step is `theta - lr g / (1e-4 + 1e-8)` to first order; without eps_root it is refused."""
   loss = lambda params, shared, batch: (0.5 * (params - batch) ** 2, {})
   meta_params, task = MetaParams(jnp.array(2.0)), Task(jnp.array(2.0), jnp.array(1.0))
 
@@ -66,7 +66,9 @@ def test_adam_at_a_zero_gradient(derivative):
     return toy.run(unrolled(wj.InnerLoop(loss, rule, 1), derivative), meta_params, task)[1].initial
 
   np.testing.assert_allclose(meta_gradient(rules.adam(0.1)), 1 - 0.1 / (1e-4 + 1e-8), rtol=1e-10)
-  assert np.isnan(meta_gradient(rules.adam(0.1, eps_root=0.0)))
+  with pytest.raises(ValueError, match="unrolled cannot differentiate the rule 'adam': its derivative is not finite"):
+    meta_gradient(rules.adam(0.1, eps_root=0.0))
+  assert np.isnan(meta_gradient(rules.adam(0.1, eps_root=0.0)._replace(finite_at_zero=True)))
 
 
 def test_from_optax_is_the_transformation_itself():

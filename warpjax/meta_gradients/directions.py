@@ -9,13 +9,14 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
+from warpjax.numerics import real_dtype
 from warpjax.types import PyTree
 
 Distribution = Literal["normal", "rademacher", "orthogonal"]
 
 
 def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribution = "normal") -> PyTree:
-  """Vectors v with `E[v v^T] = I`, leaves `[count, ...]`.
+  """Vectors v with `E[v v^T] = I`, leaves `[count, ...]`; complex numbers are two real coordinates each.
 
   Args:
     key: Of the draw.
@@ -37,12 +38,13 @@ def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribut
     True
   """
   leaves, treedef = jax.tree.flatten(tree)
-  sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
+  dtypes = [real_dtype(jnp.result_type(leaf)) for leaf in leaves]
+  sizes = [math.prod(jnp.shape(leaf)) * (1 + jnp.iscomplexobj(leaf)) for leaf in leaves]
   total = sum(sizes)
   if distribution == "orthogonal":
     if count > total:
       raise ValueError(f"there are {total} orthogonal directions; got {count}")
-    dtype = jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
+    dtype = jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
     for_rotation, for_signs = jax.random.split(key)
     rotation = jnp.linalg.qr(jax.random.normal(for_rotation, (total, count), dtype))[0].T
     # A QR decomposition chooses signs by itself; without fresh ones the vectors' mean would not be zero.
@@ -52,9 +54,12 @@ def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribut
   else:
     sample = jax.random.normal if distribution == "normal" else jax.random.rademacher
     keys = jax.random.split(key, len(leaves))
-    drawn = [sample(k, (count, size), jnp.result_type(leaf)) for k, size, leaf in zip(keys, sizes, leaves, strict=True)]
-  shaped = [
-    array.astype(jnp.result_type(leaf)).reshape(count, *jnp.shape(leaf))
-    for array, leaf in zip(drawn, leaves, strict=True)
-  ]
-  return jax.tree.unflatten(treedef, shaped)
+    drawn = [sample(k, (count, size), dtype) for k, size, dtype in zip(keys, sizes, dtypes, strict=True)]
+  return jax.tree.unflatten(treedef, [_like(leaf, array) for leaf, array in zip(leaves, drawn, strict=True)])
+
+
+def _like(leaf: jax.Array, drawn: jax.Array) -> jax.Array:
+  """Coordinates `[count, size]` as numbers of the leaf's shape and dtype, real parts before imaginary ones."""
+  if jnp.iscomplexobj(leaf):
+    drawn = jax.lax.complex(*jnp.split(drawn, 2, axis=1))
+  return drawn.astype(jnp.result_type(leaf)).reshape(len(drawn), *jnp.shape(leaf))

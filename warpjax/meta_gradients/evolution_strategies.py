@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_learnable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import is_finite
@@ -95,6 +95,7 @@ def evolution_strategies(
 
 def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any, key: jax.Array) -> Lifetime:
   """A lifetime that has not begun: shapes alone matter."""
+  check_learnable(meta_params)
 
   def empty(function: Any, tree: PyTree, *axes: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), jax.eval_shape(function, tree))
@@ -142,7 +143,7 @@ def _window(
   both = jax.vmap(jax.vmap(particle, in_axes=(None, 0, 0)), in_axes=(0, None, 0))
   states, (losses, aux) = both(noise, jnp.array([1, -1]), life.states)
   weights = (losses[:, 0] - losses[:, 1]) / (2 * std**2 * num_pairs)
-  grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), xi, axes=1), total)
+  grads = jax.tree.map(lambda xi: jnp.tensordot(weights.astype(xi.dtype), jnp.conj(xi), axes=1), total)
   value = jax.tree.map(jnp.mean, (losses, aux))
   # A lifetime with a particle that ran away ends.
   steps_done = jnp.where(is_finite((states, losses)), (life.steps_done + window) % inner.num_steps, 0)

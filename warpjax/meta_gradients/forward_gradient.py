@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_differentiable
+from warpjax.checks import check_count, check_differentiable, check_learnable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import Aux, InnerLoop, MetaGradFn, MetaParams, Task
+from warpjax.zero_gradient import check_at_zero
 
 _STREAM = 0xF06D
 
@@ -50,6 +52,9 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
   check_differentiable("forward_gradient", inner.rule)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
+    check_learnable(meta_params)
+    check_at_zero("forward_gradient", inner.rule, meta_params.initial, mode="forward")
+
     def objective(point: MetaParams) -> tuple[jax.Array, Aux]:
       problem = Problem(inner, point, constant(task, "the task"), key)
       final = run_steps(problem, problem.start(), last=num_steps)[0]
@@ -57,7 +62,7 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
 
     def along(total: MetaParams, vector: MetaParams) -> tuple[MetaParams, tuple[jax.Array, Aux]]:
       loss, slope, aux = jax.jvp(objective, (meta_params,), (vector,), has_aux=True)
-      share = jax.tree.map(lambda v: (slope / num_directions * v).astype(v.dtype), vector)
+      share = jax.tree.map(lambda v: (slope / num_directions * jnp.conj(v)).astype(v.dtype), vector)
       return add_to(total, share), (loss, aux)
 
     vectors = directions(jax.random.fold_in(key, _STREAM), meta_params, num_directions, distribution)

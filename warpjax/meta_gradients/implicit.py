@@ -54,7 +54,8 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
     def along(vector: Params) -> Any:
       # Tied to the vector, or XLA computes the activations at `final` ahead of the solve and keeps them all along.
       point = jax.tree.map(lambda p, v: p + 0 * v, final.params, vector)
-      return jax.jvp(lambda theta: gradient(theta, shared), (point,), (vector,))
+      # JAX's gradient of the prox term is `prox conj(theta - initial)`, so x meets H behind a conjugate.
+      return jax.jvp(lambda theta: gradient(theta, shared), (point,), (optax.tree.conj(vector),))
 
     def operator(vector: Params) -> Params:
       return optax.tree.add_scale(vector, scale, along(vector)[1][0])
@@ -99,7 +100,7 @@ def _gradient_map(problem: Problem, final: Params) -> Any:
 
 
 def _diagnostics(problem: Problem, final: Params, gradient: Params, info: Aux) -> Aux:
-  pull = optax.tree.scale(problem.inner.prox, optax.tree.sub(final, problem.meta_params.initial))
+  pull = optax.tree.scale(problem.inner.prox, optax.tree.conj(optax.tree.sub(final, problem.meta_params.initial)))
   stationarity = optax.tree.norm(optax.tree.add(gradient, pull))
   return {**{f"implicit/{name}": value for name, value in info.items()}, "implicit/inner_gradient_norm": stationarity}
 

@@ -47,7 +47,7 @@ def leap(
   """
 
   def advance(path: _Path, params: Params, value: jax.Array, weight: Any) -> Params:
-    moved = optax.tree.sub(params, path.params)
+    moved = optax.tree.conj(optax.tree.sub(params, path.params))
     change = value - path.value if loss else jnp.zeros_like(value)
     change = -jnp.abs(change) if stabilizer else change
     length = jnp.sqrt(optax.tree.norm(moved, squared=True) + change**2 + eps) if norm else 1.0

@@ -10,6 +10,7 @@ from warpjax.checks import check_differentiable
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.problem import Problem, has_prox
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams
+from warpjax.zero_gradient import check_at_zero
 
 
 def one_step() -> Contribution:
@@ -23,7 +24,8 @@ def one_step() -> Contribution:
     A contribution to every block. Memory does not grow with the inner steps.
 
   Raises:
-    ValueError: (by `along_trajectory`) when the rule has no derivative; when traced, if every block would be zero.
+    ValueError: (by `along_trajectory`) when the rule has no derivative; when traced, if every block would be zero, or
+      the rule's derivative is not finite at a zero gradient.
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -44,6 +46,7 @@ def one_step() -> Contribution:
         "one_step() needs InnerLoop.prox > 0, or a shared or a rule block: without them the last step does not depend "
         "on the meta-parameters, and the gradient would be zero"
       )
+    check_at_zero("one_step", problem.inner.rule, problem.meta_params.initial)
     return problem.start()
 
   def step(problem: Problem, last: AdaptState, seen: InnerStep) -> AdaptState:

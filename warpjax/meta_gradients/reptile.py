@@ -20,7 +20,8 @@ def reptile(step_weights: Sequence[float] | None = None) -> Contribution:
 
   With weights it is `sum_k w_k (theta_{k-1} - theta_k)`, the combinations of inner gradients that its paper compares:
   under SGD the k-th difference is the learning rate times the k-th gradient. `(0, ..., 0, 1)` keeps the last gradient
-  alone, which is first-order MAML with the last minibatch as its query set.
+  alone, which is first-order MAML with the last minibatch as its query set. Of complex parameters it is the conjugate,
+  as JAX's gradients are.
 
   Args:
     step_weights: One number for each inner step; None for ones.
@@ -51,7 +52,7 @@ def reptile(step_weights: Sequence[float] | None = None) -> Contribution:
   def add(problem: Problem, carry: Params, step: InnerStep) -> Params:
     del problem
     weight = jnp.asarray(weights)[step.number]
-    difference = optax.tree.sub(step.state.params, step.next.params)
+    difference = optax.tree.conj(optax.tree.sub(step.state.params, step.next.params))
     return jax.tree.map(lambda total, d: total + weight.astype(total.dtype) * d.astype(total.dtype), carry, difference)
 
   return Contribution(
@@ -64,4 +65,4 @@ def reptile(step_weights: Sequence[float] | None = None) -> Contribution:
 
 def _whole(problem: Problem, carry: tuple, final: AdaptState) -> tuple[MetaParams, Aux]:
   del carry
-  return zeros(problem, initial=optax.tree.sub(problem.meta_params.initial, final.params)), {}
+  return zeros(problem, initial=optax.tree.conj(optax.tree.sub(problem.meta_params.initial, final.params))), {}

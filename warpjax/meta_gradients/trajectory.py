@@ -9,6 +9,7 @@ import jax
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
+from warpjax.checks import check_learnable
 from warpjax.differentiation import constant
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, PyTree, Task
@@ -68,6 +69,8 @@ def along_trajectory(
     contribution.check(inner)
 
   def run(problem: Problem, start: AdaptState) -> tuple[Result, PyTree]:
+    check_learnable(problem.meta_params)
+
     def fold(carries: tuple, step: InnerStep) -> tuple:
       return tuple(c.step(problem, carry, step) for c, carry in zip(contributions, carries, strict=True))
 

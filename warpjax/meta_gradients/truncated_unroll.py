@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_differentiable
+from warpjax.checks import check_count, check_differentiable, check_learnable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
+from warpjax.zero_gradient import check_at_zero
 
 
 class Segment(NamedTuple):
@@ -45,7 +46,8 @@ def truncated_unroll(
     A `CarriedMetaGrad`; its value is the query loss at the segment's end.
 
   Raises:
-    ValueError: when an argument is not allowed, or the rule cannot be unrolled.
+    ValueError: when an argument is not allowed, or the rule cannot be unrolled; when traced, if the derivative of the
+      rule is not finite at a zero gradient.
 
   Example:
     >>> import warpjax as wj
@@ -64,6 +66,7 @@ def truncated_unroll(
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
 
   def objective(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[jax.Array, Any]:
+    check_at_zero("truncated_unroll", inner.rule, meta_params.initial, held=derivative == "first_order")
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     fresh = segment.number == 0
     state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
@@ -78,6 +81,7 @@ def truncated_unroll(
     return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
+    check_learnable(meta_params)
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
     # An adaptation that ran away starts afresh, and ends with the others.
     state = optax.tree.where(is_finite((value, segment.state)), segment.state, init(meta_params).state)

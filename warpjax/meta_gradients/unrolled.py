@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable
+from warpjax.checks import check_differentiable, check_learnable
 from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
+from warpjax.zero_gradient import check_at_zero
 
 WeightsByMetaStep = Callable[[jax.Array], jax.Array]
 
@@ -69,7 +70,8 @@ def unrolled(
     A `MetaGradFn`; where `step_weights` is a function, a `CarriedMetaGrad` that counts meta-steps.
 
   Raises:
-    ValueError: when an argument is not allowed, or the rule cannot be unrolled.
+    ValueError: when an argument is not allowed, or the rule cannot be unrolled; when traced, if the derivative of the
+      rule is not finite at a zero gradient.
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -88,6 +90,7 @@ def unrolled(
   parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
 
   def objective(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
+    check_at_zero("unrolled", inner.rule, meta_params.initial, held=derivative == "first_order" or middle == num_steps)
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     state, path = problem.start(), None if weights is None else weighted_path(problem, weights)
     carry: PyTree = () if path is None else path.start
@@ -104,6 +107,7 @@ def unrolled(
   differentiated = jax.value_and_grad(objective, has_aux=True)
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any = None) -> Any:
+    check_learnable(meta_params)
     (_, (loss, aux)), grads = differentiated(meta_params, task, key, weights)
     return (loss, aux), grads
 

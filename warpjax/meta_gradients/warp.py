@@ -10,7 +10,8 @@ from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.trajectory import Contribution, zeros
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
-from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree
+from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, UpdateRule
+from warpjax.zero_gradient import check_at_zero
 
 Objective = Literal["full", "first_order"]
 Reduction = Literal["mean", "sum"]
@@ -44,7 +45,7 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
   check_choice("reduction", reduction, Reduction)
 
   def init(problem: Problem) -> PyTree:
-    check_learnable(problem.meta_params, objective)
+    check_objective(problem.inner.rule, problem.meta_params, objective)
     return sums_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
@@ -67,8 +68,13 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
   return Contribution(init, step, finish, check)
 
 
-def check_learnable(meta_params: MetaParams, objective: str) -> None:
-  """Raises `ValueError` where the objective is constant: nothing, or for one without the step only a rule, to learn."""
+def check_objective(rule: UpdateRule, meta_params: MetaParams, objective: str) -> None:
+  """Raises a ValueError where the objective is constant, or differentiates a rule that has no finite derivative.
+
+  It is constant where there is nothing to learn, or for an objective without the step only a rule.
+  """
+  if objective == "full":
+    check_at_zero("warp('full')", rule, meta_params.initial)
   allowed, learned = "a shared or a rule block", (meta_params.shared, meta_params.rule)
   if objective != "full":
     allowed, learned = "a shared block", meta_params.shared

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable, check_task_chunk
+from warpjax.checks import check_differentiable, check_learnable, check_task_chunk
 from warpjax.differentiation import check_choice
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
@@ -18,6 +18,7 @@ from warpjax.rl.rollouts import Batch
 from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks
 from warpjax.training import TrainState
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
+from warpjax.zero_gradient import check_at_zero
 
 Derivative = Literal["reverse", "first_order"]
 Gain = Callable[[jax.Array, jax.Array], jax.Array]
@@ -64,6 +65,7 @@ def hold(
   Returns:
     What takes means over the tasks, and over the axis.
   """
+  check_learnable(state.meta_params)
   num_tasks = count_tasks(tasks)
   keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
   chunk = min(num_tasks, task_chunk or default_task_chunk(tasks))
@@ -107,6 +109,7 @@ def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Ga
   replay = lambda key, support, step, params, shared: jax.tree.map(lambda leaf: leaf[step], support)
 
   def loss(at: MetaParams, held: Held, key: jax.Array) -> tuple[jax.Array, Aux]:
+    check_at_zero("the outer step", inner.rule, at.initial, held=derivative == "first_order")
     problem = Problem(inner._replace(batch_fn=replay), at, Task(held.support, ()), key)
     final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
     (episodes, advantages), old = held.query, held.outputs

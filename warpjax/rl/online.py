@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
+from warpjax.checks import check_learnable
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, Task
@@ -50,6 +51,7 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
     return inner.rule.transform(meta_params.rule).init(meta_params.initial)
 
   def grad(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple:
+    check_learnable(meta_params)
     problem = Problem(inner, meta_params, task, key)
     loss = jax.value_and_grad(inner.loss_fn, argnums=(0, 1), has_aux=True)
 
@@ -63,7 +65,10 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
     start = (AdaptState(meta_params.initial, carry), sums_like(meta_params.shared))
     (final, total), seen = jax.lax.scan(step, start, jnp.arange(num_steps))
     result: tuple[jax.Array, Aux] = jax.tree.map(jnp.mean, seen)
-    moved, summed = optax.tree.sub(meta_params.initial, final.params), cast_like(total, meta_params.shared)
+    moved, summed = (
+      optax.tree.conj(optax.tree.sub(meta_params.initial, final.params)),
+      cast_like(total, meta_params.shared),
+    )
     grads = MetaParams(moved, summed, optax.tree.zeros_like(meta_params.rule))
     return (result, grads), final.opt_state
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import linear_solve
+from warpjax.numerics import real_vdot
 from warpjax.rl import held
 from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
@@ -131,8 +132,10 @@ def trust_region(
   Returns:
     The parameters after the step, and `loss` with the rest of aux before it, its `kl`, and `step_scale`.
   """
-  direction, _ = linear_solve.cg(settings.cg_steps, damping=settings.damping)(curvature, gradient)
-  bent = optax.tree.vdot(direction, optax.tree.add_scale(curvature(direction), settings.damping, direction))
+  # JAX's derivatives with respect to complex numbers are conjugates of directions.
+  product = lambda vector: optax.tree.conj(curvature(vector))
+  direction, _ = linear_solve.cg(settings.cg_steps, damping=settings.damping)(product, optax.tree.conj(gradient))
+  bent = real_vdot(direction, optax.tree.add_scale(product(direction), settings.damping, direction))
   # A gradient of zero has no direction, and asks for no step.
   length = jnp.where(bent > 0, jnp.sqrt(2 * settings.max_kl / jnp.where(bent > 0, bent, 1)), 0)
   loss, aux = judge(here)

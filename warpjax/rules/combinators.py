@@ -41,8 +41,14 @@ def chain(*rules: UpdateRule) -> UpdateRule:
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
     return optax.chain(*(rule.transform(p) for rule, p in zip(rules, rule_params, strict=True)))
 
-  name = f"chain({', '.join(rule.name for rule in rules)})"
-  return UpdateRule(init, transform, all(rule.differentiable for rule in rules), name)
+  return UpdateRule(
+    init,
+    transform,
+    all(rule.differentiable for rule in rules),
+    f"chain({', '.join(rule.name for rule in rules)})",
+    True if all(rule.finite_at_zero for rule in rules) else None,
+    lambda rule_params: tuple(rule.values(p) for rule, p in zip(rules, rule_params, strict=True)),
+  )
 
 
 def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
@@ -78,7 +84,7 @@ def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
 
     return optax.GradientTransformationExtraArgs(transformation.init, update)
 
-  return UpdateRule(init, transform, rule.differentiable, f"masked({rule.name})")
+  return rule._replace(init=init, transform=transform, name=f"masked({rule.name})")
 
 
 def freeze(mask: Mask) -> UpdateRule:
@@ -96,7 +102,7 @@ def freeze(mask: Mask) -> UpdateRule:
     'chain(sgd, freeze)'
   """
   transformation = optax.masked(optax.set_to_zero(), mask)
-  return UpdateRule(lambda key, params: (), lambda rule_params: transformation, name="freeze")
+  return UpdateRule(lambda key, params: (), lambda rule_params: transformation, name="freeze", finite_at_zero=True)
 
 
 def _restrict(extra: dict[str, Any], params: Params | None, mask: Mask) -> dict[str, Any]:

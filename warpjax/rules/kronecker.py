@@ -44,7 +44,7 @@ def kronecker(learning_rate: float = 0.1) -> UpdateRule:
     del params
     return jax.tree.map(_multiply, grads, matrices)
 
-  return preconditioned(matvec, learning_rate, init)._replace(name="kronecker")
+  return preconditioned(matvec, learning_rate, init)._replace(name="kronecker", finite_at_zero=True)
 
 
 def _multiply(grad: jax.Array, matrices: tuple[jax.Array, ...]) -> jax.Array:

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from warpjax.checks import check_count
 from warpjax.rules import lstm
+from warpjax.rules.checks import check_real
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -53,6 +54,7 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
     raise ValueError(f"scale must be positive and finite; got {scale!r}")
 
   def init(key: jax.Array, params: Params) -> PyTree:
+    check_real("l2l_lstm", params)
     dtype = jnp.result_type(*jax.tree.leaves(params))
     widths = (1 if p is None else 2, *units)
     layers = [
@@ -79,7 +81,7 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
 
     return optax.GradientTransformation(start, update)
 
-  return UpdateRule(init, transform, name="l2l_lstm")
+  return UpdateRule(init, transform, name="l2l_lstm", finite_at_zero=True)
 
 
 def _layer(key: jax.Array, num_inputs: int, units: int, dtype: Any) -> PyTree:

@@ -11,45 +11,54 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.numerics import cast_like
+from warpjax.numerics import cast_like, real_dtype
 from warpjax.types import Params, PyTree, UpdateRule
 
+Factory = Callable[..., optax.GradientTransformation | UpdateRule]
 
-def learned(
-  factory: Callable[..., optax.GradientTransformation], *, positive: Sequence[str] = (), **hyperparameters: float
-) -> UpdateRule:
+
+def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters: float) -> UpdateRule:
   """`factory(**hyperparameters)`, the hyper-parameters meta-learned; schedules of them are learned through.
 
-  Adam needs an `eps_root`, `lambda learning_rate: optax.adam(learning_rate, eps_root=1e-8)`: without one the
-  meta-gradient of a step at a zero gradient, as every dead unit has, is NaN.
+  The factory is an optax optimizer or a rule without parameters of its own. Of the adaptive ones take the rules,
+  `learned(rules.adamw, learning_rate=0.01)`: without an `eps_root` the meta-gradient of optax's Adam is NaN where a
+  gradient is zero, as every dead unit's is, and `unrolled` refuses it.
 
   Args:
-    factory: Makes an optax transformation of its keyword arguments, such as `optax.sgd`.
+    factory: Makes an optax transformation, or a rule, of its keyword arguments, such as `optax.sgd` or `rules.adamw`.
     positive: Which of them are meta-learned by their logarithm, so that they stay positive.
     **hyperparameters: Where each starts. Others are closed over, as a lambda's or a partial's.
 
   Returns:
-    An `UpdateRule`; its rule parameters are a dict of scalars, logarithms for those in `positive`.
+    An `UpdateRule`; its rule parameters are a dict of scalars, logarithms for those in `positive`. Its
+    `values(rule_params)` has all of them in their own units.
 
   Raises:
     ValueError: when there is none, one is not finite, the factory does not take it, or one in `positive` is not.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
-    >>> rule = learned(optax.sgd, learning_rate=0.1, momentum=0.5)
-    >>> rule.init(jax.random.key(0), jnp.zeros(3))
-    {'learning_rate': Array(0.1, dtype=float32), 'momentum': Array(0.5, dtype=float32)}
+    >>> rule = learned(optax.sgd, positive=("learning_rate",), learning_rate=0.5, momentum=0.25)
+    >>> rule_params = rule.init(jax.random.key(0), jnp.zeros(3))
+    >>> round(float(rule_params["learning_rate"]), 3)
+    -0.693
+    >>> rule.values(rule_params)
+    {'learning_rate': Array(0.5, dtype=float32), 'momentum': Array(0.25, dtype=float32)}
   """
   _check(factory, positive, hyperparameters)
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key
-    dtype = jnp.result_type(*jax.tree.leaves(params))
+    dtype = real_dtype(jnp.result_type(*jax.tree.leaves(params)))
     start = {name: math.log(value) if name in positive else value for name, value in hyperparameters.items()}
     return {name: jnp.asarray(value, dtype) for name, value in start.items()}
 
+  def values(rule_params: PyTree) -> PyTree:
+    return {name: jnp.exp(value) if name in positive else value for name, value in rule_params.items()}
+
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
-    made = factory(**{name: jnp.exp(v) if name in positive else v for name, v in rule_params.items()})
+    made: Any = factory(**values(rule_params))
+    made = made.transform(()) if isinstance(made, UpdateRule) else made
     update = optax.with_extra_args_support(made).update
 
     def in_its_dtypes(grads: Params, state: PyTree, params: Params | None = None, **extra: Any) -> Any:
@@ -58,12 +67,12 @@ def learned(
 
     return optax.GradientTransformationExtraArgs(made.init, in_its_dtypes)
 
-  return UpdateRule(init, transform, name="learned")
+  return UpdateRule(init, transform, name="learned", values=values)
 
 
 def _check(factory: Any, positive: Sequence[str], hyperparameters: dict[str, float]) -> None:
   if not callable(factory):
-    raise ValueError(f"factory must be a function that makes an optax transformation; got {factory!r}")
+    raise ValueError(f"factory must be a function that makes an optax transformation or a rule; got {factory!r}")
   if not hyperparameters:
     raise ValueError("learned needs a hyper-parameter to learn, such as learning_rate=0.1; got none")
   for name, value in hyperparameters.items():

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from warpjax.checks import check_count
 from warpjax.rules import lstm
+from warpjax.rules.checks import check_real
 from warpjax.types import Params, PyTree, UpdateRule
 
 # The gates start near descent by a tiny step: forget 0.98 to 0.99, input 0.007 to 0.018.
@@ -57,6 +58,7 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
     raise ValueError(f"p must be positive and finite; got {p!r}")
 
   def init(key: jax.Array, params: Params) -> PyTree:
+    check_real("meta_lstm", params)
     dtype = jnp.result_type(*jax.tree.leaves(params))
     draw = lambda key, shape, bounds=_WEIGHTS: jax.random.uniform(key, shape, dtype, *bounds)
     keys = jax.random.split(key, 5)
@@ -87,7 +89,7 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
 
     return optax.GradientTransformationExtraArgs(start, update)
 
-  return UpdateRule(init, transform, name="meta_lstm")
+  return UpdateRule(init, transform, name="meta_lstm", finite_at_zero=True)
 
 
 def _gate(weights: PyTree, hidden: jax.Array, theta: jax.Array, last: jax.Array) -> jax.Array:

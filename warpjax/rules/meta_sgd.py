@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.numerics import real_dtype
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -37,16 +38,17 @@ def meta_sgd(init: float | tuple[float, float] = (0.005, 0.1)) -> UpdateRule:
   def init_fn(key: jax.Array, params: Params) -> PyTree:
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
+    dtypes = [real_dtype(jnp.result_type(p)) for p in leaves]
     draws = [
-      jax.random.uniform(k, jnp.shape(p), jnp.result_type(p), low, high) for k, p in zip(keys, leaves, strict=False)
+      jax.random.uniform(k, jnp.shape(p), dtype, low, high) for k, p, dtype in zip(keys, leaves, dtypes, strict=False)
     ]
-    constant = [jnp.full(jnp.shape(p), low, jnp.result_type(p)) for p in leaves]
+    constant = [jnp.full(jnp.shape(p), low, dtype) for p, dtype in zip(leaves, dtypes, strict=True)]
     return jax.tree.unflatten(treedef, constant if low == high else draws)
 
   def transform(alpha: PyTree) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, params: jax.tree.map(lambda a, g: -a * g, alpha, grads))
 
-  return UpdateRule(init_fn, transform, name="meta_sgd")
+  return UpdateRule(init_fn, transform, name="meta_sgd", finite_at_zero=True)
 
 
 def _bounds(init: Any) -> tuple[float, float]:

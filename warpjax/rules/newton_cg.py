@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import linear_solve
+from warpjax.numerics import real_vdot
 from warpjax.types import LinearSolve, Params, PyTree, UpdateRule
 
 
@@ -48,11 +49,12 @@ def _newton(solve: LinearSolve, search: Any) -> optax.GradientTransformationExtr
   def update(grads: PyTree, state: Any, params: Params | None = None, *, value_fn: Any, **extra: Any) -> Any:
 
     def hessian(vector: PyTree) -> PyTree:
-      return jax.jvp(jax.grad(value_fn), (params,), (vector,))[1]
+      return optax.tree.conj(jax.jvp(jax.grad(value_fn), (params,), (vector,))[1])
 
-    direction, _ = solve(hessian, grads)
-    descends = optax.tree.vdot(direction, grads) > 0
-    direction = jax.tree.map(lambda d, g: -jnp.where(descends, d, g), direction, grads)
+    uphill = optax.tree.conj(grads)  # of complex parameters JAX's gradient is the conjugate of the direction
+    direction, _ = solve(hessian, uphill)
+    descends = real_vdot(direction, uphill) > 0
+    direction = jax.tree.map(lambda d, g: -jnp.where(descends, d, g), direction, uphill)
     # A fresh search starts at the full Newton step, whatever the last one came to.
     updates, _ = search.update(direction, search.init(params), params, value_fn=value_fn, **extra)
     return updates, state

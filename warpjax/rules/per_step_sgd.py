@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.checks import check_count
+from warpjax.numerics import real_dtype
 from warpjax.rules.checks import check_learning_rate
 from warpjax.types import Params, PyTree, UpdateRule
 
@@ -39,7 +40,7 @@ def per_step_sgd(learning_rate: float, num_steps: int) -> UpdateRule:
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key
-    return jax.tree.map(lambda p: jnp.full(num_steps, learning_rate, jnp.result_type(p)), params)
+    return jax.tree.map(lambda p: jnp.full(num_steps, learning_rate, real_dtype(jnp.result_type(p))), params)
 
   def transform(alpha: PyTree) -> optax.GradientTransformation:
     def update(grads: PyTree, count: jax.Array, params: Params | None = None) -> tuple[PyTree, jax.Array]:
@@ -49,4 +50,4 @@ def per_step_sgd(learning_rate: float, num_steps: int) -> UpdateRule:
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
-  return UpdateRule(init, transform, name="per_step_sgd")
+  return UpdateRule(init, transform, name="per_step_sgd", finite_at_zero=True)

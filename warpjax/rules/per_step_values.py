@@ -55,4 +55,4 @@ def per_step_values(num_steps: int) -> UpdateRule:
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
-  return UpdateRule(init, transform, name="per_step_values")
+  return UpdateRule(init, transform, name="per_step_values", finite_at_zero=True)

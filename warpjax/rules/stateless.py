@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from warpjax.checks import is_number
 from warpjax.rules.checks import check_learning_rate
 from warpjax.types import Params, PyTree, UpdateRule
 
 
 def from_optax(transformation: optax.GradientTransformation, *, differentiable: bool = True) -> UpdateRule:
   """Any optax transformation as an update rule; its rule parameters are `()`.
+
+  An estimator that differentiates the rule tries its derivative at a zero gradient when it is traced. It refuses those
+  that are not finite there: optax's Adam and its kin without an `eps_root`, and what divides by the norm of a tensor.
+  `rules.adam`, `adamw` and the others here are safe.
 
   Args:
     transformation: For example `optax.sgd(0.1, momentum=0.9)`. Value-driven ones (L-BFGS) get `value`, `grad`
@@ -33,7 +39,7 @@ def from_optax(transformation: optax.GradientTransformation, *, differentiable: 
   """
   if not (hasattr(transformation, "init") and hasattr(transformation, "update")):
     raise ValueError(f"transformation must be an optax.GradientTransformation; got {transformation!r}")
-  return UpdateRule(_no_parameters, lambda rule_params: transformation, differentiable, "from_optax")
+  return UpdateRule(no_parameters, lambda rule_params: transformation, differentiable, "from_optax")
 
 
 def sgd(learning_rate: Any, momentum: float | None = None, *, nesterov: bool = False) -> UpdateRule:
@@ -56,43 +62,47 @@ def sgd(learning_rate: Any, momentum: float | None = None, *, nesterov: bool = F
   """
   check_learning_rate(learning_rate)
   transformation = optax.sgd(learning_rate, momentum, nesterov)
-  return UpdateRule(_no_parameters, lambda rule_params: transformation, name="sgd")
+  return UpdateRule(no_parameters, lambda rule_params: transformation, name="sgd", finite_at_zero=True)
 
 
-def adam(
-  learning_rate: Any, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-8
-) -> UpdateRule:
-  """Adam, safe to differentiate through: `m / (sqrt(v + eps_root) + eps)`.
+def clip_by_global_norm(max_norm: float) -> UpdateRule:
+  """`g min(1, max_norm / |g|)`, |g| over all parameters, safe to differentiate through.
 
-  With `eps_root = 0` the derivative at a zero gradient is NaN (the square root's), so the default is not zero;
-  it caps the step of coordinates whose root mean square gradient is below 1e-4. Reptile uses `b1=0, eps_root=0`,
-  which is safe there since nothing is unrolled.
+  It equals `optax.clip_by_global_norm`, whose derivative is NaN where the whole gradient is zero.
 
   Args:
-    learning_rate: A positive number, or an optax schedule over inner steps.
-    b1: Decay of the first moment.
-    b2: Decay of the second moment.
-    eps: Added outside the root.
-    eps_root: Added inside the root.
+    max_norm: A positive number.
 
   Returns:
-    An `UpdateRule` with rule parameters `()`.
+    An `UpdateRule` with rule parameters `()`, to put first in a `chain`.
 
   Raises:
-    ValueError: when the learning rate is not a positive number or a schedule.
+    ValueError: when `max_norm` is not positive.
 
   Example:
-    >>> adam(1e-3, b1=0.0).name
-    'adam'
+    >>> from warpjax.rules import chain
+    >>> chain(clip_by_global_norm(1.0), sgd(0.1)).name
+    'chain(clip_by_global_norm, sgd)'
 
   Reference:
-    Kingma and Ba 2015, arXiv 1412.6980.
+    Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063, algorithm 1.
   """
-  check_learning_rate(learning_rate)
-  transformation = optax.adam(learning_rate, b1, b2, eps, eps_root)
-  return UpdateRule(_no_parameters, lambda rule_params: transformation, name="adam")
+  if not is_number(max_norm) or not 0 < max_norm < float("inf"):
+    raise ValueError(f"max_norm must be a positive number; got {max_norm!r}")
+
+  def clip(grads: PyTree, params: Any) -> PyTree:
+    del params
+    squared = optax.tree.norm(grads, squared=True)
+    over = squared > max_norm**2
+    # The root is taken where it has a slope: a masked infinity would be a NaN still.
+    scale = jnp.where(over, max_norm / jnp.sqrt(jnp.where(over, squared, 1.0)), 1.0)
+    return jax.tree.map(lambda leaf: leaf * scale.astype(jnp.real(leaf).dtype), grads)
+
+  transformation = optax.stateless(clip)
+  return UpdateRule(no_parameters, lambda rule_params: transformation, name="clip_by_global_norm", finite_at_zero=True)
 
 
-def _no_parameters(key: jax.Array, params: Params) -> PyTree:
+def no_parameters(key: jax.Array, params: Params) -> PyTree:
+  """The `init` of a rule without rule parameters."""
   del key, params
   return ()

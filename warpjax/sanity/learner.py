@@ -73,7 +73,7 @@ def check_learner(
     first = jax.tree.map(lambda leaf: leaf[0], some)
     checks = (
       *derivatives.check(inner, point, some, direction_key, _for_one_task(meta_grad)),
-      derivatives.rule_at_zero(inner, point, first, direction_key),
+      derivatives.rule_at_zero(inner, point),
       data.query_batch(inner, point, first, direction_key),
     )
   return Report((*checks, data.examples(tasks), data.classes(tasks), data.held_out(tasks, others)))

@@ -1,0 +1,197 @@
+"""optax's adaptive optimizers, safe to differentiate through.
+
+Each divides by the root of an average of squared gradients. Without a number under the root, optax's default for Adam
+and its kin, the derivative at a zero gradient is NaN, and every dead unit has a zero gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from warpjax.checks import is_number
+from warpjax.rules.checks import check_learning_rate
+from warpjax.rules.stateless import no_parameters
+from warpjax.types import UpdateRule
+
+
+def adam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
+  """Adam, safe to differentiate through: `m / (sqrt(v + eps_root) + eps)`.
+
+  With `eps_root = 0` the derivative at a zero gradient is NaN (the square root's), so the default is not zero;
+  it caps the step of coordinates whose root mean square gradient is below 1e-4. Reptile uses `b1=0, eps_root=0`,
+  which is safe there since nothing is unrolled.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+    eps: Added outside the root.
+    eps_root: Added inside the root.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> adam(1e-3, b1=0.0).name
+    'adam'
+
+  Reference:
+    Kingma and Ba 2015, arXiv 1412.6980.
+  """
+  check_learning_rate(learning_rate)
+  return _rule("adam", optax.adam(learning_rate, b1, b2, eps, eps_root), eps_root)
+
+
+def nadam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
+  """Adam with Nesterov's momentum, safe to differentiate through.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+    eps: Added outside the root.
+    eps_root: Added inside the root, as in `adam`.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> nadam(1e-3).name
+    'nadam'
+
+  Reference:
+    Dozat 2016, "Incorporating Nesterov momentum into Adam".
+  """
+  check_learning_rate(learning_rate)
+  return _rule("nadam", optax.nadam(learning_rate, b1, b2, eps, eps_root), eps_root)
+
+
+def adamw(
+  learning_rate: Any,
+  b1: Any = 0.9,
+  b2: Any = 0.999,
+  eps: float = 1e-8,
+  eps_root: float = 1e-8,
+  weight_decay: Any = 1e-4,
+  mask: Any = None,
+) -> UpdateRule:
+  """Adam with decoupled weight decay, safe to differentiate through: Adam's step, and `-learning_rate * decay * theta`.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+    eps: Added outside the root.
+    eps_root: Added inside the root, as in `adam`.
+    weight_decay: Of the parameters, each step times the learning rate.
+    mask: Which parameters decay, a tree of booleans or a function from parameters to one; None for all.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> adamw(1e-3, weight_decay=1e-2).name
+    'adamw'
+
+  Reference:
+    Loshchilov and Hutter 2019, arXiv 1711.05101.
+  """
+  check_learning_rate(learning_rate)
+  made = optax.adamw(learning_rate, b1, b2, eps, eps_root, weight_decay=weight_decay, mask=mask)
+  return _rule("adamw", made, eps_root)
+
+
+def amsgrad(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
+  """Adam whose second moment never falls, safe to differentiate through.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+    eps: Added outside the root.
+    eps_root: Added inside the root, as in `adam`.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> amsgrad(1e-3).name
+    'amsgrad'
+
+  Reference:
+    Reddi, Kale, Kumar 2018, arXiv 1904.09237, algorithm 2.
+  """
+  check_learning_rate(learning_rate)
+  return _rule("amsgrad", optax.amsgrad(learning_rate, b1, b2, eps, eps_root), eps_root)
+
+
+def rmsprop(learning_rate: Any, decay: Any = 0.9, eps: float = 1e-8, momentum: Any = None) -> UpdateRule:
+  """`g / sqrt(v + eps)`, v the moving average of `g^2`.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    decay: Of the average.
+    eps: Added inside the root, where it makes the derivative finite.
+    momentum: Decay of the momentum buffer, or None.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> rmsprop(1e-3).name
+    'rmsprop'
+
+  Reference:
+    Tieleman and Hinton 2012, lecture 6.5 of "Neural networks for machine learning".
+  """
+  check_learning_rate(learning_rate)
+  return _rule("rmsprop", optax.rmsprop(learning_rate, decay, eps, momentum=momentum), eps)
+
+
+def adagrad(learning_rate: Any, initial_accumulator: float = 0.1, eps: float = 1e-7) -> UpdateRule:
+  """`g / sqrt(s + eps)`, s the sum of all `g^2` so far.
+
+  Args:
+    learning_rate: A positive number, or an optax schedule over inner steps.
+    initial_accumulator: Where s starts.
+    eps: Added inside the root, where it makes the derivative finite.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
+
+  Example:
+    >>> adagrad(1e-2).name
+    'adagrad'
+
+  Reference:
+    Duchi, Hazan, Singer 2011, "Adaptive subgradient methods".
+  """
+  check_learning_rate(learning_rate)
+  return _rule("adagrad", optax.adagrad(learning_rate, initial_accumulator, eps), eps)
+
+
+def _rule(name: str, transformation: optax.GradientTransformation, under_root: Any) -> UpdateRule:
+  """Safe where a positive number is under the root; else left to the estimator that differentiates it."""
+  safe = True if is_number(under_root) and under_root > 0 else None
+  transform = lambda rule_params: transformation
+  return UpdateRule(no_parameters, transform, name=name, finite_at_zero=safe)

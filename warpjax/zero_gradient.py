@@ -1,0 +1,131 @@
+"""Whether the derivative of an update rule is finite where the gradient is zero: it is asked before anything compiles.
+
+A square root at zero has an infinite slope, and infinity times a gradient of zero is NaN. One dead unit then makes the
+meta-gradient NaN under Adam, though every value is finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from warpjax import cost
+from warpjax.types import Params, PyTree, UpdateRule
+
+Mode = Literal["reverse", "forward"]
+
+# What is zero, and what to write where the derivative is not finite there. The last holds all of them.
+_ADAPTIVE = (
+  "write rules.adamw(0.01), or rules.learned(rules.adamw, learning_rate=0.01), or one of rules.adam, amsgrad, nadam, "
+  "rmsprop and adagrad; or give optax's own an eps_root, as in optax.adamw(0.01, eps_root=1e-8)"
+)
+_NORM = (
+  "to clip, write rules.chain(rules.clip_by_global_norm(1.0), rules.sgd(0.1)); else take a rule without such norms"
+)
+_WHERE = {
+  "nothing": ("anywhere", _ADAPTIVE),
+  "an element": ("where an element of the gradient is zero, as of a dead unit", _ADAPTIVE),
+  "a tensor": ("where the gradient of a tensor is zero, as of a parameter that is not used", _NORM),
+  "all": ("where the whole gradient is zero", _NORM),
+}
+
+
+def check_at_zero(
+  estimator: str, rule: UpdateRule, initial: Params, *, held: bool = False, mode: Mode = "reverse"
+) -> None:
+  """Raises a ValueError where the derivative of two steps of the rule is not finite at a zero gradient.
+
+  Args:
+    estimator: Its name, for the message.
+    rule: A differentiable rule; one with `finite_at_zero` set is not tried.
+    initial: Parameters; only structure, shapes and dtypes matter.
+    held: Whether the inner gradient is constant, so that the rule is differentiated in its parameters alone.
+    mode: Of differentiation. Reverse mode multiplies by zero more often.
+
+  Raises:
+    ValueError: that says where the gradient is zero and what to write.
+  """
+  if rule.finite_at_zero or is_finite_at_zero(rule, initial, held=held, mode=mode):
+    return
+  failing = (zeros for zeros in _WHERE if not is_finite_at_zero(rule, initial, zeros, held=held, mode=mode))
+  where, line = _WHERE[next(failing, "all")]
+  raise ValueError(
+    f"{estimator} cannot differentiate the rule {rule.name!r}: its derivative is not finite {where}; {line}"
+    + ("" if held else "; an estimator that does not differentiate the rule, such as reptile(), takes it as it is")
+  )
+
+
+def is_finite_at_zero(
+  rule: UpdateRule, initial: Params, zeros: str = "all", *, held: bool = False, mode: Mode = "reverse"
+) -> bool:
+  """Whether two steps of the rule have a finite derivative in parameters and rule parameters.
+
+  Args:
+    rule: The rule.
+    initial: As for `check_at_zero`.
+    zeros: What is zero of the gradient: "nothing", "an element" of each tensor, "a tensor" (the first), or "all".
+    held: As for `check_at_zero`.
+    mode: As for `check_at_zero`.
+
+  Returns:
+    A bool; True for a rule that cannot be run on parameters of two elements an axis, which leaves it untried.
+  """
+  small = jax.tree.map(_small, initial)
+
+  def finite(seed: jax.Array, params: Params) -> jax.Array:
+    at = (params, rule.init(jax.random.key(seed), params))
+    final = lambda params, rule_params: _two_steps(rule, params, rule_params, _mask(params, zeros), held)
+    if mode == "forward":
+      slopes = jax.jvp(final, at, jax.tree.map(jnp.ones_like, at))[1]
+    else:
+      slopes = jax.grad(final, argnums=(0, 1))(*at)
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(slopes)]))
+
+  with jax.debug_nans(False), jax.debug_infs(False):
+    try:
+      program = jax.jit(finite, compiler_options=cost.fast_compilation()).lower(np.uint32(0), small).compile()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+      return True
+    # A compiled program runs at once, whatever is being traced around it.
+    return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), small)))
+
+
+def _small(leaf: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct([min(size, 2) for size in jnp.shape(leaf)], jnp.result_type(leaf))
+
+
+def _mask(params: Params, zeros: str) -> PyTree:
+  """What the parameters, all ones, are multiplied by to be gradients."""
+  leaves, treedef = jax.tree.flatten(params)
+  if zeros == "an element":
+    masks = [leaf.reshape(-1).at[0].set(leaf.size < 2).reshape(leaf.shape) for leaf in leaves]
+  else:
+    masks = [leaf * (zeros == "nothing" or (zeros == "a tensor" and index > 0)) for index, leaf in enumerate(leaves)]
+  return jax.tree.unflatten(treedef, masks)
+
+
+def _two_steps(rule: UpdateRule, params: Params, rule_params: PyTree, mask: PyTree, held: bool) -> jax.Array:
+  """A number that depends on every parameter after two steps along `mask * params`."""
+  transform = optax.with_extra_args_support(rule.transform(rule_params))
+  state = transform.init(params)
+
+  def value_fn(params: Params, key: Any = None) -> jax.Array:
+    del key
+    return _sum(jax.tree.map(lambda m, p: m * p * p / 2, mask, params))
+
+  for index in range(2):
+    value, grads = value_fn(params), jax.tree.map(lambda m, p: m * p, mask, params)
+    if held:
+      value, grads = jax.lax.stop_gradient((value, grads))
+    extra = {"value": value, "grad": grads, "value_fn": value_fn, "key": jax.random.key(index)}
+    updates, state = transform.update(grads, state, params, **extra)
+    params = optax.apply_updates(params, updates)
+  return _sum(params)
+
+
+def _sum(tree: PyTree) -> jax.Array:
+  return jnp.sum(jnp.stack([jnp.sum(jnp.real(leaf)).astype(float) for leaf in jax.tree.leaves(tree)]))
