@@ -30,7 +30,7 @@ class Trained(NamedTuple):
     state: Its state.
     seconds: Spent in it, over all of its processes.
     skipped: Meta-steps whose update was left out as not finite.
-    signal: The number of the signal that stopped it, 0 if it is finished.
+    signal: The number of the signal that stopped it, 0 for none; the state is saved, also where it is finished.
   """
 
   state: TrainState
@@ -93,7 +93,8 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
       progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
       selection.judge(experiment, directory, int(state.step)) as judge,
     ):
-      while (first := int(state.step)) < run.num_meta_steps and not hosts.largest(signal()):
+      stop = hosts.largest(signal())
+      while (first := int(state.step)) < run.num_meta_steps and not stop:
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
         dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
         if not compiled:
@@ -109,15 +110,16 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
           workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
         report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
         due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
-        if due or hosts.largest(signal()):
-          whole = parallel.on_every_host(state, mesh)
-          if due:
-            judge(done, whole)
+        if due:
+          judge(done, parallel.on_every_host(state, mesh))
+        stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
+        if due or stop:
           seconds = time.monotonic() - started
           extra = {"seconds": seconds, "skipped": skipped, "data": experiment.data.description}
-          checkpoints.save(manager, done, whole, extra)
-      came = hosts.largest(signal()) if int(state.step) < run.num_meta_steps else 0
-      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, came)
+          checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+      # A signal during the last save stops the run too, before its evaluation.
+      stop = stop or hosts.largest(signal())
+      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop)
 
 
 def _begin(

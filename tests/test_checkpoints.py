@@ -216,7 +216,7 @@ def test_whoever_gives_a_path_changes_nothing(tmp_path):
     for step in (1, 2):
       checkpoints.save(manager, step, make_state(float(step)))
   flip_a_bit(largest_file(directory / "2"), 0.5)
-  shutil.copytree(directory / "1", directory / "3.orbax-checkpoint-tmp")
+  shutil.copytree(directory / "1" / "state", directory / "3.orbax-checkpoint-tmp" / "state")
   before, said = snapshot(tmp_path), []
   assert checkpoints.steps(directory) == [1, 2]
   restored = checkpoints.restore_latest(str(directory), make_state(), warn=said.append)
