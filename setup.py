@@ -41,7 +41,7 @@ setup(
     "ml_collections>=1.0",
     "numpy>=2.0",
     "optax>=0.2.6",
-    "orbax-checkpoint>=0.11.30",
+    "orbax-checkpoint>=0.12,<1",
     "tqdm>=4.66",
   ],
   extras_require={

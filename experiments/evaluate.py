@@ -9,6 +9,7 @@ Writes `evaluation.json`, or `evaluation_NAME.json`, in the form of `result.json
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import pathlib
 import re
@@ -19,7 +20,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import experiment as experiments
-from experiments import loop, measure, options, protocol, workdir
+from experiments import hosts, loop, measure, options, protocol, workdir
 from experiments.options import FLAGS
 
 # What decides how and on which tasks a trained model is tested, besides all of `eval`.
@@ -49,7 +50,7 @@ def evaluate(
     cache_dir: Where arrays made from them go.
 
   Returns:
-    What was written.
+    What was written; in a workdir of which the user may only read, nothing is.
 
   Raises:
     ValueError: If the directory is no workdir, or holds no checkpoint, or a setting is not one of the test's.
@@ -70,8 +71,13 @@ def evaluate(
     result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
     result["protocol"] |= protocol.of_training(config["data"])
   file = path / (f"evaluation_{name}.json" if name else workdir.EVALUATION)
-  workdir.write_json(file, result)
-  return workdir.read_json(file)
+  try:
+    workdir.write_json(file, result)
+  except OSError as error:
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+      raise
+    hosts.say(f"{file} cannot be written ({error.strerror}); the result is only printed.", error=True)
+  return workdir.as_json(result)
 
 
 def _chosen(path: pathlib.Path) -> dict[str, Any]:

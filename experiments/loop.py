@@ -30,7 +30,7 @@ class Trained(NamedTuple):
     state: Its state.
     seconds: Spent in it, over all of its processes.
     skipped: Meta-steps whose update was left out as not finite.
-    signal: The number of the signal that stopped it, 0 if it is finished.
+    signal: The number of the signal that stopped it, 0 for none; the state is saved, also where it is finished.
   """
 
   state: TrainState
@@ -84,7 +84,7 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
   experiment, mesh, skip, compiled = programs.experiment, programs.mesh, programs.on_nonfinite == "skip", False
   run = experiment.run
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
-    state, before = _restore(manager, experiment, say, mesh)
+    state, before = _begin(manager, experiment, say, mesh)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
     started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
@@ -93,7 +93,8 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
       progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
       selection.judge(experiment, directory, int(state.step)) as judge,
     ):
-      while (first := int(state.step)) < run.num_meta_steps and not hosts.largest(signal()):
+      stop = hosts.largest(signal())
+      while (first := int(state.step)) < run.num_meta_steps and not stop:
         count = min(run.steps_per_dispatch, run.num_meta_steps - first)
         dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
         if not compiled:
@@ -109,15 +110,28 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
           workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
         report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
         due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
-        if due or hosts.largest(signal()):
-          whole = parallel.on_every_host(state, mesh)
-          if due:
-            judge(done, whole)
+        if due:
+          judge(done, parallel.on_every_host(state, mesh))
+        stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
+        if due or stop:
           seconds = time.monotonic() - started
           extra = {"seconds": seconds, "skipped": skipped, "data": experiment.data.description}
-          checkpoints.save(manager, done, whole, extra)
-      came = hosts.largest(signal()) if int(state.step) < run.num_meta_steps else 0
-      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, came)
+          checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+      # A signal during the last save stops the run too, before its evaluation.
+      stop = stop or hosts.largest(signal())
+      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop)
+
+
+def _begin(
+  manager: checkpoints.Manager, experiment: Experiment, say: Callable[[str], object], mesh: jax.sharding.Mesh
+) -> tuple[TrainState, dict[str, Any]]:
+  """The state that training starts from, on the devices of the mesh, and what was counted up to it."""
+  state = parallel.on_every_host(start(experiment), mesh)
+  restored = _restore(manager, experiment, state, say)
+  if restored is None:
+    return state, {"seconds": 0.0, "skipped": 0}
+  say(f"Resuming {experiment.run.name} at meta-step {restored.step}.")
+  return restored.state, {"skipped": 0, **restored.extra}
 
 
 def make_dispatch(
@@ -182,26 +196,27 @@ def restore_all(
 ) -> list[TrainState]:
   """The states in a workdir that its result is of: the newest, that of the best validation, or those of an ensemble.
 
+  Nothing on the disk changes, so a run may go on there.
+
   Raises:
+    BusyError: Where that run replaced a checkpoint while it was read, or is writing its first.
     ValueError: Where there is none.
   """
-  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
-    if not checkpoints.steps(manager):
-      raise ValueError(f"{directory} holds no checkpoint; train first.")
-    newest = _restore(manager, experiment, say, parallel.device_mesh(1))[0]
+  restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
+  if restored is None:
+    raise ValueError(f"{directory} holds no checkpoint; train first.")
+  newest = restored.state
   return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest]
 
 
 def _restore(
-  manager: checkpoints.Manager, experiment: Experiment, say: Callable[[str], object], mesh: jax.sharding.Mesh
-) -> tuple[TrainState, dict[str, Any]]:
-  state = parallel.on_every_host(start(experiment), mesh)
-  restored = checkpoints.restore_latest(manager, state, warn=say)
-  if restored is None:
-    return state, {"seconds": 0.0, "skipped": 0}
-  there, here = restored.extra["data"], experiment.data.description
-  if there != here:
-    differing = "; ".join(workdir.differences(there, here))
-    raise ValueError(f"{manager.directory} was trained on other data: {differing}.")
-  say(f"Resuming {experiment.run.name} at meta-step {restored.step}.")
-  return restored.state, {"skipped": 0, **restored.extra}
+  source: checkpoints.Source, experiment: Experiment, template: TrainState, say: Callable[[str], object]
+) -> checkpoints.Restored | None:
+  """The newest whole checkpoint, which must be of the experiment's data; None where there is none."""
+  restored = checkpoints.restore_latest(source, template, warn=say)
+  if restored is not None:
+    there, here = restored.extra["data"], experiment.data.description
+    if there != here:
+      differing = "; ".join(workdir.differences(there, here))
+      raise ValueError(f"{getattr(source, 'directory', source)} was trained on other data: {differing}.")
+  return restored

@@ -73,24 +73,34 @@ def _lines(total: int, description: str, unit: str, seconds_between: float, alwa
 def stop_signal() -> Iterator[Callable[[], int]]:
   """Turns a first SIGTERM or SIGINT into a question that can be asked; a second one exits at once.
 
+  A signal that nobody has asked about when the context ends is raised again, so that none is lost.
+
   Yields:
     `() -> int`: the number of the signal that came, 0 while none has.
   """
   came: list[int] = []
+  answered: list[int] = []
 
   def handle(number: int, frame: Any) -> None:
     del frame
     if came:
       os._exit(128 + number)
     came.append(number)
-    print("Stopping after this dispatch; a second signal stops at once.", file=sys.stderr, flush=True)
+    # Not print, which fails where the signal meets another print.
+    os.write(2, b"Stopping once the meta-steps under way are done and saved; a second signal stops at once.\n")
+
+  def asked() -> int:
+    answered.extend(came)
+    return answered[0] if answered else 0
 
   if threading.current_thread() is not threading.main_thread():
     yield lambda: 0  # only the main thread may handle signals
     return
   before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
-    yield lambda: came[0] if came else 0
+    yield asked
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+  if came and not answered:
+    signal.raise_signal(came[0])

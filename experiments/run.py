@@ -78,7 +78,7 @@ def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
     return finished
   trained = loop.train(programs, path)
   if trained.signal:
-    hosts.say(f"Stopped at meta-step {int(trained.state.step)}, which is saved; the same command goes on.")
+    hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
     return trained.signal
   states, chosen = [trained.state], {}
   if experiment.evaluation.val_tasks:
@@ -99,6 +99,15 @@ def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
     return workdir.read_json(path / workdir.RESULT)
 
   return hosts.from_first(write)
+
+
+def _stopped_at(step: int, num_meta_steps: int) -> str:
+  """What to tell the user of a run that a signal stopped."""
+  if step == 0:
+    return "Stopped before the first meta-step, so nothing is saved; the same command begins again."
+  if step < num_meta_steps:
+    return f"Stopped at meta-step {step}, which is saved; the same command goes on."
+  return f"Stopped at meta-step {step}, the last, which is saved; the same command goes on with the evaluation."
 
 
 def sweep(

@@ -42,7 +42,7 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
   with _open(experiment, directory) as manager:
     for step in checkpoints.steps(manager):
       if step > first:
-        manager.delete(step)
+        checkpoints.delete(manager, step)
 
     def consider(step: int, state: TrainState) -> None:
       found = judged(parallel.on_this_host(state))
@@ -53,7 +53,7 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
       if sum(rank >= mine for earlier, rank in ranks.items() if earlier < step) < wanted:
         checkpoints.save(manager, step, state, found)
         for worse in _ranked(ranks, manager)[wanted + _SPARE :]:
-          manager.delete(worse)
+          checkpoints.delete(manager, worse)
 
     yield consider
 
@@ -72,29 +72,36 @@ def best(
     The states, the best first, and `step`, the metric, `ci95`, `num_tasks`; of an ensemble its `steps` too.
 
   Raises:
+    BusyError: Where a run replaced one while it was read.
     ValueError: Where there is none.
   """
   template = parallel.on_every_host(template, parallel.device_mesh(jax.process_count()))
-  found: list[checkpoints.Restored] = []
-  with _open(experiment, directory) as manager:
-    order, wanted = _ranked(_ranks(experiment, directory), manager), _wanted(experiment)
-    while order and len(found) < wanted:
-      try:
-        restored = checkpoints.restore_first(manager, template, order)
-      except ValueError:
-        if not found:
-          raise
-        break
-      assert restored is not None  # there was one to try
-      found.append(restored)
-      order = order[order.index(restored.step) + 1 :]
+  found = checkpoints.when_free(lambda: _best(experiment, directory, template))
   if not found:
     raise ValueError(f"{directory} holds no checkpoint chosen by validation; train first.")
-  if len(found) < wanted:
+  if len(found) < (wanted := _wanted(experiment)):
     raise ValueError(f"{directory} holds {len(found)} whole checkpoints of the {wanted} of config.eval.ensemble.")
   steps = {"steps": [each.step for each in found]} if experiment.evaluation.ensemble else {}
   chosen = {"by": "validation", "step": found[0].step, **found[0].extra, **steps}
   return [parallel.on_this_host(each.state) for each in found], chosen
+
+
+def _best(experiment: Experiment, directory: pathlib.Path, template: TrainState) -> list[checkpoints.Restored]:
+  """The best checkpoints that are whole, at most as many as the result is of; nothing on the disk changes."""
+  order, found = _ranked(_ranks(experiment, directory), directory / BEST), list[checkpoints.Restored]()
+  while order and len(found) < _wanted(experiment):
+    try:
+      restored = checkpoints.restore_first(directory / BEST, template, order)
+    except checkpoints.BusyError:
+      raise
+    except ValueError:
+      if not found:
+        raise
+      break
+    assert restored is not None  # there was one to try
+    found.append(restored)
+    order = order[order.index(restored.step) + 1 :]
+  return found
 
 
 def _wanted(experiment: Experiment) -> int:
@@ -113,9 +120,9 @@ def _ranks(experiment: Experiment, directory: pathlib.Path) -> dict[int, float]:
   return dict(hosts.from_first(lambda: [[row["step"], _rank(metric, row[metric])] for row in rows(directory)]))
 
 
-def _ranked(ranks: Mapping[int, float], manager: checkpoints.Manager) -> list[int]:
+def _ranked(ranks: Mapping[int, float], source: checkpoints.Source) -> list[int]:
   """The steps of the checkpoints that are there, the best first, of equals the earlier."""
-  return sorted(checkpoints.steps(manager), key=lambda step: (-ranks.get(step, float("-inf")), step))
+  return sorted(checkpoints.steps(source), key=lambda step: (-ranks.get(step, float("-inf")), step))
 
 
 def _judged(experiment: Experiment) -> Callable[[TrainState], dict[str, Any]]:

@@ -138,7 +138,7 @@ def as_json(value: Any) -> Any:
 
 
 def _replace(path: pathlib.Path, text: str) -> None:
-  part = path.with_name(f"{path.name}.part")
+  part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two evaluations may write at once
   with open(part, "w", encoding="utf-8") as file:
     file.write(text)
     file.flush()

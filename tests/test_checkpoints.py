@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import gc
 import pathlib
+import shutil
 import tracemalloc
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from warpjax import checkpoints
+from warpjax import checkpoints, rules, training
 from warpjax.types import MetaParams
 
 
@@ -166,8 +168,10 @@ def test_shapes_and_dtypes_are_template_enough(manager):
 def test_another_models_checkpoint_is_an_error_and_stays(manager):
   checkpoints.save(manager, 1, make_state())
   other = make_state() | {"half": jnp.ones((5,), jnp.bfloat16)}
-  with pytest.raises(ValueError, match="damaged or of another model"):
-    checkpoints.restore_latest(manager, other)
+  fits_not = r"does not fit the template: half is bfloat16\[4\] in the checkpoint and bfloat16\[5\] in the template"
+  for source in (manager, manager.directory):
+    with pytest.raises(ValueError, match=f"can be used: each is damaged or of another model. 1: it {fits_not}"):
+      checkpoints.restore_latest(source, other)
   assert checkpoints.steps(manager) == [1]
 
 
@@ -197,3 +201,128 @@ def test_saves_leave_nothing_behind_in_memory(tmp_path):
         traced.append(tracemalloc.get_traced_memory()[0])
   tracemalloc.stop()
   assert traced[1] - traced[0] < 60_000
+
+
+def snapshot(directory: pathlib.Path) -> dict[str, tuple[int, int, int]]:
+  """Everything in a directory with its size and times, the directory's own among them."""
+  stats = {str(path): path.stat() for path in [directory, *directory.rglob("*")]}
+  return {path: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats.items()}
+
+
+def test_whoever_gives_a_path_changes_nothing(tmp_path):
+  """Not the save in progress, nor the damaged checkpoint, which only the run itself puts aside."""
+  directory = tmp_path / "checkpoints"
+  with checkpoints.open_manager(directory) as manager:
+    for step in (1, 2):
+      checkpoints.save(manager, step, make_state(float(step)))
+  flip_a_bit(largest_file(directory / "2"), 0.5)
+  shutil.copytree(directory / "1" / "state", directory / "3.orbax-checkpoint-tmp" / "state")
+  before, said = snapshot(tmp_path), []
+  assert checkpoints.steps(directory) == [1, 2]
+  restored = checkpoints.restore_latest(str(directory), make_state(), warn=said.append)
+  assert restored.step == 1 and said[0].startswith("Checkpoint 2 is damaged, so 1 is used. (")
+  assert checkpoints.restore_meta_params(directory, step=1).step == 1
+  with pytest.raises(ValueError, match="can be used"):
+    checkpoints.restore_first(directory, make_state(), [2])
+  assert snapshot(tmp_path) == before
+  with checkpoints.open_manager(directory) as manager:
+    assert checkpoints.restore_latest(manager, make_state(), warn=said.append).step == 1
+  assert sorted(path.name for path in directory.iterdir()) == ["1", "damaged-2"]
+
+
+def test_an_absent_directory_is_read_as_empty_and_stays_absent(tmp_path):
+  assert checkpoints.steps(tmp_path / "none") == []
+  assert checkpoints.restore_latest(tmp_path / "none", make_state()) is None
+  with pytest.raises(ValueError, match="holds no checkpoint; it has none"):
+    checkpoints.restore_meta_params(tmp_path / "none")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_busy_and_not_damaged(tmp_path, monkeypatch):
+  with checkpoints.open_manager(tmp_path) as manager:
+    checkpoints.save(manager, 1, make_state(1.0))
+    read, said, taken = checkpoints.files.read, [], []
+
+    def meanwhile(folder, template):
+      if not taken:
+        taken.append(folder)
+        checkpoints.delete(manager, 1)
+        checkpoints.save(manager, 2, make_state(2.0))
+      return read(folder, template)
+
+    monkeypatch.setattr(checkpoints.files, "read", meanwhile)
+    restored = checkpoints.restore_latest(tmp_path, make_state(), warn=said.append)
+    assert restored.step == 2 and not said
+    assert_same(restored.state, make_state(2.0))
+
+    def always(folder, template):
+      folder.rename(tmp_path / "aside")
+      (tmp_path / "aside").rename(folder)
+      raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(checkpoints.files, "read", always)
+    monkeypatch.setattr(checkpoints.restoring.time, "sleep", lambda seconds: None)
+    with pytest.raises(checkpoints.BusyError, match=r"checkpoint 2 in .* was replaced while it was read; try again"):
+      checkpoints.restore_latest(tmp_path, make_state(), warn=said.append)
+    assert not said
+
+
+def test_a_first_save_in_progress_is_busy(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints.restoring.time, "sleep", lambda seconds: None)
+  (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+  with pytest.raises(checkpoints.BusyError, match="holds no checkpoint yet, and one is being written"):
+    checkpoints.restore_latest(tmp_path, make_state())
+
+
+def test_a_deleted_checkpoint_goes_in_one_rename(tmp_path, monkeypatch):
+  """A reader never sees half of one: the files go only once the folder has another name."""
+  removed = []
+  real = shutil.rmtree
+  with checkpoints.open_manager(tmp_path, max_to_keep=2) as manager:
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **kwargs: (removed.append(str(path)), real(path, **kwargs)))
+    for step in (1, 2, 3):
+      checkpoints.save(manager, step, make_state())
+    checkpoints.delete(manager, 2)
+    assert checkpoints.steps(manager) == [3]
+  assert {pathlib.Path(path).name for path in removed} == {".deleted"}
+  assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+def state_of_training():
+  key, params = jax.random.key(0), {"w": jnp.arange(6.0).reshape(2, 3), "layers": [jnp.ones(2), jnp.zeros(4)]}
+  return training.init(key, rules.meta_sgd(0.1), params, {"scale": jnp.full((2,), 3.0)}, optax.adam(1e-3))
+
+
+def test_meta_params_alone_need_neither_template_nor_optimizer(manager):
+  state = state_of_training()
+  checkpoints.save(manager, 3, state, {"seconds": 1.0})
+  restored = checkpoints.restore_meta_params(manager.directory)
+  assert restored.step == 3 and restored.extra == {"seconds": 1.0}
+  chex.assert_trees_all_equal(restored.state, state.meta_params)
+  shapes = jax.eval_shape(lambda: state.meta_params)
+  chex.assert_trees_all_equal(checkpoints.restore_meta_params(manager.directory, shapes).state, state.meta_params)
+  loss = jax.jit(lambda meta_params: jnp.sum(meta_params.initial["w"] * meta_params.shared["scale"][0]))
+  assert float(loss(restored.state)) == 45.0  # placed, and ready for a program
+
+
+def test_meta_params_of_another_model_are_refused_by_path_and_shape(manager):
+  state = state_of_training()
+  checkpoints.save(manager, 3, state)
+  wider = state.meta_params._replace(initial={**state.meta_params.initial, "w": jnp.zeros((2, 5)), "b": jnp.zeros(2)})
+  differing = (
+    r"initial/b is absent in the checkpoint and float32\[2\] in the template; "
+    r"initial/w is float32\[2, 3\] in the checkpoint and float32\[2, 5\] in the template"
+  )
+  with pytest.raises(ValueError, match=differing):
+    checkpoints.restore_meta_params(manager.directory, wider)
+  with pytest.raises(ValueError, match=r"holds no checkpoint 2; it has 3"):
+    checkpoints.restore_meta_params(manager.directory, step=2)
+
+
+def test_a_flipped_bit_of_the_meta_params_falls_back(manager):
+  for step in (1, 2):
+    checkpoints.save(manager, step, state_of_training())
+  flip_a_bit(largest_file(pathlib.Path(manager.directory) / "2" / "state" / "meta_params.initial.w"), 0.5)
+  said = []
+  assert checkpoints.restore_meta_params(manager.directory, warn=said.append).step == 1
+  assert len(said) == 1 and "Checkpoint 2 is damaged, so 1 is used." in said[0]

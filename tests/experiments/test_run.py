@@ -78,7 +78,7 @@ def test_a_finished_workdir_returns_its_result_without_training(finished, monkey
 
 
 def stop_after(monkeypatch, dispatches):
-  """Makes the run see a signal once it has asked that many times before a dispatch."""
+  """Makes the run see a signal once it has asked before the first dispatch and after so many."""
   asked = [0]
 
   class Signal:
@@ -90,7 +90,7 @@ def stop_after(monkeypatch, dispatches):
 
     def __call__(self):
       asked[0] += 1
-      return signal.SIGTERM if asked[0] > 2 * dispatches - 1 else 0
+      return signal.SIGTERM if asked[0] > dispatches else 0
 
   monkeypatch.setattr(progress, "stop_signal", Signal)
 

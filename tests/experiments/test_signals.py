@@ -1,0 +1,112 @@
+"""A signal at every point of the training loop: it stops the run, and what is said to be saved is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import jax
+import pytest
+
+from experiments import experiment, hosts, loop, progress, run, selection, watch, workdir
+from tests.experiments import tiny
+from warpjax import checkpoints
+
+
+@pytest.fixture(scope="module")
+def programs():
+  """Compiled once: without validation, with it, and with no checkpoint due but the last."""
+  changes = {0: {}, 2: {"eval": {"val_tasks": 2, "num_steps": 1}}, "rarely saved": {"checkpoint_every": 6}}
+  build = lambda changed: loop.Programs(experiment.build(tiny.config("sinusoid", "maml", changed)))
+  return {name: build(changed) for name, changed in changes.items()}
+
+
+def interrupt(*arguments, **keywords):
+  os.kill(os.getpid(), signal.SIGINT)
+
+
+def at(number, function, *, after=False):
+  """The function, with a signal in its call of that number."""
+  calls = [0]
+
+  def called(*arguments, **keywords):
+    calls[0] += 1
+    now = calls[0] == number
+    if now and not after:
+      interrupt()
+    result = function(*arguments, **keywords)
+    if now and after:
+      interrupt()
+    return result
+
+  return called
+
+
+# Where in the loop, the call there, and the meta-step at which the run is to stop.
+POINTS = [
+  (selection, "judge", 1, 0),  # before the first dispatch
+  (watch, "say_cost", 1, 2),  # between the question and the dispatch
+  (jax, "device_get", 1, 2),  # in a dispatch
+  (jax, "device_get", 3, 6),
+  (watch, "row", 2, 4),  # after a dispatch, before its line of metrics
+  (workdir, "append_metrics", 2, 4),
+  (checkpoints, "save", 1, 4),  # after the question: the next dispatch is the last
+  (checkpoints, "save", 2, 6),
+  (checkpoints, "save", 3, 6),  # of the last meta-step, after the last question of the loop
+]
+VALIDATED = [
+  (workdir, "append_metrics", 2, 2),  # what validation measured, after what training did
+  (checkpoints, "save", 1, 2),  # of the best, while the validation of meta-step 2 goes on
+  (checkpoints, "save", 2, 4),
+]
+CASES = [(*point, 0) for point in POINTS] + [(*point, 2) for point in VALIDATED]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+  ("module", "name", "number", "step", "val_tasks"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
+def test_a_signal_anywhere_in_the_loop(
+  programs, tmp_path, monkeypatch, capfd, module, name, number, step, val_tasks, after
+):
+  """Of six meta-steps, two a dispatch, each of which is saved."""
+  monkeypatch.setattr(module, name, at(number, getattr(module, name), after=after))
+  assert run._run(programs[val_tasks], tmp_path) == signal.SIGINT
+  printed = capfd.readouterr()
+  saved = checkpoints.steps(tmp_path / workdir.CHECKPOINTS)
+  assert "a second signal stops at once" in printed.err
+  (said,) = [line for line in printed.out.splitlines() if line.startswith("Stopped")]
+  assert (saved[-1] if saved else 0) == step
+  if saved:
+    assert said.startswith(f"Stopped at meta-step {step}, ") and "which is saved" in said
+  else:
+    assert said == "Stopped before the first meta-step, so nothing is saved; the same command begins again."
+  assert not (tmp_path / workdir.RESULT).exists()
+
+
+@pytest.mark.parametrize(("number", "step"), [(1, 2), (2, 4), (3, 6), (4, 6)])
+def test_a_signal_right_after_a_question_does_not_stop_the_run_unsaved(
+  programs, tmp_path, monkeypatch, capfd, number, step
+):
+  """The next question has the answer, whose dispatch is saved though no checkpoint was due."""
+  monkeypatch.setattr(hosts, "largest", at(number, hosts.largest, after=True))
+  assert run._run(programs["rarely saved"], tmp_path) == signal.SIGINT
+  assert f"Stopped at meta-step {step}, " in capfd.readouterr().out
+  assert checkpoints.steps(tmp_path / workdir.CHECKPOINTS) == [step]
+
+
+def test_a_signal_is_asked_about_once_a_dispatch(programs, tmp_path, monkeypatch):
+  """Every host asks as often, whether it has a checkpoint due or not: each question waits for all of them."""
+  asked = []
+  monkeypatch.setattr(hosts, "largest", lambda number: asked.append(number) or number)
+  loop.train(programs["rarely saved"], tmp_path)
+  assert len(asked) == 1 + 3 + 1  # before the first of three dispatches, after each, and at the end
+
+
+def test_a_signal_that_nobody_asked_about_is_raised_again():
+  with pytest.raises(KeyboardInterrupt), progress.stop_signal() as came:
+    assert came() == 0
+    interrupt()
+  with progress.stop_signal() as came:
+    interrupt()
+    assert came() == signal.SIGINT

@@ -1,0 +1,35 @@
+"""Checkpoints of a training state: atomic, verified on reading, and a damaged one falls back to the one before it.
+
+Orbax writes the arrays and makes a save atomic, so a kill at any moment leaves the older checkpoints whole. It keeps no
+checksum of the arrays, so ours rides beside them: a flipped bit on the disk is found instead of trained on.
+
+Only the run that opened a directory with `open_manager` writes there. Whoever gives the directory's path instead only
+reads, even while that run goes on.
+"""
+
+from warpjax.checkpoints.files import digest
+from warpjax.checkpoints.restoring import (
+  BusyError,
+  Restored,
+  restore_first,
+  restore_latest,
+  restore_meta_params,
+  when_free,
+)
+from warpjax.checkpoints.saving import Manager, Source, delete, open_manager, save, steps
+
+__all__ = [
+  "BusyError",
+  "Manager",
+  "Restored",
+  "Source",
+  "delete",
+  "digest",
+  "open_manager",
+  "restore_first",
+  "restore_latest",
+  "restore_meta_params",
+  "save",
+  "steps",
+  "when_free",
+]
