@@ -101,7 +101,7 @@ def _resnet12(
 ) -> networks.Network:
   options: dict[str, Any] = {"warp": warp_settings.spec(warp), **_compute(dtype, lowering)}
   module = networks.ResNet12(num_outputs, tuple(widths), drop_rate, block_size, norm, norm_groups, **options)
-  return networks.from_linen(module, is_shared=_is_shared(adapts))._replace(takes_key=drop_rate > 0)
+  return networks.from_linen(module, is_shared=_is_shared(adapts), takes_key=drop_rate > 0)
 
 
 def _compute(dtype: Dtype | None, lowering: conv.Lowering | None = None) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, networks, replay, rules, step_statistics, training
+from warpjax import evaluation, replay, rules, step_statistics, training
 from warpjax.checks import check_key
 from warpjax.meta_gradients import evolution_strategies, unrolled
+from warpjax.networks import probes
 from warpjax.rl import held
 from warpjax.task_batch import adapt_keys, mean_over_tasks, rule_key, sample_tasks, task_key
 from warpjax.tasks import augment
@@ -106,7 +107,7 @@ def test_keys_that_ride_in_a_batch_do_not_depend_on_the_default(impl):
 
   def mask():
     (_, data), _ = augment.keyed(wj.full_batch)(key, (jnp.ones((2, 4, 4, 1)), jnp.zeros(2)), 1, (), ())
-    return jax.random.uniform(networks.resnet12.key_of(data), (4,))
+    return jax.random.uniform(probes.key_of(data), (4,))
 
   def directions():
     estimate = evolution_strategies(INNER._replace(batch_fn=wj.full_batch), std=0.1, task=toy.task(), window=1)

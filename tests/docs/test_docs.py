@@ -53,6 +53,16 @@ def test_links_lead_somewhere(page):
       assert (DOCS / target).exists(), link
 
 
+def test_the_code_about_your_own_network_runs():
+  blocks = re.findall(r"```python\n(.*?)```", (DOCS / "your_network.md").read_text(encoding="utf-8"), re.DOTALL)
+  namespace: dict = {}
+  for block in blocks:
+    exec(block, namespace)
+  assert len(blocks) == 5
+  assert int(namespace["state"].step) == 1 and bool(namespace["metrics"]["finite"])
+  assert namespace["result"].per_task.shape == (8, 3)
+
+
 @pytest.mark.slow
 def test_it_builds_without_a_warning_and_covers_every_public_name(tmp_path):
   pytest.importorskip("sphinx", reason="the docs extra is not installed")

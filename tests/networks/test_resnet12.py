@@ -35,7 +35,7 @@ def test_warp_layers_are_shared_and_after_each_block():
 
 
 def test_it_drops_where_a_key_rides_with_the_images_and_only_there():
-  network, plain = (networks.from_linen(networks.ResNet12(**TINY, drop_rate=rate)) for rate in (0.4, 0.0))
+  network, plain = (networks.from_linen(networks.ResNet12(**TINY, drop_rate=r), takes_key=True) for r in (0.4, 0.0))
   params, _ = jax.jit(network.init)(KEY, X)
   apply = jax.jit(lambda x: network.apply(params, (), x))
   np.testing.assert_allclose(apply(X), jax.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)

@@ -1,9 +1,10 @@
 """Networks: the only part of warpjax that imports flax."""
 
-from warpjax.networks.adapters import Network, WarpParam, from_linen, from_nnx
+from warpjax.networks.adapters import Network, from_linen
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.mlp import MLP
+from warpjax.networks.nnx_adapter import WarpParam, from_nnx
 from warpjax.networks.norm import BatchNorm
 from warpjax.networks.policies import RNN, GaussianMLP, HebbianRNN, WarpRNN
 from warpjax.networks.pooling import max_pool

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax import nnx
 
 from warpjax import partition
-from warpjax.networks import masked
+from warpjax.networks import masked, probes
 from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
 
@@ -27,7 +26,8 @@ class Network(NamedTuple):
     apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm under statistics that are given, or,
       for None, its batch's own, as `apply`; it returns those that it used, `{}` where there is no batch norm. None
       for a network that has none, or whose are nobody else's business.
-    takes_key: Whether x may be a pair `(images, key data)`, under which the network draws chances (dropout).
+    takes_key: Whether x may be a pair `(inputs, key data)`, as `tasks.augment.keyed` makes: the network then draws its
+      dropout masks from that key. It drops nothing for an x without a key.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -48,6 +48,7 @@ def from_linen(
   *,
   is_shared: partition.IsShared | None = None,
   expect_shared: bool | None = None,
+  takes_key: bool = False,
   inference_kwargs: Mapping[str, Any] = MappingProxyType({"use_running_average": True}),
   **call_kwargs: Any,
 ) -> Network:
@@ -61,6 +62,8 @@ def from_linen(
     is_shared: `(path) -> bool` over the path of each parameter, in place of the names; it may leave no side empty.
     expect_shared: True: fail at `init` when nothing is shared; False: fail when something is. Default: True if
       `is_shared` is given, else either is fine.
+    takes_key: For modules with dropout: whether x may be a pair `(inputs, key data)`. The key is flax's `"dropout"`
+      stream; other streams are folded from it. Without a key, `nn.Dropout` and attention drop nothing.
     inference_kwargs: What to call the module with, over `call_kwargs`, for batch norm to use given statistics.
     **call_kwargs: Passed to the module's `__call__` besides `x`, e.g. `train=True`.
 
@@ -68,7 +71,8 @@ def from_linen(
     A `Network`.
 
   Raises:
-    ValueError: from `init`, when the split leaves a side empty by mistake, or there are other collections.
+    ValueError: from `init`, before anything is computed: when the split leaves a side empty by mistake, there are other
+      collections, batch norm uses running averages, or the module draws random numbers and `takes_key` is False.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -81,113 +85,65 @@ def from_linen(
     raise ValueError(f"module must be an instance of flax.linen.Module, got {module!r}.")
   wanted = expect_shared if expect_shared is not None or is_shared is None else True
 
+  def call(variables: PyTree, x: Any, **kwargs: Any) -> Any:
+    x, key = probes.split_key(x) if takes_key else (x, None)
+    return _apply(module, variables, x, key, drops=not takes_key or key is not None, **kwargs)
+
+  def check(key: jax.Array, x: Any) -> None:
+    probes.check_arguments("from_linen", type(module), call_kwargs)
+    shapes = jax.eval_shape(lambda: module.init(key, x, **call_kwargs))
+    _check_collections(shapes)
+    probes.check_calls(_calls(module, call_kwargs, shapes, x), takes_key)
+
   def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
+    x = probes.split_key(x)[0] if takes_key else x
+    check(key, x)
     variables = module.init(key, x, **call_kwargs)
-    _check_collections(variables)
     params, shared = partition.split(variables.get("params", {}), is_shared or partition.is_warp)
-    _check_split(params, shared, wanted)
+    check_split(params, shared, wanted)
     return params, shared
 
   def apply(params: Params, shared: PyTree, x: jax.Array) -> Any:
-    variables = {"params": partition.merge(params, shared)}
-    return module.apply(variables, x, mutable=[BATCH_STATS], **call_kwargs)[0]
+    return call({"params": partition.merge(params, shared)}, x, mutable=[BATCH_STATS], **call_kwargs)[0]
 
-  with_stats = linen_apply_with_stats(module, call_kwargs, inference_kwargs)
-  return Network(init, masked.linen_apply(apply), masked.linen_with_stats(with_stats))
-
-
-class WarpParam(nnx.Param):
-  """An nnx parameter that tasks share; a stock layer's is retyped by `layer.kernel = WarpParam(layer.kernel[...])`."""
+  with_stats = linen_apply_with_stats(module, call, call_kwargs, inference_kwargs)
+  return Network(init, masked.linen_apply(apply), masked.linen_with_stats(with_stats), takes_key)
 
 
-def from_nnx(
-  factory: Callable[[nnx.Rngs], nnx.Module],
-  warp_param: type[nnx.Variable] = WarpParam,
-  *,
-  expect_shared: bool | None = None,
-) -> Network:
-  """Adapts a flax nnx module: variables of type `warp_param` go to `shared`, other `nnx.Param`s to `params`.
-
-  Both are plain nested dicts. The module is put in training mode, so batch norm uses the statistics of its batch and
-  `apply` is pure; updates of running averages are dropped.
-
-  Args:
-    factory: `(rngs) -> module`; `init` calls it with `nnx.Rngs(key)`.
-    warp_param: The variable type of what is shared.
-    expect_shared: As in `from_linen`. Default: either is fine.
-
-  Returns:
-    A `Network`.
-
-  Raises:
-    ValueError: if `factory` is a module; from `init`, when the split leaves a side empty by mistake, or the module has
-      variables that are neither parameters nor batch statistics (dropout keys, say).
-
-  Example:
-    >>> import jax, jax.numpy as jnp
-    >>> network = from_nnx(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
-    >>> params, shared = network.init(jax.random.key(0), jnp.ones((4, 2)))
-    >>> network.apply(params, shared, jnp.ones((4, 2))).shape, shared
-    ((4, 3), ())
-  """
-  if isinstance(factory, nnx.Module) or not callable(factory):
-    raise ValueError(f"factory must be a function (rngs) -> nnx.Module, got {type(factory).__name__}; pass a lambda.")
-
-  def build(key: jax.Array) -> nnx.Module:
-    module = factory(nnx.Rngs(key))
-    module.train()
-    return module
-
-  # The most specific filter comes first: WarpParam is a Param, and the first match takes a variable.
-  filters = (warp_param, nnx.Param, nnx.BatchStat, ...)
-
-  @functools.cache
-  def skeleton() -> Any:
-    return nnx.split(nnx.eval_shape(lambda: build(jax.random.key(0))), *filters)
-
-  def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
-    del x
-    states: Any = nnx.split(build(key), *filters)
-    _check_variables(states[-1])
-    shared, params = (nnx.to_pure_dict(state) or () for state in states[1:3])
-    _check_split(params, shared, expect_shared)
-    return params, shared
-
-  def bind(params: Params, shared: PyTree, stats: PyTree) -> Any:
-    graph, shared_state, params_state, statistics, rest = skeleton()
-    statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), statistics)
-    filled = statistics if stats is None else _fill(statistics, stats)
-    return nnx.merge(graph, _fill(shared_state, shared), _fill(params_state, params), filled, rest)
-
-  def apply(params: Params, shared: PyTree, x: jax.Array) -> Any:
-    module = bind(params, shared, None)
-    return module(masked.nnx_inputs(module, x, own_stats=True))
-
-  def apply_with_stats(params: Params, shared: PyTree, stats: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
-    module = bind(params, shared, stats)
-    x = masked.nnx_inputs(module, x, own_stats=stats is None)
-    if stats is not None:
-      module.eval()
-      return module(x), stats
-    for _, node in nnx.iter_modules(module):
-      if isinstance(node, nnx.BatchNorm):
-        node.momentum = 0.0  # the average over this batch alone
-    return module(x), nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
-
-  return Network(init, apply, apply_with_stats)
+def _apply(module: nn.Module, variables: PyTree, x: Any, key: jax.Array | None, drops: bool, **kwargs: Any) -> Any:
+  # Streams of other names than "dropout" fall back on flax's "params".
+  rngs = None if key is None else {"dropout": key, "params": jax.random.fold_in(key, 1)}
+  with contextlib.nullcontext() if drops else nn.intercept_methods(_drop_nothing):
+    return module.apply(variables, x, rngs=rngs, **kwargs)
 
 
-def _fill(state: Any, values: PyTree) -> Any:
-  """Returns the nnx state of `state`'s structure that holds `values`, a plain nested dict."""
-  filled = jax.tree.map(lambda leaf: leaf, state)
-  nnx.replace_by_pure_dict(filled, values or {})
-  return filled
+def _drop_nothing(next_fun: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+  """Turns dropout off by itself: the flag that would do so often chooses batch norm's statistics too."""
+  layer = context.module
+  if context.method_name != "__call__" or not isinstance(layer, nn.Dropout | nn.MultiHeadDotProductAttention):
+    return next_fun(*args, **kwargs)
+  if isinstance(layer, nn.Dropout):
+    return args[0] if args else kwargs["inputs"]
+  rate = layer.dropout_rate
+  object.__setattr__(layer, "dropout_rate", 0.0)  # flax freezes its modules, and refuses `deterministic` given twice
+  try:
+    return next_fun(*args, **kwargs)
+  finally:
+    object.__setattr__(layer, "dropout_rate", rate)
 
 
-def _check_variables(rest: Any) -> None:
-  kinds = sorted({type(leaf).__name__ for _, leaf in nnx.to_flat_state(rest)})
-  if kinds:
-    raise ValueError(f"module has variables of types {kinds}; only parameters and batch statistics are allowed.")
+def _calls(module: nn.Module, call_kwargs: Mapping[str, Any], shapes: Any, x: Any) -> probes.Calls:
+  """How the module is called, to be traced: zeros do in the place of its parameters."""
+
+  def run(kwargs: Mapping[str, Any], keyed: bool, stats: PyTree, data: jax.Array) -> PyTree:
+    variables = {"params": probes.zeros(shapes.get("params", {})), **({BATCH_STATS: stats} if stats else {})}
+    key = probes.key_of(data) if keyed else None
+    try:
+      return _apply(module, variables, x, key, drops=keyed, mutable=[BATCH_STATS], **kwargs)[0]
+    except flax.errors.InvalidRngError:
+      return data  # it wants a key where there is none
+
+  return probes.Calls("from_linen", type(module), call_kwargs, run, shapes.get(BATCH_STATS, {}))
 
 
 def _check_collections(variables: Any) -> None:
@@ -196,7 +152,8 @@ def _check_collections(variables: Any) -> None:
     raise ValueError(f"module has variables in the collections {extra}; only 'params' and '{BATCH_STATS}' are allowed.")
 
 
-def _check_split(params: Params, shared: PyTree, wanted: bool | None) -> None:
+def check_split(params: Params, shared: PyTree, wanted: bool | None) -> None:
+  """Raises a ValueError for a split that leaves nothing to adapt, or shares other than what is wanted."""
   num_params, num_shared = len(jax.tree.leaves(params)), len(jax.tree.leaves(shared))
   counts = f"got {num_params} parameter arrays that adapt and {num_shared} shared"
   if num_params == 0:

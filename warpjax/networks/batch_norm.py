@@ -1,7 +1,8 @@
-"""Batch norm under statistics that are given, or that are handed out, instead of kept."""
+"""Batch norm under statistics passed in, and returned, explicitly."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,25 +19,26 @@ BATCH_STATS = "batch_stats"
 
 
 def linen_apply_with_stats(
-  module: nn.Module, call_kwargs: Mapping[str, Any], inference_kwargs: Mapping[str, Any]
+  module: nn.Module,
+  call: Callable[..., Any],
+  call_kwargs: Mapping[str, Any],
+  inference_kwargs: Mapping[str, Any],
 ) -> ApplyWithStats:
-  """The module under given statistics; see `from_linen` for the arguments."""
+  """The module under given statistics; `call` is its `apply`, `(variables, x, **kwargs)`; see `from_linen`."""
 
   def apply_with_stats(params: Params, shared: PyTree, stats: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
     variables = {"params": partition.merge(params, shared)}
     if stats is None:
-      return _with_own_stats(module, variables, x, call_kwargs)
+      return _with_own_stats(functools.partial(call, mutable=[BATCH_STATS], **call_kwargs), variables, x)
     if not jax.tree.leaves(stats):
-      return module.apply(variables, x, **call_kwargs), stats
+      return call(variables, x, **call_kwargs), stats
     _check_arguments(module, inference_kwargs)
-    return module.apply({**variables, BATCH_STATS: stats}, x, **{**call_kwargs, **inference_kwargs}), stats
+    return call({**variables, BATCH_STATS: stats}, x, **{**call_kwargs, **inference_kwargs}), stats
 
   return apply_with_stats
 
 
-def _with_own_stats(
-  module: nn.Module, variables: PyTree, x: jax.Array, call_kwargs: Mapping[str, Any]
-) -> tuple[Any, PyTree]:
+def _with_own_stats(call: Callable[..., Any], variables: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
   """Flax only hands out moving averages: one from zero, over one pass, divided by the weight of that pass."""
   kept: dict[tuple[str, ...], float] = {}
 
@@ -47,7 +49,7 @@ def _with_own_stats(
     return next_fun(*args, **kwargs)
 
   def apply(variables: PyTree) -> tuple[Any, PyTree]:
-    outputs, updated = module.apply(variables, x, mutable=[BATCH_STATS], **call_kwargs)
+    outputs, updated = call(variables, x)
     return outputs, updated.get(BATCH_STATS, {})
 
   with nn.intercept_methods(record):

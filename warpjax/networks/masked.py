@@ -35,20 +35,19 @@ def linen_with_stats(apply_with_stats: ApplyWithStats) -> ApplyWithStats:
   return masked_apply
 
 
-def nnx_inputs(module: nnx.Module, x: Any, own_stats: bool) -> Any:
-  """x for an nnx module.
+def plain(x: Any) -> Any:
+  """x without the weights of a padded batch."""
+  return x.x if isinstance(x, PaddedInputs) else x
 
-  Raises:
-    ValueError: for a padded batch where a batch norm would use the batch's statistics, padding and all.
-  """
-  if not isinstance(x, PaddedInputs):
-    return x
-  if own_stats and any(isinstance(node, nnx.BatchNorm) for _, node in nnx.iter_modules(module)):
+
+def check_nnx(module: nnx.Module, x: Any, own_stats: bool) -> None:
+  """Raises a ValueError for a padded batch where an nnx batch norm would use the batch's statistics."""
+  padded = isinstance(x, PaddedInputs)
+  if padded and own_stats and any(isinstance(node, nnx.BatchNorm) for _, node in nnx.iter_modules(module)):
     raise ValueError(
       "padded batches must not meet an nnx.BatchNorm, whose statistics would have padding in them; use "
       "networks.from_linen, which masks it, or another norm"
     )
-  return x.x
 
 
 @contextlib.contextmanager

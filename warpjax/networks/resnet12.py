@@ -19,8 +19,8 @@ _SLOPE = 0.1
 class ResNet12(nn.Module):
   """Four residual blocks of three 3x3 convolutions, each pooled by two, a mean over space, a linear head.
 
-  Dropout needs chance, and the network stays a pure function: its input is either images, of which nothing is dropped,
-  or a pair `(images, key data)`, as `tasks.augment.keyed` makes batches.
+  It drops activations where flax's stream "dropout" is there: `from_linen(module, takes_key=True)` gives it one for an
+  input `(images, key data)`, as `tasks.augment.keyed` makes.
 
   Attributes:
     num_classes: Number of outputs.
@@ -60,14 +60,13 @@ class ResNet12(nn.Module):
   param_dtype: Any = float
 
   @nn.compact
-  def __call__(self, x: Any, *, use_running_average: bool = False) -> jax.Array:
-    """`[batch, height, width, channels]`, or a pair of it and key data, to `[batch, num_classes]`."""
-    x, key = x if isinstance(x, tuple) else (x, None)
+  def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
+    """`[batch, height, width, channels] -> [batch, num_classes]`."""
     self._check(x)
     for i, width in enumerate(self.widths):
       x = self._block(i, width, x, use_running_average)
-      if key is not None and self.drop_rate:
-        x = drop(jax.random.fold_in(key_of(key), i), x, self.drop_rate, self.block_size if i >= 2 else 1)
+      if self.drop_rate and self.has_rng("dropout"):
+        x = drop(self.make_rng("dropout"), x, self.drop_rate, self.block_size if i >= 2 else 1)
       if self.warp is not None:
         named = {"name": f"warp_{i}", **self._dtypes()}
         x = Warp(self.warp, self.conv_general_dilated, self.norm_epsilon, **named)(
@@ -117,14 +116,6 @@ class ResNet12(nn.Module):
       raise ValueError(f"drop_rate must be at least 0 and below 1, got {self.drop_rate}.")
     if self.warp is not None:
       check(self.warp)
-
-
-def key_of(data: jax.Array) -> jax.Array:
-  """A random key from the data of one, as they ride in a batch; a key stays what it is."""
-  if jnp.issubdtype(data.dtype, jax.dtypes.prng_key):
-    return data
-  # Data of two words are a threefry key's, whatever jax_default_prng_impl is.
-  return jax.random.wrap_key_data(data, impl="threefry2x32" if data.shape[-1] == 2 else None)
 
 
 def drop(key: jax.Array, x: jax.Array, rate: float, block_size: int = 1) -> jax.Array:
