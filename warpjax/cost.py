@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+from warpjax import jaxprs
 
 
 class Cost(NamedTuple):
@@ -71,7 +73,7 @@ def cost_of(traced: Any, compiled: Any) -> Cost:
   """
   memory = compiled.memory_analysis()
   sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
-  return Cost(_count(traced.jaxpr.jaxpr), *sizes)
+  return Cost(_count(traced.jaxpr), *sizes)
 
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
@@ -90,7 +92,7 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     >>> flops(power, jax.ShapeDtypeStruct((100, 100), jnp.float32))
     20000000.0
   """
-  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+  return _count(jax.make_jaxpr(function)(*args))
 
 
 @functools.cache
@@ -159,23 +161,14 @@ def _count(jaxpr: Any) -> float:
 
 
 def _equation(equation: Any) -> float:
-  name, params = equation.primitive.name, equation.params
+  name, params = equation.primitive.name, jaxprs.parameters(equation)
   if name == "dot_general":
     (contracted, _), _ = params["dimension_numbers"]
     return 2.0 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
   if name == "conv_general_dilated":
     kernel = equation.invars[1].aval
     return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-  if name == "cond":
-    return max(_count(branch.jaxpr) for branch in params["branches"])
-  times = params["length"] if name == "scan" else 1
-  return times * sum(_count(inner) for inner in _inside(params))
-
-
-def _inside(params: dict[str, Any]) -> Iterator[Any]:
-  """The jaxprs among the parameters of an equation."""
-  for value in params.values():
-    if hasattr(value, "eqns"):
-      yield value
-    elif hasattr(getattr(value, "jaxpr", None), "eqns"):
-      yield value.jaxpr
+  counts = [_count(inner) for inner in jaxprs.inside(equation)]
+  if "branches" in params:
+    return max(counts)
+  return params.get("length", 1) * sum(counts)  # only a scan has a length

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
+from warpjax import jaxprs
 from warpjax.types import Batch, LossFn, Params, PyTree
 
 Derivative = Literal["mixed", "reverse", "first_order"]
@@ -41,7 +42,7 @@ def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> Value
 
   def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Params]:
     traced, shape = jax.make_jaxpr(loss_fn, return_shape=True)(params, shared, batch)
-    if "custom_vjp_call" in _primitives(traced):
+    if _has_custom_vjp(traced):
       # A hand-written backward pass may have no forward mode, nor a symmetric derivative; only reverse mode is safe.
       warnings.warn("the loss contains a custom_vjp; its gradient is differentiated in reverse mode", stacklevel=2)
       return _reverse(loss_fn)(params, shared, batch)
@@ -57,13 +58,12 @@ def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> Value
 
 def _lifted(traced: Any, shape: Any) -> LossFn:
   """The traced loss with the values that it closes over taken from `shared` and `batch`."""
-  from jax.extend import core  # imports pallas, a sixth of a second that most programs never need
 
   def loss_fn(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Any]:
     (shared, smooth), (batch, rest) = shared, batch
     consts = [b if a is None else a for a, b in zip(smooth, rest, strict=True)]
-    closed = core.ClosedJaxpr(traced.jaxpr, consts)
-    outputs = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, shared, batch)))
+    with jax.debug_nans(False):  # as in `jaxpr_as_fun`: what hides its own NaN, like `jnp.var`, hides none in a jaxpr
+      outputs = jax.core.eval_jaxpr(traced, consts, *jax.tree.leaves((params, shared, batch)))
     return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
   return loss_fn
@@ -99,13 +99,8 @@ def _mixed(loss_fn: LossFn) -> ValueAndGrad:
   return evaluate
 
 
-def _primitives(jaxpr: Any) -> set[str]:
-  """Names of the primitives in a jaxpr and in every jaxpr inside it."""
-  names = {equation.primitive.name for equation in jaxpr.eqns}
-  for equation in jaxpr.eqns:
-    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
-      names |= _primitives(inner) if hasattr(inner, "eqns") else set()
-  return names
+def _has_custom_vjp(jaxpr: Any) -> bool:
+  return any("bwd" in jaxprs.parameters(equation) for equation in jaxprs.equations(jaxpr))
 
 
 def constant(tree: PyTree, name: str) -> PyTree:
