@@ -40,7 +40,7 @@ def real(count, size, seed=0, draw=vectors):
   return examples, pad(*examples, size)
 
 
-def conv():
+def conv(num_blocks=2):
   module = networks.Conv4(
     num_classes=3, width=2, num_blocks=2, layers=("conv", "norm", "relu"), param_dtype=jnp.float64
   )
@@ -110,7 +110,7 @@ def test_regression_margins_and_non_binary_weights():
 
 
 def test_non_transductive_losses_and_statistics():
-  network, (params, shared) = conv()
+  network, (params, shared) = conv(num_blocks=1)
   (support, padded_support), (query, padded_query) = real(4, 7, draw=images), real(3, 4, 1, images)
   task, padded = Task(support, query), Task(padded_support, padded_query)
   for loss_fn in (losses.support_plus_one(network.apply), losses.support(network.apply_with_stats)):

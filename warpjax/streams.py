@@ -57,8 +57,8 @@ def steps(
     >>> for state, metrics in steps(step, state, batches, tasks_per_step=2):
     ...   print(int(state.step), float(metrics["loss"]))
     1 5.0
-    2 2.28125
-    3 0.752...
+    2 3.03125
+    3 1.923828125
   """
   check_count("tasks_per_step", tasks_per_step)
   if num_steps is not None:
