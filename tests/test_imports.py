@@ -20,7 +20,7 @@ LAYERS = (
   {"problem"},
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
   {"meta_gradients"},
-  {"tasks", "training"},
+  {"streams", "tasks", "training"},
   {"evaluation", "meta_steps", "parallel", "replay", "rl", "sanity", "step_statistics"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -25,6 +25,7 @@ from warpjax import (
   rules,
   sanity,
   step_statistics,
+  streams,
   tasks,
   training,
 )
@@ -66,6 +67,7 @@ __all__ = [
   "rules",
   "sanity",
   "step_statistics",
+  "streams",
   "tasks",
   "training",
 ]

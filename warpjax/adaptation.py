@@ -167,10 +167,11 @@ def minibatch(size: int) -> BatchFn:
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del params, shared
     order = jax.random.permutation(jax.random.fold_in(key, step), _num_examples(support, size))
-    order, real = real_first(support, order)
-    place = jnp.arange(size)
+    if not isinstance(support, Padded):
+      return jax.tree.map(lambda leaf: leaf[order[:size]], support)
+    (order, real), place = real_first(support, order), jnp.arange(size)
     batch = jax.tree.map(lambda leaf: leaf[order[place % real]], support)
-    return batch._replace(weights=jnp.where(place < real, batch.weights, 0)) if isinstance(batch, Padded) else batch
+    return batch._replace(weights=jnp.where(place < real, batch.weights, 0))
 
   return batch_fn
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_key, check_learnable
+from warpjax.checks import check_count, check_key, check_learnable
 from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
+from warpjax.streams import chunks
 from warpjax.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
@@ -116,10 +118,11 @@ def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
 def evaluate(
   inner: InnerLoop,
   meta_params: MetaParams,
-  sampler: TaskSampler | Task,
+  sampler: TaskSampler | Task | Iterable[Task],
   key: jax.Array,
   *,
   num_tasks: int,
+  tasks_per_batch: int | None = None,
   num_steps: int | None = None,
   metric: str = "accuracy",
   readout: Readout | None = None,
@@ -134,9 +137,11 @@ def evaluate(
     inner: The inner loop.
     meta_params: What was meta-learned.
     sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, taken in
-      turn, each with a key of its own every time, which `Evaluation.summary` knows for repeats.
+      turn, each with a key of its own every time, which `Evaluation.summary` knows for repeats; or an iterable of
+      tasks, or of batches of `tasks_per_batch` tasks, of which the first `num_tasks` are taken.
     key: The evaluation's key: the same key gives the same tasks to every method.
     num_tasks: How many tasks.
+    tasks_per_batch: Tasks in each item of an iterable; None where an item is one task.
     num_steps: Inner steps K; None for the inner loop's own.
     metric: The name in the query loss's aux, or "loss".
     readout: What judges each point, e.g. `norm_stats.running(...)`; None for the inner loop's query loss.
@@ -171,7 +176,7 @@ def evaluate(
     task_chunk=task_chunk,
     tasks_per_dispatch=tasks_per_dispatch,
   )
-  return run(meta_params, sampler, key, num_tasks)
+  return run(meta_params, sampler, key, num_tasks, tasks_per_batch=tasks_per_batch)
 
 
 def ensemble(members: Sequence[Evaluation]) -> Evaluation:
@@ -263,8 +268,8 @@ def evaluator(
     tasks_per_dispatch: Tasks in one call.
 
   Returns:
-    `(meta_params, sampler, key, num_tasks, data=None, report=...) -> Evaluation`; `data` is for the readout, in place
-    of its own; `report` is called with the tasks done, after each call.
+    `(meta_params, sampler, key, num_tasks, data=None, report=..., tasks_per_batch=None) -> Evaluation`; `data` is for
+    the readout, in place of its own; `report` is called with the tasks done, after each call.
 
   Raises:
     ValueError: when a count is below 1 or a field of `inner` is not allowed; from the function, when `num_tasks` is
@@ -304,28 +309,43 @@ def evaluator(
 
   def run(
     meta_params: MetaParams,
-    sampler: TaskSampler | Task,
+    sampler: TaskSampler | Task | Iterable[Task],
     key: jax.Array,
     num_tasks: int,
     data: PyTree | None = None,
     report: Callable[[int], object] = lambda done: None,
+    tasks_per_batch: int | None = None,
   ) -> Evaluation:
     if num_tasks < 1:
       raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
     check_key(key)
-    stored = count_tasks(sampler, "sampler") if isinstance(sampler, Task) else num_tasks
-    sampler = sampler if isinstance(sampler, Task) else as_argument(sampler)
     size = min(num_tasks, tasks_per_dispatch)
+    sources, stored = _sources(sampler, size, num_tasks, tasks_per_batch)
     given = [judged.data if data is None else data, *(other.data for other in ends.values())]
     parts = []
     # The last part is computed whole and cut, so that nothing compiles twice.
-    for first in range(0, num_tasks, size):
-      parts.append(jax.device_get(part(meta_params, given, sampler, key, first, size)))
+    for first, source in zip(range(0, num_tasks, size), sources, strict=False):
+      parts.append(jax.device_get(part(meta_params, given, source, key, first, size)))
       report(min(first + size, num_tasks))
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run
+
+
+def _sources(
+  sampler: TaskSampler | Task | Iterable[Task], size: int, num_tasks: int, tasks_per_batch: int | None
+) -> tuple[Iterator[Any], int]:
+  """What each dispatch takes its tasks from, and how many different ones there are."""
+  if isinstance(sampler, Task) or callable(sampler):
+    if tasks_per_batch is not None:
+      raise ValueError(f"tasks_per_batch must be None but for an iterable of tasks; got {tasks_per_batch!r}")
+    if isinstance(sampler, Task):
+      return itertools.repeat(sampler), count_tasks(sampler, "sampler")
+    return itertools.repeat(as_argument(sampler)), num_tasks
+  if tasks_per_batch is not None:
+    check_count("tasks_per_batch", tasks_per_batch)
+  return chunks(sampler, size, num_tasks, tasks_per_batch), num_tasks
 
 
 def _measure(

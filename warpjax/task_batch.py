@@ -45,8 +45,18 @@ def first_task(local: int, axis_name: str | None) -> Any:
   return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
 
 
+def check_sampler(sampler: Any) -> None:
+  """Raises a ValueError for what is no function, such as an iterator of tasks."""
+  if not callable(sampler):
+    raise ValueError(
+      f"sampler must be a function (key) -> Task; got {type(sampler).__name__}. Over an iterable, train by "
+      "streams.steps; evaluation takes one"
+    )
+
+
 def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
   """The sampler as an argument of a jitted function, where its arrays are data and not constants of the program."""
+  check_sampler(sampler)
   return sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
 
 
@@ -78,9 +88,10 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
     A `Task` of leaves `[num_tasks, ...]`.
 
   Raises:
-    ValueError: for a key of another kind than threefry (`checks.check_key`).
+    ValueError: for a key of another kind than threefry (`checks.check_key`), or a sampler that is no function.
   """
   check_key(key)
+  check_sampler(sampler)
   keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
   return jax.vmap(sampler)(keys)
 

@@ -15,6 +15,7 @@ from warpjax.checks import check_learnable, check_task_chunk
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
+  check_sampler,
   count_tasks,
   default_task_chunk,
   first_task,
@@ -183,6 +184,7 @@ def many_steps(
   for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
     if count < 1:
       raise ValueError(f"{name} must be at least 1; got {count!r}")
+  check_sampler(sampler)
 
   def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
