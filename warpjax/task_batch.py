@@ -58,6 +58,8 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
       f"{name} must have leaves [num_tasks, ...] of one num_tasks, such as those of training.sample_tasks; "
       f"got the shapes {', '.join(map(str, shapes))}"
     )
+  if not shapes[0][0]:
+    raise ValueError(f"{name} must hold one task or more; got leaves of the shapes {', '.join(map(str, shapes))}")
   return shapes[0][0]
 
 
