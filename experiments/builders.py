@@ -130,9 +130,14 @@ def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
   return rules.newton_cg(cg_steps, damping=damping)
 
 
-def _reptile(inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = ()) -> Any:
+def _reptile(
+  inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
+) -> Any:
+  """With `in_turn`, the released code's one optimizer state passes through the tasks of a meta-step."""
+  if in_turn and not carry_optimizer:
+    raise ValueError("config.meta_gradient.in_turn needs meta_gradient.carry_optimizer to be True; got False.")
   contribution = meta_gradients.reptile(step_weights or None)
-  return meta_gradients.along_trajectory(inner, contribution, carry_optimizer=carry_optimizer)
+  return meta_gradients.along_trajectory(inner, contribution, carry_optimizer="in_turn" if in_turn else carry_optimizer)
 
 
 def _leap(

@@ -49,7 +49,7 @@ class Programs:
 
   def __init__(self, experiment: Experiment, on_nonfinite: OnNonfinite = "stop"):
     self.experiment, self.on_nonfinite = experiment, on_nonfinite
-    self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step))
+    self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn))
     self.dispatch = cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
 
   def trace(self) -> None:
@@ -174,8 +174,8 @@ def start(experiment: Experiment) -> TrainState:
   return jax.jit(init)(jax.random.key(run.seed))
 
 
-def num_devices(tasks_per_step: int) -> int:
-  """The most devices that the tasks of a meta-step divide over, as many of each host.
+def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
+  """The most devices that the tasks of a meta-step divide over, as many of each host; one where they are taken in turn.
 
   Raises:
     ValueError: When the tasks do not divide over the hosts.
@@ -183,7 +183,7 @@ def num_devices(tasks_per_step: int) -> int:
   count = jax.process_count()
   if tasks_per_step % count:
     raise ValueError(f"config.tasks_per_step must be a multiple of the {count} processes; got {tasks_per_step}.")
-  return max(n for n in range(count, jax.device_count() + 1, count) if tasks_per_step % n == 0)
+  return count if in_turn else max(n for n in range(count, jax.device_count() + 1, count) if tasks_per_step % n == 0)
 
 
 def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:

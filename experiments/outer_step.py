@@ -20,6 +20,11 @@ class OuterStep(NamedTuple):
   make_step: Callable[..., training.StepFn]
   meta_grad: Any = None
 
+  @property
+  def in_turn(self) -> bool:
+    """Whether one state passes through the tasks of a meta-step, which cannot be spread over devices then."""
+    return bool(getattr(self.meta_grad, "in_turn", False))
+
 
 class NeedsTask(NamedTuple):
   """A meta-gradient that is made once the shapes of a task are known: `make(task)`."""

@@ -85,7 +85,7 @@ def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
     states, found = selection.best(experiment, path, trained.state)
     chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
   result, per_task = measure.measure(experiment, states[0], members=states[1:])
-  devices = loop.num_devices(experiment.run.tasks_per_step)
+  devices = loop.num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn)
   result |= chosen | {
     "wall_seconds": round(trained.seconds, 3),
     "num_devices": devices,

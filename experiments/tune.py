@@ -85,7 +85,7 @@ def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
   found = _timed(choices, built)
   first = min(range(len(found)), key=lambda index: found[index].seconds)
   best, run = built[first], built[first].run
-  share = run.tasks_per_step // loop.num_devices(run.tasks_per_step)
+  share = run.tasks_per_step // loop.num_devices(run.tasks_per_step, best.outer_step.in_turn)
   chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
   chunked = [best._replace(run=run._replace(task_chunk=chunk)) for chunk in chunks]
   return found + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)

@@ -59,10 +59,11 @@ def online(
   reduction: Literal["mean", "sum"] = "mean",
   seen_every: int = 0,
   leap_loss: bool = True,
+  leap_all_segments: bool = True,
 ) -> Any:
   """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task.
 
-  `reduction` is over the points of a task; `leap_loss=False` is the released code's Leap.
+  `reduction` is over the points of a task. The released code's Leap has `leap_loss=False, leap_all_segments=False`.
   """
   warp = meta_gradients.warp(objective, reduction=reduction)
   if seen_every:
@@ -70,7 +71,7 @@ def online(
   if initial == "maml":
     along: Any = meta_gradients.along_trajectory(inner, warp)
     return meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along)
-  first = [] if initial == "none" else [_path(initial, leap_loss)]
+  first = [] if initial == "none" else [_path(initial, leap_loss, leap_all_segments)]
   return meta_gradients.along_trajectory(inner, *first, warp)
 
 
@@ -78,12 +79,16 @@ def offline(
   inner: InnerLoop,
   initial: Path = "leap",
   leap_loss: bool = True,
+  leap_all_segments: bool = True,
   objective: replay.ReplayObjective = "full",
   eta: int = 1,
   memory: replay.Memory = "device",
 ) -> OuterStep:
-  """Algorithm 2; `leap_loss=False` is the released code's Leap, an `eta` of 0 takes all points at once."""
-  first = None if initial == "none" else _path(initial, leap_loss)
+  """Algorithm 2; an `eta` of 0 takes all points at once.
+
+  `leap_loss=False` with `leap_all_segments=False` is the released code's Leap.
+  """
+  first = None if initial == "none" else _path(initial, leap_loss, leap_all_segments)
   return OuterStep(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
 
 
@@ -96,5 +101,7 @@ def untrained(inner: InnerLoop) -> Any:
   return meta_gradients.along_trajectory(inner, Contribution(lambda problem: (), lambda p, carry, step: carry, nothing))
 
 
-def _path(name: str, leap_loss: bool) -> Contribution:
-  return meta_gradients.leap(loss=leap_loss) if name == "leap" else meta_gradients.reptile()
+def _path(name: str, leap_loss: bool, leap_all_segments: bool) -> Contribution:
+  if name == "reptile":
+    return meta_gradients.reptile()
+  return meta_gradients.leap(loss=leap_loss, all_segments=leap_all_segments)

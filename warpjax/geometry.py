@@ -155,7 +155,7 @@ def spread(warp: Warp, params: Params) -> dict[str, Any]:
     params: The point theta.
 
   Returns:
-    `eigenvalues`, `[size of gamma]`, and `condition`, a scalar.
+    `eigenvalues`, `[size of gamma]`, and `condition`, a scalar; infinite for a warp that loses a direction.
 
   Example:
     >>> found = spread(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2))
@@ -163,4 +163,6 @@ def spread(warp: Warp, params: Params) -> dict[str, Any]:
     ([1.0, 9.0], 9.0)
   """
   eigenvalues = jnp.linalg.eigvalsh(preconditioner(warp, params))
-  return {"eigenvalues": eigenvalues, "condition": eigenvalues[-1] / eigenvalues[0]}
+  smallest = eigenvalues[0]
+  condition = jnp.where(smallest > 0, eigenvalues[-1] / jnp.where(smallest > 0, smallest, 1.0), jnp.inf)
+  return {"eigenvalues": eigenvalues, "condition": condition}

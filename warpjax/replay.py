@@ -123,8 +123,8 @@ def meta_step(
     objective: "full" (Eq. 11), "first_order" (Eq. 12), or "released_approx": the released code's `approx=True`, the
       loss at the stored point on the support batch, no step taken.
     eta: Points a warp update, over all devices; it must divide the number of points. None for all of them.
-    initial: Estimates the `initial` block along the collection: `leap()`, `leap(loss=False)` as the released code has
-      it, `reptile()`; None leaves the block alone.
+    initial: Estimates the `initial` block along the collection: `leap()`, `leap(loss=False, all_segments=False)`
+      as the released code has it, `reptile()`; None leaves the block alone.
     memory: Where the replay waits: "device", or "host", the machine's own memory, from which points are fetched one by
       one. On a CPU the two are the same.
     axis_name: Axis that the tasks are spread over. Each device replays its own tasks and gradients are averaged at

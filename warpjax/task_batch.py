@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.checks import check_key
-from warpjax.numerics import cast_like, sum_dtype
+from warpjax.numerics import add_to, cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
 # Streams of the run's key, so that tasks, adaptation and the rule's draws never share a number.
@@ -72,6 +72,8 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
       f"{name} must have leaves [num_tasks, ...] of one num_tasks, such as those of training.sample_tasks; "
       f"got the shapes {', '.join(map(str, shapes))}"
     )
+  if not shapes[0][0]:
+    raise ValueError(f"{name} must hold one task or more; got leaves of the shapes {', '.join(map(str, shapes))}")
   return shapes[0][0]
 
 
@@ -146,12 +148,15 @@ def mean_over_tasks(
     meta_params: At which the gradient is taken.
     tasks: Leaves `[num_tasks, ...]`.
     keys: One a task, `[num_tasks]`.
-    carry: Leaves `[num_tasks, ...]`, or `()`.
-    chunk: Tasks side by side; a remainder is a chunk of its own.
+    carry: Leaves `[num_tasks, ...]`, `[1, ...]` where tasks take it in turn, or `()`.
+    chunk: Tasks side by side; a remainder is a chunk of its own. Tasks in turn have none.
 
   Returns:
     `((loss, aux), gradient, carry)`; loss and aux at least in single precision, the gradient in its parameters' dtypes.
   """
+
+  if isinstance(meta_grad, CarriedMetaGrad) and meta_grad.in_turn:
+    return _mean_in_turn(meta_grad, meta_params, tasks, keys, carry)
 
   def total(inputs: tuple) -> tuple[PyTree, PyTree]:
     results, new_carry = side_by_side(partial(_with_carry, meta_grad, meta_params))(*inputs)
@@ -177,6 +182,24 @@ def _with_carry(meta_grad: Any, meta_params: MetaParams, task: Task, key: jax.Ar
   if isinstance(meta_grad, CarriedMetaGrad):
     return meta_grad.grad(meta_params, task, key, carry)
   return meta_grad(meta_params, task, key), carry
+
+
+def _mean_in_turn(
+  meta_grad: CarriedMetaGrad, meta_params: MetaParams, tasks: Task, keys: jax.Array, carry: PyTree
+) -> tuple[Any, MetaParams, PyTree]:
+  """The mean over tasks that pass one carry on."""
+
+  def body(state: tuple[PyTree, PyTree], inputs: tuple[Task, jax.Array]) -> tuple[tuple[PyTree, PyTree], None]:
+    result, slot = meta_grad.grad(meta_params, inputs[0], inputs[1], state[1])
+    return (add_to(state[0], result), slot), None
+
+  slot = jax.tree.map(lambda leaf: jnp.squeeze(leaf, 0), carry)
+  task, key = jax.tree.map(lambda leaf: leaf[0], (tasks, keys))
+  shapes = jax.eval_shape(lambda: meta_grad.grad(meta_params, task, key, slot)[0])
+  start = jax.tree.map(lambda s: jnp.zeros(s.shape, sum_dtype(s)), shapes)
+  (sums, slot), _ = jax.lax.scan(body, (start, slot), (tasks, keys))
+  (value, aux), grads = jax.tree.map(lambda leaf: leaf / keys.shape[0], sums)
+  return (value, aux), cast_like(grads, meta_params), jax.tree.map(lambda leaf: leaf[None], slot)
 
 
 def _sum_in_sequence(total: Callable[[Any], tuple[PyTree, PyTree]], chunks: PyTree) -> tuple[PyTree, PyTree]:

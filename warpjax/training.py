@@ -38,7 +38,8 @@ class TrainState(NamedTuple):
     opt_state: The outer optimizer's state.
     step: Meta-steps done, int32.
     key: The run's key; never split, only folded: task `i` of step `s` is a function of (key, s, i).
-    carry: State that outlives a task, leaves `[tasks_per_step, ...]`; `()` for none.
+    carry: State that outlives a task, leaves `[tasks_per_step, ...]`, or `[1, ...]` where the tasks of a meta-step take
+      it in turn; `()` for none.
   """
 
   meta_params: MetaParams
@@ -94,7 +95,8 @@ def init(
     if not tasks_per_step or tasks_per_step < 1:
       raise ValueError(f"tasks_per_step must be at least 1 for a meta-gradient with state; got {tasks_per_step!r}")
     one = meta_grad.init(meta_params)
-    carry = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf)[None], tasks_per_step, axis=0), one)
+    slots = 1 if meta_grad.in_turn else tasks_per_step
+    carry = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf)[None], slots, axis=0), one)
   return TrainState(meta_params, optimizer.init(meta_params), jnp.zeros((), jnp.int32), key, carry)
 
 
@@ -118,7 +120,8 @@ def meta_step(
     means of aux, `grad_norm/<block>`, `param_norm/<block>` after the update, and `finite`, which watches all but aux.
 
   Raises:
-    ValueError: when `task_chunk` is below 1; from the function, when the tasks have no common first axis.
+    ValueError: when `task_chunk` is below 1, or tasks that are taken in turn are to be spread over an axis; from the
+      function, when the tasks have no common first axis.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
@@ -132,6 +135,11 @@ def meta_step(
     (1.5, 5.0)
   """
   check_task_chunk(task_chunk)
+  if isinstance(meta_grad, CarriedMetaGrad) and meta_grad.in_turn and axis_name is not None:
+    raise ValueError(
+      "axis_name must be None for a meta-gradient whose tasks are taken in turn: one state passes through all of them, "
+      f"so they cannot be spread over devices; got {axis_name!r}"
+    )
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = count_tasks(tasks)
@@ -255,12 +263,11 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
   how = f"make it by training.init(..., meta_grad=meta_grad, tasks_per_step={num_tasks})"
   if structure != jax.tree.structure(state.carry):
     raise ValueError(f"the state has not the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
+  slots = 1 if meta_grad.in_turn else num_tasks
+  of_what = "one slot, as its tasks are taken in turn" if meta_grad.in_turn else f"a slot for each of {num_tasks} tasks"
   for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
-    if leaf.shape != (num_tasks, *slot.shape):
-      raise ValueError(
-        f"the state's carry must have a slot for each of the {num_tasks} tasks, {(num_tasks, *slot.shape)}; {how}; "
-        f"got {leaf.shape}"
-      )
+    if leaf.shape != (slots, *slot.shape):
+      raise ValueError(f"the state's carry must have {of_what}, {(slots, *slot.shape)}; {how}; got {leaf.shape}")
 
 
 def norms(name: str, tree: MetaParams) -> Metrics:

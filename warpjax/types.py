@@ -168,7 +168,10 @@ class CarriedMetaGrad(NamedTuple):
   Attributes:
     init: `(meta_params) -> carry`, for one task slot.
     grad: `(meta_params, task, key, carry) -> (((loss, aux), MetaParams), carry)`.
+    in_turn: False: every task of a meta-step has a slot of its own, and they are computed together. True: there is one
+      slot, and the tasks of a meta-step pass it on, one after another, to the next meta-step's.
   """
 
   init: Callable[[MetaParams], PyTree]
   grad: Callable[[MetaParams, Task, jax.Array, PyTree], tuple[tuple[tuple[jax.Array, Aux], MetaParams], PyTree]]
+  in_turn: bool = False

@@ -33,7 +33,7 @@ def leap(
     loss: Whether the loss is a coordinate of the path; False leaves the parameters alone.
     stabilizer: Whether a rising segment counts as a falling one (`dL_k -> -|dL_k|`).
     all_segments: All K segments; False leaves out the last, as the reference code does.
-    eps: Added to `n_k^2`, so that a step of length zero pulls nowhere.
+    eps: Added to `n_k^2`. A step of length zero pulls nowhere, whatever it is.
 
   Returns:
     A contribution to the `initial` block.
@@ -50,7 +50,9 @@ def leap(
     moved = optax.tree.conj(optax.tree.sub(params, path.params))
     change = value - path.value if loss else jnp.zeros_like(value)
     change = -jnp.abs(change) if stabilizer else change
-    length = jnp.sqrt(optax.tree.norm(moved, squared=True) + change**2 + eps) if norm else 1.0
+    squared = optax.tree.norm(moved, squared=True) + change**2 + eps if norm else jnp.ones_like(change)
+    # A step without length, such as the one before the first, has no direction, and zero divided by zero is NaN.
+    weight, length = jnp.where(squared > 0, weight, 0), jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
     return jax.tree.map(
       lambda pull, grad, move: pull - (weight * (change * grad + move) / length).astype(pull.dtype),
       path.pull,

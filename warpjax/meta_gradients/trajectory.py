@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import optax
@@ -36,22 +36,24 @@ Result = tuple[tuple[jax.Array, Aux], MetaParams]
 
 
 def along_trajectory(
-  inner: InnerLoop, *contributions: Contribution, carry_optimizer: bool = False
+  inner: InnerLoop, *contributions: Contribution, carry_optimizer: bool | Literal["in_turn"] = False
 ) -> MetaGradFn | CarriedMetaGrad:
   """One adaptation, and the sum of the contributions folded along it.
 
   Args:
     inner: The inner loop, any rule.
     *contributions: `reptile()`, `leap()`, `implicit(solve)`, `warp()`, or your own.
-    carry_optimizer: Whether the state of the rule's transformation goes on to the next task in the same slot, as
-      Adam's moments do in Reptile's released code, instead of starting afresh. A step count goes on too, so a
-      schedule over inner steps, and `per_step_sgd`, do not begin anew.
+    carry_optimizer: Whether the state of the rule's transformation goes on from task to task instead of starting
+      afresh. True: each task of a meta-step has a state of its own, which goes on to the task in its place in the next
+      one, so that tasks can be computed together. "in_turn": one state passes through the tasks of a meta-step one
+      after another, and on to the next meta-step, as Adam's moments do in Reptile's released code. A step count goes on
+      too, so a schedule over inner steps, and `per_step_sgd`, do not begin anew.
 
   Returns:
     A `MetaGradFn`, or a `CarriedMetaGrad` when the optimizer state is carried.
 
   Raises:
-    ValueError: when there is no contribution, or the inner loop does not suit one.
+    ValueError: when there is no contribution, the inner loop does not suit one, or another argument is not allowed.
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -63,6 +65,8 @@ def along_trajectory(
     -3.0
   """
   num_steps = check_inner(inner)
+  if carry_optimizer not in (False, True, "in_turn"):
+    raise ValueError(f"carry_optimizer must be False, True or 'in_turn'; got {carry_optimizer!r}")
   if not contributions or not all(isinstance(c, Contribution) for c in contributions):
     raise ValueError(f"along_trajectory takes one Contribution or more, such as reptile(); got {contributions!r}")
   for contribution in contributions:
@@ -93,7 +97,9 @@ def along_trajectory(
   def init_carry(meta_params: MetaParams) -> PyTree:
     return inner.rule.transform(meta_params.rule).init(meta_params.initial)
 
-  return CarriedMetaGrad(init_carry, carried) if carry_optimizer else grad_fn
+  if not carry_optimizer:
+    return grad_fn
+  return CarriedMetaGrad(init_carry, carried, in_turn=carry_optimizer == "in_turn")
 
 
 def zeros(problem: Problem, **blocks: PyTree) -> MetaParams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from warpjax.rl.rollouts import Episodes, Rate
+from warpjax.rl.rollouts import Episodes, Rate, masked_mean
 
 
 def discounted(rewards: jax.Array, discount: float) -> jax.Array:
@@ -80,9 +80,8 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.A
 
 def standardized(advantages: jax.Array, mask: jax.Array) -> jax.Array:
   """Less their mean and divided by their standard deviation over the steps of the mask; 0 elsewhere."""
-  count = jnp.sum(mask)
-  centred = (advantages - jnp.sum(advantages * mask) / count) * mask
-  return centred / (jnp.sqrt(jnp.sum(jnp.square(centred)) / count) + 1e-8)
+  centred = jnp.where(mask > 0, advantages - masked_mean(advantages, mask), 0) * mask
+  return centred / (jnp.sqrt(masked_mean(jnp.square(centred), mask)) + 1e-8)
 
 
 def reinforce(discount: float = 0.99, *, standardize: bool = True) -> Rate:

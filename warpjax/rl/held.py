@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from warpjax.differentiation import check_choice
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
-from warpjax.rl.rollouts import Batch
+from warpjax.rl.rollouts import Batch, masked_mean, where_alive
 from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks
 from warpjax.training import TrainState
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
@@ -114,8 +115,10 @@ def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Ga
     final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
     (episodes, advantages), old = held.query, held.outputs
     outputs = policy.sequence(final.params, at.shared, episodes.observations).action
+    # Behind the end of an episode the policy has not moved, so that no ratio overflows where the mask is zero.
+    outputs = jax.tree.map(partial(where_alive, episodes.mask), outputs, old)
     log_prob = lambda p: policy.distribution.log_prob(p, episodes.actions)
-    mean = lambda values: jnp.sum(values * episodes.mask) / jnp.sum(episodes.mask)
+    mean = lambda values: masked_mean(values, episodes.mask)
     ratio = jnp.exp(log_prob(outputs) - log_prob(old))
     return -mean(gain(ratio, advantages)), {
       "return": episodes.mean_return(),

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from warpjax.rl.advantages import discounted, gae
 from warpjax.rl.policies import Policy
-from warpjax.rl.rollouts import Batch, Episodes
+from warpjax.rl.rollouts import Batch, Episodes, masked_mean
 from warpjax.types import Aux, LossFn, Params, PyTree
 
 Estimator = Literal["score", "ratio", "dice"]
@@ -56,10 +56,9 @@ class PolicyGradient:
     """`-sum(w_t A_t) / number of steps`; aux holds `return`."""
     episodes = batch.episodes
     outputs = self.policy.sequence(params, shared, episodes.observations)
-    log_probs = self.policy.distribution.log_prob(outputs.action, episodes.actions)
+    log_probs = jnp.where(episodes.mask > 0, self.policy.distribution.log_prob(outputs.action, episodes.actions), 0)
     weights = self._weights(log_probs, episodes.mask)
-    gain = jnp.sum(weights * batch.advantages * episodes.mask) / jnp.sum(episodes.mask)
-    return -gain, {"return": episodes.mean_return()}
+    return -masked_mean(weights * batch.advantages, episodes.mask), {"return": episodes.mean_return()}
 
   def _weights(self, log_probs: jax.Array, mask: jax.Array) -> jax.Array:
     if self.estimator == "dice":
@@ -148,6 +147,6 @@ def a2c(
     critic = jnp.square(returns - outputs.value)
     concentration = jnp.sum(jnp.square(jax.nn.softmax(outputs.action)), axis=-1)
     cost = actor + value_cost * critic + concentration_cost * concentration
-    return jnp.sum(cost * episodes.mask) / jnp.sum(episodes.mask), {"return": episodes.mean_return()}
+    return masked_mean(cost, episodes.mask), {"return": episodes.mean_return()}
 
   return loss_fn

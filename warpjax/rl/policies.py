@@ -155,6 +155,7 @@ def categorical() -> Distribution:
 
   def kl(p: PyTree, q: PyTree) -> jax.Array:
     log_p = jax.nn.log_softmax(p)
-    return jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(q)), axis=-1)
+    possible = jnp.exp(log_p) > 0  # an action that is ruled out has no part in it, and -inf less -inf would be NaN
+    return jnp.sum(jnp.exp(log_p) * jnp.where(possible, log_p - jax.nn.log_softmax(q), 0), axis=-1)
 
   return Distribution(noise, lambda p, noise: jnp.argmax(p + noise, axis=-1), log_prob, kl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -33,11 +34,33 @@ class Episodes(NamedTuple):
     return jnp.mean(jnp.sum(self.rewards, axis=0))
 
 
+def where_alive(alive: jax.Array, leaf: jax.Array, other: jax.Array | float = 0) -> jax.Array:
+  """`leaf [*alive.shape, ...]` where `alive` is not zero, else `other`.
+
+  Example:
+    >>> where_alive(jnp.array([1.0, 0.0]), jnp.array([[1.0], [jnp.nan]])).tolist()
+    [[1.0], [0.0]]
+  """
+  axes = [1] * (leaf.ndim - alive.ndim)
+  return jnp.where(alive.reshape(*alive.shape, *axes) != 0, leaf, other)
+
+
 class Batch(NamedTuple):
   """What a policy-gradient loss reads: episodes, and the advantage of each action, `[num_steps, num_episodes]`."""
 
   episodes: Episodes
   advantages: jax.Array
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+  """The mean where the mask is not zero, weighted by it, whatever the values are elsewhere; 0 where there is nothing.
+
+  Example:
+    >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.inf]), jnp.array([1.0, 1.0, 0.0])))
+    2.0
+  """
+  count = jnp.sum(mask)
+  return jnp.sum(jnp.where(mask > 0, values, 0) * mask) / jnp.where(count > 0, count, 1)
 
 
 Rate = Callable[[Episodes], jax.Array]
@@ -95,7 +118,9 @@ def rollout(
     actions = policy.distribution.sample(outputs.action, noise)
     keys = jax.random.split(jax.random.fold_in(step_key, index), num_episodes)
     after, state, rewards, ended, _ = jax.vmap(env.step_env, (0, 0, 0, task_axis))(keys, state, actions, task)
-    seen = Episodes(observations, actions, jnp.where(alive, rewards, 0), alive.astype(rewards.dtype))
+    # After the end the environment may say anything, and a mask of zero times infinity is NaN.
+    keep = lambda tree: jax.tree.map(partial(where_alive, alive), tree)
+    seen = Episodes(keep(observations), keep(actions), keep(rewards), alive.astype(rewards.dtype))
     return (after, state, memory, alive & ~ended), seen
 
   carry = (observations, state, memory, jnp.ones(num_episodes, bool))
