@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
 from experiments import hosts, loop, measure, options, protocol, workdir
@@ -139,4 +139,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
   flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
   flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

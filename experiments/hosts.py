@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from experiments import workdir
+from experiments import interrupts, workdir
 
 # How long a process that is done waits for the others to be done, before it counts them as lost.
 _SHUTDOWN_SECONDS = 60
@@ -97,11 +97,12 @@ def lost_peer(error: BaseException) -> str | None:
 
 
 def leave(status: int) -> NoReturn:
-  """Exits; with other hosts at once, since an orderly exit would first wait for them to be done."""
-  if not _connected():
-    sys.exit(status)
+  """Ends the process: after a success in order, since other hosts wait for it, otherwise at once, as nobody would."""
+  interrupts.ignore()  # what there was to do is done
   sys.stdout.flush()
   sys.stderr.flush()
+  if status == 0:
+    sys.exit(0)
   os._exit(status)
 
 

@@ -14,7 +14,7 @@ import sys
 import typing
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from experiments import hosts, listing, loop, options, protocol, tune
 from experiments.options import FLAGS
@@ -52,4 +52,4 @@ if __name__ == "__main__":
   if "--list" in sys.argv[1:]:  # before the flags that are required
     print(listing.text())
     sys.exit()
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)
