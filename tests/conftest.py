@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-
 SLOW_SECONDS = 3600  # a slow test that says nothing else
 
 
