@@ -1,1 +1,8 @@
 """Experiments: a config in, a workdir with a result out."""
+
+import sys
+
+from experiments import interrupts
+
+if sys.argv[:1] == ["-m"]:  # `python -m experiments.NAME`, whose imports take seconds
+  interrupts.at_once()

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import options, schema
 from experiments.benchmarks import accuracy, cases, cost, memory, report
@@ -133,4 +132,4 @@ if __name__ == "__main__":
   options.define(config=True, places=False)
   flags.DEFINE_string("workdir", None, "Where results go.", required=True)
   flags.DEFINE_list("only", [], "Estimators, methods or peers to measure; default: all of them.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -7,11 +7,10 @@ Prints a table, and exits with 1 when something failed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
 from experiments import loop, options
@@ -62,4 +61,4 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_integer("num_tasks", 64, "Tasks of each split that are looked at for leaks.", lower_bound=1)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

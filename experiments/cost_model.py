@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
 from experiments import loop, options
@@ -108,4 +107,4 @@ if __name__ == "__main__":
   flags.DEFINE_float("seconds_per_task", None, "The compute of a task; default: measured here.", lower_bound=1e-9)
   flags.DEFINE_float("gigabytes_per_second", 12.5, "What a device sends in a second; 12.5 is 100 Gbit/s.")
   flags.DEFINE_float("microseconds", 20.0, "The latency of a message.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

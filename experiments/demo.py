@@ -6,14 +6,13 @@ python -m experiments.demo --workdir=runs/demo
 from __future__ import annotations
 
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 import warpjax as wj
 from configs import demo
@@ -95,4 +94,4 @@ if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_string("workdir", "runs/demo", "Where the runs and pictures are kept.")
   flags.DEFINE_list("methods", list(demo.METHODS), "Which to run.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
-from experiments import hosts, loop, measure, options, protocol, workdir
+from experiments import hosts, loop, measure, options, origins, protocol, workdir
 from experiments.options import FLAGS
 
 # What decides how and on which tasks a trained model is tested, besides all of `eval`.
@@ -67,6 +67,8 @@ def evaluate(
   state, *members = loop.restore_all(experiment, path)
   result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
   result |= _chosen(path)
+  if origins.INIT_FROM in result:
+    result.pop("published", None)
   if changed:
     result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
     result["protocol"] |= protocol.of_training(config["data"])
@@ -81,9 +83,10 @@ def evaluate(
 
 
 def _chosen(path: pathlib.Path) -> dict[str, Any]:
-  """How the checkpoint was chosen, as the run's own result says, where validation tasks chose it."""
+  """What only the run's own result says: how validation tasks chose the checkpoint, and where the run started."""
   there = workdir.read_json(path / workdir.RESULT) or {}
-  return {key: there[key] for key in ("num_meta_steps", "selected")} if "selected" in there else {}
+  chosen = ("num_meta_steps", "selected") if "selected" in there else ()
+  return {key: there[key] for key in (*chosen, origins.INIT_FROM, origins.EXTENDED) if key in there}
 
 
 def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,4 +142,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
   flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
   flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

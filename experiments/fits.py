@@ -8,13 +8,12 @@ meta-gradients need grows with the steps; the config's own estimator is the last
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import builders, loop, options, outer_step, schema
 from experiments import experiment as experiments
@@ -98,4 +97,4 @@ if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_float("gib", None, "Memory of one device, in 2^30 bytes.", required=True, lower_bound=1e-6)
   flags.DEFINE_integer("at_most", 4096, "Inner steps at which to stop looking.", lower_bound=1)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

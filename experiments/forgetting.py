@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import warpjax as wj
 from experiments import canvas, figures, loop, options, workdir
@@ -142,4 +141,4 @@ if __name__ == "__main__":
   flags.DEFINE_list("workdirs", None, "Finished runs of configs/continual.py.", required=True)
   flags.DEFINE_string("output", "runs/continual/forgetting.png", "The PNG; numbers go beside it, as .json.")
   flags.DEFINE_integer("num_tasks", 200, "Test sequences.", lower_bound=1)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

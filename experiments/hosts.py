@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -12,11 +14,15 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from experiments import workdir
+from experiments import interrupts, workdir
 
 # How long a process that is done waits for the others to be done, before it counts them as lost.
 _SHUTDOWN_SECONDS = 60
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|coordination service|heartbeat|task died", re.I)
+
+
+class StartError(ValueError):
+  """The processes of a run could not be connected; none of them has begun."""
 
 
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -30,16 +36,30 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
 
   Raises:
     ValueError: For arguments that do not go together, or an "auto" that finds nothing.
+    StartError: Where the processes cannot be connected; it says why, and what to do.
   """
   _check(coordinator, num_processes, process_id)
   if coordinator is None:
     return
   address = None if coordinator == "auto" else coordinator
+  if address is not None:
+    _check_address(address, process_id)
   try:
     jax.distributed.initialize(address, num_processes, process_id, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
   except ValueError as error:
     raise ValueError(f"--coordinator={coordinator} found no cluster to join: {error}") from None
-  if jax.device_count() != jax.process_count() * jax.local_device_count():
+  except RuntimeError as error:
+    raise StartError(
+      f"--coordinator={coordinator} could not be joined ({_first_line(error)}). Process 0 must run there, and its port "
+      "be reachable from here."
+    ) from None
+  try:
+    counts = jax.device_count(), jax.process_count() * jax.local_device_count()
+    if counts[0] == counts[1]:
+      largest(0)  # the first message to all the others
+  except (RuntimeError, ValueError) as error:
+    raise StartError(_not_connected(error, coordinator)) from None
+  if counts[0] != counts[1]:
     raise ValueError(
       f"every process must have the same number of devices; process {jax.process_index()} has "
       f"{jax.local_device_count()} of {jax.device_count()}, and there are {jax.process_count()} processes."
@@ -88,25 +108,84 @@ def check_same(what: str, mine: Mapping[str, Any]) -> None:
 
 def lost_peer(error: BaseException) -> str | None:
   """What to tell the user of an error that another host's end has caused; None for any other error."""
-  if not _connected() or isinstance(error, OSError) or not _LOST.search(str(error)):
+  if not _connected() or isinstance(error, OSError | StartError) or not _LOST.search(str(error)):
     return None
   return (
-    f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:200]}). "
+    f"another process of this run has ended or cannot be reached ({_first_line(error)}). "
     "Run the same command on every host again: the run goes on from its newest checkpoint."
   )
 
 
 def leave(status: int) -> NoReturn:
-  """Exits; with other hosts at once, since an orderly exit would first wait for them to be done."""
-  if not _connected():
-    sys.exit(status)
+  """Ends the process: after a success in order, since other hosts wait for it, otherwise at once, as nobody would."""
+  interrupts.ignore()  # what there was to do is done
   sys.stdout.flush()
   sys.stderr.flush()
+  if status == 0:
+    sys.exit(0)
   os._exit(status)
 
 
 def _connected() -> bool:
   return jax.distributed.is_initialized()
+
+
+def _check_address(coordinator: str, process_id: int | None) -> None:
+  """What the C++ of the connection would end the process for."""
+  host, port = coordinator.rsplit(":", 1)
+  try:
+    socket.getaddrinfo(host.strip("[]"), int(port))
+  except OSError as error:
+    raise StartError(
+      f"--coordinator={coordinator}: the name {host!r} does not resolve to an address ({_reason(error)}). Give the "
+      "address of process 0's machine in its place, or add the name to /etc/hosts."
+    ) from None
+  if process_id == 0:
+    with socket.socket() as tried:
+      try:
+        tried.bind(("", int(port)))
+      except OSError as error:
+        raise StartError(
+          f"--coordinator={coordinator}: process 0 cannot listen at port {port} ({_reason(error)}). Choose another "
+          "port, the same for every process."
+        ) from None
+
+
+def _not_connected(error: Exception, coordinator: str) -> str:
+  """What failed at a start and what to do: most often a machine whose own name does not lead to it."""
+  name, said = socket.gethostname(), _first_line(error)
+  try:
+    address = str(socket.getaddrinfo(name, None)[0][4][0])
+  except OSError:
+    return (
+      f"this machine's own name, {name!r}, does not resolve to an address, which the connection between the processes "
+      f"needs. Add the line '{_own_address(coordinator)} {name}' to /etc/hosts, and run the same command on every host "
+      f"again. ({said})"
+    )
+  return (
+    f"the processes of this run could not be connected ({said}). The name of each machine must resolve to an address "
+    f"at which the others reach it; here {name!r} is {address}, and /etc/hosts can change that. Then run the same "
+    "command on every host again."
+  )
+
+
+def _own_address(coordinator: str) -> str:
+  """The address of the interface that leads to the coordinator; nothing is sent."""
+  host, _, port = coordinator.rpartition(":")
+  with contextlib.suppress(OSError, ValueError):
+    family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as tried:
+      tried.connect(address)
+      return str(tried.getsockname()[0])
+  return "ADDRESS"
+
+
+def _reason(error: OSError) -> str:
+  return error.strerror or str(error)
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

@@ -10,7 +10,6 @@ import functools
 import itertools
 import json
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 import warpjax as wj
 from configs import l2l as config
@@ -192,4 +191,4 @@ if __name__ == "__main__":
   options.define()
   flags.DEFINE_enum("method", "l2l_lstm", list(SETTINGS), "The row of configs/l2l.py.")
   flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from experiments import hosts, progress, selection, watch, workdir
+from experiments import hosts, origins, progress, selection, watch, workdir
 from experiments.experiment import Experiment
 from warpjax import checkpoints, parallel, training
 from warpjax.training import TrainState
-from warpjax.types import TaskSampler
+from warpjax.types import MetaParams, TaskSampler
 
 Dispatch = Any  # jitted: (TrainState, TaskSampler) -> (TrainState, dict of metrics)
 
@@ -31,12 +32,14 @@ class Trained(NamedTuple):
     seconds: Spent in it, over all of its processes.
     skipped: Meta-steps whose update was left out as not finite.
     signal: The number of the signal that stopped it, 0 for none; the state is saved, also where it is finished.
+    origin: What it started from and how often it was made longer, as `origins.going_on` says.
   """
 
   state: TrainState
   seconds: float
   skipped: int = 0
   signal: int = 0
+  origin: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Programs:
@@ -63,7 +66,13 @@ class Programs:
     self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
 
 
-def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> Trained:
+def train(
+  programs: Programs,
+  directory: pathlib.Path,
+  *,
+  init: origins.InitFrom | None = None,
+  say: Callable[[str], object] = hosts.say,
+) -> Trained:
   """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
 
   Dispatches always start at multiples of `steps_per_dispatch`, so that a resumed run is the same sequence of the same
@@ -72,6 +81,7 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
   Args:
     programs: Of what to train.
     directory: The workdir, which every host of the run must see.
+    init: Another run, whose meta-parameters are the first ones.
     say: Called with messages for the user.
 
   Returns:
@@ -84,7 +94,7 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
   experiment, mesh, skip, compiled = programs.experiment, programs.mesh, programs.on_nonfinite == "skip", False
   run = experiment.run
   with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
-    state, before = _begin(manager, experiment, say, mesh)
+    state, before = _begin(manager, experiment, init, say, mesh)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
     started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
@@ -95,7 +105,8 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
     ):
       stop = hosts.largest(signal())
       while (first := int(state.step)) < run.num_meta_steps and not stop:
-        count = min(run.steps_per_dispatch, run.num_meta_steps - first)
+        # Up to the next multiple: a run that was made longer may stand between two.
+        count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
         dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
         if not compiled:
           watch.say_cost(run.name, dispatch, state, sampler, count, say)
@@ -115,23 +126,37 @@ def train(programs: Programs, directory: pathlib.Path, *, say: Callable[[str], o
         stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
         if due or stop:
           seconds = time.monotonic() - started
-          extra = {"seconds": seconds, "skipped": skipped, "data": experiment.data.description}
+          extra = {**before, "seconds": seconds, "skipped": skipped}
           checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
       # A signal during the last save stops the run too, before its evaluation.
       stop = stop or hosts.largest(signal())
-      return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop)
+      return Trained(
+        parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"]
+      )
 
 
 def _begin(
-  manager: checkpoints.Manager, experiment: Experiment, say: Callable[[str], object], mesh: jax.sharding.Mesh
+  manager: checkpoints.Manager,
+  experiment: Experiment,
+  init: origins.InitFrom | None,
+  say: Callable[[str], object],
+  mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, dict[str, Any]]:
-  """The state that training starts from, on the devices of the mesh, and what was counted up to it."""
+  """The state that training starts from, on the devices of the mesh, and what is saved beside the states."""
+  run = experiment.run
+  extra = {"seconds": 0.0, "skipped": 0, "data": experiment.data.description, "num_meta_steps": run.num_meta_steps}
   state = parallel.on_every_host(start(experiment), mesh)
   restored = _restore(manager, experiment, state, say)
-  if restored is None:
-    return state, {"seconds": 0.0, "skipped": 0}
-  say(f"Resuming {experiment.run.name} at meta-step {restored.step}.")
-  return restored.state, {"skipped": 0, **restored.extra}
+  if restored is not None:
+    say(f"Resuming {run.name} at meta-step {restored.step}.")
+    counted = {name: restored.extra.get(name, 0) for name in ("seconds", "skipped")}
+    return restored.state, extra | counted | {"origin": origins.going_on(restored, run.num_meta_steps, init, say)}
+  if init is None:
+    return state, extra | {"origin": {}}
+  meta_params, record = origins.load(init, jax.eval_shape(lambda: start(experiment)).meta_params)
+  hosts.check_same("--init_from", record)
+  say(f"Starting {run.name} from {record['workdir']}, meta-step {record['step']}.")
+  return parallel.on_every_host(start(experiment, meta_params), mesh), extra | {"origin": {origins.INIT_FROM: record}}
 
 
 def make_dispatch(
@@ -154,16 +179,18 @@ def make_dispatch(
   return jax.jit(dispatch)
 
 
-def start(experiment: Experiment) -> TrainState:
-  """The state before the first meta-step."""
-  run = experiment.run
+def start(experiment: Experiment, meta_params: MetaParams | None = None) -> TrainState:
+  """The state before the first meta-step, from the network's own initial parameters or from those that are given."""
+  run, rule = experiment.run, experiment.inner.rule
 
-  def init(key: jax.Array) -> TrainState:
+  def init(key: jax.Array, given: MetaParams | None) -> TrainState:
     x = jax.eval_shape(experiment.data.train, key).support[0]
     params, shared = experiment.network.init(jax.random.fold_in(key, 0), jnp.zeros(x.shape, x.dtype))
+    if given is not None:
+      params, shared = given.initial, given.shared
     return training.init(
       key,
-      experiment.inner.rule,
+      rule if given is None else rule._replace(init=lambda key, params: given.rule),
       params,
       shared,
       experiment.optimizer,
@@ -171,7 +198,7 @@ def start(experiment: Experiment) -> TrainState:
       tasks_per_step=run.tasks_per_step,
     )
 
-  return jax.jit(init)(jax.random.key(run.seed))
+  return jax.jit(init)(jax.random.key(run.seed), meta_params)
 
 
 def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:

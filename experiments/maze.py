@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments import canvas, options, workdir
 from experiments.options import FLAGS
@@ -119,4 +118,4 @@ if __name__ == "__main__":
   flags.DEFINE_list("workdirs", None, "Workdirs of configs/maze.py; the first is what the others are compared with.")
   flags.DEFINE_string("output", None, "The PNG to write.")
   flags.mark_flags_as_required(["workdirs", "output"])
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import warpjax as wj
 from experiments import canvas, loop, options, workdir
@@ -135,4 +134,4 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_string("workdir", None, "A workdir of configs/navigation.py.", required=True)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

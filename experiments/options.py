@@ -7,15 +7,16 @@ import errno
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
 import ml_collections
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import hosts, schema
+from experiments import hosts, interrupts, schema
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -33,6 +34,31 @@ OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
 
 # As orbax and tensorstore say it, in errors of several types.
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
+
+
+def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any] | None = None) -> NoReturn:
+  """Runs a command to its end, the one place where commands end.
+
+  A command that failed or was interrupted leaves without tearing the interpreter down: XLA may still compute then, and
+  threads that outlive the interpreter crash it.
+
+  Args:
+    main: Takes the arguments that are no flags, and returns the exit status.
+    flags_parser: As for `absl.app.run`; None for `parse`.
+  """
+  status: Any = 1
+  interrupts.at_once()
+  try:
+    app.run(main, flags_parser=flags_parser or parse)
+  except SystemExit as error:
+    status = error.code
+  except KeyboardInterrupt:
+    interrupts.leave_interrupted()
+  except BaseException:
+    traceback.print_exc()
+  if isinstance(status, str):
+    print(status, file=sys.stderr)
+  hosts.leave(status if isinstance(status, int) else int(status is not None))
 
 
 def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:
@@ -136,14 +162,14 @@ def _in_words(message: str) -> str:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-  """Turns the errors that a user can mend into a line on stderr and exit status 1, Ctrl-C into status 130."""
+  """Turns the errors that a user can mend into a line on stderr and exit status 1; `run` does so for Ctrl-C."""
   sys.unraisablehook = _without_late_reads
   try:
-    yield
-  except KeyboardInterrupt:  # outside of training, which takes a signal as `progress.stop_signal` says
-    print("Interrupted; what was saved before stays.", file=sys.stderr, flush=True)
-    hosts.leave(130)
+    with interrupts.raised():  # outside of training, which takes a signal as `progress.stop_signal` says
+      yield
   except Exception as error:
+    if interrupts.came():  # a library made another error of it
+      raise KeyboardInterrupt from error
     message = _mendable(error)
     if message is None or FLAGS.traceback:
       raise
@@ -152,6 +178,8 @@ def errors_in_one_line() -> Iterator[None]:
 
 def _without_late_reads(unraisable: Any) -> None:
   """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
+  if isinstance(unraisable.exc_value, KeyboardInterrupt):
+    interrupts.leave_interrupted()  # nobody else would hear of it
   if str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
@@ -174,4 +202,4 @@ def _mendable(error: Exception) -> str | None:
 def fail(message: str) -> NoReturn:
   """Exits with status 1 and a line on stderr."""
   print(f"error: {message}", file=sys.stderr, flush=True)
-  hosts.leave(1)
+  sys.exit(1)

@@ -12,10 +12,9 @@ in Markdown.
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from experiments import curves, figures, options, workdir
 from experiments.options import FLAGS
@@ -50,4 +49,4 @@ if __name__ == "__main__":
   flags.DEFINE_bool("markdown", False, "Print a Markdown table: measured, published, meta-steps, tasks, seconds.")
   flags.DEFINE_string("against", None, "A setting of the configs, e.g. data.alphabets, to draw the results against.")
   flags.DEFINE_string("output", "comparison.png", "The picture.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from experiments import interrupts, options
 from warpjax.tasks import cifar, mini_imagenet, tfds_omniglot, tiered_imagenet
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
@@ -63,11 +64,12 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise app.UsageError(f"name one data set of: {', '.join(PREPARE)}")
   try:
-    root = prepare_data(argv[1], _DATA_DIR.value, _ARCHIVES.value)
+    with interrupts.raised():
+      root = prepare_data(argv[1], _DATA_DIR.value, _ARCHIVES.value)
   except (ValueError, OSError) as error:
     raise SystemExit(str(error)) from error
   print(f"{argv[1]} is prepared under {root}: pass --data_dir={root}")
 
 
 if __name__ == "__main__":
-  app.run(main)
+  options.run(main, app.parse_flags_with_usage)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
 from experiments import hosts, loop, options, schema
@@ -142,4 +141,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_integer("lines", 30, "Operations to print.", lower_bound=1)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

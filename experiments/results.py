@@ -10,14 +10,11 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from absl import app
-
 from configs import benchmark, multi_shot_omniglot, reptile_studies
-from experiments import listing
+from experiments import listing, options
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
 HEAD = """# Results
@@ -313,4 +310,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(app.run(main))
+  options.run(main)

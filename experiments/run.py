@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas, figures, hosts, loop, measure, schema, selection, workdir
+from experiments import canvas, figures, hosts, loop, measure, origins, schema, selection, workdir
 from experiments import experiment as experiments
 
 
@@ -19,15 +19,20 @@ def train_and_evaluate(
   directory: str | os.PathLike[str],
   *,
   on_nonfinite: loop.OnNonfinite = "stop",
+  init: origins.InitFrom | None = None,
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any] | int:
   """Trains a config in a workdir, from wherever it stands, and evaluates it.
 
+  A workdir goes on where it stopped, a finished one with more `num_meta_steps` too; its `result.json` is then kept as
+  `result_N.json`, after the meta-steps it was of.
+
   Args:
     config: Nested dicts, as `experiments.experiment.build` takes them.
     directory: The workdir; with many hosts, one that they all see.
     on_nonfinite: As for `loop.train`.
+    init: As for `loop.train`; a workdir that has begun must have begun so.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
 
@@ -42,7 +47,7 @@ def train_and_evaluate(
   programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
   with _held(directory) as path:
     _prepare(path, schema.given(config))
-    return _run(programs, path)
+    return _run(programs, path, init)
 
 
 def _build(
@@ -71,12 +76,13 @@ def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
   hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
 
 
-def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
+def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None = None) -> Any:
   experiment = programs.experiment
   finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
   if finished is not None:
+    origins.check_same(init, finished.get(origins.INIT_FROM))
     return finished
-  trained = loop.train(programs, path)
+  trained = loop.train(programs, path, init=init)
   if trained.signal:
     hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
     return trained.signal
@@ -90,7 +96,10 @@ def _run(programs: loop.Programs, path: pathlib.Path) -> Any:
     "wall_seconds": round(trained.seconds, 3),
     "num_devices": devices,
     "skipped": trained.skipped,
+    **trained.origin,
   }
+  if origins.INIT_FROM in result:
+    result.pop("published", None)  # whose run started from nothing
 
   def write() -> Any:
     np.save(path / workdir.PER_TASK, per_task)
@@ -116,6 +125,7 @@ def sweep(
   seeds: Sequence[int],
   *,
   on_nonfinite: loop.OnNonfinite = "stop",
+  init: origins.InitFrom | None = None,
   **places: Any,
 ) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
@@ -128,7 +138,7 @@ def sweep(
       programs = _build(one, place, on_nonfinite, **places) if index else programs
       with _held(place) as path:
         _prepare(path, one)
-        result = _run(programs, path)
+        result = _run(programs, path, init)
       if isinstance(result, int):
         return result
       results.append(result)

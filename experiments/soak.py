@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments import options, workdir
 from experiments.options import FLAGS
@@ -46,7 +46,9 @@ def soak(directory: str, minutes: float, config: str, *, warm_up: float = 0.2, e
     ValueError: If the training ended by itself.
   """
   command = [sys.executable, "-m", "experiments.train", f"--config={config}", f"--workdir={directory}"]
-  process = subprocess.Popen([*command, *(f"--config.{setting}" for setting in SETTINGS)], stdout=subprocess.DEVNULL)
+  command += [f"--config.{setting}" for setting in SETTINGS]
+  # In a group of its own, since a Ctrl-C at the terminal goes to the group: it is told once, below.
+  process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
   looks, begun = [], time.monotonic()
   try:
     while time.monotonic() - begun < 60 * minutes:
@@ -119,4 +121,4 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "A new workdir.", required=True)
   flags.DEFINE_float("minutes", 60.0, "How long to train.", lower_bound=0.1)
   flags.DEFINE_string("config", "configs/sinusoid.py:maml", "What to train.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import warpjax as wj
 from configs import surfaces as config
@@ -150,4 +149,4 @@ if __name__ == "__main__":
   options.define(places=False)
   flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
   flags.DEFINE_enum("method", "warp", [name for name in config.METHODS if name != "plain"], "Which warp.")
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

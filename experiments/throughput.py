@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import experiment as experiments
 from experiments import loop, options
@@ -85,4 +84,4 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   options.define(config=True)
   flags.DEFINE_integer("repeats", 5, "Timed calls of each.", lower_bound=1)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -2,8 +2,10 @@
 
   python -m experiments.train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
 
-Running the same command again goes on where it stopped; a finished workdir prints its result. `--seeds=0,1,2` runs
-each seed in a sub-directory and combines them. `--list` prints every experiment and method with its paper and numbers.
+Running the same command again goes on where it stopped; a finished workdir prints its result, or trains longer with a
+larger `--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run.
+`--seeds=0,1,2` runs each seed in a sub-directory and combines them. `--list` prints every experiment and method with
+its paper and numbers.
 Any setting of the config can be given: `--config.inner.num_steps=5`, `--config.optimizer.learning_rate=0.01`.
 """
 
@@ -14,18 +16,26 @@ import sys
 import typing
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
-from experiments import hosts, listing, loop, options, protocol, tune
+from experiments import hosts, listing, loop, options, origins, protocol, tune
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
+
+
+def _init() -> origins.InitFrom | None:
+  if FLAGS.init_from is None:
+    if FLAGS.init_step is not None:
+      raise ValueError(f"--init_step needs --init_from=WORKDIR; got --init_step={FLAGS.init_step}.")
+    return None
+  return origins.InitFrom(FLAGS.init_from, FLAGS.init_step)
 
 
 def main(argv: Sequence[str]) -> int:
   """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places()}
+    config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places(), "init": _init()}
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.tune:
       config = tune.for_run(config, FLAGS.workdir, **options.places())
@@ -47,9 +57,11 @@ if __name__ == "__main__":
   flags.DEFINE_enum(
     "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
   )
+  flags.DEFINE_string("init_from", None, "Start from the meta-parameters of this workdir, which the result records.")
+  flags.DEFINE_integer("init_step", None, "The checkpoint of --init_from; default: that of its result, or the newest.")
   flags.DEFINE_bool("tune", False, "Begin with the task_chunk and network.lowering that are fastest here; see tune.py.")
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
   if "--list" in sys.argv[1:]:  # before the flags that are required
     print(listing.text())
     sys.exit()
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

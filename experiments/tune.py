@@ -13,13 +13,11 @@ import inspect
 import json
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from absl import app
 
 from experiments import experiment as experiments
 from experiments import hosts, learners, loop, options, rows, schema, workdir
@@ -159,4 +157,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
   options.define(config=True)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -37,6 +37,9 @@ def begun(directory: pathlib.Path) -> bool:
 def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
   """Makes the workdir and writes the config, or checks that what was trained there is of the same.
 
+  More `num_meta_steps` than before make the run longer: the config is written anew, and a `result.json` becomes
+  `result_N.json`, N the meta-steps before.
+
   Hold its `lock`, or another process may be at work there that has saved nothing yet.
 
   Args:
@@ -57,11 +60,24 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
     return directory
   if there is None:
     raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
+  if _is_longer(there, as_json(config)):
+    if (directory / RESULT).exists():
+      os.replace(directory / RESULT, directory / f"result_{there['num_meta_steps']}.json")
+    write_json(directory / CONFIG, config)
+    return directory
   if differing := list(differences(there, as_json(config))):
     raise ValueError(
       f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
     )
   return directory
+
+
+def _is_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+  """Whether two configs differ in `num_meta_steps` alone, of which the second has more."""
+  before, after = (config.get("num_meta_steps") for config in (there, here))
+  return (
+    isinstance(before, int) and isinstance(after, int) and before < after and {**there, "num_meta_steps": after} == here
+  )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,15 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+SLOW_SECONDS = 3600  # a slow test that says nothing else
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Slow tests have a longer limit, unless they bring their own."""
+  for item in items:
+    if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+      item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
 
 @pytest.fixture
 def x64() -> Iterator[None]:

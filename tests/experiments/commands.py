@@ -7,7 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,6 +20,24 @@ class Done(NamedTuple):
   status: int
   stdout: str
   stderr: str
+
+
+def until(condition: Callable[[], object], pid: int | None = None, seconds: float = 240.0) -> None:
+  """Waits for a condition, at most so long, and only while the process with that id lives."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+    assert pid is None or alive(pid), f"process {pid} ended before that"
+    time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+  """Whether a process has not ended."""
+  try:
+    status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+  except FileNotFoundError:
+    return False
+  return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 class Commands:

@@ -9,7 +9,6 @@ import pathlib
 import shutil
 import signal
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ import pytest
 
 from experiments import options, workdir
 from tests.experiments import tiny
+from tests.experiments.commands import until
 from warpjax.tasks import tfds_files
 
 TRAIN = "experiments.train"
@@ -306,18 +306,13 @@ def test_a_library_that_is_not_there_is_said_in_one_line(monkeypatch, capsys):
   assert capsys.readouterr().err == 'error: omniglot needs tensorflow-datasets: pip install -e ".[data]"\n'
 
 
-def until_saved(path: pathlib.Path) -> None:
-  while not (path / "checkpoints" / "4").is_dir():
-    time.sleep(0.01)
-
-
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_path):
   """A limit on the size of a file, set while it runs, is refused by the kernel as a full disk is."""
   import resource
 
   path, large = tmp_path / "run", "--config.network.features=(40,40)"
   pid = commands.start(TRAIN, endless(path, large))
-  until_saved(path)
+  until((path / "checkpoints" / "4").is_dir, pid)
   resource.prlimit(pid, resource.RLIMIT_FSIZE, (6000, 6000))
   done = commands.wait(pid)
   assert done.status == 1, done.stderr
@@ -331,8 +326,7 @@ def _stopped(commands, path: pathlib.Path, *more: str) -> tuple[int, int]:
   """The same command again, stopped by SIGINT once it trains."""
   rows = len(workdir.read_metrics(path))
   pid = commands.start(TRAIN, endless(path, *more))
-  while len(workdir.read_metrics(path)) <= rows:
-    time.sleep(0.01)
+  until(lambda: len(workdir.read_metrics(path)) > rows, pid)
   os.kill(pid, signal.SIGINT)
   return pid, commands.count
 

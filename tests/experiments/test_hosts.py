@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import experiment, hosts, loop, workdir
+from experiments import experiment, hosts, loop, options, workdir
 from tests.experiments import tiny
+from tests.experiments.commands import until
 from warpjax import checkpoints, parallel
 
 SETTINGS = {
@@ -60,8 +61,7 @@ def test_two_processes_die_together_resume_and_end_as_one_does(commands, tmp_pat
   assert one.status == 0, one.stderr
   path = tmp_path / "two"
   (first, first_number), (second, _) = start_two(commands, path)
-  while not workdir.read_metrics(path):
-    time.sleep(0.01)
+  until(lambda: workdir.read_metrics(path), first)
   os.kill(second, signal.SIGKILL)
   begun = time.monotonic()
   survivor = commands.wait(first, first_number)
@@ -120,6 +120,70 @@ def test_another_error_is_not_taken_for_a_lost_peer(monkeypatch):
   monkeypatch.setattr(hosts, "_connected", lambda: True)
   assert "another process of this run has ended" in hosts.lost_peer(error)
   assert hosts.lost_peer(ValueError("config.seed must be an integer")) is None
+
+
+UNRESOLVED = (
+  "Unable to initialize backend 'cpu': [enforce fail at external/gloo/gloo/transport/tcp/device.cc:99] rv == 0. -2 vs 0"
+)
+
+
+def joined(monkeypatch, error, resolves):
+  """`hosts.connect` where the others are joined and the first look at the devices fails."""
+  lookup = socket.getaddrinfo
+
+  def patched(name, *arguments, **keywords):
+    if name == socket.gethostname() and not resolves:
+      raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return lookup("127.0.1.1" if name == socket.gethostname() else name, *arguments, **keywords)
+
+  def fail():
+    raise error
+
+  monkeypatch.setattr(socket, "gethostname", lambda: "worker7")
+  monkeypatch.setattr(socket, "getaddrinfo", patched)
+  monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments, **keywords: None)
+  monkeypatch.setattr(hosts, "_connected", lambda: True)
+  monkeypatch.setattr(jax, "device_count", fail)
+  with pytest.raises(hosts.StartError) as failed:
+    hosts.connect("127.0.0.1:9", 2, 1)
+  assert hosts.lost_peer(failed.value) is None
+  return options._mendable(failed.value)
+
+
+def test_a_machine_whose_own_name_does_not_resolve_is_told_so(monkeypatch):
+  said = joined(monkeypatch, RuntimeError(UNRESOLVED), resolves=False)
+  assert said.startswith("this machine's own name, 'worker7', does not resolve to an address")
+  assert "Add the line '127.0.0.1 worker7' to /etc/hosts" in said
+
+
+def test_another_failure_at_the_start_is_no_lost_process(monkeypatch):
+  said = joined(monkeypatch, ValueError("Gloo context initialization failed: Connection refused"), resolves=True)
+  assert said.startswith("the processes of this run could not be connected (Gloo context")
+  assert "here 'worker7' is 127.0.1.1" in said
+
+
+def test_a_coordinator_that_does_not_exist_is_told_within_seconds(commands, tmp_path):
+  processes = {"coordinator": "nobody.invalid:4000", "num_processes": 2}
+  started = [
+    (commands.start("experiments.train", arguments(tmp_path / "two", **processes, process_id=i)), commands.count)
+    for i in (0, 1)
+  ]
+  for each in started:
+    done = commands.wait(*each)
+    assert done.status == 1 and not (tmp_path / "two").exists()
+    assert done.stderr.startswith(
+      "error: --coordinator=nobody.invalid:4000: the name 'nobody.invalid' does not resolve"
+    )
+    assert "or add the name to /etc/hosts" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use_is_told_at_once():
+  with socket.socket() as taken:
+    taken.bind(("", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(hosts.StartError, match=f"process 0 cannot listen at port {port} .*Choose another port"):
+      hosts.connect(f"127.0.0.1:{port}", 2, 0)
 
 
 def test_a_cpu_is_made_into_devices(commands, tmp_path):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from experiments import workdir
+from tests.experiments.commands import alive
 
 # One of them chooses its checkpoint on validation tasks.
 METHODS = {"maml": {}, "warp_leap_offline": {}, "imaml": {}, "fomaml": {"eval.val_tasks": 2}}
@@ -63,14 +64,6 @@ def kill(commands, method, path, num_meta_steps, moment):
     time.sleep(0.0005)
   os.kill(pid, signal.SIGKILL)
   return commands.wait(pid).status == -signal.SIGKILL
-
-
-def alive(pid):
-  try:
-    with open(f"/proc/{pid}/stat") as file:
-      return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-  except FileNotFoundError:
-    return False
 
 
 def kill_in_a_save(commands, method, path, num_meta_steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import shutil
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from experiments import evaluate, experiment, loop, maze, run, selection, tune, workdir
 from tests.experiments import tiny
+from tests.experiments.commands import alive
 from warpjax import checkpoints
 
 CHOSEN = {"eval": {"val_tasks": 2, "num_steps": 1}}
@@ -85,7 +85,7 @@ def test_a_run_goes_on_while_it_is_evaluated(commands, tmp_path):
   flags = [f"--config.{name}={value}" for name, value in given.items()]
   training = commands.start("experiments.train", ["--config=configs/sinusoid.py:maml", f"--workdir={tmp_path}", *flags])
   said, readings, template = [], 0, None
-  while not (tmp_path / workdir.RESULT).exists() and os.path.exists(f"/proc/{training}/fd/0"):  # while it lives
+  while not (tmp_path / workdir.RESULT).exists() and alive(training):
     time.sleep(0.01)
     if len(checkpoints.steps(tmp_path / "checkpoints")) < 2:
       continue

@@ -270,8 +270,8 @@ def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):
 def test_an_interrupted_sweep_keeps_its_config(finished, tmp_path, monkeypatch):
   stop_after(monkeypatch, 1)
   assert run.sweep(CONFIG, tmp_path, [0, 1]) == signal.SIGTERM
-  with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 8 here"):
-    run.sweep({**CONFIG, "num_meta_steps": 8}, tmp_path, [0, 1])
+  with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 4 here"):
+    run.sweep({**CONFIG, "num_meta_steps": 4}, tmp_path, [0, 1])
 
 
 def test_test_tasks_pair_across_methods_and_seeds(finished):
