@@ -146,7 +146,7 @@ def test_without_perturbation_to_speak_of_it_is_the_slope():
 def test_a_lifetime_keeps_its_task_and_then_begins_anew():
   inner, first, second = linear_loop(), quadratic_task(0), quadratic_task(1)
   estimate = evolution_strategies(inner, STD, PAIRS, window=WINDOW, task=jax.eval_shape(lambda: first))
-  step, keys = toy.jit(chex.assert_max_traces(estimate.grad, n=1)), jax.random.split(toy.key(), 3)
+  step, keys = toy.jit(chex.assert_max_traces(lambda *args: estimate.grad(*args), n=1)), jax.random.split(toy.key(), 3)
   start = estimate.init(META_PARAMS)
 
   def run(*tasks):
