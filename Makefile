@@ -1,16 +1,21 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both need Python 3.11 or later and nothing else.
+# Another Python, or other extras, get an environment of their own: make test PYTHON=python3.13 EXTRAS=test-core
+NAMED := $(filter-out undefined,$(firstword $(origin PYTHON)))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
-BIN := .venv/bin
-STAMP := .venv/.installed
+EXTRAS ?= test
+VERSION := $(if $(NAMED),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null))
+VENV ?= .venv$(VERSION)$(if $(filter-out test,$(EXTRAS)),-$(EXTRAS))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help install demo docs test test-slow lint format clean
+.PHONY: help install where demo docs test test-slow lint format clean
 
 help:
 	@echo "make demo       meta-train MAML, Meta-SGD, Reptile and iMAML on sine waves; pictures in runs/demo/"
-	@echo "make test       lint, type checks, and every test that is not slow"
+	@echo "make test       lint, type checks, and every test that is not slow; with another Python: PYTHON=python3.13"
 	@echo "make test-slow  the slow tests"
 	@echo "make docs       the documentation, in docs/_build/html; it runs the notebooks (make docs NOTEBOOKS=off: not)"
 	@echo "make format     put the code into the project's format"
@@ -19,11 +24,15 @@ help:
 # The stamp is newer than setup.py once an install went through; a changed setup.py installs again.
 $(STAMP): setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later was not found; name it: make PYTHON=/path/to/python"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[test]"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is no Python 3.11 or later"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[$(EXTRAS)]"
 	@touch $@
 
 install: $(STAMP)
+
+where:
+	@echo $(BIN)
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
@@ -50,4 +59,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo docs/_build docs/api docs/experiments docs/notebooks docs/papers/results
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo docs/_build docs/api docs/experiments docs/notebooks docs/papers/results

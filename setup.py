@@ -6,14 +6,13 @@ from setuptools import find_packages, setup
 
 # tensorflow-datasets needs the other two and declares neither.
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
-RL = ["gymnax>=1.0"]
+RL = ["gymnax>=1.0"]  # bounds JAX from above, so that `test-core` leaves it out
 PLOT = ["matplotlib>=3.8"]
-NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", *PLOT]
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", *PLOT]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1", *PLOT]
-DOCS = ["sphinx>=8.0", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
-TEST = [
+DOCS = ["sphinx>=8.0", "docutils>=0.20", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
+TEST_CORE = [
   *DATA,
-  *RL,
   *NOTEBOOKS,
   "hypothesis>=6.100",
   "mypy>=1.15",
@@ -43,13 +42,15 @@ setup(
     "numpy>=2.0",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12,<1",
+    "scipy>=1.13",
     "tqdm>=4.66",
   ],
   extras_require={
     "data": DATA,
     "rl": RL,
     "plot": PLOT,
-    "test": TEST,
+    "test-core": TEST_CORE,
+    "test": [*TEST_CORE, *RL],
     "docs": DOCS,
     "notebooks": NOTEBOOKS,
     "peers": PEERS,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import hosts, listing, loop, options, origins, protocol, tune
+from experiments import hosts, listing, loop, lowering, options, origins, protocol, tune
 from experiments.options import FLAGS
 from experiments.run import sweep, train_and_evaluate
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.tune:
       config = tune.for_run(config, FLAGS.workdir, **options.places())
+    config = lowering.for_run(config, FLAGS.workdir, cache_dir=FLAGS.cache_dir)
     if FLAGS.seeds:
       result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **settings)
     else:

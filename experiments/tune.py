@@ -8,9 +8,7 @@ Prints what each choice takes and the flags of the fastest, and remembers it in 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import pathlib
 import statistics
 import time
@@ -20,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import experiment as experiments
-from experiments import hosts, learners, loop, options, rows, schema, workdir
-from warpjax.tasks import cache
+from experiments import hosts, learners, loop, options, remembered, rows, schema, workdir
 
 Changes = dict[str, Any]
 ROUNDS = 5
+STORE = "tuned"
 
 
 class Measured(NamedTuple):
@@ -51,8 +49,9 @@ def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.s
   if jax.process_count() > 1:
     raise ValueError("--tune measures on one host; run experiments.tune there and give every host the flags it prints.")
   settings = schema.given(config)
-  known = (workdir.read_json(_store(places)) or {}).get(_name(settings))
-  best = Measured(**known) if known else remember(settings, measure(settings, **places), **places)
+  known = remembered.recall(STORE, _name(settings), places.get("cache_dir"))
+  fits = isinstance(known, dict) and known.keys() == set(Measured._fields)
+  best = Measured(**known) if fits else remember(settings, measure(settings, **places), **places)
   say(f"Fastest here: {_flags(best.changes)}, {1e3 * best.seconds:.3g} ms a meta-step.")
   return best.changes
 
@@ -69,9 +68,9 @@ def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[st
 
 def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
   """Keeps the fastest for this machine and config, and returns it."""
-  best, store = min(found, key=lambda one: one.seconds), _store(places)
-  store.parent.mkdir(parents=True, exist_ok=True)
-  workdir.write_json(store, {**(workdir.read_json(store) or {}), _name(settings): best._asdict()})
+  best = min(found, key=lambda one: one.seconds)
+  if trouble := remembered.keep(STORE, _name(settings), best._asdict(), places.get("cache_dir")):
+    hosts.say(f"The choice is not remembered: {trouble}.")
   return best
 
 
@@ -117,10 +116,6 @@ def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
   return timed
 
 
-def _store(places: Mapping[str, Any]) -> pathlib.Path:
-  return pathlib.Path(places.get("cache_dir") or cache.default_dir()) / "tuned.json"
-
-
 def _has_lowering(settings: Mapping[str, Any]) -> bool:
   return "lowering" in inspect.signature(learners.NETWORKS[settings["network"]["name"]]).parameters
 
@@ -133,9 +128,8 @@ def _name(settings: Mapping[str, Any]) -> str:
   """The machine and the config, without what does not change a meta-step's work."""
   left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "task_chunk")
   work = {key: value for key, value in settings.items() if key not in left_out}
-  device = jax.devices()[0].device_kind
-  text = json.dumps([device, jax.device_count(), jax.__version__, workdir.as_json(work)], sort_keys=True)
-  return f"{device}, {settings['experiment']}:{settings['method']}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+  title = f"{jax.devices()[0].device_kind}, {settings['experiment']}:{settings['method']}"
+  return remembered.key(title, jax.device_count(), workdir.as_json(work))
 
 
 def _flags(changes: Changes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +57,7 @@ def recorded(inner):
 
 
 def assert_close(one, other, rtol):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-14), one, other)
+  chex.assert_trees_all_close(one, other, rtol=rtol, atol=1e-14)
 
 
 SGD = optimizers.per_block(optax.sgd(0.1))
@@ -143,8 +144,8 @@ def test_momentum_does_not_move_a_block_that_is_not_updated():
   state, tasks = start(optimizer, inner)
   state, _ = jax.jit(replay.meta_step(inner, optimizer))(state, tasks)  # gives `initial` momentum
   after, _ = jax.jit(replay.meta_step(inner, optimizer, initial=None))(state, tasks)
-  jax.tree.map(np.testing.assert_array_equal, after.meta_params.initial, state.meta_params.initial)
-  jax.tree.map(np.testing.assert_array_equal, after.opt_state.initial, state.opt_state.initial)
+  chex.assert_trees_all_equal(after.meta_params.initial, state.meta_params.initial)
+  chex.assert_trees_all_equal(after.opt_state.initial, state.opt_state.initial)
 
 
 def test_per_block_without_blocks_is_optax_partition():
@@ -223,11 +224,7 @@ def test_one_device_mesh():
   state, tasks = start(SGD, inner)
   step = parallel.over_devices(replay.meta_step(inner, SGD, axis_name="devices"), parallel.device_mesh(1))
   plain = jax.jit(replay.meta_step(inner, SGD))
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
-    step(state, tasks)[0].meta_params,
-    plain(state, tasks)[0].meta_params,
-  )
+  chex.assert_trees_all_close(*(run(state, tasks)[0].meta_params for run in (step, plain)), rtol=1e-5)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
@@ -242,8 +239,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     checkpoints.save(manager, 2, middle, {})
     restored = checkpoints.restore_latest(manager, state).state
   resumed = two(restored)[0]
-  jax.tree.map(np.testing.assert_array_equal, straight.meta_params, resumed.meta_params)
-  jax.tree.map(np.testing.assert_array_equal, straight.opt_state, resumed.opt_state)
+  chex.assert_trees_all_equal(straight.meta_params, resumed.meta_params)
+  chex.assert_trees_all_equal(straight.opt_state, resumed.opt_state)
 
 
 @pytest.mark.slow
@@ -274,7 +271,7 @@ def test_a_clip_may_be_chained():
   inner, clipped = loop(), optax.chain(optax.clip_by_global_norm(1e-9), SGD)
   state, tasks = start(clipped, inner)
   new, _ = jax.jit(replay.meta_step(inner, clipped))(state, tasks)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.meta_params, state.meta_params)
+  chex.assert_trees_all_close(new.meta_params, state.meta_params, rtol=0, atol=1e-6)
 
 
 def test_an_aux_named_loss_does_not_take_the_place_of_the_loss():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,8 +95,7 @@ def assert_slopes(function: Callable[[Any], Any], tree: Any, gradient: Any, rtol
 
 def assert_close(left: Any, right: Any, rtol: float = 1e-10, atol: float = 1e-12) -> None:
   """Two trees have one structure, and equal leaves."""
-  assert jax.tree.structure(left) == jax.tree.structure(right)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol), left, right)
+  chex.assert_trees_all_close(left, right, rtol=rtol, atol=atol)
 
 
 def assert_zero(tree: Any) -> None:

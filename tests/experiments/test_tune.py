@@ -29,6 +29,18 @@ def test_every_chunk_is_measured_and_the_fastest_remembered(places, monkeypatch)
     tune.fastest({**SINES, "tasks_per_step": 4}, say=said.append, **places)
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", None])
+def test_a_cache_that_is_damaged_or_cannot_be_written_stops_nothing(tmp_path, monkeypatch, content):
+  monkeypatch.setattr(tune, "measure", lambda settings, **places: [tune.Measured({"task_chunk": 2}, 0.1)])
+  cache_dir = tmp_path / "cache"
+  if content is None:
+    cache_dir.write_text("a file in the place of the folder")
+  else:
+    cache_dir.mkdir()
+    (cache_dir / "tuned.json").write_text(content)
+  assert tune.fastest(SINES, say=lambda message: None, cache_dir=str(cache_dir)) == {"task_chunk": 2}
+
+
 def test_a_run_keeps_the_choice_that_it_was_begun_with(places, tmp_path, monkeypatch):
   monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 1})
   begun = tune.for_run(SINES, str(tmp_path / "run"), **places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,14 +61,14 @@ def finite_difference(function, tree, step=1e-6):
 
 
 def assert_close(one, other, rtol=1e-6, atol=1e-9):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+  chex.assert_trees_all_close(one, other, rtol=rtol, atol=atol)
 
 
 def test_identity_warp_is_plain_sgd_exactly():
   meta_params, task, key = setting(identity=True)
   warped = wj.adapt(loop(20), meta_params, task, key).final.params
   plain = wj.adapt(wj.InnerLoop(mse(plain_mlp), rules.sgd(0.05), 20), meta_params, task, key).final.params
-  jax.tree.map(np.testing.assert_array_equal, warped, plain)
+  chex.assert_trees_all_equal(warped, plain)
   assert not np.array_equal(plain["w1"], meta_params.initial["w1"])
 
 

@@ -207,7 +207,7 @@ def test_rewards_of_a_rollout_are_those_of_their_own_action():
 
 
 def test_a_held_goal_stays_after_resets_and_rewards_and_over_two_episodes():
-  gymnax = pytest.importorskip("gymnax")
+  gymnax = pytest.importorskip("gymnax", reason="the rl extra is not installed")
   env, params = gymnax.make("MetaMaze-misc")
   held, goal = rl.HeldGoal(env, params), jnp.array([4, 5])
 
@@ -233,7 +233,7 @@ def test_a_held_goal_stays_after_resets_and_rewards_and_over_two_episodes():
 
 
 def test_gymnax_with_a_held_goal_is_the_same_maze():
-  gymnax = pytest.importorskip("gymnax")
+  gymnax = pytest.importorskip("gymnax", reason="the rl extra is not installed")
   env, params = gymnax.make("MetaMaze-misc")
   np.testing.assert_array_equal(~np.asarray(env.env_map), mazes.walls(11))
   ours, theirs = rl.maze.maze(11), rl.HeldGoal(env, params)

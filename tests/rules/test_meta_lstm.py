@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def test_with_its_gates_pinned_it_is_sgd_exactly():
   meta_params, task = toy.meta_params()._replace(rule=pinned), toy.task()
   final = lambda rule, m: toy.jit(lambda m, t: wj.adapt(toy.loop(rule), m, t, toy.key()).final.params)(m, task)
   mine, plain = final(RULE, meta_params), final(rules.sgd(0.5), toy.meta_params())
-  jax.tree.map(np.testing.assert_array_equal, mine, plain)
+  chex.assert_trees_all_equal(mine, plain)
 
 
 def test_it_starts_near_descent_by_a_tiny_step():

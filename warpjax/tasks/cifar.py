@@ -156,12 +156,12 @@ def _rows(images: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str,
   """The images of each class, in their order."""
   if len(labels) and int(labels.max()) >= len(names):
     raise ValueError(f"labels must be below the {len(names)} names; got {int(labels.max())}")
-  numbers, expected = np.bincount(labels, minlength=len(names)), set(splits.published("cifar_fs").all)
+  numbers, expected = np.bincount(labels, minlength=len(names)).tolist(), set(splits.published("cifar_fs").all)
   if len(names) == len(expected) and (others := sorted(set(names) ^ expected)):
     raise ValueError(f"CIFAR-100 must have its own classes; {', '.join(others[:3])} are not in both.")
-  if len(set(numbers.tolist())) != 1 or set(names) != expected:
+  if len(set(numbers)) != 1 or set(names) != expected:
     raise ValueError(
-      f"CIFAR-100 must have 100 classes with the same number of images; found {len(names)} with {numbers.min()} to"
-      f" {numbers.max()}."
+      f"CIFAR-100 must have 100 classes with the same number of images; found {len(names)} with {min(numbers)} to"
+      f" {max(numbers)}."
     )
   return {name: images[labels == i] for i, name in enumerate(names)}
