@@ -89,6 +89,17 @@ def test_a_channel_that_does_not_vary_stays_finite():
   assert jnp.isfinite(y).all() and abs(y[..., 0]).max() < 1e-2
 
 
+def test_a_channel_that_does_not_vary_has_every_derivative(x64):
+  """From a constant, y(s) = s t / sqrt(s^2 var(t) + eps) along t, of third derivative -3 t var(t) / eps^1.5."""
+  module = BatchNorm(use_running_average=False, epsilon=0.5, use_bias=False, use_scale=False, dtype=jnp.float64)
+  t = images()[..., :1]
+  t = t - jnp.mean(t)
+  apply = lambda x: module.apply({}, x, mutable=["batch_stats"])[0]
+  derivative = lambda f: lambda x: jax.jvp(f, (x,), (t,))[1]
+  third = jax.jit(derivative(derivative(derivative(apply))))(jnp.zeros_like(t))
+  np.testing.assert_allclose(third, -3 * t * jnp.mean(t**2) / 0.5**1.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{"axis": 1}, {"axis_name": "devices"}, {"use_fast_variance": False}])
 def test_what_it_does_not_do_is_refused(options):
   module, _ = modules(**options)

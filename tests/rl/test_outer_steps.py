@@ -91,6 +91,12 @@ def test_a_clipped_term_has_no_gradient():
   np.testing.assert_allclose(slopes, [2.0, 0.0, 2.0, -2.0, 0.0, -2.0], rtol=1e-6)
 
 
+def test_a_ratio_at_its_bound_keeps_its_gradient():
+  bound = jnp.array([1.2, 0.8, 1.2])
+  slopes = jax.grad(lambda ratio: jnp.sum(ppo.clipped(ratio, jnp.array([2.0, -2.0, -2.0]), 0.2)))(bound)
+  np.testing.assert_array_equal(slopes, [2.0, -2.0, -2.0])
+
+
 MAKE = {"trpo": trpo.meta_step, "ppo": lambda inner, **kwargs: ppo.meta_step(inner, SGD, epochs=2, **kwargs)}
 
 

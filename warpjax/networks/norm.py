@@ -62,12 +62,23 @@ class BatchNorm(nn.BatchNorm):
       return kept[0].value, kept[1].value
     x, axes = x.astype(jnp.promote_types(x.dtype, jnp.float32)), range(x.ndim - 1)
     mean = jnp.mean(x, axes, where=mask)
-    # Rounding may take it below zero.
-    var = jnp.maximum(0.0, jnp.mean(jnp.square(x), axes, where=mask) - jnp.square(mean))
+    var = _not_negative(jnp.mean(jnp.square(x), axes, where=mask) - jnp.square(mean))
     if not self.is_initializing():
       for variable, value in zip(kept, (mean, var), strict=True):
         variable.value = self.momentum * variable.value + (1 - self.momentum) * value
     return mean, var
+
+
+@jax.custom_jvp
+def _not_negative(variance: jax.Array) -> jax.Array:
+  """A variance that rounding may have taken below zero, where it has the derivative of a variance all the same."""
+  return jnp.maximum(0.0, variance)
+
+
+@_not_negative.defjvp
+def _not_negative_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  # That of `jnp.maximum` is half of it at zero, and needs its argument to equal its result bit for bit elsewhere.
+  return _not_negative(*primals), tangents[0]
 
 
 def norm_layer(
@@ -93,4 +104,6 @@ def norm_layer(
     raise ValueError(f"norm must be one of {KINDS}, got {kind!r}.")
   if kind == "batch":
     return BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, use_scale=use_scale, **named)
-  return nn.GroupNorm(1 if kind == "layer" else groups, epsilon=epsilon, use_scale=use_scale, **named)
+  # flax's fast variance is clipped by a maximum, whose derivative rests on two numbers being equal.
+  exact: dict[str, Any] = {"use_fast_variance": False, **named}
+  return nn.GroupNorm(1 if kind == "layer" else groups, epsilon=epsilon, use_scale=use_scale, **exact)

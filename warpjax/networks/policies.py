@@ -46,7 +46,7 @@ class GaussianMLP(nn.Module):
     mean = MLP(self.features, self.num_outputs, self.activation, init, name="mean")(x)
     constant = nn.initializers.constant(jnp.log(self.init_std))
     log_std = self.param("log_std", constant, (self.num_outputs,), mean.dtype)
-    return mean, jnp.broadcast_to(jnp.maximum(log_std, MIN_LOG_STD), mean.shape)
+    return mean, jnp.broadcast_to(jnp.where(log_std < MIN_LOG_STD, MIN_LOG_STD, log_std), mean.shape)
 
 
 class RNN(nn.Module):
@@ -137,7 +137,8 @@ class HebbianRNN(nn.Module):
     wx, b = _Affine(self.width, name="input")(x)
     hidden = jnp.tanh(wx + b + recurrent)
     grown = before[..., :, None] * hidden[..., None, :]
-    trace = jnp.clip(trace + self._rate(hidden) * grown, -1.0, 1.0)
+    trace = trace + self._rate(hidden) * grown
+    trace = jnp.where(jnp.abs(trace) <= 1, trace, jnp.sign(trace))  # of jnp.clip's gradient, half is lost at a bound
     return (trace, hidden), *_heads(hidden, self.num_actions)
 
   def _rate(self, hidden: jax.Array) -> jax.Array:

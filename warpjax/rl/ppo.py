@@ -21,7 +21,9 @@ def clipped(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
     >>> clipped(jnp.array([0.5, 1.5, 1.5]), jnp.array([1.0, 1.0, -1.0]), 0.2).tolist()
     [0.5, 1.2, -1.5]
   """
-  return jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - clip, 1 + clip) * advantages)
+  # A minimum of equal products would share the gradient between them by comparing them with itself.
+  beyond = jnp.where(advantages > 0, ratio > 1 + clip, ratio < 1 - clip)
+  return jnp.where(beyond, jnp.where(advantages > 0, 1 + clip, 1 - clip), ratio) * advantages
 
 
 def meta_step(
