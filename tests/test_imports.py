@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those of the rows above its own; a new module gets a place here.
 LAYERS = (
   {"types"},
-  {"numerics"},
+  {"mistakes", "numerics"},
   {"checkpoints", "checks", "cost", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
   {"problem"},
   {"adaptation", "networks", "norm_stats", "rules", "task_batch"},

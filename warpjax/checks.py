@@ -5,13 +5,43 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from warpjax.types import UpdateRule
+
+# Under vmap these draw all numbers from the first key, and so other numbers in a batch of another size.
+_BATCHED_TOGETHER = ("rbg", "unsafe_rbg")
 
 
 def check_count(name: str, value: Any) -> None:
   """Raises a ValueError unless `value` is an integer of at least 1."""
   if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
     raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
+
+
+def check_key(key: Any, name: str = "key") -> None:
+  """Raises a ValueError for what is no key, and for keys whose numbers depend on what they are vmapped with.
+
+  Threefry keys are allowed, as `jax.random.key` and as `jax.random.PRNGKey` make them, whatever
+  `jax_threefry_partitionable` is.
+
+  Args:
+    key: One key, or an array of keys.
+    name: Of the argument.
+  """
+  dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+  typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+  if not typed and (dtype != jnp.uint32 or shape[-1:] not in ((2,), (4,))):
+    got = type(key).__name__ if dtype is None else f"an array {dtype}{list(shape)}"
+    raise ValueError(f"{name} must be a key, such as jax.random.key(0); got {got}")
+  # A raw key of four words is one of rbg; that of threefry has two.
+  impl = str(jax.random.key_impl(key)) if typed else "rbg" if shape[-1:] == (4,) else "threefry2x32"
+  if impl in _BATCHED_TOGETHER:
+    raise ValueError(
+      f"{name} must be a threefry key, jax.random.key(seed, impl='threefry2x32'), so that a task does not depend on "
+      f"the tasks computed with it; got a key of {impl!r}, the default where jax_default_prng_impl says so"
+    )
 
 
 def is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.mistakes import APPLY, check_batch_axis, check_labels, check_takes
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
 # Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
@@ -30,6 +31,8 @@ def classification(apply: Apply) -> LossFn:
     >>> round(float(loss), 4)
     0.6931
   """
+
+  check_takes("apply", apply, APPLY)
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y = batch
@@ -55,9 +58,12 @@ def margins(apply: Apply) -> LossFn:
     [[0.5, 0.0]]
   """
 
+  check_takes("apply", apply, APPLY)
+
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y = batch
     logits = apply(params, shared, x)
+    check_labels(y, logits)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
@@ -86,9 +92,12 @@ def regression(apply: Apply) -> LossFn:
     4.0
   """
 
+  check_takes("apply", apply, APPLY)
+
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y = batch
     predictions = apply(params, shared, x)
+    check_batch_axis(apply, params, shared, x, y)
     if predictions.shape != y.shape:
       raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
     loss = jnp.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)))
@@ -119,6 +128,8 @@ def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classifi
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.1.
   """
+
+  check_takes("apply", apply, APPLY)
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
     support_x, _ = task.support
@@ -189,7 +200,7 @@ def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ta
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels))
+  return jnp.mean(_each_cross_entropy(logits, labels))
 
 
 def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -200,3 +211,10 @@ def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _at_least_float32(outputs: jax.Array) -> jax.Array:
   """Losses sum in float32 or more: of a bfloat16 network, 74 of 75 would come out as 0.9883."""
   return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+def _each_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The loss of each example; NaN for a label that is no class, as -1 would count from the end."""
+  check_labels(labels, logits)
+  each = optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels)
+  return jnp.where((labels >= 0) & (labels < logits.shape[-1]), each, jnp.nan)

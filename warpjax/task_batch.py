@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.mistakes import check_sampler, check_task_axis
 from warpjax.numerics import cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
@@ -43,6 +44,7 @@ def first_task(local: int, axis_name: str | None) -> Any:
 
 def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
   """The sampler as an argument of a jitted function, where its arrays are data and not constants of the program."""
+  check_sampler(sampler)
   return sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
 
 
@@ -58,6 +60,7 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
       f"{name} must have leaves [num_tasks, ...] of one num_tasks, such as those of training.sample_tasks; "
       f"got the shapes {', '.join(map(str, shapes))}"
     )
+  check_task_axis(tasks, name)
   return shapes[0][0]
 
 
@@ -73,6 +76,7 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
   Returns:
     A `Task` of leaves `[num_tasks, ...]`.
   """
+  check_sampler(sampler)
   keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(num_tasks))
   return jax.vmap(sampler)(keys)
 

@@ -12,6 +12,7 @@ import optax
 
 from warpjax.adaptation import check_rule
 from warpjax.checks import check_task_chunk
+from warpjax.mistakes import check_optimizer, check_sampler
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
@@ -81,6 +82,7 @@ def init(
     (0, [0.1, 0.1])
   """
   check_rule(rule)
+  check_optimizer(optimizer)
   # A weak type would be gone after the first step, and everything compiled anew.
   strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
   params, shared = strong(params), strong(shared)
@@ -128,6 +130,7 @@ def meta_step(
     (1.5, 5.0)
   """
   check_task_chunk(task_chunk)
+  check_optimizer(optimizer)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     num_tasks = count_tasks(tasks)
@@ -177,6 +180,7 @@ def many_steps(
     >>> int(state.step), metrics["loss"].shape
     (3, (3,))
   """
+  check_sampler(sampler)
   for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
     if count < 1:
       raise ValueError(f"{name} must be at least 1; got {count!r}")
