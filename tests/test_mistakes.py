@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import warpjax as wj
 from tests import toy
@@ -158,7 +159,7 @@ MISTAKES = {
   ),
   "a network for its apply": (
     lambda: losses.classification(NET),
-    r"apply must be a function \(params, shared, x\); got a Network, the function in it is its .apply",
+    r"apply must be a function \(params, shared, x\); got a Network; the function in it is its .apply",
   ),
   "a module for an apply": (lambda: losses.regression(nn.Dense(2)), r"pass networks.from_linen\(module\).apply"),
   "a module's apply": (lambda: losses.margins(nn.Dense(2).apply), r"pass networks.from_linen\(module\).apply"),
@@ -170,7 +171,7 @@ MISTAKES = {
   # samplers
   "a generator": (
     lambda: training.many_steps(lambda s, t: None, generator(), tasks_per_step=1, num_steps=1),
-    r"sampler must be a function \(key\) -> Task, traced by JAX; got a generator; .* to step\(state, tasks\)",
+    r"sampler must be a function \(key\) -> Task, traced by JAX; got a generator: .*, step\(state, tasks\)",
   ),
   "a generator function": (
     lambda: training.sample_tasks(generating, KEY, 2),
@@ -180,7 +181,53 @@ MISTAKES = {
     lambda: training.many_steps(lambda s, t: None, TASKS, tasks_per_step=1, num_steps=1),
     r"got a Task: tasks that are there go to the step itself, step\(state, tasks\)",
   ),
+  "a sampler without a key": (
+    lambda: training.many_steps(lambda s, t: None, lambda: TASK, tasks_per_step=1, num_steps=1),
+    r"sampler must be a function \(key\); got <lambda>\(\), which cannot be called so",
+  ),
+  # the training step
+  "an inner loop for a meta-gradient": (
+    lambda: training.meta_step(INNER, ADAM),
+    r"meta_grad must be a function \(meta_params, task, key\); got an InnerLoop",
+  ),
+  "an estimator that was not called": (
+    lambda: training.meta_step(meta_gradients.unrolled, ADAM),
+    r"meta_grad must be a function \(meta_params, task, key\); got unrolled\(inner",
+  ),
+  "an optimizer for a meta-gradient": (
+    lambda: training.meta_step(ADAM, meta_gradients.unrolled(INNER)),
+    "meta_grad must be a function .*; got a GradientTransformation",
+  ),
+  "parameters for the state": (
+    lambda: step(state=PARAMS),
+    r"state must be a TrainState, as training.init makes it; got a MetaParams; call step\(state, tasks\)",
+  ),
+  "state and tasks swapped": (lambda: step(tasks=STATE, state=TASKS), "state must be a TrainState, .* got a Task"),
+  "a list of tasks": (lambda: step([TASK, TASK]), "tasks must be one Task .*; got a list of them; pass jax.tree.map"),
+  "meta-parameters for parameters": (
+    lambda: training.init(KEY, SGD, PARAMS, (), ADAM),
+    "params must be what adapts; got a MetaParams; pass meta_params.initial",
+  ),
+  "parameters for a rule": (
+    lambda: training.init(KEY, ZEROS, SGD, (), ADAM),
+    "rule must be an UpdateRule .* got a dict$",
+  ),
+  "parameters in a sanity check": (
+    lambda: sanity.check_learner(INNER, ZEROS, lambda key: TASK, KEY),
+    "meta_params must be a MetaParams; got a dict",
+  ),
+  # networks
+  "a seed for a network": (lambda: NET.init(0, X), r"key must be a key, such as jax.random.key\(0\); got int"),
+  "key and inputs swapped": (lambda: NET.init(X, KEY), "key must be a key, .*; got an array float32"),
+  "an nnx class that needs more": (
+    lambda: networks.from_nnx(nnx.Linear),
+    r"factory must be a function \(rngs\); got Linear\(in_features",
+  ),
   # shapes and labels
+  "lists": (
+    lambda: adapt(task=wj.Task((X, Y.tolist()), (X, Y.tolist()))),
+    "x and y must be arrays; got a list as y",
+  ),
   "one task without its axis": (
     lambda: step(TASK),
     r"tasks must have leaves \[num_tasks, examples, ...\]; got support of shapes \(5, 3\) and \(5,\), .* one task",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from warpjax.checks import check_count, is_number
 from warpjax.differentiation import Derivative, constant
-from warpjax.mistakes import LOSS, check_takes
+from warpjax.mistakes import LOSS, check_takes, short
 from warpjax.problem import Problem, check_examples
 from warpjax.types import (
   AdaptState,
@@ -118,7 +118,7 @@ def check_rule(rule: UpdateRule) -> None:
   if not isinstance(rule, UpdateRule):
     raise ValueError(
       "rule must be an UpdateRule such as rules.sgd(0.1), or, of an optax transformation, "
-      f"rules.from_optax(optax.sgd(0.1)); got {rule!r}"
+      f"rules.from_optax(optax.sgd(0.1)); got {short(rule)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,18 +27,21 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
   """
   wanted = f"{name} must be a function ({', '.join(parameters)})"
   if not callable(function):
-    hint = ", the function in it is its .apply" if hasattr(function, "apply") else ""
-    raise ValueError(f"{wanted}; got {_short(function)}{hint}")
+    hint = "; the function in it is its .apply" if hasattr(function, "apply") else ""
+    raise ValueError(f"{wanted}; got {short(function)}{hint}")
   if hasattr(getattr(function, "__self__", function), "init_with_output"):  # a linen module, or its bound apply
     raise ValueError(f"{wanted}; got that of a flax module; pass networks.from_linen(module).apply")
   try:
-    signature = inspect.signature(function)
+    # Of a class, that of __init__: flax's metaclass hides it.
+    signature = inspect.signature(
+      functools.partial(function.__init__, function) if inspect.isclass(function) else function
+    )
   except (TypeError, ValueError):  # not every builtin has one
     return
   try:
     signature.bind(*parameters)
   except TypeError:
-    shape = f"{getattr(function, '__name__', type(function).__name__)}{signature}"
+    shape = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
     missing = " Parameters that tasks share, () for none, are its second argument." if len(parameters) == 3 else ""
     raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{missing}") from None
 
@@ -62,10 +66,10 @@ def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
     result: Any = loss_fn(params, shared, batch)
     loss, aux = result if isinstance(result, tuple | list) and len(result) == 2 else (result, {})
     if not isinstance(aux, Mapping):
-      raise ValueError(f"{name} must return a scalar, or (scalar, aux) with a dict as aux; got aux {_short(aux)}")
+      raise ValueError(f"{name} must return a scalar, or (scalar, aux) with a dict as aux; got aux {short(aux)}")
     if isinstance(loss, tuple | list | dict) or loss is None or jnp.shape(loss) or not _is_real(loss):
       raise ValueError(
-        f"{name} must return a real scalar, the mean over the batch, or (scalar, aux); got {_short(loss)}"
+        f"{name} must return a real scalar, the mean over the batch, or (scalar, aux); got {short(loss)}"
       )
     return loss, dict(aux)
 
@@ -79,16 +83,21 @@ def check_meta_params(meta_params: Any) -> None:
   if isinstance(meta_params, Task):
     raise ValueError("meta_params must be a MetaParams; got a Task: meta_params comes first, then the task")
   how = "state.meta_params" if hasattr(meta_params, "meta_params") else "MetaParams(initial, shared, rule)"
-  raise ValueError(f"meta_params must be a MetaParams; got {_short(meta_params)}; pass {how}")
+  raise ValueError(f"meta_params must be a MetaParams; got {short(meta_params)}; pass {how}")
 
 
 def check_task(task: Any) -> None:
   """Raises a ValueError for what is no `Task`."""
   if isinstance(task, Task):
     return
+  if isinstance(task, list) and any(isinstance(each, Task) for each in task):
+    raise ValueError(
+      "tasks must be one Task of leaves [num_tasks, ...]; got a list of them; "
+      "pass jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
+    )
   how = "Task(*it)" if isinstance(task, tuple | list) and len(task) == 2 else "Task(support=..., query=...)"
   hint = ": the task comes after meta_params" if isinstance(task, MetaParams) else f"; pass {how}"
-  raise ValueError(f"a task must be a Task; got {_short(task)}{hint}")
+  raise ValueError(f"a task must be a Task; got {short(task)}{hint}")
 
 
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
@@ -105,15 +114,22 @@ def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
 
 def check_sampler(sampler: Any, name: str = "sampler") -> None:
   """Raises a ValueError for what is no function of a key."""
-  wanted = f"{name} must be a function (key) -> Task"
+  wanted = f"{name} must be a function (key) -> Task, traced by JAX"
   if isinstance(sampler, Task):
-    raise ValueError(
-      f"{wanted}, traced by JAX; got a Task: tasks that are there go to the step itself, step(state, tasks)"
-    )
-  if isinstance(sampler, Iterator) or not callable(sampler):
-    raise ValueError(f"{wanted}, traced by JAX; got {_short(sampler)}; give tasks of an iterator to step(state, tasks)")
+    raise ValueError(f"{wanted}; got a Task: tasks that are there go to the step itself, step(state, tasks)")
+  if isinstance(sampler, Iterator):
+    raise ValueError(f"{wanted}; got {short(sampler)}: tasks of an iterator go to the step itself, step(state, tasks)")
   if inspect.isgeneratorfunction(getattr(sampler, "func", sampler)):
-    raise ValueError(f"{wanted}, traced by JAX; got a generator function; return one Task in the place of `yield`")
+    raise ValueError(f"{wanted}; got a generator function; return one Task in the place of `yield`")
+  check_takes(name, sampler, ("key",))
+
+
+def check_state(state: Any) -> None:
+  """Raises a ValueError for what is not of a training state's form."""
+  if isinstance(state, MetaParams | Task) or not hasattr(state, "meta_params"):
+    raise ValueError(
+      f"state must be a TrainState, as training.init makes it; got {short(state)}; call step(state, tasks)"
+    )
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -125,7 +141,7 @@ def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, UpdateRule)
     else ""
   )
-  raise ValueError(f"optimizer must be an optax.GradientTransformation; got {_short(optimizer)}{hint}")
+  raise ValueError(f"optimizer must be an optax.GradientTransformation; got {short(optimizer)}{hint}")
 
 
 def check_task_axis(tasks: PyTree, name: str) -> None:
@@ -149,6 +165,8 @@ def check_labels(labels: Any, logits: Any) -> None:
     labels: Of the batch; the values of traced ones are not known.
     logits: `[batch, classes]`.
   """
+  if not hasattr(labels, "dtype"):
+    raise ValueError(f"x and y must be arrays; got {short(labels)} as y; pass jnp.asarray(y)")
   classes, wanted, hint = jnp.shape(logits)[-1:], jnp.shape(logits)[:-1], "" if labels.shape else _NO_AXIS
   got = f"got {labels.dtype}{list(labels.shape)} for logits {list(jnp.shape(logits))}"
   if not wanted:
@@ -198,7 +216,7 @@ def _is_real(value: Any) -> bool:
   return jnp.issubdtype(jnp.result_type(value), jnp.floating)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
   """A plain value itself, dtype and shape of an array, the type of anything else."""
   if hasattr(value, "dtype") and hasattr(value, "shape"):
     return f"an array {value.dtype}{list(value.shape)}"

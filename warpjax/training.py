@@ -12,7 +12,7 @@ import optax
 
 from warpjax.adaptation import check_rule
 from warpjax.checks import check_task_chunk
-from warpjax.mistakes import check_optimizer, check_sampler
+from warpjax.mistakes import check_optimizer, check_sampler, check_state, check_takes
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
@@ -83,6 +83,8 @@ def init(
   """
   check_rule(rule)
   check_optimizer(optimizer)
+  if isinstance(params, MetaParams):
+    raise ValueError("params must be what adapts; got a MetaParams; pass meta_params.initial")
   # A weak type would be gone after the first step, and everything compiled anew.
   strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
   params, shared = strong(params), strong(shared)
@@ -130,9 +132,12 @@ def meta_step(
     (1.5, 5.0)
   """
   check_task_chunk(task_chunk)
+  if not isinstance(meta_grad, CarriedMetaGrad):
+    check_takes("meta_grad", meta_grad, ("meta_params", "task", "key"))
   check_optimizer(optimizer)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    check_state(state)
     num_tasks = count_tasks(tasks)
     _check_carry(meta_grad, state, num_tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
