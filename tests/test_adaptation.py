@@ -195,9 +195,9 @@ def test_bad_input():
     "prox must be finite and at least 0; got -0.1": refuse(prox=-0.1),
     "prox must be finite and at least 0; got nan": refuse(prox=float("nan")),
     r"rule must be an UpdateRule such as rules.sgd\(0.1\)": refuse(rule=optax.sgd(0.1)),
-    "loss_fn must be a function; got None": refuse(loss_fn=None),
-    "batch_fn must be a function; got 8": refuse(batch_fn=8),
-    "query_loss_fn must be a function; got 8": refuse(query_loss_fn=8),
+    r"loss_fn must be a function \(params, shared, batch\); got None": refuse(loss_fn=None),
+    r"batch_fn must be a function \(key, .*\); got 8": refuse(batch_fn=8),
+    r"query_loss_fn must be a function \(params, .*; got 8": refuse(query_loss_fn=8),
     "prox must be finite and at least 0; got '2'": refuse(prox="2"),
     r"support must be arrays \[examples, ...\] to draw from; got \(\)": lambda: wj.adapt(
       toy.loop(batch_fn=wj.minibatch(1)), toy.meta_params(), Task((), ()), toy.key()
@@ -205,7 +205,9 @@ def test_bad_input():
     r"support must have as many examples in each array; got \(\(5,\), \(3,\)\)": lambda: wj.adapt(
       toy.loop(batch_fn=wj.epochs(1)), toy.meta_params(), Task((np.ones(5), np.ones(3)), ()), toy.key()
     ),
-    "inner must be an InnerLoop; got tuple": lambda: wj.adapt((), toy.meta_params(), toy.task(), toy.key()),
+    r"inner must be an InnerLoop\(loss_fn, rule, num_steps\); got tuple": lambda: wj.adapt(
+      (), toy.meta_params(), toy.task(), toy.key()
+    ),
     "size must be an integer of at least 1; got 0": lambda: wj.minibatch(0),
     "size must be an integer of at least 1; got 1.5": lambda: wj.epochs(1.5),
     "size must be at most the number of support examples, 4; got 5": support_of_four(wj.minibatch(5)),

@@ -102,7 +102,7 @@ def images(*, shared_examples=0, classes=(0, 1)):
 
 def test_leaks_between_sets():
   loss = wj.losses.classification(lambda params, shared, x: x.reshape(-1, 9) @ params)
-  inner, start = wj.InnerLoop(loss, rules.sgd(0.1), 1), MetaParams(jnp.full((9, 2), 0.1))
+  inner, start = wj.InnerLoop(loss, rules.sgd(0.1), 1), MetaParams(jnp.full((9, 3), 0.1))
   check = lambda tasks, **kwargs: sanity.check_learner(inner, start, tasks, toy.key(), **kwargs)
   sound = check(images(), held_out=jax.tree.map(lambda leaf: leaf + 1, images()))
   assert [sound[name].status for name in ("examples", "classes", "held out")] == ["passed"] * 3

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from warpjax.checks import check_count, check_learnable, is_number
 from warpjax.differentiation import Derivative, constant
+from warpjax.mistakes import LOSS, check_takes, short
 from warpjax.padding import Padded, real_first
-from warpjax.problem import Problem
+from warpjax.problem import Problem, check_examples
 from warpjax.types import (
   AdaptState,
   Batch,
@@ -108,6 +109,7 @@ def adapt(
   last = check_inner(inner, num_steps)
   check_learnable(meta_params, ("initial", "shared"))
   problem = Problem(inner, meta_params, constant(task, "the task"), key)
+  check_examples(problem)
   observe = (lambda step: step) if record else None
   final, _, steps = run_steps(problem, problem.start(), last=last, observe=observe)
   return Trajectory(final, steps)
@@ -118,7 +120,7 @@ def check_rule(rule: UpdateRule) -> None:
   if not isinstance(rule, UpdateRule):
     raise ValueError(
       "rule must be an UpdateRule such as rules.sgd(0.1), or, of an optax transformation, "
-      f"rules.from_optax(optax.sgd(0.1)); got {rule!r}"
+      f"rules.from_optax(optax.sgd(0.1)); got {short(rule)}"
     )
 
 
@@ -129,18 +131,26 @@ def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
     ValueError: naming the field, what it got and what is allowed.
   """
   if not isinstance(inner, InnerLoop):
-    raise ValueError(f"inner must be an InnerLoop; got {type(inner).__name__}")
+    raise ValueError(f"inner must be an InnerLoop(loss_fn, rule, num_steps); got {type(inner).__name__}")
   check_rule(inner.rule)
-  for name in ("loss_fn", "batch_fn", "query_batch_fn", "query_loss_fn"):
-    if not callable(getattr(inner, name)) and not (name == "query_loss_fn" and inner.query_loss_fn is None):
-      raise ValueError(f"InnerLoop.{name} must be a function; got {getattr(inner, name)!r}")
+  _check_functions(inner)
   steps = inner.num_steps if num_steps is None else num_steps
-  if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-    raise ValueError(f"num_steps must be an integer of at least 1; got {steps!r}")
+  if hasattr(steps, "aval"):
+    raise ValueError(f"num_steps must be a Python integer, known before anything compiles; got {steps!r}")
+  check_count("num_steps", steps)
   prox = inner.prox
   if not (0 <= prox < float("inf") if is_number(prox) else hasattr(prox, "dtype")):  # an array may be traced
     raise ValueError(f"InnerLoop.prox must be finite and at least 0; got {inner.prox!r}")
-  return steps
+  return int(steps)
+
+
+def _check_functions(inner: InnerLoop) -> None:
+  """Raises a ValueError for a field of `inner` that is no function of what it is called with."""
+  check_takes("InnerLoop.loss_fn", inner.loss_fn, LOSS)
+  if inner.query_loss_fn is not None:
+    check_takes("InnerLoop.query_loss_fn", inner.query_loss_fn, LOSS)
+  check_takes("InnerLoop.batch_fn", inner.batch_fn, ("key", "support", "step", "params", "shared"))
+  check_takes("InnerLoop.query_batch_fn", inner.query_batch_fn, ("key", "task", "params", "shared"))
 
 
 def minibatch(size: int) -> BatchFn:

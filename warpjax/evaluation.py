@@ -240,7 +240,8 @@ def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple
       lambda params: start, optax.with_extra_args_support(rule.transform(own)).update
     )
 
-  going_on = inner._replace(rule=rule._replace(transform=transform))
+  init = lambda key, params: (rule.init(key, params), opt_state)
+  going_on = inner._replace(rule=rule._replace(init=init, transform=transform))
   return going_on, meta_params._replace(rule=(meta_params.rule, opt_state))
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import padding
+from warpjax.mistakes import APPLY, check_batch_axis, check_labels, check_takes
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
 # Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
@@ -33,6 +34,8 @@ def classification(apply: Apply) -> LossFn:
     >>> round(float(loss), 4)
     0.6931
   """
+
+  check_takes("apply", apply, APPLY)
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
@@ -58,9 +61,12 @@ def margins(apply: Apply) -> LossFn:
     [[0.5, 0.0]]
   """
 
+  check_takes("apply", apply, APPLY)
+
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
     logits = padding.apply_to(apply, params, shared, x)
+    check_labels(y, logits)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
@@ -92,9 +98,12 @@ def regression(apply: Apply) -> LossFn:
     4.0
   """
 
+  check_takes("apply", apply, APPLY)
+
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
     predictions = padding.apply_to(apply, params, shared, x)
+    check_batch_axis(apply, params, shared, x, y)
     if predictions.shape != y.shape:
       raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
     loss = padding.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)), weights)
@@ -125,6 +134,8 @@ def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classifi
   Reference:
     Nichol, Achiam, Schulman 2018, arXiv 1803.02999, section 6.1.
   """
+
+  check_takes("apply", apply, APPLY)
 
   def loss_fn(params: Params, shared: PyTree, task: Task) -> tuple[jax.Array, Aux]:
     support_x, _, weights = padding.unpack(task.support)
@@ -199,8 +210,7 @@ def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ta
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None) -> jax.Array:
-  each = optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels)
-  return padding.mean(each, weights)
+  return padding.mean(_each_cross_entropy(logits, labels), weights)
 
 
 def _accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None) -> jax.Array:
@@ -211,3 +221,10 @@ def _accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None) -
 def _at_least_float32(outputs: jax.Array) -> jax.Array:
   """Losses sum in float32 or more: of a bfloat16 network, 74 of 75 would come out as 0.9883."""
   return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+def _each_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The loss of each example; NaN for a label that is no class, as -1 would count from the end."""
+  check_labels(labels, logits)
+  each = optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels)
+  return jnp.where((labels >= 0) & (labels < logits.shape[-1]), each, jnp.nan)

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
+from warpjax import mistakes
+from warpjax.checks import check_key
 from warpjax.differentiation import INNER_GRADIENT, Derivative, value_and_grad
-from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, MetaParams, Params, PyTree, Task
+from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, LossFn, MetaParams, Params, PyTree, Task
 
 # Streams of the task's key apart from the step indices that a batch_fn folds in, so that no two draws share a number.
 _QUERY_STREAM = 0x51E5
 _RULE_STREAM = 0x701E
 
 
-class Problem(NamedTuple):
-  """One task and the loop that adapts to it: what every estimator computes with."""
-
+class _Fields(NamedTuple):
   inner: InnerLoop
   meta_params: MetaParams
   task: Task
   key: jax.Array
+
+
+class Problem(_Fields):
+  """One task and the loop that adapts to it: what every estimator computes with.
+
+  Raises:
+    ValueError: for what is no `MetaParams`, `Task` or key, and for missing parameters of the rule.
+  """
+
+  __slots__ = ()
+
+  def __new__(cls, inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.Array) -> Self:
+    """Checks what is easily handed in for something else."""
+    mistakes.check_meta_params(meta_params)
+    mistakes.check_task(task)
+    check_key(key)
+    mistakes.check_rule_params(inner.rule, meta_params)
+    return super().__new__(cls, inner, meta_params, task, key)
 
   def start(self) -> AdaptState:
     """The initial parameters and a fresh state of the rule's transformation."""
@@ -37,20 +55,20 @@ class Problem(NamedTuple):
 
   def inner_objective(self, params: Params, shared: PyTree, batch: Batch) -> jax.Array:
     """`loss(params, shared, batch) + prox / 2 * |params - initial|^2`, a scalar."""
-    return self._add_prox(params, self.inner.loss_fn(params, shared, batch)[0])
+    return self._add_prox(params, loss_of(self.inner)(params, shared, batch)[0])
 
   def query_loss(self, params: Params, shared: PyTree, index: Any) -> tuple[jax.Array, Aux]:
     """The meta-loss at `params`; `index` numbers the point, so that each point draws its own query batch."""
     key = jax.random.fold_in(jax.random.fold_in(self.key, _QUERY_STREAM), index)
     batch = jax.lax.stop_gradient(self.inner.query_batch_fn(key, self.task, params, shared))
-    return (self.inner.query_loss_fn or self.inner.loss_fn)(params, shared, batch)
+    return query_loss_of(self.inner)(params, shared, batch)
 
   def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
     """One inner step from `state`; `derivative` says how its gradient will be differentiated, if it is."""
     params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
     # Stopped here as well as below, so that no second derivative is traced only to be dropped.
     at = jax.lax.stop_gradient((params, shared)) if derivative == "first_order" else (params, shared)
-    value, grads = value_and_grad(self.inner.loss_fn, derivative)(*at, batch)
+    value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
     if derivative == "first_order":
@@ -100,6 +118,28 @@ def _named(leaf: jax.Array) -> jax.Array:
   if jnp.iscomplexobj(leaf):
     return jax.lax.complex(*checkpoint_name((jnp.real(leaf), jnp.imag(leaf)), INNER_GRADIENT))
   return checkpoint_name(leaf, INNER_GRADIENT)
+
+
+def loss_of(inner: InnerLoop) -> LossFn:
+  """The task's loss with aux, `{}` where it returns a scalar alone."""
+  return mistakes.with_aux(inner.loss_fn, "InnerLoop.loss_fn")
+
+
+def query_loss_of(inner: InnerLoop) -> LossFn:
+  """The meta-loss with aux; the task's loss where there is no other."""
+  return mistakes.with_aux(inner.query_loss_fn, "InnerLoop.query_loss_fn") if inner.query_loss_fn else loss_of(inner)
+
+
+def check_examples(problem: Problem) -> None:
+  """Traces the loss of a task that is not traced itself, since of its labels alone the values are known."""
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((problem.task, problem.key))):
+    return
+  inner, task, key = problem.inner, problem.task, problem.key
+
+  def loss(params: Params, shared: PyTree) -> Any:
+    return loss_of(inner)(params, shared, inner.batch_fn(key, task.support, jnp.zeros((), jnp.int32), params, shared))
+
+  jax.eval_shape(loss, problem.meta_params.initial, problem.meta_params.shared)
 
 
 def has_prox(inner: InnerLoop) -> bool:

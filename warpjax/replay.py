@@ -20,8 +20,9 @@ from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
+from warpjax.mistakes import check_optimizer
 from warpjax.numerics import cast_like, sums_like
-from warpjax.problem import Problem
+from warpjax.problem import Problem, loss_of
 from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.training import Metrics, StepFn, TrainState, averaging_over
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
@@ -154,6 +155,7 @@ def meta_step(
     Flennerhag et al. 2020, arXiv 1909.00025, algorithm 2.
   """
   _check(inner, objective, eta, initial, memory, task_chunk)
+  check_optimizer(optimizer)
   update = optax.with_extra_args_support(optimizer).update
 
   def apply(carry: tuple[MetaParams, PyTree], grads: MetaParams, blocks: tuple[str, ...]) -> Any:
@@ -237,7 +239,7 @@ def warp_gradient(
 
 def _approximate_gradient(problem: Problem, state: AdaptState, index: jax.Array) -> tuple[PyTree, PyTree]:
   batch, meta_params = problem.batch(state.params, index), problem.meta_params
-  shared = jax.grad(lambda warp: problem.inner.loss_fn(state.params, warp, batch)[0])(meta_params.shared)
+  shared = jax.grad(lambda warp: loss_of(problem.inner)(state.params, warp, batch)[0])(meta_params.shared)
   return shared, optax.tree.zeros_like(meta_params.rule)
 
 

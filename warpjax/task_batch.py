@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.checks import check_key
+from warpjax.mistakes import check_sampler, check_task_axis
 from warpjax.numerics import add_to, cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
@@ -45,15 +46,6 @@ def first_task(local: int, axis_name: str | None) -> Any:
   return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
 
 
-def check_sampler(sampler: Any) -> None:
-  """Raises a ValueError for what is no function, such as an iterator of tasks."""
-  if not callable(sampler):
-    raise ValueError(
-      f"sampler must be a function (key) -> Task; got {type(sampler).__name__}. Over an iterable, train by "
-      "streams.steps; evaluation takes one"
-    )
-
-
 def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
   """The sampler as an argument of a jitted function, where its arrays are data and not constants of the program."""
   check_sampler(sampler)
@@ -74,6 +66,7 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
     )
   if not shapes[0][0]:
     raise ValueError(f"{name} must hold one task or more; got leaves of the shapes {', '.join(map(str, shapes))}")
+  check_task_axis(tasks, name)
   return shapes[0][0]
 
 

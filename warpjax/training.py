@@ -12,10 +12,10 @@ import optax
 
 from warpjax.adaptation import check_rule
 from warpjax.checks import check_learnable, check_task_chunk
+from warpjax.mistakes import check_optimizer, check_sampler, check_state, check_takes
 from warpjax.numerics import is_finite
 from warpjax.task_batch import (
   adapt_keys,
-  check_sampler,
   count_tasks,
   default_task_chunk,
   first_task,
@@ -84,6 +84,9 @@ def init(
     (0, [0.1, 0.1])
   """
   check_rule(rule)
+  check_optimizer(optimizer)
+  if isinstance(params, MetaParams):
+    raise ValueError("params must be what adapts; got a MetaParams; pass meta_params.initial")
   # A weak type would be gone after the first step, and everything compiled anew.
   strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
   check_learnable(MetaParams(params, shared))
@@ -135,6 +138,9 @@ def meta_step(
     (1.5, 5.0)
   """
   check_task_chunk(task_chunk)
+  if not isinstance(meta_grad, CarriedMetaGrad):
+    check_takes("meta_grad", meta_grad, ("meta_params", "task", "key"))
+  check_optimizer(optimizer)
   if isinstance(meta_grad, CarriedMetaGrad) and meta_grad.in_turn and axis_name is not None:
     raise ValueError(
       "axis_name must be None for a meta-gradient whose tasks are taken in turn: one state passes through all of them, "
@@ -142,6 +148,7 @@ def meta_step(
     )
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    check_state(state)
     num_tasks = count_tasks(tasks)
     _check_carry(meta_grad, state, num_tasks)
     keys = adapt_keys(state.key, state.step, first_task(num_tasks, axis_name), num_tasks)
@@ -189,10 +196,10 @@ def many_steps(
     >>> int(state.step), metrics["loss"].shape
     (3, (3,))
   """
+  check_sampler(sampler)
   for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
     if count < 1:
       raise ValueError(f"{name} must be at least 1; got {count!r}")
-  check_sampler(sampler)
 
   def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -18,7 +18,7 @@ Aux = dict[str, jax.Array]
 
 LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
 """`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars, or
-of arrays for an evaluation that asks for them."""
+of arrays for an evaluation that asks for them. A loss may also return the scalar alone."""
 
 Apply = Callable[[Params, PyTree, jax.Array], Any]
 """`(params, shared, x [batch, ...]) -> outputs`: a network."""

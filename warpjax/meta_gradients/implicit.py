@@ -10,7 +10,7 @@ import optax
 from warpjax import linear_solve
 from warpjax.checks import is_number
 from warpjax.meta_gradients.trajectory import Contribution, zeros
-from warpjax.problem import Problem
+from warpjax.problem import Problem, loss_of
 from warpjax.types import AdaptState, Aux, InnerLoop, LinearSolve, MetaParams, Params, PyTree
 
 
@@ -94,7 +94,7 @@ def _gradient_map(problem: Problem, final: Params) -> Any:
   batch = problem.batch(final, problem.inner.num_steps)
 
   def loss(theta: Params, shared: PyTree) -> jax.Array:
-    return problem.inner.loss_fn(theta, shared, batch)[0]
+    return loss_of(problem.inner)(theta, shared, batch)[0]
 
   return jax.grad(loss, argnums=(0, 1))
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from warpjax import partition
+from warpjax.checks import check_key
 from warpjax.networks import masked, probes
 from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
@@ -96,6 +97,7 @@ def from_linen(
     probes.check_calls(_calls(module, call_kwargs, shapes, x), takes_key)
 
   def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
+    check_key(key)
     x = probes.split_key(x)[0] if takes_key else x
     check(key, x)
     variables = module.init(key, x, **call_kwargs)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.initializers import BiasInit, bias_initializer
 from warpjax.networks.norm import norm_layer
@@ -143,6 +144,7 @@ class Conv4(nn.Module):
   def _check(self, x: jax.Array) -> None:
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
+    check_floating(x)
     if self.readout not in READOUTS:
       raise ValueError(f"readout must be one of {READOUTS}, got {self.readout!r}.")
     if set(self.layers) - set(LAYERS) or tuple(self.layers).count("conv") != 1 or tuple(self.layers).count("norm") > 1:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from warpjax.checks import check_key
+from warpjax.mistakes import check_takes
 from warpjax.networks import masked, probes
 from warpjax.networks.adapters import Network, check_split
 from warpjax.types import Params, PyTree
@@ -60,6 +62,7 @@ def from_nnx(
   """
   if isinstance(factory, nnx.Module) or not callable(factory):
     raise ValueError(f"factory must be a function (rngs) -> nnx.Module, got {type(factory).__name__}; pass a lambda.")
+  check_takes("factory", factory, ("rngs",))
 
   # The most specific filter comes first: WarpParam is a Param, and the first match takes a variable.
   filters = (warp_param, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
@@ -95,6 +98,7 @@ def from_nnx(
     return probes.Calls("from_nnx", kind, call_kwargs, run, stats)
 
   def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
+    check_key(key)
     found = calls(probes.split_key(x)[0] if takes_key else x)
     probes.check_arguments("from_nnx", found.module, call_kwargs)
     probes.check_calls(found, takes_key)

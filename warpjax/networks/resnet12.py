@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.norm import norm_layer
 from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
@@ -112,6 +113,7 @@ class ResNet12(nn.Module):
   def _check(self, x: jax.Array) -> None:
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
+    check_floating(x)
     if not 0 <= self.drop_rate < 1:
       raise ValueError(f"drop_rate must be at least 0 and below 1, got {self.drop_rate}.")
     if self.warp is not None:

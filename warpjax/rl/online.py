@@ -9,7 +9,7 @@ import optax
 from warpjax.adaptation import check_inner
 from warpjax.checks import check_learnable
 from warpjax.numerics import add_to, cast_like, sums_like
-from warpjax.problem import Problem
+from warpjax.problem import Problem, loss_of
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, Task
 
 
@@ -53,7 +53,7 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
   def grad(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple:
     check_learnable(meta_params)
     problem = Problem(inner, meta_params, task, key)
-    loss = jax.value_and_grad(inner.loss_fn, argnums=(0, 1), has_aux=True)
+    loss = jax.value_and_grad(loss_of(inner), argnums=(0, 1), has_aux=True)
 
     def step(state: tuple[AdaptState, PyTree], index: jax.Array) -> tuple[tuple[AdaptState, PyTree], tuple]:
       here, total = state

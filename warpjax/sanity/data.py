@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warpjax.problem import Problem
+from warpjax.problem import Problem, query_loss_of
 from warpjax.sanity.report import Check
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
@@ -16,7 +16,7 @@ from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 def query_batch(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.Array) -> Check:
   """The query loss of a batch against the mean of its halves': equal unless an example's loss depends on the others."""
   initial, shared = meta_params.initial, meta_params.shared
-  loss_fn = inner.query_loss_fn or inner.loss_fn
+  loss_fn = query_loss_of(inner)
   batch = inner.query_batch_fn(key, Problem(inner, meta_params, task, key).task, initial, shared)
   examples = batch.query if isinstance(batch, Task) else batch  # a Task: the support is there for its statistics
   counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner
+from warpjax.mistakes import check_meta_params
 from warpjax.sanity import data, derivatives
 from warpjax.sanity.report import Report
 from warpjax.task_batch import as_argument, sample_tasks
@@ -62,6 +63,7 @@ def check_learner(
     (True, 'passed', 'passed')
   """
   check_inner(inner)
+  check_meta_params(meta_params)
   if num_tasks < 1:
     raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
   task_key, direction_key = jax.random.split(key)

@@ -1,0 +1,226 @@
+"""What is easily handed in for something else: each gets one sentence, before anything compiles."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warpjax.types import Aux, LossFn, MetaParams, Params, PyTree, Task, UpdateRule
+
+LOSS = ("params", "shared", "batch")
+APPLY = ("params", "shared", "x")
+
+
+def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
+  """Raises a ValueError for what is no function of these parameters, in this order.
+
+  Args:
+    name: Of the argument.
+    function: What was handed in.
+    parameters: Names, for the message; `function` may call them otherwise.
+  """
+  wanted = f"{name} must be a function ({', '.join(parameters)})"
+  if not callable(function):
+    hint = "; the function in it is its .apply" if hasattr(function, "apply") else ""
+    raise ValueError(f"{wanted}; got {short(function)}{hint}")
+  if hasattr(getattr(function, "__self__", function), "init_with_output"):  # a linen module, or its bound apply
+    raise ValueError(f"{wanted}; got that of a flax module; pass networks.from_linen(module).apply")
+  try:
+    # Of a class, that of __init__: flax's metaclass hides it.
+    signature = inspect.signature(
+      functools.partial(function.__init__, function) if inspect.isclass(function) else function
+    )
+  except (TypeError, ValueError):  # not every builtin has one
+    return
+  try:
+    signature.bind(*parameters)
+  except TypeError:
+    shape = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
+    missing = " Parameters that tasks share, () for none, are its second argument." if len(parameters) == 3 else ""
+    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{missing}") from None
+
+
+def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
+  """The loss with aux, `{}` where it returns a scalar alone.
+
+  Args:
+    loss_fn: `(params, shared, batch) -> (scalar, aux)`, or `-> scalar`.
+    name: For messages.
+
+  Returns:
+    `(params, shared, batch) -> (scalar, aux)`; traced, it raises a ValueError for a loss that is no real scalar, or an
+    aux that is no dict.
+
+  Example:
+    >>> with_aux(lambda params, shared, batch: (params - batch) ** 2)(jnp.array(3.0), (), 1.0)
+    (Array(4., dtype=float32, weak_type=True), {})
+  """
+
+  def whole(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
+    result: Any = loss_fn(params, shared, batch)
+    loss, aux = result if isinstance(result, tuple | list) and len(result) == 2 else (result, {})
+    if not isinstance(aux, Mapping):
+      raise ValueError(f"{name} must return a scalar, or (scalar, aux) with a dict as aux; got aux {short(aux)}")
+    if isinstance(loss, tuple | list | dict) or loss is None or jnp.shape(loss) or not _is_real(loss):
+      raise ValueError(
+        f"{name} must return a real scalar, the mean over the batch, or (scalar, aux); got {short(loss)}"
+      )
+    return loss, dict(aux)
+
+  return whole
+
+
+def check_meta_params(meta_params: Any) -> None:
+  """Raises a ValueError for what is no `MetaParams`."""
+  if isinstance(meta_params, MetaParams):
+    return
+  if isinstance(meta_params, Task):
+    raise ValueError("meta_params must be a MetaParams; got a Task: meta_params comes first, then the task")
+  how = "state.meta_params" if hasattr(meta_params, "meta_params") else "MetaParams(initial, shared, rule)"
+  raise ValueError(f"meta_params must be a MetaParams; got {short(meta_params)}; pass {how}")
+
+
+def check_task(task: Any) -> None:
+  """Raises a ValueError for what is no `Task`."""
+  if isinstance(task, Task):
+    return
+  if isinstance(task, list) and any(isinstance(each, Task) for each in task):
+    raise ValueError(
+      "tasks must be one Task of leaves [num_tasks, ...]; got a list of them; "
+      "pass jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
+    )
+  how = "Task(*it)" if isinstance(task, tuple | list) and len(task) == 2 else "Task(support=..., query=...)"
+  hint = ": the task comes after meta_params" if isinstance(task, MetaParams) else f"; pass {how}"
+  raise ValueError(f"a task must be a Task; got {short(task)}{hint}")
+
+
+def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
+  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none."""
+  if jax.tree.leaves(meta_params.rule):
+    return
+  shapes = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
+  if jax.tree.leaves(shapes):
+    raise ValueError(
+      f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; got none; pass "
+      "MetaParams(initial, shared, rule=rule.init(key, initial)), or the meta_params of training.init"
+    )
+
+
+def check_sampler(sampler: Any, name: str = "sampler") -> None:
+  """Raises a ValueError for what is no function of a key."""
+  wanted = f"{name} must be a function (key) -> Task, traced by JAX"
+  if isinstance(sampler, Task):
+    raise ValueError(f"{wanted}; got a Task: tasks that are there go to the step itself, step(state, tasks)")
+  if isinstance(sampler, Iterator):
+    raise ValueError(f"{wanted}; got {short(sampler)}; streams.steps trains over an iterable, and evaluate takes one")
+  if inspect.isgeneratorfunction(getattr(sampler, "func", sampler)):
+    raise ValueError(f"{wanted}; got a generator function; return one Task in the place of `yield`")
+  check_takes(name, sampler, ("key",))
+
+
+def check_state(state: Any) -> None:
+  """Raises a ValueError for what is not of a training state's form."""
+  if isinstance(state, MetaParams | Task) or not hasattr(state, "meta_params"):
+    raise ValueError(
+      f"state must be a TrainState, as training.init makes it; got {short(state)}; call step(state, tasks)"
+    )
+
+
+def check_optimizer(optimizer: Any) -> None:
+  """Raises a ValueError for what is no optax optimizer."""
+  if callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None)):
+    return
+  hint = (
+    "; a rule is for the inner loop, here pass optax.adam(1e-3) or the like"
+    if isinstance(optimizer, UpdateRule)
+    else ""
+  )
+  raise ValueError(f"optimizer must be an optax.GradientTransformation; got {short(optimizer)}{hint}")
+
+
+def check_task_axis(tasks: PyTree, name: str) -> None:
+  """Raises a ValueError for labels without an examples axis: one task, whose examples would be read as tasks."""
+  for part in ("support", "query"):
+    pair = getattr(tasks, part, None)
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(hasattr(leaf, "dtype") for leaf in pair):
+      continue
+    x, y = pair
+    if y.ndim == 1 and x.ndim > 1 and jnp.issubdtype(y.dtype, jnp.integer):
+      raise ValueError(
+        f"{name} must have leaves [num_tasks, examples, ...]; got {part} of shapes {x.shape} and {y.shape}, which are "
+        "those of one task; add its axis by jax.tree.map(lambda leaf: leaf[None], task)"
+      )
+
+
+def check_labels(labels: Any, logits: Any) -> None:
+  """Raises a ValueError for labels that are no integers `[batch]`, or, where they are known, are no classes.
+
+  Args:
+    labels: Of the batch; the values of traced ones are not known.
+    logits: `[batch, classes]`.
+  """
+  if not hasattr(labels, "dtype"):
+    raise ValueError(f"x and y must be arrays; got {short(labels)} as y; pass jnp.asarray(y)")
+  classes, wanted, hint = jnp.shape(logits)[-1:], jnp.shape(logits)[:-1], "" if labels.shape else _NO_AXIS
+  got = f"got {labels.dtype}{list(labels.shape)} for logits {list(jnp.shape(logits))}"
+  if not wanted:
+    raise ValueError(f"apply must return logits [batch, classes]; {got}{hint}")
+  if labels.shape == (*wanted, *classes):
+    raise ValueError(f"y must be integers [batch], one class for each example; {got}: one-hot? pass jnp.argmax(y, -1)")
+  if labels.shape != wanted:
+    raise ValueError(f"y must be integers of the shape {list(wanted)}, one for each example; {got}{hint}")
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
+    raise ValueError(f"y must be integers [batch], one class for each example; {got}; pass y.astype(jnp.int32)")
+  if isinstance(labels, jax.core.Tracer) or not labels.size:
+    return
+  low, high = int(np.min(labels)), int(np.max(labels))
+  if low < 0 or high >= classes[0]:
+    raise ValueError(f"y must be classes 0 to {classes[0] - 1}, of which apply returns logits; got {low} to {high}")
+
+
+def check_batch_axis(apply: Callable[..., Any], params: Params, shared: PyTree, x: Any, y: Any) -> None:
+  """Raises a ValueError where y, or x, has no examples axis: one task whose examples are read as tasks."""
+  if not jnp.ndim(y):
+    raise ValueError(f"y must be [batch, ...]; got a scalar{_NO_AXIS}")
+  if not hasattr(x, "shape") or x.ndim != 1:
+    return
+  # A network whose first axis are features takes no other length; one whose first axis are examples does.
+  longer = jax.ShapeDtypeStruct((x.shape[0] + 1,), x.dtype)
+  try:
+    jax.eval_shape(lambda x: apply(params, shared, x), longer)
+  except Exception:  # what a network raises for a wrong shape is its own
+    raise ValueError(
+      f"x must be [batch, ...]; got {list(x.shape)}, which apply reads as one example{_NO_AXIS}"
+    ) from None
+
+
+def check_floating(x: Any) -> None:
+  """Raises a ValueError for images of bytes, whose numbers are 255 times as large as a network expects."""
+  if x.dtype == jnp.uint8:
+    raise ValueError("x must be floating-point, got uint8; tasks.few_shot.to_unit(x) makes it [0, 1].")
+
+
+_NO_AXIS = (
+  "; does the batch of tasks lack its first axis, [num_tasks, examples, ...]? "
+  "One task gets it by jax.tree.map(lambda leaf: leaf[None], task)"
+)
+
+
+def _is_real(value: Any) -> bool:
+  return jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def short(value: Any) -> str:
+  """A plain value itself, dtype and shape of an array, the type of anything else."""
+  if hasattr(value, "dtype") and hasattr(value, "shape"):
+    return f"an array {value.dtype}{list(value.shape)}"
+  if value is None or isinstance(value, bool | int | float | str):
+    return repr(value)
+  article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
+  return f"{article} {type(value).__name__}"
