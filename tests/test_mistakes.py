@@ -171,7 +171,7 @@ MISTAKES = {
   # samplers
   "a generator": (
     lambda: training.many_steps(lambda s, t: None, generator(), tasks_per_step=1, num_steps=1),
-    r"sampler must be a function \(key\) -> Task, traced by JAX; got a generator: .*, step\(state, tasks\)",
+    r"sampler must be a function \(key\) -> Task, traced by JAX; got a generator; streams.steps",
   ),
   "a generator function": (
     lambda: training.sample_tasks(generating, KEY, 2),

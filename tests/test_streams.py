@@ -210,6 +210,6 @@ def test_an_iterator_is_no_sampler():
     lambda: as_argument(iterator),
   ):
     with pytest.raises(
-      ValueError, match=r"sampler must be a function \(key\) -> Task; got generator\. .*streams\.steps"
+      ValueError, match=r"sampler must be a function \(key\) -> Task, traced by JAX; got a generator; streams.steps"
     ):
       call()

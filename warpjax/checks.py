@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from warpjax.mistakes import check_meta_params
 from warpjax.types import MetaParams, UpdateRule
 
 # Under vmap these draw all numbers from the first key, and so other numbers in a batch of another size.
@@ -75,6 +76,7 @@ def check_learnable(meta_params: MetaParams, blocks: tuple[str, ...] = MetaParam
   Raises:
     ValueError: that names the leaf, its dtype and where to put what is not learned.
   """
+  check_meta_params(meta_params)
   for block in blocks:
     for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(meta_params, block)):
       dtype = getattr(leaf, "dtype", type(leaf))
