@@ -272,7 +272,7 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
     raise ValueError(f"the state has not the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
   slots = 1 if meta_grad.in_turn else num_tasks
   of_what = (
-    "one slot, as its tasks are taken in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
+    "one slot, for tasks in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
   )
   for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
     if leaf.shape != (slots, *slot.shape):
