@@ -200,6 +200,17 @@ def test_devices_change_nothing_but_round_off():
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
+def test_tasks_in_turn_are_on_one_device():
+  """Reptile's released chain: the tasks of a meta-step pass on one state, which counts all of their steps."""
+  chain = {"inner": {"momentum": 0.9}, "meta_gradient": {"carry_optimizer": True, "in_turn": True}}
+  built = experiment.build(tiny.config("sinusoid", "reptile", chain))
+  assert built.outer_step.in_turn and loop.num_devices(built.run.tasks_per_step, in_turn=True) == 1
+  state = loop.start(built)
+  after, _ = loop.make_dispatch(built, 2, parallel.device_mesh(1))(state, built.data.train)
+  assert {leaf.shape[0] for leaf in jax.tree.leaves(after.carry)} == {1}
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.carry, after.meta_params)))
+
+
 def test_evaluate_writes_the_same_form(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "run")
   result = evaluate.evaluate(tmp_path / "run", num_tasks=5)
