@@ -14,6 +14,7 @@ import pytest
 
 from experiments import evaluate, interrupts, options, run, workdir
 from tests.experiments import tiny
+from tests.experiments.commands import until
 
 ROOT = pathlib.Path(__file__).parents[2]
 LINE = "Interrupted; what was saved before stays."
@@ -32,7 +33,7 @@ def start(module, arguments):
   """As from a shell, with the SIGINT that a terminal's foreground process has."""
   handled = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg"}
-  return subprocess.Popen(
+  process = subprocess.Popen(
     [sys.executable, "-m", module, *arguments],
     cwd=ROOT,
     env=environment,
@@ -41,6 +42,9 @@ def start(module, arguments):
     text=True,
     preexec_fn=handled,
   )
+  maps = pathlib.Path(f"/proc/{process.pid}/maps")
+  until(lambda: "numpy" in maps.read_text())  # the interpreter's own start is not ours to end
+  return process
 
 
 def assert_interrupted(process):
@@ -51,7 +55,6 @@ def assert_interrupted(process):
 
 def test_while_it_imports():
   process = start("experiments.train", [*SINES, "--workdir=/nowhere/at/all"])
-  time.sleep(0.5)
   process.send_signal(signal.SIGINT)
   assert_interrupted(process)
 
@@ -201,7 +204,7 @@ def busy():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_at_moments_of_its_life(finished, tmp_path, busy, command):
   """What ends by itself first has ended with its own status."""
-  for index, seconds in enumerate((0.1, 1.0, 4.0, 9.0, 15.0, 25.0)):
+  for index, seconds in enumerate((0.0, 1.0, 4.0, 9.0, 15.0, 25.0)):
     places = {"finished": finished, "new": tmp_path / str(index)}
     process = start(f"experiments.{command.split(',')[0]}", [each.format(**places) for each in COMMANDS[command]])
     time.sleep(seconds)
