@@ -111,7 +111,7 @@ def fast_compilation() -> dict[str, bool | int]:
   wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
   for name, value in wanted.items() if jax.default_backend() == "cpu" else ():
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # an option that this XLA does not have
-      jax.jit(lambda x: x + 1, compiler_options={name: value})(0)
+      jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(0).compile()  # not called: something may be traced
       known[name] = value
   return known
 

@@ -85,12 +85,14 @@ def is_finite_at_zero(
       slopes = jax.grad(final, argnums=(0, 1))(*at)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(slopes)]))
 
+  options = cost.fast_compilation()
   with jax.debug_nans(False), jax.debug_infs(False):
     try:
-      program = jax.jit(finite, compiler_options=cost.fast_compilation()).lower(np.uint32(0), small).compile()
+      lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), small)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
       return True
     # A compiled program runs at once, whatever is being traced around it.
+    program = lowered.compile()
     return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), small)))
 
 

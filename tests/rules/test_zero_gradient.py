@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 import warpjax as wj
 from tests import toy
 from tests.test_conformance import DIFFERENTIATES_A_STEP, ESTIMATORS, RULES, one_task
-from warpjax import meta_gradients, replay, rules, training
+from warpjax import cost, meta_gradients, replay, rules, training
 from warpjax.optimizers import per_block
 from warpjax.types import MetaParams, Task
 from warpjax.zero_gradient import is_finite_at_zero
@@ -201,6 +201,14 @@ def test_offline_replay_refuses_it_too():
   with pytest.raises(ValueError, match="cannot differentiate the rule 'from_optax'"):
     jax.eval_shape(replay.meta_step(toy.loop(rule), optimizer, eta=None), state, toy.tasks(2))
   jax.eval_shape(replay.meta_step(toy.loop(rule), optimizer, objective="first_order", eta=None), state, toy.tasks(2))
+
+
+def test_the_first_probe_of_a_process_is_inside_of_a_trace():
+  """Whoever asks for compiler options there must not call what they are of."""
+  cost.fast_compilation.cache_clear()
+  rule = rules.from_optax(optax.adamw(0.1))
+  with pytest.raises(ValueError, match="cannot differentiate the rule 'from_optax'"):
+    jax.eval_shape(meta_gradients.unrolled(toy.loop(rule)), toy.meta_params(), toy.task(), toy.key())
 
 
 def test_values_in_their_own_units():
