@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from experiments import hosts, origins, progress, selection, watch, workdir
 from experiments.experiment import Experiment
 from warpjax import checkpoints, parallel, training
+from warpjax.tasks import few_shot
 from warpjax.training import TrainState
 from warpjax.types import MetaParams, TaskSampler
 
@@ -185,7 +186,9 @@ def start(experiment: Experiment, meta_params: MetaParams | None = None) -> Trai
 
   def init(key: jax.Array, given: MetaParams | None) -> TrainState:
     x = jax.eval_shape(experiment.data.train, key).support[0]
-    params, shared = experiment.network.init(jax.random.fold_in(key, 0), jnp.zeros(x.shape, x.dtype))
+    x = jnp.zeros(x.shape, x.dtype)
+    x = few_shot.to_unit(x) if x.dtype == jnp.uint8 else x  # as images are in batches
+    params, shared = experiment.network.init(jax.random.fold_in(key, 0), x)
     if given is not None:
       params, shared = given.initial, given.shared
     return training.init(
