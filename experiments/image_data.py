@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from experiments import norm_stats, schema
 from experiments.datasets import Data, Spec, costly, tell
@@ -85,7 +84,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
 
 def _unit(key: jax.Array, images: jax.Array) -> jax.Array:
   del key
-  return few_shot.to_unit(images) if images.dtype == np.uint8 else images
+  return few_shot.as_in_batches(images)
 
 
 def _loop(inner: InnerLoop, transform: augment.ImageTransform) -> InnerLoop:

@@ -186,9 +186,8 @@ def start(experiment: Experiment, meta_params: MetaParams | None = None) -> Trai
 
   def init(key: jax.Array, given: MetaParams | None) -> TrainState:
     x = jax.eval_shape(experiment.data.train, key).support[0]
-    x = jnp.zeros(x.shape, x.dtype)
-    x = few_shot.to_unit(x) if x.dtype == jnp.uint8 else x  # as images are in batches
-    params, shared = experiment.network.init(jax.random.fold_in(key, 0), x)
+    zeros = few_shot.as_in_batches(jnp.zeros(x.shape, x.dtype))
+    params, shared = experiment.network.init(jax.random.fold_in(key, 0), zeros)
     if given is not None:
       params, shared = given.initial, given.shared
     return training.init(

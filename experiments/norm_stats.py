@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from warpjax import losses, networks, step_statistics
 from warpjax.norm_stats import Readout, by_step, query_loss, running
+from warpjax.tasks import few_shot
 from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
 NormStats = Literal["transductive", "support", "support_plus_one", "running", "per_step"]
@@ -119,7 +120,7 @@ def has_norm(network: networks.Network, sampler: TaskSampler) -> bool:
 
   def stats() -> PyTree:
     key = jax.random.key(0)
-    x = sampler(key).support[0]
+    x = few_shot.as_in_batches(sampler(key).support[0])
     return apply_with_stats(*network.init(key, x), None, x)[1]
 
   return bool(jax.tree.leaves(jax.eval_shape(stats)))

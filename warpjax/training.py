@@ -271,9 +271,7 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
   if structure != jax.tree.structure(state.carry):
     raise ValueError(f"the state has not the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
   slots = 1 if meta_grad.in_turn else num_tasks
-  of_what = (
-    "one slot, for tasks in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
-  )
+  of_what = "one slot, for tasks in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
   for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
     if leaf.shape != (slots, *slot.shape):
       raise ValueError(f"the state's carry must have {of_what}, {(slots, *slot.shape)}; {how}; got {leaf.shape}")

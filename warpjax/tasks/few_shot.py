@@ -26,6 +26,11 @@ def to_unit(images: jax.Array) -> jax.Array:
   return images.astype(float) / 255
 
 
+def as_in_batches(x: jax.Array) -> jax.Array:
+  """What a network sees of a task's x: `to_unit` for images of bytes, anything else as it is."""
+  return to_unit(x) if x.dtype == jnp.uint8 else x
+
+
 def to_unit_inverted(images: jax.Array) -> jax.Array:
   """`1 - x / 255`: ink and paper change places."""
   return 1 - to_unit(images)
