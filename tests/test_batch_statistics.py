@@ -262,7 +262,8 @@ def test_what_gives_no_statistics_is_refused_by_name():
   with pytest.raises(
     ValueError, match="batch norm 'norm' must use its batch's statistics; got use_running_average=True"
   ):
-    apply(Fixed(), train=False)
+    params = networks.from_linen(Fixed()).init(toy.key(), x)
+    networks.from_linen(Fixed(), train=False).apply_with_stats(*params, None, x)
   with pytest.raises(ValueError, match=r"momentum of batch norm 'norm' must be at least 0 and below 1; got 1\.0"):
     apply(Fixed(1.0))
   with pytest.raises(ValueError, match="statistics outside of flax.linen.BatchNorm"):
