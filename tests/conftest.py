@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 
 import jax
 import pytest
 
 SLOW_SECONDS = 3600  # a slow test that says nothing else
+
+
+def pytest_configure() -> None:
+  """Takes SIGINT as usual where the tests are a shell's background job, which ignores it, and so do its children."""
+  ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+  if ignored and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
