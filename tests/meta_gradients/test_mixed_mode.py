@@ -101,9 +101,12 @@ def test_adam_is_finite_at_a_zero_gradient():
   loss = lambda params, shared, batch: (jnp.sum((params["moves"] - batch) ** 2) + jnp.sum(params["rests"] ** 2), {})
   meta_params = MetaParams({"moves": jnp.ones(2), "rests": jnp.zeros(2)})  # at "rests" the gradient is zero
   task = Task(jnp.zeros(()), jnp.zeros(()))
-  for rule, finite in ((rules.adam(0.1), True), (rules.adam(0.1, eps_root=0.0), False)):
+  bare = rules.adam(0.1, eps_root=0.0)
+  for rule, finite in ((rules.adam(0.1), True), (bare._replace(finite_at_zero=True), False)):
     _, grads = toy.run(unrolled(wj.InnerLoop(loss, rule, 3)), meta_params, task)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)) == finite
+  with pytest.raises(ValueError, match="unrolled cannot differentiate the rule 'adam'"):
+    toy.run(unrolled(wj.InnerLoop(loss, bare, 3)), meta_params, task)
 
 
 @jax.custom_vjp

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_learnable
+from warpjax.checks import check_count, check_key, check_learnable
 from warpjax.differentiation import check_choice, constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import is_finite
@@ -117,8 +117,7 @@ def _window(
   key: jax.Array,
   life: Lifetime,
 ) -> tuple[tuple[tuple[jax.Array, Aux], MetaParams], Lifetime]:
-  if life.key.shape != jax.random.key_data(key).shape:
-    raise ValueError(f"key must be a threefry key where there is a window; got {key.dtype}")
+  check_key(key)
   begins = life.steps_done == 0
   choose = partial(jax.tree.map, lambda new, old: jnp.where(begins, new, old))
   task = choose(jax.tree.map(jnp.asarray, constant(task, "the task")), life.task)
