@@ -106,7 +106,18 @@ def test_compilation_does_not_lose_the_gradient_of_a_window(x64):
     np.testing.assert_allclose(gradient(params, x), wanted, rtol=0, atol=1e-7 * float(jnp.linalg.norm(wanted)))
 
 
+def test_windows_of_one_pixel_are_the_image():
+  x = jax.random.normal(jax.random.key(0), (1, 3, 2, 2))
+  for ours, wanted in zip(derivatives(partial(max_pool, size=1), x), derivatives(lambda x: x, x), strict=True):
+    np.testing.assert_allclose(ours, wanted, rtol=1e-6)
+
+
 def test_bad_arguments_are_refused():
+  for size in (0, 2.0, (2, 2)):
+    with pytest.raises(ValueError, match="size must be an integer of at least 1; got"):
+      max_pool(jnp.ones((1, 4, 4, 1)), size)
+  with pytest.raises(ValueError, match="x must be floating-point to be pooled; got int32"):
+    max_pool(jnp.ones((1, 4, 4, 1), int), padding="SAME")
   with pytest.raises(ValueError, match="padding must be"):
     max_pool(jnp.ones((1, 4, 4, 1)), padding="FULL")
   with pytest.raises(ValueError, match="x must be at least 2 x 2"):

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from warpjax.checks import check_count
+
 
 def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Array:
   """Takes the maximum of each `size x size` window; windows do not overlap.
@@ -25,7 +27,8 @@ def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Arra
     `[batch, rows, columns, channels]`.
 
   Raises:
-    ValueError: for an unknown `padding`, or if no window fits into the image.
+    ValueError: for an unknown `padding`, a `size` that is no integer of at least 1, an `x` that is not floating-point,
+      or if no window fits into the image.
 
   Example:
     >>> import jax.numpy as jnp
@@ -34,6 +37,9 @@ def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Arra
   """
   if padding not in ("VALID", "SAME"):
     raise ValueError(f"padding must be 'VALID' or 'SAME', got {padding!r}.")
+  check_count("size", size)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f"x must be floating-point to be pooled; got {x.dtype}.")
   if padding == "SAME":
     x = _pad_to_multiple(x, size)
   batch, height, width, channels = x.shape
@@ -64,16 +70,20 @@ def _largest_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple
 
 def _first_largest(windows: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The largest element of each window, and its place: `row * size + column`, as an integer."""
-  size = windows.shape[2]
-  places = [(row, column) for row in range(size) for column in range(size)]
-  elements = [(windows[:, :, row, :, column], jnp.int32(row * size + column)) for row, column in places]
-  return functools.reduce(_larger, elements)
+  size, windows = windows.shape[2], lax.stop_gradient(windows)
+  columns = [windows[:, :, :, :, column] for column in range(size)]
+  elements, column = functools.reduce(_larger, [(x, jnp.full(x.shape, i, jnp.int32)) for i, x in enumerate(columns)])
+  place = lax.broadcasted_iota(jnp.int32, column.shape, 2) * size + column
+  lowest = jnp.array(-jnp.inf, windows.dtype)
+  # A reduction, which XLA does not fuse into what reads the place: there it would run again for every element.
+  return tuple(lax.reduce((elements, place), (lowest, jnp.int32(0)), _larger, (2,)))
 
 
 def _larger(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-  # A NaN on the left is kept by being unequal to itself; one on the right because no comparison with it holds.
-  keep = (first[0] >= second[0]) | (first[0] != first[0])
-  return jnp.where(keep, first[0], second[0]), jnp.where(keep, first[1], second[1])
+  """The larger of two elements with their places, of equals the one that comes first; a NaN is larger than numbers."""
+  (x, x_place), (y, y_place) = first, second
+  keep = (x > y) | (x != x) | ((x == y) & (x_place < y_place))
+  return jnp.where(keep, x, y), jnp.where(keep, x_place, y_place)
 
 
 def _pad_to_multiple(x: jax.Array, size: int) -> jax.Array:
