@@ -50,6 +50,17 @@ def train_and_evaluate(
     return _run(programs, path, init)
 
 
+def check(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  **places: Any,
+) -> None:
+  """Raises what `train_and_evaluate` would of a bad config or of data that are not there; nothing is written."""
+  _build(config, directory, on_nonfinite, **places)
+
+
 def _build(
   config: Mapping[str, Any], directory: str | os.PathLike[str], on_nonfinite: loop.OnNonfinite, **places: Any
 ) -> loop.Programs:

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from warpjax import checkpoints
+
 CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
 
@@ -31,7 +33,13 @@ def make(path: str | os.PathLike[str]) -> pathlib.Path:
 def begun(directory: pathlib.Path) -> bool:
   """Whether something was trained there, or in a seed of the sweep it is of; only the same config can go on with it."""
   places = [directory, *(directory.glob("seed_*") if (directory / CONFIG).exists() else ())]
-  return any((place / RESULT).exists() or any(place.glob(f"{CHECKPOINTS}/[0-9]*")) for place in places)
+  return any((place / RESULT).exists() or checkpoints.steps(place / CHECKPOINTS) for place in places)
+
+
+def begun_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """The config of what was trained there; None where nothing was."""
+  directory = pathlib.Path(path)
+  return read_json(directory / CONFIG) if begun(directory) else None
 
 
 def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
@@ -113,7 +121,7 @@ def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -
 def rewind_metrics(directory: pathlib.Path, step: int) -> None:
   """Drops what was logged after meta-step `step`, and a line that a kill cut short, so that no step is there twice."""
   kept = [row for row in read_metrics(directory) if row["step"] <= step]
-  _replace(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+  write_text(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
@@ -141,7 +149,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes an object whole or not at all."""
-  _replace(path, json.dumps(as_json(value), indent=2) + "\n")
+  write_text(path, json.dumps(as_json(value), indent=2) + "\n")
 
 
 def as_json(value: Any) -> Any:
@@ -153,7 +161,8 @@ def as_json(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a text whole or not at all."""
   part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two evaluations may write at once
   with open(part, "w", encoding="utf-8") as file:
     file.write(text)
