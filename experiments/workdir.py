@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,9 @@ from warpjax import checkpoints
 
 CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
+
+# As orbax and tensorstore say it, in errors of several types.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
 
 def make(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -80,6 +85,12 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   return directory
 
 
+def check_is_one_run(what: str, path: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Raises a ValueError if the config is that of a sweep, whose workdir holds no run itself."""
+  if "seed" not in config:
+    raise ValueError(f"{what} must be one run; {path} holds one for each seed, {path}/seed_N.")
+
+
 def _is_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
   """Whether two configs differ in `num_meta_steps` alone, of which the second has more."""
   before, after = (config.get("num_meta_steps") for config in (there, here))
@@ -101,6 +112,15 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
     except OSError:
       raise ValueError(f"another process is running in {directory}; wait for it or use another --workdir.") from None
     yield
+
+
+def disk_full(error: BaseException) -> str | None:
+  """What to tell the user of a disk that is full; None for any other error."""
+  full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+  if not full and not _FULL.search(str(error)):
+    return None
+  place = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+  return f"the disk is full{place}, or over its quota. Free some space, and run the same command again."
 
 
 def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pathlib
 import shutil
@@ -269,6 +270,25 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
     evaluate.evaluate(tmp_path)
   with pytest.raises(ValueError, match="belongs to another config.*seed: nothing there, 0 here"):
     run.train_and_evaluate(CONFIG, tmp_path)
+
+
+def test_what_is_finished_is_shown_where_nothing_can_be_written(finished, tmp_path, monkeypatch):
+  """As on a read-only file system, which root does not see in a file's mode."""
+
+  def refuse(*arguments):
+    raise OSError(errno.EROFS, "Read-only file system", ".lock")
+
+  shutil.copytree(finished[0], tmp_path / "sweep" / "seed_0")
+  combined = run.sweep(CONFIG, tmp_path / "sweep", [0, 1])
+  for name in ("make", "lock", "write_text", "append_metrics"):
+    monkeypatch.setattr(workdir, name, refuse)
+  assert run.train_and_evaluate(CONFIG, finished[0]) == finished[1]
+  assert run.sweep(CONFIG, tmp_path / "sweep", [0, 1]) == combined
+  for other in ({**CONFIG, "seed": 3}, {**CONFIG, "num_meta_steps": 8}):
+    with pytest.raises(OSError, match="Read-only"):
+      run.train_and_evaluate(other, finished[0])
+  with pytest.raises(OSError, match="Read-only"):
+    run.sweep(CONFIG, tmp_path / "sweep", [0, 1, 2])
 
 
 def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):
