@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, figures, loop, measure, progress, run, workdir
+from experiments import evaluate, experiment, figures, loop, measure, plot, progress, run, workdir
 from tests.experiments import tiny
 from warpjax import parallel
 
@@ -310,6 +311,16 @@ def test_test_tasks_pair_across_methods_and_seeds(finished):
   state = state_of(finished[0])
   _, per_task = measure.measure(built, state)
   np.testing.assert_array_equal(per_task, np.load(finished[0] / "per_task.npy"))
+
+
+@pytest.mark.parametrize("against", [None, "num_meta_steps"])
+def test_plot_names_the_file_that_it_writes(finished, tmp_path, monkeypatch, capsys, against):
+  given = {"workdirs": [str(finished[0])], "output": str(tmp_path / "picture"), "against": against, "markdown": False}
+  monkeypatch.setattr(plot, "FLAGS", types.SimpleNamespace(**given))
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  assert plot.main([]) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == f"Drawn in {tmp_path / 'picture.png'}"
+  assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
 def test_table_and_paired_difference(finished, tmp_path):
