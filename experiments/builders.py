@@ -70,6 +70,14 @@ def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
   return schema.call("config.inner", mine, _loop, loss_fn=loss_fn, rule=rule)
 
 
+def has_schedule(optimizer: Table) -> bool:
+  """Whether the learning rate of `config.optimizer` depends on the number of meta-steps."""
+  parameters = inspect.signature(OPTIONS["optimizer"][optimizer["name"]]).parameters
+  if "num_meta_steps" not in parameters:
+    return False
+  return "schedule" not in parameters or optimizer.get("schedule") not in (None, "constant")
+
+
 def readers(name: str, table: Table) -> list[Callable[..., Any]]:
   """The functions whose arguments a table of a config holds; none for a name that there is not."""
   kind, key = ("rule", "rule") if name == "inner" else (name, "name")

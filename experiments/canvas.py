@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pathlib
 from typing import Any
 
 
@@ -10,6 +12,17 @@ def require() -> None:
   """Raises `ImportError` where there is no matplotlib, for scripts that draw after long work."""
   if importlib.util.find_spec("matplotlib") is None:
     raise ImportError("matplotlib is not installed, and results come with a picture; `pip install matplotlib`.")
+
+
+def file_of(output: str | os.PathLike[str]) -> pathlib.Path:
+  """The file that matplotlib writes for a name, a PNG where the name has no suffix.
+
+  Example:
+    >>> file_of("runs/comparison").as_posix(), file_of("runs/v1.2/all.svg").as_posix()
+    ('runs/comparison.png', 'runs/v1.2/all.svg')
+  """
+  path = pathlib.Path(output)
+  return path if path.suffix.strip(".") else path.with_name(path.name.rstrip(".") + ".png")
 
 
 def subplots(

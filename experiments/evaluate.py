@@ -59,16 +59,13 @@ def evaluate(
   config = workdir.read_json(path / workdir.CONFIG)
   if config is None:
     raise ValueError(f"--workdir must hold a {workdir.CONFIG}; {path} does not.")
-  if "seed" not in config:
-    raise ValueError(f"--workdir must be one run; {path} holds one for each seed, {path}/seed_N.")
+  workdir.check_is_one_run("--workdir", path, config)
   if not re.fullmatch(r"[\w.-]*", name):
     raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
   experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
-  state, *members = loop.restore_all(experiment, path)
+  (state, *members), origin = loop.restore_all(experiment, path)
   result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
-  result |= _chosen(path)
-  if origins.INIT_FROM in result:
-    result.pop("published", None)
+  result = origins.recorded(result | _chosen(path), origin)
   if changed:
     result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
     result["protocol"] |= protocol.of_training(config["data"])
@@ -83,10 +80,9 @@ def evaluate(
 
 
 def _chosen(path: pathlib.Path) -> dict[str, Any]:
-  """What only the run's own result says: how validation tasks chose the checkpoint, and where the run started."""
+  """What only the run's own result says: how validation tasks chose the checkpoint."""
   there = workdir.read_json(path / workdir.RESULT) or {}
-  chosen = ("num_meta_steps", "selected") if "selected" in there else ()
-  return {key: there[key] for key in (*chosen, origins.INIT_FROM, origins.EXTENDED) if key in there}
+  return {key: there[key] for key in ("num_meta_steps", "selected") if "selected" in there}
 
 
 def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

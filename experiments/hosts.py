@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +18,9 @@ import numpy as np
 
 from experiments import interrupts, workdir
 
+# How long a process waits for the others at the start. JAX itself would wait longer and then abort without a word.
+START_SECONDS = 300.0
+_SAY_AFTER_SECONDS = 1.0
 # How long a process that is done waits for the others to be done, before it counts them as lost.
 _SHUTDOWN_SECONDS = 60
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|coordination service|heartbeat|task died", re.I)
@@ -25,7 +30,9 @@ class StartError(ValueError):
   """The processes of a run could not be connected; none of them has begun."""
 
 
-def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def connect(
+  coordinator: str | None, num_processes: int | None, process_id: int | None, *, seconds: float | None = None
+) -> None:
   """Joins the processes of a run; to be called before anything touches a device.
 
   Args:
@@ -33,6 +40,7 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       (SLURM, TPU pods, Kubernetes, Open MPI); None for a run of one process.
     num_processes: How many there are; needed with an address.
     process_id: Which one this is, from 0; needed with an address.
+    seconds: How long to wait for the others; None for `START_SECONDS`.
 
   Raises:
     ValueError: For arguments that do not go together, or an "auto" that finds nothing.
@@ -41,29 +49,70 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
   _check(coordinator, num_processes, process_id)
   if coordinator is None:
     return
-  address = None if coordinator == "auto" else coordinator
-  if address is not None:
-    _check_address(address, process_id)
+  if coordinator != "auto":
+    _check_address(coordinator, process_id)
+  _join(coordinator, num_processes, process_id, START_SECONDS if seconds is None else seconds)
+  devices, expected = _count_devices(coordinator), jax.process_count() * jax.local_device_count()
+  if devices != expected:
+    raise ValueError(
+      f"every process must have the same number of devices; process {jax.process_index()} has "
+      f"{jax.local_device_count()} of {devices}, and there are {jax.process_count()} processes."
+    )
   try:
-    jax.distributed.initialize(address, num_processes, process_id, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
-  except ValueError as error:
-    raise ValueError(f"--coordinator={coordinator} found no cluster to join: {error}") from None
-  except RuntimeError as error:
+    largest(0)  # the first message to all the others
+  except (RuntimeError, ValueError) as error:
+    raise StartError(_not_connected(error, coordinator)) from None
+
+
+def _join(coordinator: str, num_processes: int | None, process_id: int | None, seconds: float) -> None:
+  """Connects in a thread, since the C++ of the connection hears no signal and ends the process at its own limit."""
+  address, failures = None if coordinator == "auto" else coordinator, list[Exception]()
+
+  def initialize() -> None:
+    try:
+      jax.distributed.initialize(
+        address,
+        num_processes,
+        process_id,
+        initialization_timeout=int(seconds) + 60,
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+      )
+    except Exception as error:
+      failures.append(error)
+
+  thread, begun, said = threading.Thread(target=initialize, daemon=True), time.monotonic(), False
+  thread.start()
+  while thread.is_alive():
+    thread.join(0.2)  # in slices, so that Ctrl-C is heard
+    waited = time.monotonic() - begun
+    if thread.is_alive() and waited > seconds:
+      everyone = "every process" if address is None else f"{num_processes} processes, --process_id=0 first,"
+      raise StartError(
+        f"--coordinator={coordinator} could not be joined by all processes in {seconds:.0f} s. Start {everyone} within "
+        "that time. Process 0 must run at that address, and its port be reachable from the others."
+      )
+    if waited > _SAY_AFTER_SECONDS and not said:
+      said = True
+      whom = "the other processes" if address is None else f"{num_processes} processes at {address}"
+      print(f"Waiting for {whom}.", file=sys.stderr, flush=True)
+  for error in failures:
+    if isinstance(error, ValueError):
+      raise ValueError(f"--coordinator={coordinator} found no cluster to join: {error}") from None
+    if not isinstance(error, RuntimeError):
+      raise error
     raise StartError(
       f"--coordinator={coordinator} could not be joined ({_first_line(error)}). Process 0 must run there, and its port "
       "be reachable from here."
     ) from None
+
+
+def _count_devices(coordinator: str) -> int:
   try:
-    counts = jax.device_count(), jax.process_count() * jax.local_device_count()
-    if counts[0] == counts[1]:
-      largest(0)  # the first message to all the others
-  except (RuntimeError, ValueError) as error:
-    raise StartError(_not_connected(error, coordinator)) from None
-  if counts[0] != counts[1]:
-    raise ValueError(
-      f"every process must have the same number of devices; process {jax.process_index()} has "
-      f"{jax.local_device_count()} of {jax.device_count()}, and there are {jax.process_count()} processes."
-    )
+    return jax.device_count()
+  except RuntimeError as error:
+    if _LOST.search(str(error)):  # a backend whose start connects the processes
+      raise StartError(_not_connected(error, coordinator)) from None
+    raise StartError(f"JAX cannot use the devices of this process ({_first_line(error)}).") from None
 
 
 def is_first() -> bool:
@@ -108,7 +157,7 @@ def check_same(what: str, mine: Mapping[str, Any]) -> None:
 
 def lost_peer(error: BaseException) -> str | None:
   """What to tell the user of an error that another host's end has caused; None for any other error."""
-  if not _connected() or isinstance(error, OSError | StartError) or not _LOST.search(str(error)):
+  if not jax.distributed.is_initialized() or isinstance(error, OSError | StartError) or not _LOST.search(str(error)):
     return None
   return (
     f"another process of this run has ended or cannot be reached ({_first_line(error)}). "
@@ -117,7 +166,7 @@ def lost_peer(error: BaseException) -> str | None:
 
 
 def leave(status: int) -> NoReturn:
-  """Ends the process: after a success in order, since other hosts wait for it, otherwise at once, as nobody would."""
+  """Ends the process. After success it leaves in order, because other hosts wait for it. Otherwise it ends at once."""
   interrupts.ignore()  # what there was to do is done
   sys.stdout.flush()
   sys.stderr.flush()
@@ -126,22 +175,19 @@ def leave(status: int) -> NoReturn:
   os._exit(status)
 
 
-def _connected() -> bool:
-  return jax.distributed.is_initialized()
-
-
 def _check_address(coordinator: str, process_id: int | None) -> None:
   """What the C++ of the connection would end the process for."""
   host, port = coordinator.rsplit(":", 1)
   try:
     socket.getaddrinfo(host.strip("[]"), int(port))
-  except OSError as error:
+  except (OSError, UnicodeError) as error:  # the second for what cannot be a name
     raise StartError(
       f"--coordinator={coordinator}: the name {host!r} does not resolve to an address ({_reason(error)}). Give the "
       "address of process 0's machine in its place, or add the name to /etc/hosts."
     ) from None
   if process_id == 0:
     with socket.socket() as tried:
+      tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a run before may linger there
       try:
         tried.bind(("", int(port)))
       except OSError as error:
@@ -180,8 +226,8 @@ def _own_address(coordinator: str) -> str:
   return "ADDRESS"
 
 
-def _reason(error: OSError) -> str:
-  return error.strerror or str(error)
+def _reason(error: OSError | UnicodeError) -> str:
+  return getattr(error, "strerror", None) or str(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -197,6 +243,8 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
     return
   if not re.fullmatch(r"\S+:\d{1,5}", str(coordinator)):
     raise ValueError(f"--coordinator must be HOST:PORT or auto; got {coordinator!r}.")
+  if not 1 <= int(str(coordinator).rsplit(":", 1)[1]) <= 65535:
+    raise ValueError(f"--coordinator must have a port from 1 to 65535; got {coordinator!r}.")
   for name, value in counts.items():
     if value is None:
       raise ValueError(f"--{name} is missing; --coordinator={coordinator} needs it.")

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import hosts, origins, progress, selection, watch, workdir
+from experiments import builders, hosts, origins, progress, selection, watch, workdir
 from experiments.experiment import Experiment
 from warpjax import checkpoints, parallel, training
 from warpjax.tasks import few_shot
@@ -26,7 +26,7 @@ OnNonfinite = Literal["stop", "skip"]
 
 
 class Trained(NamedTuple):
-  """A run, as far as it came.
+  """Training result, possibly interrupted.
 
   Attributes:
     state: Its state.
@@ -41,6 +41,13 @@ class Trained(NamedTuple):
   skipped: int = 0
   signal: int = 0
   origin: Mapping[str, Any] = types.MappingProxyType({})
+
+
+class Kept(NamedTuple):
+  """The states in a workdir that its result is of, and what its run started from, as `Trained.origin`."""
+
+  states: list[TrainState]
+  origin: Mapping[str, Any]
 
 
 class Programs:
@@ -151,7 +158,9 @@ def _begin(
   if restored is not None:
     say(f"Resuming {run.name} at meta-step {restored.step}.")
     counted = {name: restored.extra.get(name, 0) for name in ("seconds", "skipped")}
-    return restored.state, extra | counted | {"origin": origins.going_on(restored, run.num_meta_steps, init, say)}
+    has_schedule = builders.has_schedule(experiment.settings["optimizer"])
+    origin = origins.going_on(restored, run.num_meta_steps, init, say, has_schedule=has_schedule)
+    return restored.state, extra | counted | {"origin": origin}
   if init is None:
     return state, extra | {"origin": {}}
   meta_params, record = origins.load(init, jax.eval_shape(lambda: start(experiment)).meta_params)
@@ -217,12 +226,10 @@ def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
 
 def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:
   """The state in a workdir that its result is of: the newest, or that of the best validation; see `restore_all`."""
-  return restore_all(experiment, directory, say=say)[0]
+  return restore_all(experiment, directory, say=say).states[0]
 
 
-def restore_all(
-  experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say
-) -> list[TrainState]:
+def restore_all(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> Kept:
   """The states in a workdir that its result is of: the newest, that of the best validation, or those of an ensemble.
 
   Nothing on the disk changes, so a run may go on there.
@@ -234,8 +241,8 @@ def restore_all(
   restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
   if restored is None:
     raise ValueError(f"{directory} holds no checkpoint; train first.")
-  newest = restored.state
-  return selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest]
+  newest, origin = restored.state, restored.extra.get("origin", {})
+  return Kept(selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest], origin)
 
 
 def _restore(

@@ -15,11 +15,10 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import app
 
 from experiments import hosts, learners, options, remembered, rows, schema, workdir
 from warpjax.networks import conv, conv_timing
@@ -27,13 +26,14 @@ from warpjax.networks import conv, conv_timing
 STORE = "lowering"
 SECONDS = 180.0  # a limit; both take seconds where they work
 COMMAND = (sys.executable, "-m", "experiments.lowering")
-CHOICES = ("patches", "lax")
+CHOICES = tuple(each for each in conv.LOWERINGS if each != "auto")
 
 
 def for_run(
   config: dict[str, Any],
   directory: str | os.PathLike[str],
   *,
+  check: Callable[[], object] = lambda: None,
   listed: Mapping[str, str] = conv.AUTO_LOWERING,
   command: Sequence[str] = COMMAND,
   seconds: float = SECONDS,
@@ -44,6 +44,7 @@ def for_run(
   Args:
     config: Nested dicts, as `experiments.experiment.build` takes them.
     directory: The workdir.
+    check: Raises a ValueError for a config that is no good; called before anything is measured, on every host.
     listed: Backends whose lowering is known; nothing is measured on them.
     command: Measures, and prints its times as JSON.
     seconds: After how long the measurement is given up.
@@ -52,37 +53,56 @@ def for_run(
   Returns:
     The config, with `network.lowering` where there is something to choose.
   """
-  if not is_open(config) or jax.default_backend() in listed:
+  if not has_convolutions(config) or of(config) is not None:
     return config
-  path = pathlib.Path(directory)
-  begun = hosts.from_first(lambda: workdir.read_json(path / workdir.CONFIG) if workdir.begun(path) else None)
-  if begun is not None:
-    chosen = (begun.get("network") or {}).get("lowering")
+  begun = hosts.from_first(lambda: workdir.begun_config(directory))
+  if begun is not None:  # wherever that was: another lowering would be another config
+    chosen = of(begun)
+  elif jax.default_backend() in listed:
+    return config
   else:
-    chosen = hosts.from_first(lambda: _choose(command, seconds, cache_dir))
+    chosen = hosts.from_first(lambda: _recalled(cache_dir))
+    if chosen is None:
+      check()
+      chosen = hosts.from_first(lambda: _measured(command, seconds, cache_dir))
   return rows.lay_over(config, {"network": {"lowering": chosen}}) if chosen else config
 
 
-def is_open(config: Mapping[str, Any]) -> bool:
-  """Whether a config has convolutions, and does not say how they are lowered."""
-  network = schema.given(config).get("network", {})
+def has_convolutions(config: Mapping[str, Any]) -> bool:
+  """Whether the network of a config takes a lowering."""
+  network = config.get("network")
   make = learners.NETWORKS.get(str(network.get("name"))) if isinstance(network, Mapping) else None
-  return make is not None and "lowering" in inspect.signature(make).parameters and "lowering" not in network
+  return make is not None and "lowering" in inspect.signature(make).parameters
+
+
+def of(config: Mapping[str, Any]) -> Any:
+  """The lowering that a config gives; None where it gives none."""
+  network = schema.given(config).get("network")
+  return network.get("lowering") if isinstance(network, Mapping) else None
 
 
 def fastest(times: Mapping[str, Mapping[str, float]]) -> str:
   """The lowering whose gradient, and gradient through an inner step, take less time together."""
-  return min(CHOICES, key=lambda lowering: times[lowering]["gradient"] + times[lowering]["second_order"])
+  return min(CHOICES, key=lambda lowering: _together(times[lowering]))
 
 
-def _choose(command: Sequence[str], seconds: float, cache_dir: str | None) -> str:
-  """Remembered or measured; never an error, as `lax` is always right."""
+def _together(times: Mapping[str, float]) -> float:
+  return times["gradient"] + times["second_order"]
+
+
+def _recalled(cache_dir: str | None) -> str | None:
+  """What was measured before on this device; None where nothing was."""
   device = jax.devices()[0].device_kind
-  entry = remembered.key(device)
-  chosen = remembered.recall(STORE, entry, cache_dir)
-  if chosen in CHOICES:
-    hosts.say(f"Convolutions on {device}: {chosen}, as measured before. {_override(chosen)}", error=True)
-    return chosen
+  chosen = remembered.recall(STORE, remembered.key(device), cache_dir)
+  if chosen not in CHOICES:
+    return None
+  hosts.say(f"Convolutions on {device}: {chosen}, as measured before. {_override(chosen)}", error=True)
+  return str(chosen)
+
+
+def _measured(command: Sequence[str], seconds: float, cache_dir: str | None) -> str:
+  """Measured and remembered; never an error, as `lax` is always right."""
+  device = jax.devices()[0].device_kind
   hosts.say(f"Convolutions on {device}: measuring both lowerings once, for at most {seconds:.0f} s.", error=True)
   try:
     times = _measure(command, seconds)
@@ -90,10 +110,11 @@ def _choose(command: Sequence[str], seconds: float, cache_dir: str | None) -> st
   except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, IndexError) as error:
     hosts.say(f"Convolutions on {device}: lax, since measuring failed ({_why(error)}). {_override('lax')}", error=True)
     return "lax"
-  shown = ", ".join(f"{name} {1e3 * times[name]['second_order']:.3g} ms" for name in CHOICES)
-  trouble = remembered.keep(STORE, entry, chosen, cache_dir)
+  shown = ", ".join(f"{name} {1e3 * _together(times[name]):.3g} ms" for name in CHOICES)
+  trouble = remembered.keep(STORE, remembered.key(device), chosen, cache_dir)
   note = f"It is not remembered: {trouble}. " if trouble else ""
-  hosts.say(f"Convolutions on {device}: {chosen} ({shown} a meta-gradient). {note}{_override(chosen)}", error=True)
+  each = f"{shown} for a gradient and a meta-gradient"
+  hosts.say(f"Convolutions on {device}: {chosen} ({each}). {note}{_override(chosen)}", error=True)
   return chosen
 
 
@@ -134,4 +155,4 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
   options.define(places=False)
-  sys.exit(app.run(main, flags_parser=options.parse))
+  options.run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import pathlib
 import re
 import sys
@@ -16,7 +15,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import hosts, interrupts, schema
+from experiments import hosts, interrupts, schema, workdir
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -31,9 +30,6 @@ _WORDS = (
 # Other tasks than those of the paper's number.
 _TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
 OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
-
-# As orbax and tensorstore say it, in errors of several types.
-_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
 
 def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any] | None = None) -> NoReturn:
@@ -162,7 +158,7 @@ def _in_words(message: str) -> str:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-  """Turns the errors that a user can mend into a line on stderr and exit status 1; `run` does so for Ctrl-C."""
+  """Turns errors that a user can mend into a line on stderr, with exit status 1. Ctrl-C is handled by `run`."""
   sys.unraisablehook = _without_late_reads
   try:
     with interrupts.raised():  # outside of training, which takes a signal as `progress.stop_signal` says
@@ -186,14 +182,8 @@ def _without_late_reads(unraisable: Any) -> None:
 
 def _mendable(error: Exception) -> str | None:
   """What to tell the user of an error that a user can mend; None for any other, whose traceback is needed."""
-  if (
-    isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _FULL.search(str(error))
-  ):
-    place = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    return (
-      f"the disk is full{place}, or over its quota; the newest checkpoint before this is whole. Free some space, and "
-      "the same command goes on from there."
-    )
+  if (full := workdir.disk_full(error)) is not None:
+    return full
   if (lost := hosts.lost_peer(error)) is not None:
     return lost
   return str(error) if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) else None

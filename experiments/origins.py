@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import selection, workdir
@@ -38,9 +38,11 @@ def load(init: InitFrom, template: MetaParams) -> tuple[MetaParams, dict[str, An
 
   Raises:
     ValueError: If there is no such checkpoint, or it does not fit the template; the paths and shapes that differ are
-      named.
+      named. For the workdir of a sweep.
   """
   path = pathlib.Path(init.directory)
+  if config := workdir.read_json(path / workdir.CONFIG):
+    workdir.check_is_one_run("--init_from", path, config)
   result = workdir.read_json(path / workdir.RESULT) or {}
   step = result.get("selected", {}).get("step") if init.step is None else init.step
   folder = path / (selection.BEST if step in checkpoints.steps(path / selection.BEST) else workdir.CHECKPOINTS)
@@ -51,13 +53,18 @@ def load(init: InitFrom, template: MetaParams) -> tuple[MetaParams, dict[str, An
   except checkpoints.BusyError:
     raise
   except ValueError as error:
-    raise ValueError(f"--init_from={init.directory} cannot be used: {error}") from None
+    raise ValueError(f"--init_from={init.directory}: {error}") from None
   record = {"workdir": os.path.abspath(path), "step": restored.step, "sha256": checkpoints.digest(restored.state)}
   return restored.state, record
 
 
 def going_on(
-  restored: checkpoints.Restored, num_meta_steps: int, init: InitFrom | None, say: Callable[[str], object]
+  restored: checkpoints.Restored,
+  num_meta_steps: int,
+  init: InitFrom | None,
+  say: Callable[[str], object],
+  *,
+  has_schedule: bool,
 ) -> dict[str, Any]:
   """The record of a run that goes on from its own checkpoint.
 
@@ -66,6 +73,7 @@ def going_on(
     num_meta_steps: Those of the run from now on.
     init: What the command says that the run started from; None where it says nothing.
     say: Called with a message where the run is longer than before.
+    has_schedule: Whether the outer learning rate depends on the number of meta-steps.
 
   Returns:
     `init_from`, the record of `load`, and `extended`, a list of `{"step": ..., "num_meta_steps": [before, after]}`;
@@ -82,11 +90,30 @@ def going_on(
       *record.get(EXTENDED, []),
       {"step": restored.step, "num_meta_steps": [before, num_meta_steps]},
     ]
-    say(
-      f"This run was of {before} meta-steps and is now of {num_meta_steps}. A schedule of the outer learning rate runs "
-      f"over all meta-steps, so from meta-step {restored.step} on it is the schedule of {num_meta_steps}."
-    )
+    schedule = f" The learning-rate schedule is now that of {num_meta_steps} meta-steps." if has_schedule else ""
+    say(f"This run was of {before} meta-steps and is now of {num_meta_steps}.{schedule}")
   return record
+
+
+def recorded(result: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
+  """A result with the origin of its run; from another run's parameters there is no published number."""
+  kept = {key: value for key, value in result.items() if key != "published" or INIT_FROM not in origin}
+  return kept | dict(origin)
+
+
+def of_sweep(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """The origin of a sweep: what its runs started from, and every extension of any of them."""
+  started, extended = [result[INIT_FROM] for result in results if INIT_FROM in result], list[Any]()
+  for result in results:
+    extended += [each for each in result.get(EXTENDED, []) if each not in extended]
+  found = {INIT_FROM: started[0] if started else None, EXTENDED: extended}
+  return {name: value for name, value in found.items() if value}
+
+
+def of_result(result: Mapping[str, Any]) -> InitFrom | None:
+  """What the run of a result started from, as a command would say it; None for its own parameters."""
+  record = result.get(INIT_FROM)
+  return InitFrom(record["workdir"], record["step"]) if record else None
 
 
 def check_same(init: InitFrom | None, record: Mapping[str, Any] | None) -> None:

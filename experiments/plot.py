@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import curves, figures, options, workdir
+from experiments import canvas, curves, figures, options, workdir
 from experiments.options import FLAGS
 
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 where a workdir has no result."""
   del argv
   with options.errors_in_one_line():
-    directories = [pathlib.Path(name) for name in FLAGS.workdirs]
+    directories, output = [pathlib.Path(name) for name in FLAGS.workdirs], canvas.file_of(FLAGS.output)
     results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
     for directory, result in zip(directories, results, strict=True):
       if result is None:
@@ -33,13 +33,13 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
     if FLAGS.against:
       runs = curves.against(directories, results, FLAGS.against)
-      curves.draw(runs, FLAGS.against, FLAGS.output)
-      print(curves.table(runs, FLAGS.against), f"Drawn in {FLAGS.output}", sep="\n")
+      curves.draw(runs, FLAGS.against, output)
+      print(curves.table(runs, FLAGS.against), f"Drawn in {output}", sep="\n")
       return 0
-    figures.draw(directories, FLAGS.output, results=results)
+    figures.draw(directories, output, results=results)
     names = figures.labels(directories, [result["method"] for result in results])
     table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
-    print(table, "", *figures.paired(directories, results), f"Drawn in {FLAGS.output}", sep="\n")
+    print(table, "", *figures.paired(directories, results), f"Drawn in {output}", sep="\n")
   return 0
 
 

@@ -96,7 +96,9 @@ def stop_signal() -> Iterator[Callable[[], int]]:
   if threading.current_thread() is not threading.main_thread():
     yield lambda: 0  # only the main thread may handle signals
     return
-  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+  # A process that was started with a signal ignored, such as a shell's background job, keeps it so.
+  numbers = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) not in (None, signal.SIG_IGN)]
+  before = {number: signal.signal(number, handle) for number in numbers}
   try:
     yield asked
   finally:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from configs import benchmark, multi_shot_omniglot, reptile_studies
-from experiments import listing, options
+from experiments import listing, options, workdir
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
 HEAD = """# Results
@@ -306,7 +306,7 @@ def _section(section: Section) -> str:
 def main(argv: Sequence[str]) -> None:
   """Writes the file."""
   del argv
-  PATH.write_text(markdown())
+  workdir.write_text(PATH, markdown())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas, figures, hosts, loop, measure, origins, schema, selection, workdir
+from experiments import canvas, figures, hosts, loop, measure, origins, schema, selection, watch, workdir
 from experiments import experiment as experiments
 
 
@@ -45,9 +45,24 @@ def train_and_evaluate(
     FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
   """
   programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
+  settings = schema.given(config)
+  finished = _finished(pathlib.Path(directory), settings, init)
+  if finished is not None:
+    return finished
   with _held(directory) as path:
-    _prepare(path, schema.given(config))
+    _prepare(path, settings)
     return _run(programs, path, init)
+
+
+def check(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  **places: Any,
+) -> None:
+  """Raises what `train_and_evaluate` would of a bad config or of data that are not there; nothing is written."""
+  _build(config, directory, on_nonfinite, **places)
 
 
 def _build(
@@ -76,12 +91,31 @@ def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
   hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
 
 
-def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None = None) -> Any:
-  experiment = programs.experiment
-  finished = hosts.from_first(lambda: workdir.read_json(path / workdir.RESULT))
+def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.InitFrom | None) -> Any:
+  """The result of a finished run or sweep of this config, else None; only read, so no lock is needed."""
+
+  def read() -> Any:
+    if not (path / workdir.RESULT).exists() or workdir.read_json(path / workdir.CONFIG) != workdir.as_json(settings):
+      return None
+    return workdir.read_json(path / workdir.RESULT)
+
+  finished = hosts.from_first(read)
   if finished is not None:
     origins.check_same(init, finished.get(origins.INIT_FROM))
+  return finished
+
+
+def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None = None) -> Any:
+  """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
+  finished = _finished(path, programs.experiment.settings, init)
+  if finished is not None:
     return finished
+  with watch.full_disk_told(path):
+    return _train_and_evaluate(programs, path, init)
+
+
+def _train_and_evaluate(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None) -> Any:
+  experiment = programs.experiment
   trained = loop.train(programs, path, init=init)
   if trained.signal:
     hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
@@ -96,10 +130,8 @@ def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | N
     "wall_seconds": round(trained.seconds, 3),
     "num_devices": devices,
     "skipped": trained.skipped,
-    **trained.origin,
   }
-  if origins.INIT_FROM in result:
-    result.pop("published", None)  # whose run started from nothing
+  result = origins.recorded(result, trained.origin)
 
   def write() -> Any:
     np.save(path / workdir.PER_TASK, per_task)
@@ -131,9 +163,13 @@ def sweep(
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
   settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
   configs = [{**settings, "seed": seed} for seed in seeds]
+  shared = {key: value for key, value in settings.items() if key != "seed"}
   programs = _build(configs[0], paths[0], on_nonfinite, **places)  # a bad config is refused before anything is written
+  finished = _finished(pathlib.Path(directory), shared, init)
+  if finished is not None and finished["seeds"] == list(seeds):
+    return finished
   with _held(directory) as whole:
-    _prepare(whole, {key: value for key, value in settings.items() if key != "seed"})
+    _prepare(whole, shared)
     for index, (one, place) in enumerate(zip(configs, paths, strict=True)):
       programs = _build(one, place, on_nonfinite, **places) if index else programs
       with _held(place) as path:
@@ -142,12 +178,14 @@ def sweep(
       if isinstance(result, int):
         return result
       results.append(result)
+      init = init or origins.of_result(result)  # a command that goes on need not say it again
 
     def write() -> Any:
       per_task = [np.load(path / workdir.PER_TASK) for path in paths]
       np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
       figures.draw(paths, whole / "curves.png", results=results)
-      workdir.write_json(whole / workdir.RESULT, measure.combine(results, per_task))
+      combined = origins.recorded(measure.combine(results, per_task), origins.of_sweep(results))
+      workdir.write_json(whole / workdir.RESULT, combined)
       return workdir.read_json(whole / workdir.RESULT)
 
     return hosts.from_first(write)

@@ -15,12 +15,13 @@ import json
 import sys
 import typing
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from absl import flags
 
-from experiments import hosts, listing, loop, lowering, options, origins, protocol, tune
+from experiments import hosts, listing, loop, lowering, options, origins, protocol, run, tune
 from experiments.options import FLAGS
-from experiments.run import sweep, train_and_evaluate
 
 
 def _init() -> origins.InitFrom | None:
@@ -35,15 +36,17 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   with options.errors_in_one_line():
-    config, settings = options.config(), {"on_nonfinite": FLAGS.on_nonfinite, **options.places(), "init": _init()}
+    config, init, seeds = options.config(), _init(), options.integers("seeds", FLAGS.seeds)
+    settings: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **options.places()}
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.tune:
       config = tune.for_run(config, FLAGS.workdir, **options.places())
-    config = lowering.for_run(config, FLAGS.workdir, cache_dir=FLAGS.cache_dir)
-    if FLAGS.seeds:
-      result = sweep(config, FLAGS.workdir, options.integers("seeds", FLAGS.seeds), **settings)
+    check = partial(run.check, config, FLAGS.workdir, **settings)
+    config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
+    if seeds:
+      result = run.sweep(config, FLAGS.workdir, seeds, init=init, **settings)
     else:
-      result = train_and_evaluate(config, FLAGS.workdir, **settings)
+      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, **settings)
   if isinstance(result, int):
     return 128 + result
   hosts.say(protocol.text(result), error=True)

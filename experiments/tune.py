@@ -8,8 +8,6 @@ Prints what each choice takes and the flags of the fastest, and remembers it in 
 
 from __future__ import annotations
 
-import inspect
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import experiment as experiments
-from experiments import hosts, learners, loop, options, remembered, rows, schema, workdir
+from experiments import hosts, loop, lowering, options, remembered, rows, schema, workdir
 
 Changes = dict[str, Any]
 ROUNDS = 5
@@ -58,12 +56,10 @@ def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.s
 
 def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[str, Any]:
   """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
-  path = pathlib.Path(directory)
-  begun = workdir.read_json(path / workdir.CONFIG) if workdir.begun(path) else None
+  begun = hosts.from_first(lambda: workdir.begun_config(directory))
   if begun is None:
     return rows.lay_over(config, fastest(config, **places))
-  lowering = begun.get("network", {}).get("lowering")
-  return rows.lay_over(config, _changes(begun.get("task_chunk", 0), lowering))
+  return rows.lay_over(config, _changes(begun.get("task_chunk", 0), lowering.of(begun)))
 
 
 def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
@@ -76,8 +72,8 @@ def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: A
 
 def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
   """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
-  lowerings: Sequence[str | None] = ("patches", "lax") if _has_lowering(settings) else (None,)
-  choices = [_changes(0, lowering) for lowering in lowerings]
+  lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(settings) else (None,)
+  choices = [_changes(0, each) for each in lowerings]
   built = [experiments.build(rows.lay_over(settings, changes), **places) for changes in choices]
   found = _timed(choices, built)
   first = min(range(len(found)), key=lambda index: found[index].seconds)
@@ -116,12 +112,8 @@ def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
   return timed
 
 
-def _has_lowering(settings: Mapping[str, Any]) -> bool:
-  return "lowering" in inspect.signature(learners.NETWORKS[settings["network"]["name"]]).parameters
-
-
-def _changes(task_chunk: int, lowering: str | None) -> Changes:
-  return {"task_chunk": task_chunk, **({"network": {"lowering": lowering}} if lowering else {})}
+def _changes(task_chunk: int, chosen: str | None) -> Changes:
+  return {"task_chunk": task_chunk, **({"network": {"lowering": chosen}} if chosen else {})}
 
 
 def _name(settings: Mapping[str, Any]) -> str:
@@ -133,8 +125,8 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 
 def _flags(changes: Changes) -> str:
-  lowering = changes.get("network", {}).get("lowering")
-  return f"--config.task_chunk={changes['task_chunk']}" + (f" --config.network.lowering={lowering}" if lowering else "")
+  chosen = lowering.of(changes)
+  return f"--config.task_chunk={changes['task_chunk']}" + (f" --config.network.lowering={chosen}" if chosen else "")
 
 
 def main(argv: Sequence[str]) -> int:

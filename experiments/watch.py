@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from warpjax import cost, sanity
+from experiments import workdir
+from warpjax import checkpoints, cost, sanity
 from warpjax.training import TrainState
 from warpjax.types import TaskSampler
 
@@ -30,6 +33,21 @@ def warn_of_still_leaves(before: Any, after: Any, count: int, say: Say) -> None:
       f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, as it "
       "is for what each task draws for itself, or its outer learning rate is. `python -m experiments.check` tells more."
     )
+
+
+@contextlib.contextmanager
+def full_disk_told(directory: pathlib.Path) -> Iterator[None]:
+  """An error of a full disk becomes an `OSError` that says what the run in a workdir has saved."""
+  try:
+    yield
+  except Exception as error:
+    if (full := workdir.disk_full(error)) is None:
+      raise
+    there = checkpoints.steps(directory / workdir.CHECKPOINTS)
+    kept = (
+      f"It goes on from the checkpoint of meta-step {max(there)}, which is whole." if there else "Nothing is saved."
+    )
+    raise OSError(f"{full} {kept}") from error
 
 
 def row(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from warpjax import checkpoints
+
 CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
+
+# As orbax and tensorstore say it, in errors of several types.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
 
 def make(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -31,7 +38,13 @@ def make(path: str | os.PathLike[str]) -> pathlib.Path:
 def begun(directory: pathlib.Path) -> bool:
   """Whether something was trained there, or in a seed of the sweep it is of; only the same config can go on with it."""
   places = [directory, *(directory.glob("seed_*") if (directory / CONFIG).exists() else ())]
-  return any((place / RESULT).exists() or any(place.glob(f"{CHECKPOINTS}/[0-9]*")) for place in places)
+  return any((place / RESULT).exists() or checkpoints.steps(place / CHECKPOINTS) for place in places)
+
+
+def begun_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """The config of what was trained there; None where nothing was."""
+  directory = pathlib.Path(path)
+  return read_json(directory / CONFIG) if begun(directory) else None
 
 
 def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
@@ -72,6 +85,12 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   return directory
 
 
+def check_is_one_run(what: str, path: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Raises a ValueError if the config is that of a sweep, whose workdir holds no run itself."""
+  if "seed" not in config:
+    raise ValueError(f"{what} must be one run; {path} holds one for each seed, {path}/seed_N.")
+
+
 def _is_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
   """Whether two configs differ in `num_meta_steps` alone, of which the second has more."""
   before, after = (config.get("num_meta_steps") for config in (there, here))
@@ -95,6 +114,15 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
     yield
 
 
+def disk_full(error: BaseException) -> str | None:
+  """What to tell the user of a disk that is full; None for any other error."""
+  full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+  if not full and not _FULL.search(str(error)):
+    return None
+  place = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+  return f"the disk is full{place}, or over its quota. Free some space, and run the same command again."
+
+
 def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
   """Each key that differs between two nested dicts, as "a.b: 1 there, 2 here"."""
   if isinstance(there, dict) and isinstance(here, dict):
@@ -113,7 +141,7 @@ def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -
 def rewind_metrics(directory: pathlib.Path, step: int) -> None:
   """Drops what was logged after meta-step `step`, and a line that a kill cut short, so that no step is there twice."""
   kept = [row for row in read_metrics(directory) if row["step"] <= step]
-  _replace(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+  write_text(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
@@ -141,7 +169,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes an object whole or not at all."""
-  _replace(path, json.dumps(as_json(value), indent=2) + "\n")
+  write_text(path, json.dumps(as_json(value), indent=2) + "\n")
 
 
 def as_json(value: Any) -> Any:
@@ -153,7 +181,8 @@ def as_json(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a text whole or not at all."""
   part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two evaluations may write at once
   with open(part, "w", encoding="utf-8") as file:
     file.write(text)

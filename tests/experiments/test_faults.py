@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import options, workdir
+from experiments import options, watch, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import until
 from warpjax.tasks import tfds_files
@@ -294,7 +294,21 @@ def test_a_full_disk_is_said_in_one_line(error, monkeypatch, capsys):
     raise error
   printed = capsys.readouterr().err
   assert stopped.value.code == 1 and printed.startswith("error: the disk is full")
-  assert "the same command goes on from there" in printed and len(printed.splitlines()) == 1
+  assert printed.endswith("run the same command again.\n") and len(printed.splitlines()) == 1
+  assert "checkpoint" not in printed  # a picture or a cache has none
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_a_full_disk_of_a_run_is_told_with_what_is_saved(error, tmp_path):
+  with pytest.raises(OSError, match=r"the disk is full.* Nothing is saved\.$"), watch.full_disk_told(tmp_path):
+    raise error
+  (tmp_path / "checkpoints" / "40").mkdir(parents=True)
+  saved = pytest.raises(OSError, match=r"the checkpoint of meta-step 40, which is whole\.$")
+  with saved as told, watch.full_disk_told(tmp_path):
+    raise error
+  assert options._mendable(told.value) == str(told.value)
+  with pytest.raises(ZeroDivisionError), watch.full_disk_told(tmp_path):
+    raise ZeroDivisionError
 
 
 def test_a_library_that_is_not_there_is_said_in_one_line(monkeypatch, capsys):
@@ -316,8 +330,9 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_p
   resource.prlimit(pid, resource.RLIMIT_FSIZE, (6000, 6000))
   done = commands.wait(pid)
   assert done.status == 1, done.stderr
-  assert "error: the disk is full" in done.stderr and "the same command goes on from there" in done.stderr
   newest = max(int(folder.name) for folder in (path / "checkpoints").iterdir() if folder.name.isdigit())
+  assert "error: the disk is full" in done.stderr
+  assert f"It goes on from the checkpoint of meta-step {newest}, which is whole." in done.stderr
   done = commands.wait(*_stopped(commands, path, large))
   assert f"Resuming sinusoid:maml at meta-step {newest}." in done.stdout and "damaged" not in done.stdout
 

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -14,7 +16,7 @@ import pytest
 
 from experiments import experiment, hosts, loop, options, workdir
 from tests.experiments import tiny
-from tests.experiments.commands import until
+from tests.experiments.commands import ROOT, until
 from warpjax import checkpoints, parallel
 
 SETTINGS = {
@@ -34,11 +36,14 @@ def arguments(path, **processes):
   return ["--config=configs/sinusoid.py:maml", f"--workdir={path}", *given, *flags]
 
 
-def start_two(commands, path):
+def free_address():
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
-    coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-  started = []
+    return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start_two(commands, path):
+  coordinator, started = free_address(), []
   for process_id in (0, 1):
     flags = {"coordinator": coordinator, "num_processes": 2, "process_id": process_id}
     started.append((commands.start("experiments.train", arguments(path, **flags), X64), commands.count))
@@ -87,6 +92,8 @@ REFUSED = [
   (("h:1", 2, None), "--process_id is missing; --coordinator=h:1 needs it"),
   (("h:1", 2, 2), "--process_id must be 0 to --num_processes - 1; got 2 of 2"),
   (("h:1", 0, 0), "--process_id must be 0 to --num_processes - 1; got 0 of 0"),
+  (("localhost:99999", 2, 1), "--coordinator must have a port from 1 to 65535; got 'localhost:99999'"),
+  (("localhost:0", 2, 1), "--coordinator must have a port from 1 to 65535; got 'localhost:0'"),
   (("host", 2, 0), "--coordinator must be HOST:PORT or auto; got 'host'"),
   ((None, 2, None), "--num_processes needs --coordinator=HOST:PORT; got --num_processes=2"),
   (("auto", None, 1), "--process_id needs --coordinator=HOST:PORT; got --process_id=1"),
@@ -117,7 +124,7 @@ def test_a_host_with_other_settings_is_refused(monkeypatch):
 def test_another_error_is_not_taken_for_a_lost_peer(monkeypatch):
   error = ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
   assert hosts.lost_peer(error) is None  # alone, there is nobody to lose
-  monkeypatch.setattr(hosts, "_connected", lambda: True)
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
   assert "another process of this run has ended" in hosts.lost_peer(error)
   assert hosts.lost_peer(ValueError("config.seed must be an integer")) is None
 
@@ -142,7 +149,7 @@ def joined(monkeypatch, error, resolves):
   monkeypatch.setattr(socket, "gethostname", lambda: "worker7")
   monkeypatch.setattr(socket, "getaddrinfo", patched)
   monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments, **keywords: None)
-  monkeypatch.setattr(hosts, "_connected", lambda: True)
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
   monkeypatch.setattr(jax, "device_count", fail)
   with pytest.raises(hosts.StartError) as failed:
     hosts.connect("127.0.0.1:9", 2, 1)
@@ -156,8 +163,14 @@ def test_a_machine_whose_own_name_does_not_resolve_is_told_so(monkeypatch):
   assert "Add the line '127.0.0.1 worker7' to /etc/hosts" in said
 
 
+def test_devices_that_fail_are_no_name_that_does_not_resolve(monkeypatch):
+  error = RuntimeError("Unable to initialize backend 'cuda': FAILED_PRECONDITION: No visible GPU devices.")
+  said = joined(monkeypatch, error, resolves=False)
+  assert said.startswith("JAX cannot use the devices of this process (Unable to initialize backend 'cuda'")
+
+
 def test_another_failure_at_the_start_is_no_lost_process(monkeypatch):
-  said = joined(monkeypatch, ValueError("Gloo context initialization failed: Connection refused"), resolves=True)
+  said = joined(monkeypatch, RuntimeError("Gloo context initialization failed: Connection refused"), resolves=True)
   assert said.startswith("the processes of this run could not be connected (Gloo context")
   assert "here 'worker7' is 127.0.1.1" in said
 
@@ -184,6 +197,69 @@ def test_a_port_in_use_is_told_at_once():
     port = taken.getsockname()[1]
     with pytest.raises(hosts.StartError, match=f"process 0 cannot listen at port {port} .*Choose another port"):
       hosts.connect(f"127.0.0.1:{port}", 2, 0)
+
+
+@pytest.mark.parametrize("host", [".", "a" * 64])
+def test_what_cannot_be_a_name_is_told(host):
+  with pytest.raises(hosts.StartError, match=f"the name '{re.escape(host)}' does not resolve to an address"):
+    hosts.connect(f"{host}:1234", 2, 1)
+
+
+def test_a_port_where_a_run_has_just_ended_is_free():
+  """The side that closes first keeps the port for a minute (TIME_WAIT)."""
+  with socket.create_server(("127.0.0.1", 0)) as listening:  # which sets SO_REUSEADDR, as gRPC does
+    port = listening.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)) as other:
+      accepted, _ = listening.accept()
+      accepted.close()
+      assert other.recv(1) == b""
+  hosts._check_address(f"127.0.0.1:{port}", 0)
+
+
+WAITING = """
+from experiments import hosts, options
+
+def main(argv):
+  with options.errors_in_one_line():
+    hosts.connect({address!r}, 2, {process_id}, seconds={seconds})
+
+options.define()
+options.run(main)
+"""
+
+
+def waiting(process_id, seconds):
+  """A process whose peer never begins, once it has said what it waits for."""
+  address = free_address()
+  code = WAITING.format(address=address, process_id=process_id, seconds=seconds)
+  process = subprocess.Popen(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stderr is not None
+  assert process.stderr.readline() == f"Waiting for 2 processes at {address}.\n"
+  return process
+
+
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_peers_that_do_not_begin_are_told_of_before_jax_aborts(process_id):
+  process = waiting(process_id, seconds=2.0)
+  out, err = process.communicate(timeout=60)
+  assert process.returncode == 1 and not out
+  assert re.fullmatch(r"error: --coordinator=\S+ could not be joined by all processes in 2 s\. [^\n]+\n", err), err
+
+
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_sigint_while_waiting_for_peers(process_id):
+  process = waiting(process_id, seconds=60.0)
+  process.send_signal(signal.SIGINT)
+  out, err = process.communicate(timeout=30)
+  assert process.returncode == 130 and not out
+  assert err == "Interrupted; what was saved before stays.\n"
 
 
 def test_a_cpu_is_made_into_devices(commands, tmp_path):

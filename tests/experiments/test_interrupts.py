@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import pathlib
@@ -155,6 +156,20 @@ def test_importing_the_experiments_changes_no_handler():
   assert done.stdout == "True\n", done.stderr
 
 
+SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_command_ends_where_commands_end(path):
+  """What ends elsewhere has a traceback and a crash for Ctrl-C."""
+  (block,) = [
+    node
+    for node in ast.parse(path.read_text()).body
+    if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+  ]
+  assert ast.unparse(block.body[-1]).startswith("options.run(main")
+
+
 TINY = ["--config.tasks_per_step=2", "--config.steps_per_dispatch=1", "--config.checkpoint_every=10"]
 EVALUATING = "--config.eval.num_tasks=9999999"
 LONG = [*TINY, "--config.num_meta_steps=1000000"]
@@ -184,6 +199,8 @@ COMMANDS = {
   "maze": ["--workdirs={finished}", "--output={new}/maze.png"],
   "navigation": ["--workdir={finished}"],
   "forgetting": ["--workdirs={finished}"],
+  "lowering": [],
+  "results": [],
   "prepare_data": ["omniglot", "--data_dir={new}", "--archives={new}"],
 }
 

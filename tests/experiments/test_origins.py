@@ -6,7 +6,7 @@ import chex
 import jax
 import pytest
 
-from experiments import evaluate, experiment, loop, origins, run, selection, workdir
+from experiments import builders, evaluate, experiment, loop, origins, run, selection, workdir
 from tests.experiments import tiny
 from warpjax import checkpoints
 
@@ -31,6 +31,14 @@ def state_of(path):
   return loop.restore(experiment.build(CONFIG), path)
 
 
+def without_result(path):
+  """The evaluation of a run as a signal would have left it: what it started from is in its checkpoint alone."""
+  result = (path / workdir.RESULT).rename(path / "aside.json")
+  found = evaluate.evaluate(path)
+  result.rename(path / workdir.RESULT)
+  return found
+
+
 def raw(state):
   return state._replace(key=jax.random.key_data(state.key))
 
@@ -44,15 +52,25 @@ def test_a_longer_run_is_the_same_as_one_that_never_stopped(finished, extended):
   assert "extended" not in before and after["extended"] == [{"step": 3, "num_meta_steps": [3, 6]}]
   assert workdir.read_json(path / "result_3.json") == before
   assert workdir.read_json(path / workdir.CONFIG)["num_meta_steps"] == 6
-  assert evaluate.evaluate(path)["extended"] == after["extended"]
+  assert without_result(path)["extended"] == after["extended"]
 
 
 def test_a_longer_run_says_what_becomes_of_a_schedule(tmp_path, capsys):
   config = tiny.config("sinusoid", "maml", {"optimizer": {"name": "adam", "learning_rate": 0.01, "schedule": "cosine"}})
   run.train_and_evaluate({**config, "num_meta_steps": 4}, tmp_path)
   result = run.train_and_evaluate(config, tmp_path)
-  assert "from meta-step 4 on it is the schedule of 6." in capsys.readouterr().out
+  said = "This run was of 4 meta-steps and is now of 6. The learning-rate schedule is now that of 6 meta-steps."
+  assert said in capsys.readouterr().out.splitlines()
   assert result["extended"] == [{"step": 4, "num_meta_steps": [4, 6]}]
+
+
+def test_a_schedule_is_told_of_only_where_there_is_one(capsys):
+  restored = checkpoints.Restored(4, None, {"num_meta_steps": 4})
+  origins.going_on(restored, 6, None, print, has_schedule=False)
+  assert capsys.readouterr().out == "This run was of 4 meta-steps and is now of 6.\n"
+  assert not builders.has_schedule(CONFIG["optimizer"]) and not builders.has_schedule({"name": "adam"})
+  for optimizer in ({"name": "sgd", "schedule": "linear"}, {"name": "rule_adam"}):
+    assert builders.has_schedule(optimizer)
 
 
 def test_a_run_is_not_made_shorter_nor_longer_with_other_settings(extended):
@@ -76,6 +94,8 @@ def test_a_run_starts_from_another(finished, tmp_path):
   record = {"workdir": str(path), "step": 6, "sha256": checkpoints.digest(trained.meta_params)}
   assert result["init_from"] == record and "published" in other and "published" not in result
   assert evaluate.evaluate(tmp_path / "run")["init_from"] == record
+  again = without_result(tmp_path / "run")
+  assert again["init_from"] == record and "published" not in again
   assert run.train_and_evaluate(config, tmp_path / "run") == result  # the command need not say it again
   with pytest.raises(ValueError, match=r"this run began from .*, meta-step 6; use another --workdir"):
     run.train_and_evaluate(config, tmp_path / "run", init=origins.InitFrom(str(path), 4))
@@ -96,7 +116,7 @@ def test_a_checkpoint_is_chosen_and_has_to_be_there(finished, tmp_path):
   built = experiment.build(CONFIG)
   template = jax.eval_shape(lambda: loop.start(built)).meta_params
   assert origins.load(origins.InitFrom(str(finished[0]), 4), template)[1]["step"] == 4
-  with pytest.raises(ValueError, match=r"--init_from=.* cannot be used: .* holds no checkpoint 5; it has 2, 4, 6"):
+  with pytest.raises(ValueError, match=r"^--init_from=\S+: \S+ holds no checkpoint 5; it has 2, 4, 6"):
     origins.load(origins.InitFrom(str(finished[0]), 5), template)
   with pytest.raises(ValueError, match="--init_from must be a workdir with checkpoints; .* has none"):
     origins.load(origins.InitFrom(str(tmp_path)), template)
@@ -114,6 +134,45 @@ def test_the_checkpoint_that_validation_chose_is_taken(tmp_path, monkeypatch):
 
 def test_another_network_is_refused_by_path_and_shape(finished, tmp_path):
   wider = tiny.config("sinusoid", "maml", {"network": {"features": (5,)}})
-  with pytest.raises(ValueError, match=r"--init_from=.*does not fit the template: initial/.* is float32\[.*4.*\]"):
+  with pytest.raises(ValueError, match=r"does not fit the template: initial/.* is float32\[.*4.*\]") as error:
     run.train_and_evaluate(wider, tmp_path / "wider", init=origins.InitFrom(str(finished[0])))
+  assert str(error.value).startswith(f"--init_from={finished[0]}: ")
+  assert str(error.value).count("can be used") == 1 and "cannot be used" not in str(error.value)
   assert not checkpoints.steps(tmp_path / "wider" / workdir.CHECKPOINTS)
+
+
+def test_a_sweep_is_no_run_to_start_from(tmp_path):
+  workdir.prepare(tmp_path, {key: value for key, value in CONFIG.items() if key != "seed"})
+  with pytest.raises(ValueError, match=r"--init_from must be one run; .* holds one for each seed, .*/seed_N"):
+    origins.load(origins.InitFrom(str(tmp_path)), None)
+
+
+def test_a_sweep_keeps_what_its_runs_started_from(finished, tmp_path, monkeypatch):
+  """Also where it is stopped after a seed, and the command that goes on does not say it again."""
+  init, config = origins.InitFrom(str(finished[0])), {**CONFIG, "num_meta_steps": 2}
+  with monkeypatch.context() as patch:
+    patch.setattr(run, "_build", stopping_at_the_second(run._build))
+    with pytest.raises(KeyboardInterrupt):
+      run.sweep(config, tmp_path, [0, 1], init=init)
+  combined = run.sweep(config, tmp_path, [0, 1])
+  record = workdir.read_json(tmp_path / "seed_0" / workdir.RESULT)["init_from"]
+  assert combined["init_from"] == record == workdir.read_json(tmp_path / "seed_1" / workdir.RESULT)["init_from"]
+  assert "published" not in combined and "extended" not in combined
+
+
+def test_a_sweep_lists_every_extension_of_its_runs():
+  first, second = ({"step": step, "num_meta_steps": [step, 9]} for step in (2, 3))
+  results = [{"extended": [first]}, {}, {"extended": [second]}, {"extended": [first]}]
+  assert origins.of_sweep(results) == {"extended": [first, second]} and origins.of_sweep([{}]) == {}
+
+
+def stopping_at_the_second(build):
+  calls = []
+
+  def called(*arguments, **keywords):
+    calls.append(arguments)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return build(*arguments, **keywords)
+
+  return called

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pathlib
 import shutil
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, figures, loop, measure, progress, run, workdir
+from experiments import evaluate, experiment, figures, loop, measure, plot, progress, run, workdir
 from tests.experiments import tiny
 from warpjax import parallel
 
@@ -271,6 +273,25 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
     run.train_and_evaluate(CONFIG, tmp_path)
 
 
+def test_what_is_finished_is_shown_where_nothing_can_be_written(finished, tmp_path, monkeypatch):
+  """As on a read-only file system, which root does not see in a file's mode."""
+
+  def refuse(*arguments):
+    raise OSError(errno.EROFS, "Read-only file system", ".lock")
+
+  shutil.copytree(finished[0], tmp_path / "sweep" / "seed_0")
+  combined = run.sweep(CONFIG, tmp_path / "sweep", [0, 1])
+  for name in ("make", "lock", "write_text", "append_metrics"):
+    monkeypatch.setattr(workdir, name, refuse)
+  assert run.train_and_evaluate(CONFIG, finished[0]) == finished[1]
+  assert run.sweep(CONFIG, tmp_path / "sweep", [0, 1]) == combined
+  for other in ({**CONFIG, "seed": 3}, {**CONFIG, "num_meta_steps": 8}):
+    with pytest.raises(OSError, match="Read-only"):
+      run.train_and_evaluate(other, finished[0])
+  with pytest.raises(OSError, match="Read-only"):
+    run.sweep(CONFIG, tmp_path / "sweep", [0, 1, 2])
+
+
 def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "run")
   with pytest.raises(ValueError, match="belongs to another config.*seed: 0 there, nothing here"):
@@ -290,6 +311,16 @@ def test_test_tasks_pair_across_methods_and_seeds(finished):
   state = state_of(finished[0])
   _, per_task = measure.measure(built, state)
   np.testing.assert_array_equal(per_task, np.load(finished[0] / "per_task.npy"))
+
+
+@pytest.mark.parametrize("against", [None, "num_meta_steps"])
+def test_plot_names_the_file_that_it_writes(finished, tmp_path, monkeypatch, capsys, against):
+  given = {"workdirs": [str(finished[0])], "output": str(tmp_path / "picture"), "against": against, "markdown": False}
+  monkeypatch.setattr(plot, "FLAGS", types.SimpleNamespace(**given))
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  assert plot.main([]) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == f"Drawn in {tmp_path / 'picture.png'}"
+  assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
 def test_table_and_paired_difference(finished, tmp_path):

@@ -106,7 +106,7 @@ def test_an_ensemble_is_of_the_best_validations(ensemble, places):
   config, path, result = ensemble
   assert result["selected"]["steps"] == [2, 4, 6] and result["selected"]["step"] == 2
   assert result["protocol"]["ensemble"] == 3
-  states = loop.restore_all(experiment.build(config, **places), path)
+  states = loop.restore_all(experiment.build(config, **places), path).states
   assert [int(state.step) for state in states] == [2, 4, 6]
   again = evaluate.evaluate(path, **places)
   assert again["per_step"] == result["per_step"] and again["support"] == result["support"]
@@ -115,7 +115,7 @@ def test_an_ensemble_is_of_the_best_validations(ensemble, places):
 def test_an_ensemble_averages_the_probabilities_of_networks_that_adapt_each_by_itself(ensemble, places):
   config, path, result = ensemble
   alone = experiment.build({**config, "eval": {**config["eval"], "ensemble": 0}}, **places)
-  states = loop.restore_all(experiment.build(config, **places), path)
+  states = loop.restore_all(experiment.build(config, **places), path).states
   key = jax.random.fold_in(jax.random.key(0), measure._TEST_STREAM)
 
   @jax.jit

@@ -109,6 +109,19 @@ def test_a_signal_is_asked_about_once_a_dispatch(programs, tmp_path, monkeypatch
   assert events == ["question", *3 * ["dispatch", "question"], "question"]  # the last one is the end's
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_parent_ignores_stays_ignored(number):
+  """As SIGINT of a shell's background job."""
+  before = signal.signal(number, signal.SIG_IGN)
+  try:
+    with progress.stop_signal() as came:
+      signal.raise_signal(number)
+      assert came() == 0 and signal.getsignal(number) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN
+  finally:
+    signal.signal(number, before)
+
+
 def test_a_signal_that_nobody_asked_about_is_raised_again():
   with pytest.raises(KeyboardInterrupt), progress.stop_signal() as came:
     assert came() == 0

@@ -34,6 +34,15 @@ def test_a_workdir_with_nothing_trained_takes_a_new_config(tmp_path):
   assert workdir.read_json(tmp_path / workdir.CONFIG) == {"seed": 5}
 
 
+def test_a_save_cut_short_is_nothing_trained(tmp_path):
+  workdir.prepare(tmp_path, CONFIG)
+  (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir(parents=True)
+  assert not workdir.begun(tmp_path) and workdir.begun_config(tmp_path) is None
+  workdir.prepare(tmp_path, {"seed": 5})
+  (tmp_path / "checkpoints" / "20").mkdir()
+  assert workdir.begun_config(tmp_path) == {"seed": 5}
+
+
 def test_checkpoints_of_nobody_knows_what_are_refused(tmp_path):
   (tmp_path / "checkpoints" / "100").mkdir(parents=True)
   with pytest.raises(ValueError, match=r"holds checkpoints and no config\.json"):
