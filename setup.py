@@ -30,7 +30,7 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=find_packages(include=["warpjax", "warpjax.*"]),
-  package_data={"warpjax": ["py.typed", "tasks/class_splits/*.txt"]},
+  package_data={"warpjax": ["py.typed", "datasets/class_splits/*.txt"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",

@@ -12,8 +12,9 @@ import numpy as np
 
 from experiments import norm_stats, schema
 from warpjax import losses, networks, tasks
-from warpjax.tasks import few_shot, image_folder, splits
-from warpjax.tasks import omniglot as omniglot_files
+from warpjax.datasets import decode, splits
+from warpjax.datasets import omniglot as omniglot_files
+from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
 
@@ -102,7 +103,7 @@ def omniglot(
   rotations: Rotations = "per_class",
   test_rotations: Rotations = "per_class",
   invert: bool = True,
-  resample: image_folder.Resample = "lanczos",
+  resample: decode.Resample = "lanczos",
 ) -> Spec:
   """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
 

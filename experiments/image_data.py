@@ -11,7 +11,8 @@ import jax
 
 from experiments import norm_stats, schema
 from experiments.datasets import Data, Spec, costly, tell
-from warpjax.tasks import augment, cifar, few_shot, image_folder, image_sets, mini_imagenet, tiered_imagenet
+from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, tiered_imagenet
+from warpjax.tasks import augment, few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query
 
@@ -40,7 +41,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
     test_rotations: Rotations = "none",
     augmentation: Sequence[Augmentation] = (),
     size: int = size,
-    resample: image_folder.Resample = "lanczos",
+    resample: decode.Resample = "lanczos",
     require_complete: bool = False,
     placement: Literal["auto", "device", "host"] = "auto",
   ) -> Spec:

@@ -11,9 +11,10 @@ import warpjax as wj
 from experiments import norm_stats, schema
 from experiments.datasets import Data, Spec, tell
 from warpjax import networks
+from warpjax.datasets import decode, splits
+from warpjax.datasets import omniglot as omniglot_files
 from warpjax.problem import Problem
-from warpjax.tasks import augment, few_shot, image_folder, multi_shot, splits
-from warpjax.tasks import omniglot as omniglot_files
+from warpjax.tasks import augment, few_shot, multi_shot
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
 ALPHABETS = 25  # of meta-training, and so the heads of joint training
@@ -36,7 +37,7 @@ def omniglot(
   query: Literal["support", "held_out"] = "support",
   split_seed: int = 0,
   numbered: bool = False,
-  resample: image_folder.Resample = "lanczos",
+  resample: decode.Resample = "lanczos",
 ) -> Spec:
   """Alphabets as `ways`-way tasks; `numbered` is for `multi_head`.
 

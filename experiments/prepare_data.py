@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from experiments import interrupts, options
-from warpjax.tasks import cifar, mini_imagenet, tfds_omniglot, tiered_imagenet
+from warpjax.datasets import cifar, mini_imagenet, tfds_omniglot, tiered_imagenet
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 _ARCHIVES = flags.DEFINE_string("archives", None, "Archives, or a folder with them, used instead of the network.")

@@ -12,7 +12,7 @@ import jax
 import jaxlib
 
 from experiments import workdir
-from warpjax.tasks import cache
+from warpjax.datasets import store
 
 
 def machine() -> list[str]:
@@ -48,7 +48,7 @@ def keep(name: str, entry: str, value: Any, cache_dir: str | None = None) -> str
 
 
 def _path(name: str, cache_dir: str | None) -> pathlib.Path:
-  return pathlib.Path(cache_dir or cache.default_dir()) / f"{name}.json"
+  return pathlib.Path(cache_dir or store.default_dir()) / f"{name}.json"
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

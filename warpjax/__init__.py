@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from warpjax import (
   cost,
+  datasets,
   evaluation,
   geometry,
   linear_solve,
@@ -47,6 +48,7 @@ __all__ = [
   "UpdateRule",
   "adapt",
   "cost",
+  "datasets",
   "epochs",
   "evaluation",
   "full_batch",

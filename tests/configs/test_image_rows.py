@@ -8,8 +8,8 @@ import math
 import pytest
 
 from experiments import experiment, image_rows, loop, measure, norm_stats
+from tests.datasets import image_files
 from tests.experiments import tiny
-from tests.tasks import image_files
 from warpjax import parallel
 
 FILES = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")
@@ -43,7 +43,7 @@ def cifar(root):
   """A part of CIFAR-100, 8 noise images of each class."""
   import numpy as np
 
-  from warpjax.tasks import splits
+  from warpjax.datasets import splits
 
   folder = root / "cifar-100-binary"
   folder.mkdir(parents=True)

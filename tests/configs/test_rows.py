@@ -15,7 +15,7 @@ from configs import sinusoid
 from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
 from warpjax import parallel
-from warpjax.tasks import omniglot as omniglot_files
+from warpjax.datasets import omniglot as omniglot_files
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]

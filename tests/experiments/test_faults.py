@@ -19,7 +19,7 @@ import pytest
 from experiments import options, watch, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import until
-from warpjax.tasks import tfds_files
+from warpjax.datasets import tfds_files
 
 TRAIN = "experiments.train"
 SETTINGS = {

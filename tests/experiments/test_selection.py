@@ -27,8 +27,8 @@ from experiments import (
   throughput,
   workdir,
 )
+from tests.datasets import image_files
 from tests.experiments import tiny
-from tests.tasks import image_files
 from warpjax import parallel, step_statistics
 from warpjax.types import InnerLoop
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from warpjax.tasks import multi_shot, splits
+from warpjax.datasets import splits
+from warpjax.tasks import multi_shot
 
 SIZES = {"A": 22, "B": 25, "C": 21}
 NAMES = [f"{alphabet}/character{i:02d}" for alphabet, size in SIZES.items() for i in range(size)]

@@ -1,44 +1,36 @@
-"""Tasks: samplers `(key) -> Task` that run on the device, and the data sets behind them.
+"""Tasks: samplers `(key) -> Task` that run on the device; `warpjax.datasets` has the data sets behind them."""
 
-Importing this is light: a data set's reader imports what it needs when it is called.
-"""
+from __future__ import annotations
 
+from typing import Any
+
+from warpjax import datasets
 from warpjax.tasks import (
   augment,
-  cifar,
   continual,
   few_shot,
-  image_sets,
-  mini_imagenet,
   multi_shot,
-  omniglot,
   optimizees,
-  published_set,
   quadratic,
   sinusoid,
-  splits,
   surfaces,
-  tiered_imagenet,
 )
-from warpjax.tasks.cache import DatasetNotFoundError
 from warpjax.tasks.few_shot import tasks_from_arrays
 
 __all__ = [
-  "DatasetNotFoundError",
   "augment",
-  "cifar",
   "continual",
   "few_shot",
-  "image_sets",
-  "mini_imagenet",
   "multi_shot",
-  "omniglot",
   "optimizees",
-  "published_set",
   "quadratic",
   "sinusoid",
-  "splits",
   "surfaces",
   "tasks_from_arrays",
-  "tiered_imagenet",
 ]
+
+
+def __getattr__(name: str) -> Any:
+  if name in datasets.__all__:  # where version 0.1.0 had them
+    return getattr(datasets, name)
+  raise AttributeError(f"module 'warpjax.tasks' has no attribute {name!r}")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warpjax.tasks import splits
+from warpjax.datasets import splits
 from warpjax.types import Task, TaskSampler
 
 Query = Literal["held_out", "support"]

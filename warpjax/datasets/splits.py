@@ -91,7 +91,7 @@ def published(name: str) -> Split:
     >>> [len(part) for part in published("tiered_imagenet")]
     [351, 97, 160]
   """
-  folder = resources.files("warpjax.tasks") / "class_splits"
+  folder = resources.files("warpjax.datasets") / "class_splits"
   names = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
   if name not in names:
     raise ValueError(f"name must be one of {', '.join(names)}; got {name!r}")

@@ -5,7 +5,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from warpjax.tasks import DatasetNotFoundError, cifar, splits, tfds_files
+from warpjax.datasets import cifar, splits, tfds_files
+from warpjax.datasets.store import DatasetNotFoundError
 
 NAMES = sorted(splits.published("cifar_fs").all)
 TRAIN, TEST = 2, 1  # images of each class

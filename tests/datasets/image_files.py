@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from warpjax.tasks import splits
+from warpjax.datasets import splits
 
 
 def write(

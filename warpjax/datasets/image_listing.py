@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warpjax.tasks.cache import PathLike, walk
+from warpjax.datasets.store import PathLike, walk
 
 SUFFIXES = (
   *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warpjax.tasks import cache, image_folder, image_listing, splits, tfds_omniglot
-from warpjax.tasks.cache import DatasetNotFoundError, PathLike
+from warpjax.datasets import decode, image_listing, splits, store, tfds_omniglot
+from warpjax.datasets.store import DatasetNotFoundError, PathLike
 
-_PUBLISHED = image_folder.Original((105, 105), "1")
+_PUBLISHED = decode.Original((105, 105), "1")
 
 
 class Omniglot(NamedTuple):
@@ -39,7 +39,7 @@ def load(
   cache_dir: PathLike | None = None,
   *,
   size: int = 28,
-  resample: image_folder.Resample = "lanczos",
+  resample: decode.Resample = "lanczos",
   invert: bool = True,
   download: bool = True,
 ) -> Omniglot:
@@ -69,26 +69,24 @@ def load(
     >>> load("/nowhere", download=False)
     Traceback (most recent call last):
       ...
-    warpjax.tasks.cache.DatasetNotFoundError: Omniglot was not found in /nowhere...
+    warpjax.datasets.store.DatasetNotFoundError: Omniglot was not found in /nowhere...
 
   Reference:
     Lake, Salakhutdinov, Tenenbaum 2015, Science 350(6266).
   """
-  decoder = image_folder.Decoder(size, "L", resample)
+  decoder = decode.Decoder(size, "L", resample)
   decoder.check()
   root, origin = _root(data_dir)
   folders = _raw_folders(root)
   if not folders and not tfds_omniglot.is_prepared(root):
     _prepare(root, origin, download)
   sources = folders or [root / "omniglot"]
-  settings = {"source": cache.fingerprint(*sources), "invert": invert, "version": 2, **decoder._asdict()}
+  settings = {"source": store.fingerprint(*sources), "invert": invert, "version": 2, **decoder._asdict()}
   make = lambda: _make(root, folders, decoder, invert)
-  arrays, metadata = cache.load_or_make("omniglot", settings, make, cache_dir)
+  arrays, metadata = store.load_or_make("omniglot", settings, make, cache_dir)
   names = tuple(metadata["names"])
   split = (
-    splits.make_split(**{f.name: image_listing.read(f).classes for f in folders})
-    if image_folder.has_splits(root)
-    else None
+    splits.make_split(**{f.name: image_listing.read(f).classes for f in folders}) if decode.has_splits(root) else None
   )
   alphabets = tuple(map(splits.alphabet_of, names))
   return Omniglot(arrays["images"], names, alphabets, split, tuple(metadata["notes"]))
@@ -108,8 +106,8 @@ def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
 
 
 def _raw_folders(root: pathlib.Path) -> list[pathlib.Path]:
-  if image_folder.has_splits(root):
-    return [root / name for name in image_folder.SPLITS]
+  if decode.has_splits(root):
+    return [root / name for name in decode.SPLITS]
   return [root / name for name in ("images_background", "images_evaluation") if (root / name).is_dir()]
 
 
@@ -130,14 +128,14 @@ def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
 
 
 def _make(
-  root: pathlib.Path, folders: list[pathlib.Path], decoder: image_folder.Decoder, invert: bool
-) -> tuple[cache.Arrays, Any]:
+  root: pathlib.Path, folders: list[pathlib.Path], decoder: decode.Decoder, invert: bool
+) -> tuple[store.Arrays, Any]:
   """Classes by name, examples by a hash of their pixels: prepared records do not say who drew them."""
-  originals: collections.Counter[image_folder.Original] = collections.Counter()
+  originals: collections.Counter[decode.Original] = collections.Counter()
   if folders:
     listings = [image_listing.read(folder) for folder in folders]
     files = [item for listing in listings for item in listing.classes.items()]
-    names, images = [name for name, _ in files], image_folder.read([paths for _, paths in files], decoder, originals)
+    names, images = [name for name, _ in files], decode.read([paths for _, paths in files], decoder, originals)
     notes = image_listing.notes(listings)
   else:
     (names, images), notes = tfds_omniglot.read(root, decoder, originals), []

@@ -6,8 +6,8 @@ import collections
 
 import numpy as np
 
-from warpjax.tasks import image_folder, tfds_files
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets import decode, tfds_files
+from warpjax.datasets.store import PathLike
 
 _URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip"
 
@@ -19,8 +19,8 @@ def is_prepared(root: PathLike) -> bool:
 
 def read(
   root: PathLike,
-  decoder: image_folder.Decoder,
-  originals: collections.Counter[image_folder.Original] | None = None,
+  decoder: decode.Decoder,
+  originals: collections.Counter[decode.Original] | None = None,
 ) -> tuple[list[str], np.ndarray]:
   """The background and evaluation sets under `root`.
 
@@ -43,7 +43,7 @@ def read(
     for item in builder.as_data_source(split, decoders=raw):
       name = f"{alphabets.int2str(int(item['alphabet']))}/character{int(item['alphabet_char_id']) + 1:02d}"
       found.setdefault(name, []).append(item["image"])
-  images = image_folder.decode([data for group in found.values() for data in group], decoder, originals=originals)
+  images = decode.decode([data for group in found.values() for data in group], decoder, originals=originals)
   return list(found), images.reshape(len(found), -1, *images.shape[1:])
 
 

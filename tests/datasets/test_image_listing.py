@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tasks import image_files
-from warpjax.tasks import cache, image_listing, image_sets, mini_imagenet, omniglot, published_set, splits, tfds_files
+from tests.datasets import image_files
+from warpjax.datasets import (
+  image_listing,
+  image_sets,
+  mini_imagenet,
+  omniglot,
+  published_set,
+  splits,
+  store,
+  tfds_files,
+)
 
 RAVI = splits.published("mini_imagenet")
 
@@ -102,7 +111,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path, monkeypatch):
     return scan(folder)
 
   monkeypatch.setattr(os, "scandir", scandir)
-  for read in (image_listing.read, cache.fingerprint):
+  for read in (image_listing.read, store.fingerprint):
     with pytest.raises(PermissionError, match="dog"):
       read(root)
 
@@ -110,7 +119,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path, monkeypatch):
 def test_a_name_in_no_encoding_is_read(tmp_path):
   root = tree(tmp_path / "train", "cat/1.png")
   (root / "cat" / "1.png").rename(os.fsdecode(os.fsencode(root / "cat") + b"/\xff.png"))
-  assert names(image_listing.read(root)) == {"cat": ["\udcff.png"]} and cache.fingerprint(root)
+  assert names(image_listing.read(root)) == {"cat": ["\udcff.png"]} and store.fingerprint(root)
 
 
 def clutter(root):

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from warpjax.tasks import image_shapes, splits
+from warpjax.datasets import layouts, splits
 
 
 class Published(NamedTuple):
@@ -45,23 +45,23 @@ def absent(published: Published, roots: Sequence[pathlib.Path], option: str) -> 
   )
 
 
-def check_counts(files: image_shapes.Files, published: Published) -> None:
+def check_counts(files: layouts.Files, published: Published) -> None:
   """Raises a ValueError for classes with more images than the set has, or, in a set of one's own, unequal classes."""
-  counts = {f"{part}/{name}": n for part, names in image_shapes.counts(files).items() for name, n in names.items()}
+  counts = {f"{part}/{name}": n for part, names in layouts.counts(files).items() for name, n in names.items()}
   if published.per_class:
     more = [f"{name} has {n}" for name, n in counts.items() if n > published.per_class]
-    image_shapes.complain(f"have more than the {published.per_class} images of the set", more, what="classes")
+    layouts.complain(f"have more than the {published.per_class} images of the set", more, what="classes")
   elif published.totals is None and len(set(counts.values())) != 1:
     lowest, highest = min(counts.values()), max(counts.values())
     raise ValueError(f"every class must have the same number of images; found {lowest} to {highest} images per class")
 
 
-def identical(pairs: list[tuple[image_shapes.File, image_shapes.File]], published: Published) -> list[str]:
+def identical(pairs: list[tuple[layouts.File, layouts.File]], published: Published) -> list[str]:
   """Refuses images that occur twice where the published set is known not to have them so; else a note."""
   if published.identical is not None:
     known = [pair for pair in pairs if frozenset(path.stem for path in pair) in published.identical]
     new = [f"{a.parent.name}/{a.name} and {b.parent.name}/{b.name}" for a, b in pairs if (a, b) not in known]
-    image_shapes.complain("are the same image twice, pixel by pixel", new, what="pairs of files")
+    layouts.complain("are the same image twice, pixel by pixel", new, what="pairs of files")
   if not pairs:
     return []
   known_or_not = "as" if published.identical is not None else "nobody has listed whether"

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets.store import PathLike
 
 
 def check_zip(path: PathLike) -> None:

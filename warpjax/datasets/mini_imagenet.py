@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from warpjax.tasks import image_folder, image_sets, splits
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets import decode, image_sets, splits
+from warpjax.datasets.store import PathLike
 
 # The published set has these images twice, most of them in train and in val; nobody's copy is at fault.
 _IDENTICAL = (
@@ -34,7 +34,7 @@ def load(
   cache_dir: PathLike | None = None,
   *,
   size: int = 84,
-  resample: image_folder.Resample = "lanczos",
+  resample: decode.Resample = "lanczos",
   require_complete: bool = False,
 ) -> image_sets.ImageSet:
   """mini-ImageNet, or a part of it, from image files.

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from warpjax.tasks import DatasetNotFoundError, omniglot, splits, tfds_files, tfds_omniglot
+from warpjax.datasets import omniglot, splits, tfds_files, tfds_omniglot
+from warpjax.datasets.store import DatasetNotFoundError
 
 TREE = {
   "images_background/Greek/character01": 3,
@@ -170,7 +171,7 @@ def test_bad_arguments(tmp_path, kwargs, message):
 
 
 def test_importing_the_package_imports_no_data_library():
-  code = "import sys, warpjax.tasks; print({'tensorflow_datasets', 'tensorflow', 'PIL'} & set(sys.modules))"
+  code = "import sys, warpjax.datasets; print({'tensorflow_datasets', 'tensorflow', 'PIL'} & set(sys.modules))"
   assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -21,8 +21,8 @@ from unittest import mock
 import numpy as np
 from absl import logging
 
-from warpjax.tasks.archives import check_zip
-from warpjax.tasks.cache import DatasetNotFoundError, PathLike
+from warpjax.datasets.archives import check_zip
+from warpjax.datasets.store import DatasetNotFoundError, PathLike
 
 PROBE_SECONDS = 5.0
 

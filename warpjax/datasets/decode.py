@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from warpjax.tasks import image_modes
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets import image_modes
+from warpjax.datasets.store import PathLike
 
 Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 SPLITS = ("train", "val", "test")

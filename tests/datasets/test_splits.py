@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from warpjax.tasks import splits
+from warpjax.datasets import splits
 
 ALPHABETS = {"Angelic": 20, "Tibetan": 42, "Greek": 24, "Latin": 26, "Hebrew": 22, "Bengali": 46, "Short": 14}
 NAMES = [f"{alphabet}/character{i:02d}" for alphabet, size in ALPHABETS.items() for i in range(size)]

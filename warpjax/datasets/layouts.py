@@ -8,8 +8,8 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from warpjax.tasks import image_listing, splits, tfds_images
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets import image_listing, splits, tfds_images
+from warpjax.datasets.store import PathLike
 
 File = tfds_images.File
 Files = Mapping[str, Mapping[str, Sequence[File]]]

@@ -13,19 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from warpjax.tasks import (
+from warpjax.datasets import (
   archives,
-  cache,
-  image_folder,
+  decode,
   image_listing,
-  image_shapes,
+  layouts,
   published_set,
   splits,
+  store,
   tfds_files,
   tfds_images,
 )
-from warpjax.tasks.cache import DatasetNotFoundError, PathLike
-from warpjax.tasks.published_set import Published
+from warpjax.datasets.published_set import Published
+from warpjax.datasets.store import DatasetNotFoundError, PathLike
 
 PARTS = splits.Split._fields
 
@@ -67,7 +67,7 @@ def load(
   cache_dir: PathLike | None = None,
   *,
   size: int = 84,
-  resample: image_folder.Resample = "lanczos",
+  resample: decode.Resample = "lanczos",
   require_complete: bool = False,
 ) -> ImageSet:
   """Reads image files once, in threads, and from then on the arrays kept in the cache.
@@ -90,17 +90,17 @@ def load(
     ValueError: for a size below 1, an unknown filter, or files that are unreadable, misplaced, there twice, or more
       than the set has; for a part of the set where it must be whole.
   """
-  decoder = image_folder.Decoder(size, "RGB", resample)
+  decoder = decode.Decoder(size, "RGB", resample)
   decoder.check()
   shape, paths = _find(published, data_dir)
-  settings = {"source": cache.fingerprint(*paths), "shape": shape, "version": 3, **decoder._asdict()}
+  settings = {"source": store.fingerprint(*paths), "shape": shape, "version": 3, **decoder._asdict()}
 
   def write(folder: pathlib.Path) -> dict[str, Any]:
     files, left_out = _read(shape, paths, published)
     written = _write(files, decoder, published, folder)
     return {**written, "notes": [*left_out, *written["notes"]]}
 
-  arrays, found = cache.load_or_write(name, settings, write, cache_dir)
+  arrays, found = store.load_or_write(name, settings, write, cache_dir)
   split = splits.make_split(**{part: list(found["counts"][part]) for part in PARTS})
   counts = tuple(tuple(found["counts"][part][label] for label in getattr(split, part)) for part in PARTS)
   missing = published_set.missing(split, counts, published)
@@ -163,22 +163,20 @@ def _roots(published: Published, top: pathlib.Path | None) -> list[pathlib.Path]
 
 
 def _look(published: Published, roots: Iterable[pathlib.Path]) -> tuple[str, list[pathlib.Path]] | None:
-  return next(filter(None, (image_shapes.find(root, published.split) for root in roots)), None)
+  return next(filter(None, (layouts.find(root, published.split) for root in roots)), None)
 
 
-def _read(shape: str, paths: list[pathlib.Path], published: Published) -> tuple[image_shapes.Files, list[str]]:
-  files, left_out = image_shapes.read(shape, paths, published.split)
+def _read(shape: str, paths: list[pathlib.Path], published: Published) -> tuple[layouts.Files, list[str]]:
+  files, left_out = layouts.read(shape, paths, published.split)
   published_set.check_counts(files, published)
   return files, left_out
 
 
-def _write(
-  files: image_shapes.Files, decoder: image_folder.Decoder, published: Published, folder: pathlib.Path
-) -> dict[str, Any]:
+def _write(files: layouts.Files, decoder: decode.Decoder, published: Published, folder: pathlib.Path) -> dict[str, Any]:
   """Decodes every class into its row of a memory-mapped file, so that memory never holds a split."""
-  seen: dict[bytes, image_shapes.File] = {}
-  identical: list[tuple[image_shapes.File, image_shapes.File]] = []
-  originals: collections.Counter[image_folder.Original] = collections.Counter()
+  seen: dict[bytes, layouts.File] = {}
+  identical: list[tuple[layouts.File, layouts.File]] = []
+  originals: collections.Counter[decode.Original] = collections.Counter()
   for part, classes in files.items():
     shape = (len(classes), max(map(len, classes.values())), decoder.size, decoder.size, len(decoder.mode))
     array = np.lib.format.open_memmap(folder / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -186,7 +184,7 @@ def _write(
     flat = array.reshape(-1, *shape[2:])
     rows = [(i * shape[1] + j, path) for i, paths in enumerate(classes.values()) for j, path in enumerate(paths)]
     into: Any = _Rows(flat, [row for row, _ in rows])
-    image_folder.decode([path for _, path in rows], decoder, into, originals)
+    decode.decode([path for _, path in rows], decoder, into, originals)
     for row, path in rows:
       digest = hashlib.blake2b(flat[row].tobytes(), digest_size=16).digest()
       if (first := seen.setdefault(digest, path)) is not path:
@@ -194,7 +192,7 @@ def _write(
     array.flush()
   lines = [f"{part} {name} {path.stem}" for part, c in files.items() for name, paths in c.items() for path in paths]
   return {
-    "counts": image_shapes.counts(files),
+    "counts": layouts.counts(files),
     "files_sha256": hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest(),
     "notes": [*decoder.notes(originals), *published_set.identical(identical, published)],
   }

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.tasks import image_files
-from warpjax.tasks import image_folder, image_modes, mini_imagenet, omniglot
+from tests.datasets import image_files
+from warpjax.datasets import decode, image_modes, mini_imagenet, omniglot
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 DEEP = (257 * np.arange(256)).astype(np.uint16).reshape(16, 16)
@@ -26,7 +26,7 @@ def saved(image, kind="PNG", **options):
 
 
 def decoded(data, mode="L", size=16):
-  image, original = image_folder.Decoder(size, mode)(data)
+  image, original = decode.Decoder(size, mode)(data)
   return (image[..., 0] if mode == "L" else image).astype(int), original
 
 
@@ -168,7 +168,7 @@ def test_an_alpha_that_hides_nothing_is_no_transparency():
   image = Image.fromarray(np.dstack([COLOURS, np.full_like(RAMP, 255)]))
   shown, original = decoded(saved(image), "RGB")
   np.testing.assert_array_equal(shown, COLOURS)
-  assert original == image_folder.Original((16, 16), "RGBA")
+  assert original == decode.Original((16, 16), "RGBA")
 
 
 @pytest.mark.parametrize(("ink", "changes"), [(0, ()), (255, (image_modes.BLANK,))])
@@ -232,7 +232,7 @@ def png16(colours, transparent=None):
 def test_colours_of_16_bits_are_told():
   shown, original = decoded(png16(np.stack(3 * [DEEP], -1)), "RGB")
   np.testing.assert_array_equal(shown[..., 1], RAMP)
-  assert original == image_folder.Original((16, 16), "RGB", (image_modes.DEEP,))
+  assert original == decode.Original((16, 16), "RGB", (image_modes.DEEP,))
   shown, original = decoded(png16(np.stack([DEEP, DEEP[::-1]], -1)))
   np.testing.assert_allclose(shown, on_white(RAMP), atol=1)
   assert original.changes == (image_modes.DEEP, image_modes.COMPOSED)
@@ -263,9 +263,9 @@ def test_a_turned_image_of_16_bits_and_damaged_metadata():
   exif = Image.Exif()
   exif[0x0112] = 6
   turned = Image.fromarray(np.ascontiguousarray(np.rot90(DEEP[:8])))
-  image, original = image_folder.Decoder(16, "L", "nearest")(saved(turned, exif=exif))
+  image, original = decode.Decoder(16, "L", "nearest")(saved(turned, exif=exif))
   np.testing.assert_array_equal(image[::2, :, 0], RAMP[:8])
-  assert original == image_folder.Original((16, 8), "I;16", (image_modes.TURNED, image_modes.DEEP))
+  assert original == decode.Original((16, 8), "I;16", (image_modes.TURNED, image_modes.DEEP))
   shown, original = decoded(saved(Image.fromarray(RAMP), exif=b"Exif\0\0no such thing"))
   np.testing.assert_array_equal(shown, RAMP)
   assert original.changes == ()

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tasks import image_files
-from warpjax.tasks import DatasetNotFoundError, few_shot, image_sets, mini_imagenet, splits, tiered_imagenet
+from tests.datasets import image_files
+from warpjax.datasets import image_sets, mini_imagenet, splits, tiered_imagenet
+from warpjax.datasets.store import DatasetNotFoundError
+from warpjax.tasks import few_shot
 
 RAVI = splits.published("mini_imagenet")
 SLICE = pathlib.Path(os.environ.get("MINI_IMAGENET_DIR", "/nowhere"))

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from warpjax.tasks import cache, image_folder, image_sets, splits, tfds_files
-from warpjax.tasks.cache import DatasetNotFoundError, PathLike
+from warpjax.datasets import decode, image_sets, splits, store, tfds_files
+from warpjax.datasets.store import DatasetNotFoundError, PathLike
 
 NAMES = ("cifar_fs", "fc100")
 _ARCHIVE, _FOLDER = "cifar-100-binary.tar.gz", "cifar-100-binary"
@@ -55,12 +55,12 @@ def load(
   root = root.parents[1] if (root / "dataset_info.json").is_file() else root
   source = _source(root) or _fetched(root, download)
 
-  def make() -> tuple[cache.Arrays, Any]:
+  def make() -> tuple[store.Arrays, Any]:
     images, labels, names = _read_binary(source) if source.name.startswith(_FOLDER) else _read_tfds(root)
     rows = _rows(images, labels, names)
     return {part: np.stack([rows[label] for label in names_of]) for part, names_of in split._asdict().items()}, {}
 
-  arrays, _ = cache.load_or_make(name, {"source": cache.fingerprint(source)}, make, cache_dir)
+  arrays, _ = store.load_or_make(name, {"source": store.fingerprint(source)}, make, cache_dir)
   per_class = arrays["train"].shape[1]
   missing = "" if per_class == _PER_CLASS else f"{_PER_CLASS - per_class} of {_PER_CLASS} images of each class"
   if missing and require_complete:
@@ -123,7 +123,7 @@ def _read_tfds(root: pathlib.Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
   for part in ("train", "test"):
     data = builder.as_data_source(part, decoders=raw)
     items += sorted((item["id"], int(item["label"]), item["image"]) for item in data)
-  images = image_folder.decode([image for *_, image in items], image_folder.Decoder(32, "RGB"))
+  images = decode.decode([image for *_, image in items], decode.Decoder(32, "RGB"))
   return images, np.array([label for _, label, _ in items]), list(builder.info.features["label"].names)
 
 

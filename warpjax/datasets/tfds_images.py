@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from warpjax.tasks import splits, tfds_files
-from warpjax.tasks.cache import PathLike
+from warpjax.datasets import splits, tfds_files
+from warpjax.datasets.store import PathLike
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _FEATURES = {"image", "label", "file_name"}

@@ -1,0 +1,29 @@
+"""Data sets as arrays: image files and tensorflow-datasets, checked, decoded and kept in the user's cache.
+
+Nothing here imports the rest of warpjax; `warpjax.tasks` samples tasks from the arrays. Importing this is light: a
+reader imports what it needs when it is called.
+"""
+
+from warpjax.datasets import (
+  cifar,
+  decode,
+  image_sets,
+  mini_imagenet,
+  omniglot,
+  published_set,
+  splits,
+  tiered_imagenet,
+)
+from warpjax.datasets.store import DatasetNotFoundError
+
+__all__ = [
+  "DatasetNotFoundError",
+  "cifar",
+  "decode",
+  "image_sets",
+  "mini_imagenet",
+  "omniglot",
+  "published_set",
+  "splits",
+  "tiered_imagenet",
+]
