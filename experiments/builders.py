@@ -26,8 +26,9 @@ from experiments import (
   synthetic,
 )
 from experiments import warp as warp_settings
-from warpjax import losses, meta_gradients, networks, optimizers, rules
+from warpjax import losses, meta_gradients, networks, rules
 from warpjax.meta_gradients.redrawn import Draw
+from warpjax.training import optimizers
 from warpjax.types import InnerLoop, LossFn, UpdateRule
 
 Table = Mapping[str, Any]

@@ -15,14 +15,14 @@ from absl import flags
 from experiments import experiment as experiments
 from experiments import loop, options
 from experiments.options import FLAGS
-from warpjax import sanity
+from warpjax import diagnostics
 
 # Of the meta-gradient that is trained with.
 ESTIMATOR = ("order", "zero leaves")
 
 
-def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.Report:
-  """`sanity.check_learner` on the learner of an experiment, at its initial parameters.
+def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> diagnostics.Report:
+  """`diagnostics.check_learner` on the learner of an experiment, at its initial parameters.
 
   Args:
     experiment: A built config.
@@ -31,7 +31,7 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.
   Returns:
     The report; what has no place in the experiment is skipped, with the reason.
   """
-  report = sanity.check_learner(
+  report = diagnostics.check_learner(
     experiment.inner,
     loop.start(experiment).meta_params,
     experiment.data.train,
@@ -45,8 +45,8 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> sanity.
     skipped = dict.fromkeys(ESTIMATOR, f"{name} takes a step that is not along the meta-gradient of one task")
   if experiment.spec.metric == "return":
     skipped["finite differences"] = "the loss of sampled episodes is a surrogate, whose differences are no gradient"
-  checks = (sanity.Check(c.name, "skipped", skipped[c.name]) if c.name in skipped else c for c in report.checks)
-  return sanity.Report(tuple(checks))
+  checks = (diagnostics.Check(c.name, "skipped", skipped[c.name]) if c.name in skipped else c for c in report.checks)
+  return diagnostics.Report(tuple(checks))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from absl import flags
 from experiments import experiment as experiments
 from experiments import loop, options
 from experiments.options import FLAGS
-from warpjax import parallel
+from warpjax.training import parallel
 from warpjax.types import PyTree
 
 

@@ -11,8 +11,8 @@ import optax
 import warpjax as wj
 from experiments import builders, datasets, multi_shot, norm_stats, outer_step, schema
 from warpjax import losses, networks
+from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.redrawn import Draw
-from warpjax.norm_stats import Readout, query_loss
 from warpjax.tasks import augment
 from warpjax.training import TrainState
 from warpjax.types import InnerLoop, MetaParams, Task

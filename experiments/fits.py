@@ -18,7 +18,8 @@ from absl import flags
 from experiments import builders, loop, options, outer_step, schema
 from experiments import experiment as experiments
 from experiments.options import FLAGS
-from warpjax import cost, meta_gradients, training
+from warpjax import meta_gradients, training
+from warpjax.diagnostics import cost
 from warpjax.differentiation import Derivative, Memory
 from warpjax.types import InnerLoop
 

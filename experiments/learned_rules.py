@@ -11,7 +11,8 @@ import optax
 
 from experiments import schema
 from experiments.outer_step import OuterStep
-from warpjax import meta_gradients, meta_steps, optimizers, rules, training
+from warpjax import meta_gradients, rules, training
+from warpjax.training import compose, optimizers
 from warpjax.types import CarriedMetaGrad, InnerLoop, Params, PyTree, UpdateRule
 
 
@@ -83,7 +84,7 @@ def unrolled(
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     first, then = (training.meta_step(of_order(order), optimizer, **kwargs) for order in ("first_order", derivative))
-    return meta_steps.in_phases(first_order_epochs * steps_per_epoch, first, then)
+    return compose.in_phases(first_order_epochs * steps_per_epoch, first, then)
 
   return OuterStep(make_step, of_order(derivative))
 
@@ -95,7 +96,7 @@ def truncated_unroll(
   meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
-    return meta_steps.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
+    return compose.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
 
   return OuterStep(make_step, meta_grad)
 

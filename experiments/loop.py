@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from experiments import builders, hosts, origins, progress, selection, watch, workdir
 from experiments.experiment import Experiment
-from warpjax import checkpoints, parallel, training
+from warpjax import training
 from warpjax.tasks import few_shot
-from warpjax.training import TrainState
+from warpjax.training import TrainState, checkpoints, parallel
 from warpjax.types import MetaParams, TaskSampler
 
 Dispatch = Any  # jitted: (TrainState, TaskSampler) -> (TrainState, dict of metrics)

@@ -21,7 +21,8 @@ from typing import Any
 import jax
 
 from experiments import hosts, learners, options, remembered, rows, schema, workdir
-from warpjax.networks import conv, conv_timing
+from warpjax.diagnostics import timing
+from warpjax.networks import conv
 
 STORE = "lowering"
 SECONDS = 180.0  # a limit; both take seconds where they work
@@ -149,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
   """Prints the seconds of each lowering as JSON."""
   del argv
   with options.errors_in_one_line():
-    print(json.dumps(conv_timing.time_lowerings()))
+    print(json.dumps(timing.time_lowerings()))
   return 0
 
 

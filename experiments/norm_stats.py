@@ -8,8 +8,9 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from warpjax import losses, networks, step_statistics
-from warpjax.norm_stats import Readout, by_step, query_loss, running
+from warpjax import losses, networks
+from warpjax.evaluation import step_statistics
+from warpjax.evaluation.readouts import Readout, by_step, query_loss, running
 from warpjax.tasks import few_shot
 from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import selection, workdir
-from warpjax import checkpoints
+from warpjax.training import checkpoints
 from warpjax.types import MetaParams
 
 INIT_FROM, EXTENDED = "init_from", "extended"

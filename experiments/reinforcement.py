@@ -15,11 +15,12 @@ from experiments import schema
 from experiments.datasets import Data, Spec
 from experiments.outer_step import OuterStep
 from experiments.warp import ACTIVATIONS, Activation
-from warpjax import networks, optimizers, rl, rules
+from warpjax import networks, rl, rules
 from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
 from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
+from warpjax.training import optimizers
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 

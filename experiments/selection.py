@@ -11,8 +11,7 @@ import jax
 
 from experiments import hosts, measure, workdir
 from experiments.experiment import Experiment
-from warpjax import checkpoints, parallel
-from warpjax.training import TrainState
+from warpjax.training import TrainState, checkpoints, parallel
 
 BEST = "best"
 _SPARE = 1  # kept beside the best, should one of them be damaged

@@ -19,8 +19,8 @@ from absl import flags
 from experiments import experiment as experiments
 from experiments import loop, options
 from experiments.options import FLAGS
-from warpjax import parallel
-from warpjax.task_batch import as_argument, sample_tasks
+from warpjax.training import parallel
+from warpjax.training.task_batch import as_argument, sample_tasks
 from warpjax.types import TaskSampler
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from experiments import schema
 from experiments.outer_step import OuterStep
-from warpjax import meta_gradients, networks, replay
+from warpjax import meta_gradients, networks
 from warpjax.meta_gradients import Contribution
 from warpjax.tasks import continual
+from warpjax.training import replay
 from warpjax.types import Aux, InnerLoop
 
 Objective = Literal["full", "first_order"]

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from experiments import workdir
-from warpjax import checkpoints, cost, sanity
-from warpjax.training import TrainState
+from warpjax import diagnostics
+from warpjax.diagnostics import cost
+from warpjax.training import TrainState, checkpoints
 from warpjax.types import TaskSampler
 
 Say = Callable[[str], object]
@@ -27,7 +28,7 @@ def say_cost(name: str, dispatch: Any, state: TrainState, sampler: TaskSampler, 
 
 def warn_of_still_leaves(before: Any, after: Any, count: int, say: Say) -> None:
   """Warns of meta-parameters that `count` meta-steps have not moved."""
-  still = sanity.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
+  still = diagnostics.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
   if still:
     say(
       f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, as it "

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from warpjax import checkpoints
+from warpjax.training import checkpoints
 
 CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"

@@ -13,8 +13,9 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, losses, networks, norm_stats, step_statistics
-from warpjax.task_batch import sample_tasks
+from warpjax import evaluation, losses, networks
+from warpjax.evaluation import readouts, step_statistics
+from warpjax.training.task_batch import sample_tasks
 
 NUM_STEPS, BATCH, RATE, EPSILON = 4, 6, 0.1, 1e-5
 KEY = toy.key(11)
@@ -112,9 +113,9 @@ def by_hand(steps, start, task, momentum, debias):
 @pytest.mark.parametrize(("momentum", "debias"), [pytest.param(0.1, False, marks=pytest.mark.slow), (0.3, True)])
 def test_running_is_the_moving_average_of_each_task_alone(strict, momentum, debias):
   inner, start = loop(), meta_params()
-  readout = norm_stats.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum, debias=debias)
+  readout = readouts.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum, debias=debias)
   run = functools.partial(evaluation.evaluate, inner, start, sampler, KEY, num_tasks=3, metric="loss", task_chunk=3)
-  found = run(readout=readout, others={"transductive": norm_stats.query_loss()})
+  found = run(readout=readout, others={"transductive": readouts.query_loss()})
   tasks = sample_tasks(sampler, jax.random.fold_in(KEY, 0), 3, 0)
   adapt = toy.jit(lambda task: wj.adapt(inner, start, task, KEY, record=True))
   for i in range(3):  # side by side in one vmap, and none moves another
@@ -137,7 +138,7 @@ def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
   adapt = toy.jit(lambda task: wj.adapt(inner, start, task, KEY, record=True))
   each = [jax.tree.map(lambda leaf, i=i: leaf[i], tasks) for i in range(count)]
   points = [points_of(adapt(task)) for task in each]
-  readout = norm_stats.by_step(NETWORK.apply_with_stats, losses.regression, stats)
+  readout = readouts.by_step(NETWORK.apply_with_stats, losses.regression, stats)
   found = evaluation.evaluate(inner, start, sampler, KEY, num_tasks=count, metric="loss", readout=readout)
   for k in range(NUM_STEPS + 1):
     at = [jax.tree.map(lambda leaf, k=k: leaf[k], point) for point in points]
@@ -227,7 +228,7 @@ def test_without_batch_norm_every_choice_is_the_same():
   np.testing.assert_array_equal(outputs, network.apply(params, shared, toy.draw(0, 5, 3)))
   others = {
     "support": inner._replace(query_loss_fn=losses.support(network.apply_with_stats, losses.regression)),
-    "running": norm_stats.running(network.apply_with_stats, losses.regression),
+    "running": readouts.running(network.apply_with_stats, losses.regression),
   }
   found = evaluation.evaluate(loop(network), start, sampler, KEY, num_tasks=2, metric="loss", others=others)
   assert np.isfinite(found.per_task).all()
@@ -269,11 +270,11 @@ def test_what_gives_no_statistics_is_refused_by_name():
   with pytest.raises(ValueError, match="statistics outside of flax.linen.BatchNorm"):
     apply(Counted())
   with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
-    norm_stats.running(None, losses.regression)
+    readouts.running(None, losses.regression)
   with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
-    norm_stats.by_step(None, losses.regression, {})
+    readouts.by_step(None, losses.regression, {})
   with pytest.raises(ValueError, match="num_tasks must be at least 1; got 0"):
     step_statistics.collect(loop(), meta_params(), sampler, KEY, NETWORK.apply_with_stats, num_tasks=0)
   for momentum in (0.0, 1.5):
     with pytest.raises(ValueError, match=f"momentum must be above 0 and at most 1; got {momentum}"):
-      norm_stats.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum)
+      readouts.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum)

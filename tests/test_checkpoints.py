@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from warpjax import checkpoints, rules, training
+from warpjax import rules, training
+from warpjax.training import checkpoints
 from warpjax.types import MetaParams
 
 

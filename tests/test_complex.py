@@ -14,10 +14,12 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import geometry, linear_solve, meta_gradients, replay, rl, rules, training
+from warpjax import linear_solve, meta_gradients, rl, rules, training
+from warpjax.diagnostics import geometry
 from warpjax.meta_gradients import along_trajectory, implicit, leap, reptile, warp
-from warpjax.optimizers import per_block
 from warpjax.rl import trpo
+from warpjax.training import replay
+from warpjax.training.optimizers import per_block
 from warpjax.types import CarriedMetaGrad, MetaParams, Task
 
 pytestmark = pytest.mark.usefixtures("strict")

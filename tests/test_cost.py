@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from tests import toy
-from warpjax import cost, training
+from warpjax import training
+from warpjax.diagnostics import cost
 from warpjax.linear_solve import cg
 from warpjax.meta_gradients import along_trajectory, implicit, unrolled
 

@@ -12,7 +12,7 @@ from tests import toy
 from warpjax import losses, rules
 from warpjax.evaluation import ci95_of_few, continued, evaluate, evaluator, mean_and_ci95, over_tasks
 from warpjax.meta_gradients.redrawn import start_of
-from warpjax.task_batch import sample_tasks
+from warpjax.training.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from warpjax import geometry, rules
+from warpjax import rules
+from warpjax.diagnostics import geometry
 
 
 def omega(phi, theta):

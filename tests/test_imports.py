@@ -14,14 +14,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those of the rows above its own; a new module gets a place here.
 LAYERS = (
   {"datasets", "types"},
-  {"jaxprs", "mistakes", "numerics", "padding"},
-  {"checkpoints", "checks", "cost", "differentiation", "geometry", "linear_solve", "losses", "optimizers", "partition"},
+  {"compilation", "jaxprs", "mistakes", "numerics", "padding"},
+  {"checks", "differentiation", "linear_solve", "losses", "partition"},
   {"zero_gradient"},
   {"problem"},
-  {"adaptation", "networks", "norm_stats", "rules", "task_batch"},
+  {"adaptation", "networks", "rules"},
   {"meta_gradients"},
-  {"streams", "tasks", "training"},
-  {"evaluation", "meta_steps", "parallel", "replay", "rl", "sanity", "step_statistics"},
+  {"training"},
+  {"tasks"},
+  {"evaluation", "rl"},
+  {"diagnostics"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from warpjax import cost, differentiation
+from warpjax import differentiation
+from warpjax.diagnostics import cost
 
 FLAGS = ("jax_remat3", "jax_custom_vjp3", "jax_custom_jvp3")
 

@@ -10,13 +10,15 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, replay, rules, step_statistics, training
+from warpjax import evaluation, rules, training
 from warpjax.checks import check_key
+from warpjax.evaluation import step_statistics
 from warpjax.meta_gradients import evolution_strategies, unrolled
 from warpjax.networks import probes
 from warpjax.rl import held
-from warpjax.task_batch import adapt_keys, mean_over_tasks, rule_key, sample_tasks, task_key
 from warpjax.tasks import augment
+from warpjax.training import replay
+from warpjax.training.task_batch import adapt_keys, mean_over_tasks, rule_key, sample_tasks, task_key
 from warpjax.types import Task
 
 pytestmark = pytest.mark.usefixtures("strict")

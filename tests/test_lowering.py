@@ -15,7 +15,8 @@ from jax.sharding import AbstractMesh, AxisType
 
 import warpjax as wj
 from tests.test_conformance import ESTIMATORS, one_task
-from warpjax import losses, meta_gradients, networks, optimizers, parallel, replay, rl, rules, training
+from warpjax import losses, meta_gradients, networks, rl, rules, training
+from warpjax.training import optimizers, parallel, replay
 
 PLATFORMS = ("cuda", "tpu")
 CONV = {

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from tests import toy
-from warpjax import meta_steps, rules, training
+from warpjax import rules, training
 from warpjax.meta_gradients import truncated_unroll, unrolled
+from warpjax.training import compose
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -29,7 +30,7 @@ def step_of(derivative):
 
 
 def test_phases_are_the_two_steps_one_after_the_other():
-  phased = toy.jit(chex.assert_max_traces(meta_steps.in_phases(2, step_of("first_order"), step_of("mixed")), n=1))
+  phased = toy.jit(chex.assert_max_traces(compose.in_phases(2, step_of("first_order"), step_of("mixed")), n=1))
   state = expected = start()
   for order in ("first_order", "first_order", "mixed", "mixed"):
     expected, metrics = toy.jit(step_of(order))(expected, toy.tasks(2))
@@ -40,7 +41,7 @@ def test_phases_are_the_two_steps_one_after_the_other():
 def test_repeated_segments_are_one_adaptation_with_an_update_after_each():
   estimate = truncated_unroll(toy.loop(RULE, 4), 2)
   segment = training.meta_step(estimate, OPTIMIZER)
-  state, metrics = toy.jit(meta_steps.repeated(segment, 2))(start(estimate), toy.tasks(2))
+  state, metrics = toy.jit(compose.repeated(segment, 2))(start(estimate), toy.tasks(2))
   first, seen_first = toy.jit(segment)(start(estimate), toy.tasks(2))
   second, seen_second = toy.jit(segment)(first._replace(step=first.step - 1), toy.tasks(2))
   toy.assert_close((state.meta_params, state.carry), (second.meta_params, second.carry))
@@ -57,17 +58,17 @@ def test_one_update_that_is_not_finite_shows():
     }
 
   state = start()
-  assert meta_steps.repeated(step, 2)(state, None)[1]["finite"]
+  assert compose.repeated(step, 2)(state, None)[1]["finite"]
   negative = state._replace(meta_params=state.meta_params._replace(rule=optax.tree.scale(-1, state.meta_params.rule)))
-  assert not meta_steps.repeated(step, 2)(negative, None)[1]["finite"]
+  assert not compose.repeated(step, 2)(negative, None)[1]["finite"]
 
 
 def test_bad_input():
   over = training.meta_step(unrolled(toy.loop(RULE)), OPTIMIZER, axis_name="devices")
   with pytest.raises(ValueError, match="axis_name must be the same"):
-    meta_steps.in_phases(1, step_of("mixed"), over)
+    compose.in_phases(1, step_of("mixed"), over)
   with pytest.raises(ValueError, match="until must be an integer of at least 1; got 0"):
-    meta_steps.in_phases(0, over, over)
+    compose.in_phases(0, over, over)
   with pytest.raises(ValueError, match="times must be an integer of at least 1; got 0"):
-    meta_steps.repeated(over, 0)
-  assert meta_steps.in_phases(1, over, over).axis_name == meta_steps.repeated(over, 2).axis_name == "devices"
+    compose.repeated(over, 0)
+  assert compose.in_phases(1, over, over).axis_name == compose.repeated(over, 2).axis_name == "devices"

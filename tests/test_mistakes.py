@@ -13,7 +13,8 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import losses, meta_gradients, networks, replay, rules, sanity, training
+from warpjax import diagnostics, losses, meta_gradients, networks, rules, training
+from warpjax.training import replay
 
 KEY = jax.random.key(0)
 X, Y = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.array([0, 1, 2, 0, 1])
@@ -213,7 +214,7 @@ MISTAKES = {
     "rule must be an UpdateRule .* got a dict$",
   ),
   "parameters in a sanity check": (
-    lambda: sanity.check_learner(INNER, ZEROS, lambda key: TASK, KEY),
+    lambda: diagnostics.check_learner(INNER, ZEROS, lambda key: TASK, KEY),
     "meta_params must be a MetaParams; got a dict",
   ),
   # networks
@@ -312,7 +313,7 @@ def test_a_scalar_alone_will_do_in_evaluation_sanity_and_offline_replay():
     toy.loop(num_steps=2), toy.meta_params(), toy.tasks(2), KEY, num_tasks=2, metric="loss"
   )
   np.testing.assert_array_equal(result.per_task, expected.per_task)
-  assert sanity.data.query_batch(inner, toy.meta_params(), toy.task(), KEY).status == "passed"
+  assert diagnostics.data.query_batch(inner, toy.meta_params(), toy.task(), KEY).status == "passed"
   optimizer = wj.optimizers.per_block(initial=optax.sgd(0.1), shared=optax.sgd(0.1))
   point = toy.meta_params()
   state = training.init(KEY, inner.rule, point.initial, point.shared, optimizer)

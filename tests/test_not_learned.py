@@ -12,8 +12,9 @@ import warpjax as wj
 from tests import toy
 from tests.rl import tabular
 from tests.test_conformance import ESTIMATORS, one_task
-from warpjax import evaluation, meta_gradients, replay, rl, rules, training
-from warpjax.optimizers import per_block
+from warpjax import evaluation, meta_gradients, rl, rules, training
+from warpjax.training import replay
+from warpjax.training.optimizers import per_block
 from warpjax.types import CarriedMetaGrad, MetaParams
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -9,7 +9,8 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import meta_gradients, numerics, replay, rl, rules
+from warpjax import meta_gradients, numerics, rl, rules
+from warpjax.training import replay
 from warpjax.types import MetaParams, Task
 
 STEPS = 1000  # a sum of ones in bfloat16 ends at 256

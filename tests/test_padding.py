@@ -12,7 +12,8 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, losses, meta_gradients, networks, norm_stats, padding, rules, step_statistics
+from warpjax import evaluation, losses, meta_gradients, networks, padding, rules
+from warpjax.evaluation import readouts, step_statistics
 from warpjax.padding import Padded, PaddedInputs, pad, pad_tasks, per_example
 from warpjax.tasks import augment
 from warpjax.types import MetaParams, Task
@@ -134,7 +135,7 @@ def test_non_transductive_losses_and_statistics():
       chex.assert_trees_all_close(toy.jit(loss_fn)(params, shared, one), expected, rtol=1e-9, atol=1e-12)
   inner = wj.InnerLoop(losses.classification(network.apply), rules.sgd(0.1), num_steps=2)
   point = MetaParams(params, shared)
-  readout = norm_stats.running(network.apply_with_stats, losses.classification)
+  readout = readouts.running(network.apply_with_stats, losses.classification)
   stacked = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], each) for each in (padded, task)]
   run = evaluation.evaluator(inner, metric="loss", readout=readout)
   curves = [run(point, each, toy.key(), 1).per_task for each in stacked]

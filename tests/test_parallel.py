@@ -18,9 +18,10 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import cost, parallel, rules, training
+from warpjax import compilation, rules, training
 from warpjax.meta_gradients import along_trajectory, reptile, unrolled
-from warpjax.task_batch import sample_tasks, task_key
+from warpjax.training import parallel
+from warpjax.training.task_batch import sample_tasks, task_key
 from warpjax.types import Task
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -148,7 +149,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def found():
-  quick = " ".join(f"--{name}={str(value).lower()}" for name, value in cost.fast_compilation().items())
+  quick = " ".join(f"--{name}={str(value).lower()}" for name, value in compilation.fast_compilation().items())
   environment = os.environ | {
     "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {quick}",
     "JAX_ENABLE_X64": "1",

@@ -12,9 +12,10 @@ import optax
 import pytest
 
 import warpjax as wj
-from warpjax import checkpoints, meta_gradients, optimizers, parallel, replay, rules, training
+from warpjax import meta_gradients, rules, training
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
+from warpjax.training import checkpoints, optimizers, parallel, replay
 
 NUM_TASKS, NUM_STEPS = 4, 3
 

@@ -9,7 +9,7 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import meta_gradients, rules, sanity
+from warpjax import diagnostics, meta_gradients, rules
 from warpjax.types import MetaParams, Task
 
 
@@ -20,7 +20,7 @@ def sampler(key):
 
 def report(inner=None, meta_params=None, **kwargs):
   inner = inner or toy.loop(num_steps=2)
-  return sanity.check_learner(inner, meta_params or toy.meta_params(), sampler, toy.key(), num_tasks=4, **kwargs)
+  return diagnostics.check_learner(inner, meta_params or toy.meta_params(), sampler, toy.key(), num_tasks=4, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def images(*, shared_examples=0, classes=(0, 1)):
 def test_leaks_between_sets():
   loss = wj.losses.classification(lambda params, shared, x: x.reshape(-1, 9) @ params)
   inner, start = wj.InnerLoop(loss, rules.sgd(0.1), 1), MetaParams(jnp.full((9, 3), 0.1))
-  check = lambda tasks, **kwargs: sanity.check_learner(inner, start, tasks, toy.key(), **kwargs)
+  check = lambda tasks, **kwargs: diagnostics.check_learner(inner, start, tasks, toy.key(), **kwargs)
   sound = check(images(), held_out=jax.tree.map(lambda leaf: leaf + 1, images()))
   assert [sound[name].status for name in ("examples", "classes", "held out")] == ["passed"] * 3
   leaky = check(images(shared_examples=1, classes=(0, 2)), held_out=images())
@@ -118,11 +118,11 @@ def test_leaks_between_sets():
 
 def test_zero_leaves_are_named_by_their_path():
   tree = MetaParams({"conv": {"kernel": jnp.ones(2), "bias": jnp.zeros(2)}}, jnp.zeros(()))
-  assert sanity.zero_leaves(tree) == ["initial/conv/bias", "shared"]
+  assert diagnostics.zero_leaves(tree) == ["initial/conv/bias", "shared"]
 
 
 def test_bad_input():
   with pytest.raises(ValueError, match="num_tasks must be at least 1; got 0"):
-    sanity.check_learner(toy.loop(), toy.meta_params(), sampler, toy.key(), num_tasks=0)
+    diagnostics.check_learner(toy.loop(), toy.meta_params(), sampler, toy.key(), num_tasks=0)
   with pytest.raises(ValueError, match="inner must be an InnerLoop"):
-    sanity.check_learner(toy.loss_fn, toy.meta_params(), sampler, toy.key())
+    diagnostics.check_learner(toy.loss_fn, toy.meta_params(), sampler, toy.key())

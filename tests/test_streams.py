@@ -11,9 +11,10 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, parallel, streams, training
+from warpjax import evaluation, training
 from warpjax.meta_gradients import unrolled
-from warpjax.task_batch import as_argument, sample_tasks, task_key
+from warpjax.training import parallel, streams
+from warpjax.training.task_batch import as_argument, sample_tasks, task_key
 from warpjax.types import Task
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -10,7 +10,7 @@ import pytest
 import warpjax as wj
 from tests import toy
 from warpjax.meta_gradients import unrolled
-from warpjax.task_batch import (
+from warpjax.training.task_batch import (
   adapt_keys,
   count_tasks,
   default_task_chunk,

@@ -11,9 +11,10 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import meta_steps, rules, training
+from warpjax import rules, training
 from warpjax.meta_gradients import along_trajectory, reptile, unrolled
-from warpjax.task_batch import adapt_keys, sample_tasks, task_key
+from warpjax.training import compose
+from warpjax.training.task_batch import adapt_keys, sample_tasks, task_key
 from warpjax.types import CarriedMetaGrad, Task
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -273,7 +274,7 @@ def test_a_segment_that_is_left_out_does_not_shift_those_of_later_tasks():
   inner = wj.InnerLoop(mean_square, rule, num_steps=40, batch_fn=batch_fn)
   estimate, optimizer = wj.meta_gradients.truncated_unroll(inner, 10), optax.adam(1e-3)
   state = training.init(toy.key(), rule, jnp.zeros(1), (), optimizer, meta_grad=estimate, tasks_per_step=1)
-  step = toy.jit(meta_steps.repeated(training.skip_nonfinite(training.meta_step(estimate, optimizer)), 4))
+  step = toy.jit(compose.repeated(training.skip_nonfinite(training.meta_step(estimate, optimizer)), 4))
   for target, skipped in ((1.0, 0), (10.0, 1), (1.0, 0)):
     state, metrics = step(state, wj.Task(*2 * [jnp.full((1, 1), target)]))
     assert int(state.carry.number[0]) == 0 and int(metrics["skipped"]) == skipped

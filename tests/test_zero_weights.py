@@ -9,7 +9,8 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import geometry, linear_solve, meta_gradients, rl, rules, training
+from warpjax import linear_solve, meta_gradients, rl, rules, training
+from warpjax.diagnostics import geometry
 from warpjax.meta_gradients import along_trajectory, leap
 from warpjax.rl import advantages, rollouts
 from warpjax.types import MetaParams, Task

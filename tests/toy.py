@@ -12,13 +12,13 @@ import numpy as np
 import optax
 
 import warpjax as wj
-from warpjax import cost
+from warpjax import compilation
 from warpjax.types import MetaParams, Task
 
 
 def jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that compile for longer than they run."""
-  return jax.jit(function, compiler_options=cost.fast_compilation())
+  return jax.jit(function, compiler_options=compilation.fast_compilation())
 
 
 def run(estimate: Callable[..., Any], meta_params: MetaParams, task: Task) -> Any:

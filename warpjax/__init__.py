@@ -9,28 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from warpjax import (
-  cost,
   datasets,
+  diagnostics,
   evaluation,
-  geometry,
   linear_solve,
   losses,
   meta_gradients,
-  meta_steps,
-  norm_stats,
-  optimizers,
   padding,
-  parallel,
-  replay,
   rl,
   rules,
-  sanity,
-  step_statistics,
-  streams,
   tasks,
   training,
 )
 from warpjax.adaptation import adapt, epochs, full_batch, full_query, minibatch
+from warpjax.diagnostics import cost, geometry
+from warpjax.training import checkpoints, optimizers, parallel, replay, streams
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task, Trajectory, UpdateRule
 
 if TYPE_CHECKING:
@@ -47,8 +40,10 @@ __all__ = [
   "Trajectory",
   "UpdateRule",
   "adapt",
+  "checkpoints",
   "cost",
   "datasets",
+  "diagnostics",
   "epochs",
   "evaluation",
   "full_batch",
@@ -57,26 +52,31 @@ __all__ = [
   "linear_solve",
   "losses",
   "meta_gradients",
-  "meta_steps",
   "minibatch",
   "networks",
-  "norm_stats",
   "optimizers",
   "padding",
   "parallel",
   "replay",
   "rl",
   "rules",
-  "sanity",
-  "step_statistics",
   "streams",
   "tasks",
   "training",
 ]
 
 
+# Where version 0.1.0 had them, and where they are.
+_MOVED = {
+  "meta_steps": "training.compose",
+  "norm_stats": "evaluation.readouts",
+  "sanity": "diagnostics",
+  "step_statistics": "evaluation.step_statistics",
+}
+
+
 def __getattr__(name: str) -> Any:
   # Flax takes longer to import than everything else here together, and a learner of one's own may not need it.
-  if name == "networks":
-    return importlib.import_module("warpjax.networks")
+  if name == "networks" or name in _MOVED:
+    return importlib.import_module(f"warpjax.{_MOVED.get(name, name)}")
   raise AttributeError(f"module 'warpjax' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warpjax import cost
+from warpjax import compilation
 from warpjax.types import Params, PyTree, UpdateRule
 
 Mode = Literal["reverse", "forward"]
@@ -85,7 +85,7 @@ def is_finite_at_zero(
       slopes = jax.grad(final, argnums=(0, 1))(*at)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(slopes)]))
 
-  options = cost.fast_compilation()
+  options = compilation.fast_compilation()
   with jax.debug_nans(False), jax.debug_infs(False):
     try:
       lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), small)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.benchmarks import count
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.estimators import Estimator, for_one_task
-from warpjax import cost
+from warpjax import compilation
 from warpjax.types import MetaParams
 
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def _estimate(case: Case, make: Estimator, num_steps: int) -> tuple[MetaParams, 
     estimate = for_one_task(make(case.inner._replace(num_steps=num_steps, loss_fn=loss_fn)))
     # The programs are tiny and many, so that compiling them is most of the work.
     run = lambda tasks, keys: jax.vmap(lambda t, k: estimate(case.meta_params, t, k)[1])(tasks, keys)
-    found = jax.block_until_ready(jax.jit(run, compiler_options=cost.fast_compilation())(case.tasks, case.keys))
+    found = jax.block_until_ready(jax.jit(run, compiler_options=compilation.fast_compilation())(case.tasks, case.keys))
   num_tasks = len(case.keys)
   return found, {name: total / num_tasks for name, total in count.totals(counter).items()}
 

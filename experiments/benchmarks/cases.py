@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from warpjax import losses, networks, rules
 from warpjax.meta_gradients import unrolled
-from warpjax.task_batch import adapt_keys, sample_tasks
 from warpjax.tasks import quadratic, sinusoid
+from warpjax.training.task_batch import adapt_keys, sample_tasks
 from warpjax.types import InnerLoop, MetaParams, Task, UpdateRule
 
 Dtype = Literal["float32", "float64"]

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 
 from experiments import builders, outer_step, schema
-from warpjax import cost, losses, networks, parallel, training
+from warpjax import losses, networks, training
+from warpjax.diagnostics import cost
 from warpjax.tasks import few_shot, sinusoid
+from warpjax.training import parallel
 from warpjax.types import InnerLoop, MetaParams, Task
 
 Row = dict[str, Any]

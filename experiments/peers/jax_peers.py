@@ -11,7 +11,9 @@ import optax
 import warpjax as wj
 from experiments.peers import cases
 from experiments.peers.cases import Case
-from warpjax import cost, losses, meta_gradients, networks, parallel, rules, training
+from warpjax import losses, meta_gradients, networks, rules, training
+from warpjax.diagnostics import cost
+from warpjax.training import parallel
 
 NAMES = ("warpjax", "reverse", "flax", "matmul")
 # Large enough that a GPU works for milliseconds.

@@ -10,7 +10,7 @@ import pytest
 from experiments import experiment, image_rows, loop, measure, norm_stats
 from tests.datasets import image_files
 from tests.experiments import tiny
-from warpjax import parallel
+from warpjax.training import parallel
 
 FILES = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")
 MODULES = {file: importlib.import_module(f"configs.{file}") for file in FILES}

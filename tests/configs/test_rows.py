@@ -14,8 +14,8 @@ from PIL import Image
 from configs import sinusoid
 from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
-from warpjax import parallel
 from warpjax.datasets import omniglot as omniglot_files
+from warpjax.training import parallel
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]

@@ -17,7 +17,7 @@ import pytest
 from experiments import experiment, hosts, loop, options, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import ROOT, until
-from warpjax import checkpoints, parallel
+from warpjax.training import checkpoints, parallel
 
 SETTINGS = {
   "network.features": "(4,)",

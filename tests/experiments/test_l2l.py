@@ -10,7 +10,8 @@ import pytest
 from configs import l2l as config
 from experiments import experiment, l2l, loop, measure, rows, schema
 from tests.experiments import tiny
-from warpjax import parallel, rules
+from warpjax import rules
+from warpjax.training import parallel
 
 TINY = {
   "num_meta_steps": 2,

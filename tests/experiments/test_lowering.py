@@ -11,7 +11,8 @@ import pytest
 
 from experiments import evaluate, lowering, remembered, run, workdir
 from tests.experiments import tiny
-from warpjax.networks import conv, conv_timing
+from warpjax.diagnostics import timing
+from warpjax.networks import conv
 
 CONFIG = tiny.config("omniglot", "maml")
 SLOW, FAST = ({"value": time, "gradient": time, "second_order": time / 2} for time in (0.2, 0.1))
@@ -54,7 +55,7 @@ def test_it_is_measured_once_and_remembered(choose, capsys, command, expected):
 
 def test_what_the_measurement_prints_is_understood(monkeypatch, capsys):
   small = {"num_tasks": 1, "batch": 1, "size": 4, "channels": 1, "features": 1, "repeats": 1}
-  monkeypatch.setattr(conv_timing, "time_lowerings", functools.partial(conv_timing.time_lowerings, **small))
+  monkeypatch.setattr(timing, "time_lowerings", functools.partial(timing.time_lowerings, **small))
   assert lowering.main([]) == 0
   assert lowering.fastest(json.loads(capsys.readouterr().out.splitlines()[-1])) in lowering.CHOICES
 

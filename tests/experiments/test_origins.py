@@ -8,7 +8,7 @@ import pytest
 
 from experiments import builders, evaluate, experiment, loop, origins, run, selection, workdir
 from tests.experiments import tiny
-from warpjax import checkpoints
+from warpjax.training import checkpoints
 
 PUBLISHED = {"published": {"number": 1.0, "interval": 0.1, "source": "nobody"}}
 CONFIG = {**tiny.config("sinusoid", "maml"), **PUBLISHED}  # six meta-steps, two a dispatch

@@ -12,7 +12,7 @@ import pytest
 from experiments import evaluate, experiment, loop, maze, run, selection, tune, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import alive
-from warpjax import checkpoints
+from warpjax.training import checkpoints
 
 CHOSEN = {"eval": {"val_tasks": 2, "num_steps": 1}}
 SAVING = "8.orbax-checkpoint-tmp"

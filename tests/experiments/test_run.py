@@ -18,7 +18,7 @@ import pytest
 
 from experiments import evaluate, experiment, figures, loop, measure, plot, progress, run, workdir
 from tests.experiments import tiny
-from warpjax import parallel
+from warpjax.training import parallel
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tiny.config("sinusoid", "maml")

@@ -29,7 +29,8 @@ from experiments import (
 )
 from tests.datasets import image_files
 from tests.experiments import tiny
-from warpjax import parallel, step_statistics
+from warpjax.evaluation import step_statistics
+from warpjax.training import parallel
 from warpjax.types import InnerLoop
 
 WAVES = {"num_meta_steps": 4, "checkpoint_every": 1, "steps_per_dispatch": 1, "eval": {"val_tasks": 4, "num_steps": 2}}

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import experiment, hosts, loop, progress, run, selection, watch, workdir
 from tests.experiments import tiny
-from warpjax import checkpoints
+from warpjax.training import checkpoints
 
 
 @pytest.fixture(scope="module")

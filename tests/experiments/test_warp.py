@@ -14,8 +14,8 @@ from experiments import estimators, forgetting, learners, loop, multi_shot, warp
 from experiments import experiment as experiments
 from experiments import surfaces as surfaces_experiment
 from tests import toy
-from warpjax import parallel
 from warpjax.tasks import multi_shot as alphabets
+from warpjax.training import parallel
 
 ROWS = [(module, method) for module in (continual, surfaces) for method in module.METHODS]
 ROWS += [(sinusoid, method) for method in sinusoid.METHODS if method.startswith(("warp", "t_net"))]

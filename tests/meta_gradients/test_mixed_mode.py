@@ -11,8 +11,9 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import rules, task_batch
+from warpjax import rules
 from warpjax.meta_gradients import along_trajectory, implicit, leap, reptile, unrolled, warp
+from warpjax.training import task_batch
 from warpjax.types import MetaParams, Task
 
 RULES = {

@@ -10,9 +10,10 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import evaluation, replay, rules, training
+from warpjax import evaluation, rules, training
 from warpjax.meta_gradients import along_trajectory, leap, reptile
-from warpjax.optimizers import per_block
+from warpjax.training import replay
+from warpjax.training.optimizers import per_block
 from warpjax.types import MetaParams, Task
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import warpjax as wj
 from warpjax import losses, meta_gradients, networks, rules, training
-from warpjax.cost import fast_compilation
+from warpjax.compilation import fast_compilation
 from warpjax.tasks import few_shot
 
 KEY = jax.random.key(0)

@@ -10,8 +10,8 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from warpjax.diagnostics.timing import time_lowerings
 from warpjax.networks import conv
-from warpjax.networks.conv_timing import time_lowerings
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

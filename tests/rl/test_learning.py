@@ -10,8 +10,9 @@ import pytest
 
 import warpjax as wj
 from tests import toy
-from warpjax import networks, optimizers, rl, rules, training
+from warpjax import networks, rl, rules, training
 from warpjax.rl import navigation, trpo
+from warpjax.training import optimizers
 
 
 def test_a_trust_region_step_on_a_quadratic_is_the_closed_form(x64):

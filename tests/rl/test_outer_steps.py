@@ -17,8 +17,9 @@ import warpjax as wj
 from tests import toy
 from tests.rl import tabular
 from tests.test_imports import ROOT
-from warpjax import cost, parallel, rules, training
+from warpjax import compilation, rules, training
 from warpjax.rl import ppo, trpo
+from warpjax.training import parallel
 
 PARAMS = np.array([[0.3, -0.2], [-0.5, 0.4]])
 SCALES = np.array([1.0, 0.5])
@@ -136,7 +137,7 @@ def main():
 
 @pytest.mark.slow
 def test_two_devices_give_the_step_of_one():
-  quick = " ".join(f"--{name}={str(value).lower()}" for name, value in cost.fast_compilation().items())
+  quick = " ".join(f"--{name}={str(value).lower()}" for name, value in compilation.fast_compilation().items())
   flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {quick}", "JAX_ENABLE_X64": "1"}
   done = subprocess.run(
     [sys.executable, "-c", "from tests.rl import test_outer_steps; test_outer_steps.main()"],

@@ -14,8 +14,9 @@ from jax.test_util import check_grads
 import warpjax as wj
 from tests import toy
 from tests.test_conformance import DIFFERENTIATES_A_STEP, ESTIMATORS, RULES, one_task
-from warpjax import cost, meta_gradients, replay, rules, training
-from warpjax.optimizers import per_block
+from warpjax import compilation, meta_gradients, rules, training
+from warpjax.training import replay
+from warpjax.training.optimizers import per_block
 from warpjax.types import MetaParams, Task
 from warpjax.zero_gradient import is_finite_at_zero
 
@@ -205,7 +206,7 @@ def test_offline_replay_refuses_it_too():
 
 def test_the_first_probe_of_a_process_is_inside_of_a_trace():
   """Whoever asks for compiler options there must not call what they are of."""
-  cost.fast_compilation.cache_clear()
+  compilation.fast_compilation.cache_clear()
   rule = rules.from_optax(optax.adamw(0.1))
   with pytest.raises(ValueError, match="cannot differentiate the rule 'from_optax'"):
     jax.eval_shape(meta_gradients.unrolled(toy.loop(rule)), toy.meta_params(), toy.task(), toy.key())

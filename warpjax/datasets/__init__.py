@@ -4,16 +4,7 @@ Nothing here imports the rest of warpjax; `warpjax.tasks` samples tasks from the
 reader imports what it needs when it is called.
 """
 
-from warpjax.datasets import (
-  cifar,
-  decode,
-  image_sets,
-  mini_imagenet,
-  omniglot,
-  published_set,
-  splits,
-  tiered_imagenet,
-)
+from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, omniglot, published_set, splits, tiered_imagenet
 from warpjax.datasets.store import DatasetNotFoundError
 
 __all__ = [

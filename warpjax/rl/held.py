@@ -16,8 +16,8 @@ from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
 from warpjax.rl.rollouts import Batch, masked_mean, where_alive
-from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks
-from warpjax.training import TrainState
+from warpjax.training.step import TrainState
+from warpjax.training.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks
 from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
 from warpjax.zero_gradient import check_at_zero
 

@@ -10,7 +10,7 @@ from warpjax.checks import check_count
 from warpjax.rl import held
 from warpjax.rl.held import Derivative
 from warpjax.rl.policies import Policy
-from warpjax.training import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 

@@ -14,7 +14,7 @@ from warpjax.numerics import real_vdot
 from warpjax.rl import held
 from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
-from warpjax.training import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
 from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 

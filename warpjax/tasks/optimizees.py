@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from warpjax.adaptation import minibatch
 from warpjax.checks import check_count
 from warpjax.losses import classification
-from warpjax.task_batch import as_argument
+from warpjax.training.task_batch import as_argument
 from warpjax.types import Aux, BatchFn, LossFn, Params, PyTree, Task, TaskSampler
 
 START_SCALE = 0.01

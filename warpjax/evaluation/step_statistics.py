@@ -13,7 +13,7 @@ from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_key
 from warpjax.padding import inputs
 from warpjax.problem import Problem
-from warpjax.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
+from warpjax.training.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import ApplyWithStats, InnerLoop, InnerStep, MetaParams, Params, PyTree, TaskSampler
 
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax import optimizers, training
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_key, check_learnable
 from warpjax.differentiation import check_choice
@@ -23,8 +22,9 @@ from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
 from warpjax.mistakes import check_optimizer
 from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem, loss_of
-from warpjax.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
-from warpjax.training import Metrics, StepFn, TrainState, averaging_over
+from warpjax.training import optimizers
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over
+from warpjax.training.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
 ReplayObjective = Literal["full", "first_order", "released_approx"]
@@ -142,8 +142,7 @@ def meta_step(
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
-    >>> from warpjax import training
-    >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
+    >>>     >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
     >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=5)
     >>> optimizer = optimizers.per_block(initial=optax.sgd(0.1), shared=optax.adam(1e-3))
     >>> state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), optimizer)
@@ -183,8 +182,8 @@ def meta_step(
     if initial is not None:
       carry, norms = apply(carry, grads, ("initial",))
       metrics |= norms
-    metrics |= training.norms("param_norm", carry[0])
-    metrics["finite"] = training.all_finite(metrics)
+    metrics |= norms("param_norm", carry[0])
+    metrics["finite"] = all_finite(metrics)
     return TrainState(*carry, state.step + 1, state.key, state.carry), metrics
 
   return averaging_over(axis_name, step)

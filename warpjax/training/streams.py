@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from warpjax.checks import check_count
-from warpjax.task_batch import count_tasks
+from warpjax.training.task_batch import count_tasks
 from warpjax.types import PyTree, Task
 
 

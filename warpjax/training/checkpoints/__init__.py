@@ -7,8 +7,8 @@ Only the run that opened a directory with `open_manager` writes there. Whoever g
 reads, even while that run goes on.
 """
 
-from warpjax.checkpoints.files import digest
-from warpjax.checkpoints.restoring import (
+from warpjax.training.checkpoints.files import digest
+from warpjax.training.checkpoints.restoring import (
   BusyError,
   Restored,
   restore_first,
@@ -16,7 +16,7 @@ from warpjax.checkpoints.restoring import (
   restore_meta_params,
   when_free,
 )
-from warpjax.checkpoints.saving import Manager, Source, delete, open_manager, save, steps
+from warpjax.training.checkpoints.saving import Manager, Source, delete, open_manager, save, steps
 
 __all__ = [
   "BusyError",

@@ -14,7 +14,7 @@ from warpjax.adaptation import check_rule
 from warpjax.checks import check_learnable, check_task_chunk
 from warpjax.mistakes import check_optimizer, check_sampler, check_state, check_takes
 from warpjax.numerics import is_finite
-from warpjax.task_batch import (
+from warpjax.training.task_batch import (
   adapt_keys,
   count_tasks,
   default_task_chunk,

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.diagnostics.report import Check
 from warpjax.problem import Problem, query_loss_of
-from warpjax.sanity.report import Check
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 

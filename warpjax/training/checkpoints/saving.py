@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warpjax.checkpoints import files
+from warpjax.training.checkpoints import files
 from warpjax.types import PyTree
 
 Manager = Any

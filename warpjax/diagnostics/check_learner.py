@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner
+from warpjax.diagnostics import data, derivatives
+from warpjax.diagnostics.report import Report
 from warpjax.mistakes import check_meta_params
-from warpjax.sanity import data, derivatives
-from warpjax.sanity.report import Report
-from warpjax.task_batch import as_argument, sample_tasks
+from warpjax.training.task_batch import as_argument, sample_tasks
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
 # Tasks whose gradients are taken; the others are only looked at for leaks.

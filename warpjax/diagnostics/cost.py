@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -93,27 +91,6 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     20000000.0
   """
   return _count(jax.make_jaxpr(function)(*args))
-
-
-@functools.cache
-def fast_compilation() -> dict[str, bool | int]:
-  """Compiler options for programs that run a few times: small ones compile five times faster, and run slower.
-
-  Returns:
-    `compiler_options` of `jax.jit`, those that this XLA has on this backend; none but on a CPU.
-
-  Example:
-    >>> import jax
-    >>> int(jax.jit(lambda x: x + 1, compiler_options=fast_compilation())(1))
-    2
-  """
-  known: dict[str, bool | int] = {}
-  wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-  for name, value in wanted.items() if jax.default_backend() == "cpu" else ():
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # an option that this XLA does not have
-      jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(0).compile()  # not called: something may be traced
-      known[name] = value
-  return known
 
 
 def largest_num_steps(peak_bytes: Callable[[int], int], budget_bytes: float, *, at_most: int = 4096) -> int:

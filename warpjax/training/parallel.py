@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from warpjax.training import TrainState, check_averaging_over
+from warpjax.training.step import TrainState, check_averaging_over
 from warpjax.types import PyTree, Task
 
 DEVICES = "devices"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from warpjax.checkpoints import files
-from warpjax.checkpoints.saving import Manager, Source, directory_of, steps, writes
+from warpjax.training.checkpoints import files
+from warpjax.training.checkpoints.saving import Manager, Source, directory_of, steps, writes
 from warpjax.types import MetaParams, PyTree
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ import optax
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_count, check_key, check_learnable
+from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.redrawn import Draw, start_of
-from warpjax.norm_stats import Readout, query_loss
 from warpjax.problem import Problem
-from warpjax.streams import chunks
-from warpjax.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
+from warpjax.training.streams import chunks
+from warpjax.training.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
 
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warpjax import cost
+from warpjax import compilation
 from warpjax.adaptation import adapt
+from warpjax.diagnostics.report import Check, named_leaves, zero_leaves
 from warpjax.meta_gradients.unrolled import unrolled
 from warpjax.numerics import real_vdot
 from warpjax.problem import Problem
-from warpjax.sanity.report import Check, named_leaves, zero_leaves
 from warpjax.types import InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 from warpjax.zero_gradient import is_finite_at_zero
 
@@ -129,7 +129,7 @@ def rule_at_zero(inner: InnerLoop, meta_params: MetaParams) -> Check:
 
 def _jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that run a few times and would compile for minutes otherwise."""
-  return jax.jit(function, compiler_options=cost.fast_compilation())
+  return jax.jit(function, compiler_options=compilation.fast_compilation())
 
 
 def _mean(tree: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.checks import check_count
-from warpjax.training import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
+from warpjax.training.step import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
 from warpjax.types import Task
 
 

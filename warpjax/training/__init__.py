@@ -1,0 +1,22 @@
+"""Meta-training: a state, a meta-step over a task batch, and what composes, spreads, replays and saves them."""
+
+from warpjax.training import checkpoints, compose, optimizers, parallel, replay, streams, task_batch
+from warpjax.training.step import Metrics, StepFn, TrainState, init, many_steps, meta_step, sample_tasks, skip_nonfinite
+
+__all__ = [
+  "Metrics",
+  "StepFn",
+  "TrainState",
+  "checkpoints",
+  "compose",
+  "init",
+  "many_steps",
+  "meta_step",
+  "optimizers",
+  "parallel",
+  "replay",
+  "sample_tasks",
+  "skip_nonfinite",
+  "streams",
+  "task_batch",
+]
