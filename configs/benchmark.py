@@ -59,7 +59,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import schema
+from warpjax.runner import schema
 
 UNROLLED: dict[str, dict[str, Any]] = {
   "mixed": {"name": "unrolled"},

@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 NETWORK: rows.Table = {"name": "mlp", "features": (100, 100), "activation": "tanh"}
 WARP: rows.Table = {**NETWORK, "warp": {"kind": "linear", "activation": "tanh", "residual": True}}

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import image_rows, rows
+from warpjax.runner import image_rows, rows
 
 COMMON: rows.Table = image_rows.common("fc100")
 METHODS: dict[str, rows.Table] = image_rows.methods({})

@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 COMMON: rows.Table = {
   "seed": 0,

@@ -117,7 +117,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import image_rows, rows
+from warpjax.runner import image_rows, rows
 
 MAML = "Finn et al. 2017, arXiv 1703.03400, with transduction"
 ANIL = "Raghu et al. 2020, arXiv 1909.09157"

@@ -147,7 +147,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 PAPER = "Flennerhag et al. 2020, arXiv 1909.00025"
 

@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 CODE = "Finn et al. 2017, arXiv 1703.03400, released results, 40 goals, after 4 steps"
 PAPER = "Li et al. 2017, arXiv 1707.09835, 2-D navigation, after 1 step"

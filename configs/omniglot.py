@@ -205,7 +205,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import omniglot_rows, rows
+from warpjax.runner import omniglot_rows, rows
 
 MAML = "Finn et al. 2017, arXiv 1703.03400"
 FOMAML = "Reported by Nichol et al. 2018, arXiv 1803.02999, with transduction"

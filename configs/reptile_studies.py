@@ -64,7 +64,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 STEP_SIZE = 0.075
 

@@ -56,7 +56,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import rows
+from warpjax.runner import rows
 
 PAPER = "Li et al. 2017, arXiv 1707.09835, sine regression, trained and tested with 5 shots"
 

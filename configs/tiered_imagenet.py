@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments import image_rows, rows
+from warpjax.runner import image_rows, rows
 
 WARP = "Flennerhag et al. 2020, arXiv 1909.00025"
 COMLN = "a run by Deleu et al. 2022 (COMLN)"

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments import interrupts
+from warpjax.runner import interrupts
 
 if sys.argv[:1] == ["-m"]:  # `python -m experiments.NAME`, whose imports take seconds
   interrupts.at_once()

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments import options, schema
 from experiments.benchmarks import accuracy, cases, cost, memory, report
 from experiments.benchmarks.estimators import from_tables
 from experiments.benchmarks.machine import machine
-from experiments.options import FLAGS
 from experiments.peers import cases as peers_cases
 from experiments.peers import group as peers_group
 from experiments.peers import report as peers_report
+from warpjax.runner import cli, schema
+from warpjax.runner.cli import FLAGS
 
 Row = dict[str, Any]
 
@@ -123,13 +123,13 @@ def _kept(tables: Mapping[str, Any], only: Sequence[str]) -> Mapping[str, Any]:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
-  with options.errors_in_one_line():
-    run(options.config(), pathlib.Path(FLAGS.workdir), FLAGS.only)
+  with cli.errors_in_one_line():
+    run(cli.config(), pathlib.Path(FLAGS.workdir), FLAGS.only)
   return 0
 
 
 if __name__ == "__main__":
-  options.define(config=True, places=False)
+  cli.define(config=True, places=False)
   flags.DEFINE_string("workdir", None, "Where results go.", required=True)
   flags.DEFINE_list("only", [], "Estimators, methods or peers to measure; default: all of them.")
-  options.run(main)
+  cli.run(main)

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from experiments import experiment as experiments
-from experiments import loop, options
-from experiments.options import FLAGS
+from warpjax.runner import cli, loop
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
 from warpjax.training import parallel
 from warpjax.types import PyTree
 
@@ -84,11 +84,11 @@ def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
 def main(argv: Sequence[str]) -> int:
   """Prints a row for each number of devices."""
   del argv
-  with options.errors_in_one_line():
-    counts = options.integers("devices", FLAGS.devices)
+  with cli.errors_in_one_line():
+    counts = cli.integers("devices", FLAGS.devices)
     if min(counts) < 1:
       raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
-    experiment = experiments.build(options.config(), **options.places())
+    experiment = experiments.build(cli.config(), **cli.places())
     num_bytes = meta_gradient_bytes(jax.eval_shape(lambda: loop.start(experiment)).meta_params)
     seconds = FLAGS.seconds_per_task or measure(experiment)
   device = jax.devices()[0].device_kind
@@ -101,10 +101,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(config=True)
+  cli.define(config=True)
   flags.DEFINE_integer("tasks", 1000, "Tasks in a meta-step.", lower_bound=1)
   flags.DEFINE_list("devices", ["1", "8", "64", "512"], "Numbers of devices.")
   flags.DEFINE_float("seconds_per_task", None, "The compute of a task; default: measured here.", lower_bound=1e-9)
   flags.DEFINE_float("gigabytes_per_second", 12.5, "What a device sends in a second; 12.5 is 100 Gbit/s.")
   flags.DEFINE_float("microseconds", 20.0, "The latency of a message.")
-  options.run(main)
+  cli.run(main)

@@ -16,9 +16,10 @@ from absl import flags
 
 import warpjax as wj
 from configs import demo
-from experiments import canvas, figures, loop, options, run
-from experiments import experiment as experiments
-from experiments.options import FLAGS
+from warpjax.runner import cli, loop, run
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas, figures
 from warpjax.tasks import sinusoid
 
 SHOWN_STEPS = (0, 1, 10)
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
   started, directory = time.monotonic(), pathlib.Path(FLAGS.workdir)
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     results = run_methods(directory, FLAGS.methods)
   if isinstance(results, int):
     return 128 + results
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_string("workdir", "runs/demo", "Where the runs and pictures are kept.")
   flags.DEFINE_list("methods", list(demo.METHODS), "Which to run.")
-  options.run(main)
+  cli.run(main)

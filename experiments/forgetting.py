@@ -15,9 +15,10 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from experiments import canvas, figures, loop, options, workdir
-from experiments import experiment as experiments
-from experiments.options import FLAGS
+from warpjax.runner import cli, loop, workdir
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas, figures
 
 
 def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -> np.ndarray:
@@ -120,7 +121,7 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     output = pathlib.Path(FLAGS.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     paths = [pathlib.Path(path) for path in FLAGS.workdirs]
@@ -137,8 +138,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_list("workdirs", None, "Finished runs of configs/continual.py.", required=True)
   flags.DEFINE_string("output", "runs/continual/forgetting.png", "The PNG; numbers go beside it, as .json.")
   flags.DEFINE_integer("num_tasks", 200, "Test sequences.", lower_bound=1)
-  options.run(main)
+  cli.run(main)

@@ -21,10 +21,11 @@ from absl import flags
 
 import warpjax as wj
 from configs import l2l as config
-from experiments import canvas, loop, options, rows, run, schema, workdir
-from experiments import experiment as experiments
-from experiments.options import FLAGS
 from warpjax import evaluation, rules
+from warpjax.runner import cli, loop, rows, run, schema, workdir
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas
 from warpjax.types import PyTree, UpdateRule
 
 # Seen by no training seed; tuning and test functions apart.
@@ -179,8 +180,8 @@ def _interval(values: np.ndarray) -> dict[str, float]:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
-  with options.errors_in_one_line():
-    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **options.places())
+  with cli.errors_in_one_line():
+    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places())
   if isinstance(result, int):
     return 128 + result
   print(json.dumps(result, indent=2))
@@ -188,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define()
+  cli.define()
   flags.DEFINE_enum("method", "l2l_lstm", list(SETTINGS), "The row of configs/l2l.py.")
   flags.DEFINE_string("workdir", "runs/l2l", "Where the run, the comparison and its picture are kept.")
-  options.run(main)
+  cli.run(main)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import canvas, options, workdir
-from experiments.options import FLAGS
 from warpjax import evaluation
+from warpjax.runner import cli, workdir
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas
 
 LAST = 1000  # episodes, at the end of a life, of which the statement speaks; whole meta-steps that reach into them
 
@@ -103,7 +104,7 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     lives = {path: curves(pathlib.Path(path)) for path in FLAGS.workdirs}
     draw(lives, pathlib.Path(FLAGS.output))
     base, *others = FLAGS.workdirs
@@ -114,8 +115,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_list("workdirs", None, "Workdirs of configs/maze.py; the first is what the others are compared with.")
   flags.DEFINE_string("output", None, "The PNG to write.")
   flags.mark_flags_as_required(["workdirs", "output"])
-  options.run(main)
+  cli.run(main)

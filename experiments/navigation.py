@@ -17,10 +17,11 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from experiments import canvas, loop, options, workdir
-from experiments import experiment as experiments
-from experiments.options import FLAGS
 from warpjax.rl.navigation import MAX_MOVE
+from warpjax.runner import cli, loop, workdir
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas
 from warpjax.types import MetaParams, Task
 
 GOALS, SHOWN = 6, 3  # goals, and episodes drawn of each
@@ -126,12 +127,12 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     print(json.dumps(report(pathlib.Path(FLAGS.workdir)), indent=2))
   return 0
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_string("workdir", None, "A workdir of configs/navigation.py.", required=True)
-  options.run(main)
+  cli.run(main)

@@ -1,52 +1,6 @@
-"""Compares workdirs: training curves and adaptation curves in a picture, and a table of them.
+"""Compares workdirs: training curves and adaptation curves in a picture, and a table of them."""
 
-python -m experiments.plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
-
-python -m experiments.plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
-
-With `--against` the results are drawn against that setting of their configs, a curve for each method. The workdir of a
-sweep (`experiments.train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown` prints the table
-in Markdown.
-"""
-
-from __future__ import annotations
-
-import pathlib
-from collections.abc import Sequence
-
-from absl import flags
-
-from experiments import canvas, curves, figures, options, workdir
-from experiments.options import FLAGS
-
-
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 where a workdir has no result."""
-  del argv
-  with options.errors_in_one_line():
-    directories, output = [pathlib.Path(name) for name in FLAGS.workdirs], canvas.file_of(FLAGS.output)
-    results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
-    for directory, result in zip(directories, results, strict=True):
-      if result is None:
-        raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
-    if len({result["metric"] for result in results}) > 1:
-      raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
-    if FLAGS.against:
-      runs = curves.against(directories, results, FLAGS.against)
-      curves.draw(runs, FLAGS.against, output)
-      print(curves.table(runs, FLAGS.against), f"Drawn in {output}", sep="\n")
-      return 0
-    figures.draw(directories, output, results=results)
-    names = figures.labels(directories, [result["method"] for result in results])
-    table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
-    print(table, "", *figures.paired(directories, results), f"Drawn in {output}", sep="\n")
-  return 0
-
+from warpjax.runner.commands.plot import command
 
 if __name__ == "__main__":
-  options.define(places=False)
-  flags.DEFINE_list("workdirs", None, "Workdirs, with commas between.", required=True)
-  flags.DEFINE_bool("markdown", False, "Print a Markdown table: measured, published, meta-steps, tasks, seconds.")
-  flags.DEFINE_string("against", None, "A setting of the configs, e.g. data.alphabets, to draw the results against.")
-  flags.DEFINE_string("output", "comparison.png", "The picture.")
-  options.run(main)
+  command()

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from configs import benchmark, multi_shot_omniglot, reptile_studies
-from experiments import listing, options, workdir
+from experiments import listing
+from warpjax.runner import cli, workdir
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
 HEAD = """# Results
@@ -310,4 +311,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  options.run(main)
+  cli.run(main)

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import options, workdir
-from experiments.options import FLAGS
+from warpjax.runner import cli, workdir
+from warpjax.runner.cli import FLAGS
 
 SETTINGS = ("num_meta_steps=1000000000", "steps_per_dispatch=500", "checkpoint_every=5000")
 MOST_GROWTH, MOST_SLOWING = 0.02, 0.10
@@ -109,7 +109,7 @@ def _ends(values: Sequence[float], warm_up: float) -> tuple[float, float]:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 where memory or time grew."""
   del argv
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     found = soak(FLAGS.workdir, FLAGS.minutes, FLAGS.config)
     workdir.write_json(pathlib.Path(FLAGS.workdir) / "soak.json", found)
   print(json.dumps(found, indent=2))
@@ -117,8 +117,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_string("workdir", None, "A new workdir.", required=True)
   flags.DEFINE_float("minutes", 60.0, "How long to train.", lower_bound=0.1)
   flags.DEFINE_string("config", "configs/sinusoid.py:maml", "What to train.")
-  options.run(main)
+  cli.run(main)

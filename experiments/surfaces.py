@@ -17,9 +17,10 @@ from absl import flags
 
 import warpjax as wj
 from configs import surfaces as config
-from experiments import canvas, loop, options, run, workdir
-from experiments import experiment as experiments
-from experiments.options import FLAGS
+from warpjax.runner import cli, loop, run, workdir
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.plots import canvas
 from warpjax.tasks import surfaces
 from warpjax.types import PyTree
 
@@ -137,7 +138,7 @@ def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any] | i
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
   del argv
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
   if isinstance(result, int):
     return 128 + result
@@ -146,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  options.define(places=False)
+  cli.define(places=False)
   flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
   flags.DEFINE_enum("method", "warp", [name for name in config.METHODS if name != "plain"], "Which warp.")
-  options.run(main)
+  cli.run(main)

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import experiment as experiments
-from experiments import loop, options
-from experiments.options import FLAGS
+from warpjax.runner import cli, loop
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
 from warpjax.training import parallel
 from warpjax.training.task_batch import as_argument, sample_tasks
 from warpjax.types import TaskSampler
@@ -30,7 +30,7 @@ def measure(
   """Times the two, after a first call of each, as medians.
 
   Args:
-    config: Nested dicts, as `experiments.experiment.build` takes them.
+    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
     repeats: Calls of each.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
@@ -76,12 +76,12 @@ def _median(call: Callable[[int], Any], repeats: int) -> float:
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
-  with options.errors_in_one_line():
-    print(json.dumps(measure(options.config(), repeats=FLAGS.repeats, **options.places()), indent=2))
+  with cli.errors_in_one_line():
+    print(json.dumps(measure(cli.config(), repeats=FLAGS.repeats, **cli.places()), indent=2))
   return 0
 
 
 if __name__ == "__main__":
-  options.define(config=True)
+  cli.define(config=True)
   flags.DEFINE_integer("repeats", 5, "Timed calls of each.", lower_bound=1)
-  options.run(main)
+  cli.run(main)

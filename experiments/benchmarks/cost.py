@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import builders, outer_step, schema
 from warpjax import losses, networks, training
 from warpjax.diagnostics import cost
+from warpjax.runner import registry, schema
+from warpjax.runner.components import outer_step
 from warpjax.tasks import few_shot, sinusoid
 from warpjax.training import parallel
 from warpjax.types import InnerLoop, MetaParams, Task
@@ -84,7 +85,7 @@ def work(setting: Setting, inner: Mapping[str, Any]) -> Work:
   network = networks.from_linen(module)
   tasks = jax.jit(lambda: training.sample_tasks(sampler, key, setting.tasks))()
   params, shared = network.init(key, tasks.support[0][0])
-  loop = builders.inner({**inner, "num_steps": setting.inner_steps}, make_loss(network.apply))
+  loop = registry.inner({**inner, "num_steps": setting.inner_steps}, make_loss(network.apply))
   return Work(loop, MetaParams(params, shared, loop.rule.init(key, params)), tasks)
 
 
@@ -106,7 +107,7 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
     `meta_steps_per_second`.
   """
   todo = work(setting, method["inner"])
-  made = builders.named("meta_gradient", method, inner=todo.inner)
+  made = registry.named("meta_gradient", method, inner=todo.inner)
   outer = outer_step.resolve(made, jax.eval_shape(partial(jax.tree.map, lambda leaf: leaf[0]), todo.tasks))
   optimizer, spread = optax.adam(1e-3), setting.devices > 1
   initial, shared, _ = todo.meta_params

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from experiments import builders, outer_step, schema
+from warpjax.runner import registry, schema
+from warpjax.runner.components import outer_step
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
 
 Estimator = Callable[[InnerLoop], Any]
@@ -28,7 +29,7 @@ def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[s
 
 def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:
   def make(inner: InnerLoop) -> Any:
-    made = builders.named("meta_gradient", {"meta_gradient": table}, inner=inner)
+    made = registry.named("meta_gradient", {"meta_gradient": table}, inner=inner)
     estimate = outer_step.resolve(made, example).meta_grad
     return over_a_lifetime(estimate, inner.num_steps // table["window"]) if table.get("window") else estimate
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments import canvas
+from warpjax.runner.plots import canvas
 
 Row = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import canvas
 from experiments.peers.cases import Case
 from experiments.peers.group import OURS, YARDSTICK, Timed
+from warpjax.runner.plots import canvas
 
 Row = dict[str, Any]
 _RESAMPLES = 2000

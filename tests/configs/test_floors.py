@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs import sinusoid
-from experiments import run, schema
 from warpjax import evaluation
+from warpjax.runner import run, schema
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,10 @@ import math
 
 import pytest
 
-from experiments import experiment, image_rows, loop, measure, norm_stats
 from tests.datasets import image_files
 from tests.experiments import tiny
+from warpjax.runner import experiment, image_rows, loop, measure
+from warpjax.runner.components import norm_stats
 from warpjax.training import parallel
 
 FILES = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from configs import multi_shot_omniglot
-from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny as tiny_configs
+from warpjax.runner import experiment, loop, measure, protocol
 from warpjax.training import parallel
 
 SHARED = {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from configs import sinusoid
-from experiments import experiment, loop, measure, protocol
 from tests.experiments import tiny
 from warpjax.datasets import omniglot as omniglot_files
+from warpjax.runner import experiment, loop, measure, protocol
 from warpjax.training import parallel
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")

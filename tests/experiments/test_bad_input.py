@@ -10,8 +10,8 @@ import sys
 import jax
 import pytest
 
-from experiments import experiment, run, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, run, workdir
 
 _COMPILATIONS: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from experiments import curves
+from warpjax.runner.plots import curves
 
 
 @pytest.fixture

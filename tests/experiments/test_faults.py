@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import options, watch, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import until
 from warpjax.datasets import tfds_files
+from warpjax.runner import cli, watch, workdir
 
 TRAIN = "experiments.train"
 SETTINGS = {
@@ -288,9 +288,9 @@ FULL = [
 
 @pytest.mark.parametrize("error", FULL, ids=str)
 def test_a_full_disk_is_said_in_one_line(error, monkeypatch, capsys):
-  monkeypatch.setattr(options, "FLAGS", SimpleNamespace(traceback=False))
+  monkeypatch.setattr(cli, "FLAGS", SimpleNamespace(traceback=False))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
-  with pytest.raises(SystemExit) as stopped, options.errors_in_one_line():
+  with pytest.raises(SystemExit) as stopped, cli.errors_in_one_line():
     raise error
   printed = capsys.readouterr().err
   assert stopped.value.code == 1 and printed.startswith("error: the disk is full")
@@ -306,16 +306,16 @@ def test_a_full_disk_of_a_run_is_told_with_what_is_saved(error, tmp_path):
   saved = pytest.raises(OSError, match=r"the checkpoint of meta-step 40, which is whole\.$")
   with saved as told, watch.full_disk_told(tmp_path):
     raise error
-  assert options._mendable(told.value) == str(told.value)
+  assert cli._mendable(told.value) == str(told.value)
   with pytest.raises(ZeroDivisionError), watch.full_disk_told(tmp_path):
     raise ZeroDivisionError
 
 
 def test_a_library_that_is_not_there_is_said_in_one_line(monkeypatch, capsys):
-  monkeypatch.setattr(options, "FLAGS", SimpleNamespace(traceback=False))
+  monkeypatch.setattr(cli, "FLAGS", SimpleNamespace(traceback=False))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-  with pytest.raises(SystemExit), options.errors_in_one_line():
+  with pytest.raises(SystemExit), cli.errors_in_one_line():
     tfds_files.import_tfds("omniglot")
   assert capsys.readouterr().err == 'error: omniglot needs tensorflow-datasets: pip install -e ".[data]"\n'
 

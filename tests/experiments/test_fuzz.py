@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import experiment, loop
 from tests.experiments import tiny
+from warpjax.runner import experiment, loop
 
 METHODS = ("maml", "fomaml", "anil", "meta_sgd", "reptile", "leap", "imaml", "t_net", "warp_maml", "warp_leap_offline")
 # Values of which some are allowed by some methods; whether a config holds together is for `build` to say.

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import experiment, hosts, loop, options, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import ROOT, until
+from warpjax.runner import cli, experiment, hosts, loop, workdir
 from warpjax.training import checkpoints, parallel
 
 SETTINGS = {
@@ -154,7 +154,7 @@ def joined(monkeypatch, error, resolves):
   with pytest.raises(hosts.StartError) as failed:
     hosts.connect("127.0.0.1:9", 2, 1)
   assert hosts.lost_peer(failed.value) is None
-  return options._mendable(failed.value)
+  return cli._mendable(failed.value)
 
 
 def test_a_machine_whose_own_name_does_not_resolve_is_told_so(monkeypatch):
@@ -217,14 +217,14 @@ def test_a_port_where_a_run_has_just_ended_is_free():
 
 
 WAITING = """
-from experiments import hosts, options
+from warpjax.runner import hosts, cli
 
 def main(argv):
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     hosts.connect({address!r}, 2, {process_id}, seconds={seconds})
 
-options.define()
-options.run(main)
+cli.define()
+cli.run(main)
 """
 
 

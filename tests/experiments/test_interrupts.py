@@ -13,9 +13,10 @@ import time
 
 import pytest
 
-from experiments import evaluate, interrupts, options, run, workdir
 from tests.experiments import tiny
 from tests.experiments.commands import until
+from warpjax.runner import cli, interrupts, run, workdir
+from warpjax.runner.commands import evaluate
 
 ROOT = pathlib.Path(__file__).parents[2]
 LINE = "Interrupted; what was saved before stays."
@@ -93,7 +94,7 @@ def left(monkeypatch):
   before = signal.getsignal(signal.SIGINT)
   yield statuses
   signal.signal(signal.SIGINT, before)
-  options.logging.set_verbosity(options.logging.WARNING)
+  cli.logging.set_verbosity(cli.logging.WARNING)
 
 
 @pytest.mark.parametrize(("module", "name", "phase"), PHASES, ids=[phase for *_, phase in PHASES])
@@ -113,21 +114,21 @@ def test_a_phase(finished, monkeypatch, capfd, left, module, name, phase, become
   monkeypatch.setattr(module, name, interrupted)
 
   def main(argv):
-    with options.errors_in_one_line():
+    with cli.errors_in_one_line():
       evaluate.evaluate(finished)
 
-  monkeypatch.setattr(options.app, "run", lambda main, flags_parser: main([]))
+  monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main([]))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   with pytest.raises(SystemExit):
-    options.run(main)
+    cli.run(main)
   assert left == [130]
   assert capfd.readouterr().err.splitlines() == [LINE]
 
 
 def test_one_that_nobody_could_raise_ends_the_process(monkeypatch, capfd, left):
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-  with options.errors_in_one_line(), contextlib.suppress(SystemExit):
-    options._without_late_reads(type("Unraisable", (), {"exc_value": KeyboardInterrupt()}))
+  with cli.errors_in_one_line(), contextlib.suppress(SystemExit):
+    cli._without_late_reads(type("Unraisable", (), {"exc_value": KeyboardInterrupt()}))
   assert left == [130] and capfd.readouterr().err.splitlines() == [LINE]
 
 
@@ -143,9 +144,9 @@ def test_a_success_is_not_made_a_failure_by_a_late_one(monkeypatch, left):
   def main(argv):
     sys.exit(0)
 
-  monkeypatch.setattr(options.app, "run", lambda main, flags_parser: main([]))
+  monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main([]))
   with pytest.raises(SystemExit) as ended:
-    options.run(main)
+    cli.run(main)
   assert ended.value.code == 0 and not left
   assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from experiments import workdir
 from tests.experiments.commands import alive
+from warpjax.runner import workdir
 
 # One of them chooses its checkpoint on validation tasks.
 METHODS = {"maml": {}, "warp_leap_offline": {}, "imaml": {}, "fomaml": {"eval.val_tasks": 2}}

@@ -8,9 +8,10 @@ import optax
 import pytest
 
 from configs import l2l as config
-from experiments import experiment, l2l, loop, measure, rows, schema
+from experiments import l2l
 from tests.experiments import tiny
 from warpjax import rules
+from warpjax.runner import experiment, loop, measure, rows, schema
 from warpjax.training import parallel
 
 TINY = {

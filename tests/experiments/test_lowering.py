@@ -9,10 +9,11 @@ import sys
 import jax
 import pytest
 
-from experiments import evaluate, lowering, remembered, run, workdir
 from tests.experiments import tiny
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
+from warpjax.runner import lowering, remembered, run, workdir
+from warpjax.runner.commands import evaluate
 
 CONFIG = tiny.config("omniglot", "maml")
 SLOW, FAST = ({"value": time, "gradient": time, "second_order": time / 2} for time in (0.2, 0.1))

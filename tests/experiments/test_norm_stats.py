@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from experiments import datasets, evaluate, experiment, image_data, loop, measure, multi_shot, norm_stats, protocol, run
 from tests.experiments import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
+from warpjax.runner import experiment, loop, measure, protocol, run
+from warpjax.runner.commands import evaluate
+from warpjax.runner.components import norm_stats
+from warpjax.runner.families import base, image_data, multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.types import MetaParams, Task
 
@@ -112,9 +115,9 @@ def test_a_choice_that_there_is_not_is_refused():
 @pytest.mark.parametrize(
   ("reader", "ways", "queries", "unasked"),
   [
-    (datasets.omniglot, 5, 5, True),
-    (datasets.omniglot, 20, 1, True),
-    (datasets.omniglot, 20, 5, False),
+    (base.omniglot, 5, 5, True),
+    (base.omniglot, 20, 1, True),
+    (base.omniglot, 20, 5, False),
     (image_data.SETS["mini_imagenet"], 5, 1, True),
     (image_data.SETS["mini_imagenet"], 5, 5, False),
   ],

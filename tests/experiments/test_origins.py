@@ -6,8 +6,9 @@ import chex
 import jax
 import pytest
 
-from experiments import builders, evaluate, experiment, loop, origins, run, selection, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, loop, origins, registry, run, selection, workdir
+from warpjax.runner.commands import evaluate
 from warpjax.training import checkpoints
 
 PUBLISHED = {"published": {"number": 1.0, "interval": 0.1, "source": "nobody"}}
@@ -68,9 +69,9 @@ def test_a_schedule_is_told_of_only_where_there_is_one(capsys):
   restored = checkpoints.Restored(4, None, {"num_meta_steps": 4})
   origins.going_on(restored, 6, None, print, has_schedule=False)
   assert capsys.readouterr().out == "This run was of 4 meta-steps and is now of 6.\n"
-  assert not builders.has_schedule(CONFIG["optimizer"]) and not builders.has_schedule({"name": "adam"})
+  assert not registry.has_schedule(CONFIG["optimizer"]) and not registry.has_schedule({"name": "adam"})
   for optimizer in ({"name": "sgd", "schedule": "linear"}, {"name": "rule_adam"}):
-    assert builders.has_schedule(optimizer)
+    assert registry.has_schedule(optimizer)
 
 
 def test_a_run_is_not_made_shorter_nor_longer_with_other_settings(extended):

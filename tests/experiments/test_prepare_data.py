@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments import prepare_data
+from warpjax.runner.commands import prepare_data
 
 
 def test_the_root_is_data_dir_else_the_variable_else_the_default(monkeypatch, tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments import experiment, profile
 from tests.experiments import tiny
+from warpjax.runner import experiment
+from warpjax.runner.commands import profile
 
 
 @pytest.fixture(scope="module")

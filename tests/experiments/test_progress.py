@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from experiments import experiment, loop, measure, progress
 from tests.experiments import tiny
+from warpjax.runner import experiment, loop, measure, progress
 
 
 def printed(capsys, **settings):

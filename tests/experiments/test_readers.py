@@ -9,9 +9,11 @@ import time
 
 import pytest
 
-from experiments import evaluate, experiment, loop, maze, run, selection, tune, workdir
+from experiments import maze
 from tests.experiments import tiny
 from tests.experiments.commands import alive
+from warpjax.runner import experiment, loop, run, selection, workdir
+from warpjax.runner.commands import evaluate, tune
 from warpjax.training import checkpoints
 
 CHOSEN = {"eval": {"val_tasks": 2, "num_steps": 1}}

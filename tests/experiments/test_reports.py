@@ -8,8 +8,10 @@ import jax
 import pytest
 
 from configs import sinusoid
-from experiments import check, experiment, fits, loop, norm_stats, outer_step, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, loop, workdir
+from warpjax.runner.commands import check, fits
+from warpjax.runner.components import norm_stats, outer_step
 
 CONFIG = tiny.config("sinusoid", "maml")
 

@@ -16,8 +16,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, experiment, figures, loop, measure, plot, progress, run, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, loop, measure, progress, run, workdir
+from warpjax.runner.commands import evaluate, plot
+from warpjax.runner.plots import figures
 from warpjax.training import parallel
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from configs import omniglot
-from experiments import builders, rows, schema
+from warpjax.runner import registry, rows, schema
 
 CONFIGS = pathlib.Path(omniglot.__file__).parent
 
@@ -101,7 +101,7 @@ def test_what_is_not_given_is_the_default_of_what_is_chosen():
   config.network.update({"name": "meta_sgd_omniglot", "adapts": "all"})
   tables = schema.given(config.to_dict())
   assert tables["network"] == {"name": "meta_sgd_omniglot", "width": 64, "adapts": "all"}
-  network = builders.named("network", tables, num_outputs=5)
+  network = registry.named("network", tables, num_outputs=5)
   params, _ = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
   assert "dense_0" in params and params["head"]["kernel"].shape == (32, 5)
 

@@ -13,23 +13,14 @@ import pytest
 
 import warpjax as wj
 from configs import mini_imagenet
-from experiments import (
-  datasets,
-  evaluate,
-  experiment,
-  image_data,
-  loop,
-  measure,
-  norm_stats,
-  protocol,
-  run,
-  selection,
-  throughput,
-  workdir,
-)
+from experiments import throughput
 from tests.datasets import image_files
 from tests.experiments import tiny
 from warpjax.evaluation import step_statistics
+from warpjax.runner import experiment, loop, measure, protocol, run, selection, workdir
+from warpjax.runner.commands import evaluate
+from warpjax.runner.components import norm_stats
+from warpjax.runner.families import base, image_data
 from warpjax.training import parallel
 from warpjax.types import InnerLoop
 
@@ -203,13 +194,13 @@ def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(mo
 def test_omniglot_holds_out_characters_for_validation_and_keeps_those_of_the_test():
   names = [f"Alphabet/{index}" for index in range(1623)]
   drawings = types.SimpleNamespace(names=names, split=None)
-  whole, held_out = (datasets._split(drawings, "random_characters", 0, count) for count in (0, 100))
+  whole, held_out = (base._split(drawings, "random_characters", 0, count) for count in (0, 100))
   assert [len(part) for part in whole] == [1200, 0, 423] and [len(part) for part in held_out] == [1100, 100, 423]
   assert held_out.test == whole.test and set(held_out.train) < set(whole.train)
   with pytest.raises(ValueError, match="config.data.val_classes must be 0 to 1199 for random_characters; got 1200"):
-    datasets._split(drawings, "random_characters", 0, 1200)
+    base._split(drawings, "random_characters", 0, 1200)
   with pytest.raises(ValueError, match="config.data.val_classes must be 0 for background_evaluation; got 5"):
-    datasets._split(drawings, "background_evaluation", 0, 5)
+    base._split(drawings, "background_evaluation", 0, 5)
 
 
 def test_omniglot_validates_on_the_validation_folder(places, tmp_path):

@@ -8,8 +8,8 @@ import signal
 import jax
 import pytest
 
-from experiments import experiment, hosts, loop, progress, run, selection, watch, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, hosts, loop, progress, run, selection, watch, workdir
 from warpjax.training import checkpoints
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments import experiment, run, tune, workdir
 from tests.experiments import tiny
+from warpjax.runner import experiment, run, workdir
+from warpjax.runner.commands import tune
 
 SINES = tiny.config("sinusoid", "maml", {"num_meta_steps": 2})
 

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from configs import continual, sinusoid, surfaces
-from experiments import estimators, forgetting, learners, loop, multi_shot, warp
-from experiments import experiment as experiments
+from experiments import forgetting
 from experiments import surfaces as surfaces_experiment
 from tests import toy
+from warpjax.runner import experiment as experiments
+from warpjax.runner import loop
+from warpjax.runner.components import estimators, learners, warp
+from warpjax.runner.families import multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.training import parallel
 

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from experiments import workdir
+from warpjax.runner import workdir
 
 CONFIG = {"seed": 0, "inner": {"rule": "sgd", "sizes": (4, 4)}}
 

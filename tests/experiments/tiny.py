@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import schema
+from warpjax.runner import schema
 
 SINES = {
   "num_meta_steps": 6,

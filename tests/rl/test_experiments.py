@@ -12,12 +12,14 @@ import optax
 import pytest
 
 from configs import maze, navigation
-from experiments import experiment as experiments
-from experiments import figures, loop, reinforcement, run, schema
 from experiments import maze as maze_script
 from experiments import navigation as navigation_script
 from tests import toy
 from warpjax import rl
+from warpjax.runner import experiment as experiments
+from warpjax.runner import loop, run, schema
+from warpjax.runner.families import reinforcement
+from warpjax.runner.plots import figures
 
 ROWS = [(module, method) for module in (maze, navigation) for method in module.METHODS]
 SHORT = {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1}

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 import warpjax as wj
-from experiments import learned_rules
 from tests import toy
 from warpjax import rules
 from warpjax.meta_gradients import unrolled
+from warpjax.runner.components import learned_rules
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from experiments import learned_rules
 from tests import toy
 from warpjax import networks, rules
 from warpjax.meta_gradients import unrolled
+from warpjax.runner.components import learned_rules
 
 pytestmark = pytest.mark.usefixtures("strict")
 NUM_STEPS, RATE = 3, 0.1

@@ -1,0 +1,195 @@
+"""The command line: flags shared by the scripts, and errors that are one line."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import jax
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from warpjax.runner import hosts, interrupts, schema, workdir
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
+
+# What absl says of a flag, and what a user is told.
+_WORDS = (
+  (r"flag --(\w+)=None: Flag .* must have a value other than None\.", r"--\1 is missing; --help says what it is."),
+  (r"flag (--\S+?)=(.*): invalid literal for int\(\).*", r"\1 must be an integer; got '\2'."),
+  (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
+)
+
+# Other tasks than those of the paper's number.
+_TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
+OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
+
+
+def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any] | None = None) -> NoReturn:
+  """Runs a command to its end, the one place where commands end.
+
+  A command that failed or was interrupted leaves without tearing the interpreter down: XLA may still compute then, and
+  threads that outlive the interpreter crash it.
+
+  Args:
+    main: Takes the arguments that are no flags, and returns the exit status.
+    flags_parser: As for `absl.app.run`; None for `parse`.
+  """
+  status: Any = 1
+  interrupts.at_once()
+  try:
+    app.run(main, flags_parser=flags_parser or parse)
+  except SystemExit as error:
+    status = error.code
+  except KeyboardInterrupt:
+    interrupts.leave_interrupted()
+  except BaseException:
+    traceback.print_exc()
+  if isinstance(status, str):
+    print(status, file=sys.stderr)
+  hosts.leave(status if isinstance(status, int) else int(status is not None))
+
+
+def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:
+  """Defines the shared flags; scripts call it, so that importing one defines nothing.
+
+  Args:
+    config: Whether to define `--config=FILE.py:METHOD`, `--config.key=value` and `--cpu_devices`.
+    places: Whether to define `--data_dir` and `--cache_dir`.
+    processes: Whether to define `--coordinator`, `--num_processes` and `--process_id`.
+  """
+  flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
+  if config:
+    config_flags.DEFINE_config_file("config", None, "configs/NAME.py:METHOD", lock_config=True)
+    flags.mark_flag_as_required("config")
+    flags.DEFINE_integer("cpu_devices", None, "Devices to make of a CPU, e.g. one a core; default: one.", lower_bound=1)
+  if places:
+    flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
+    flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")
+  if processes:
+    flags.DEFINE_string("coordinator", None, "Many hosts: HOST:PORT of the first; auto on SLURM, TPU pods, Kubernetes.")
+    flags.DEFINE_integer("num_processes", None, "Many hosts: how many processes there are.")
+    flags.DEFINE_integer("process_id", None, "Many hosts: which one this is, from 0.")
+
+
+def config() -> dict[str, Any]:
+  """The config of the command line, as nested dicts; with tasks other than the row's, it has no published number.
+
+  Raises:
+    ValueError: Where the file cannot be read, or has no such method.
+  """
+  value = FLAGS.config
+  if not isinstance(value, ml_collections.ConfigDict):
+    path = config_flags.get_config_filename(FLAGS["config"])
+    near = schema.nearest(path, map(str, pathlib.Path("configs").glob("[!_]*.py")))
+    raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read{near} --list shows all.")
+  settings = value.to_dict()
+  if OF_THE_PROBLEM & config_flags.get_override_values(FLAGS["config"]).keys():
+    settings.pop("published", None)
+  return settings
+
+
+def places() -> dict[str, str | None]:
+  """The arguments `data_dir` and `cache_dir`."""
+  return {"data_dir": FLAGS.data_dir, "cache_dir": FLAGS.cache_dir}
+
+
+def integers(name: str, values: Sequence[str]) -> list[int]:
+  """The values of a list flag as integers.
+
+  Raises:
+    ValueError: For one that is not, or is there twice.
+  """
+  if not all(re.fullmatch(r"\d+", value.strip()) for value in values) or len(set(values)) < len(values):
+    raise ValueError(f"--{name} must be different non-negative integers with commas between; got {','.join(values)}.")
+  return [int(value) for value in values]
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags for `app.run`; an override of a key that is not there is one line, not a traceback."""
+  logging.set_verbosity(logging.FATAL)  # orbax says some 45 lines a save, and a traceback before it raises
+  try:
+    rest = FLAGS(list(argv))
+  except (AttributeError, KeyError) as error:
+    fail(_no_such_setting(str(error), argv))
+  except flags.UnrecognizedFlagError as error:
+    fail(_no_such_flag(error))
+  except flags.Error as error:
+    # A config file that raises comes as its traceback; the last error in it is the one that says why.
+    causes = re.findall(r"^\s*\w*Error: (.+)", str(error), re.MULTILINE)
+    fail(_in_words(causes[-1] if causes else str(error).splitlines()[0]))
+  except SyntaxError as error:
+    fail(f"--config must be configs/NAME.py:METHOD; {error.filename}, line {error.lineno}, is no Python: {error.msg}.")
+  except ValueError as error:
+    fail(str(error))
+  if "cpu_devices" in FLAGS and FLAGS.cpu_devices:
+    jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
+  if len(rest) > 1:
+    fail(f"arguments must be flags, --NAME=VALUE, lists with commas and no spaces; got {rest[1]!r}.")
+  return rest
+
+
+def _no_such_setting(message: str, argv: Sequence[str]) -> str:
+  hint = re.search(r"Did you mean \"(.*)\" instead of \"(.*)\"", message)
+  name = hint.group(2) if hint else message.strip("'\"").split("\n")[0].strip("'\"")
+  near = f"; did you mean {hint.group(1)!r}?" if hint else "."
+  chosen = re.search(r"--(config\.\w+\.(?:rule|name))\b", " ".join(argv))
+  row = f" The settings that another {chosen.group(1)} has need a row in the config file." if chosen else ""
+  return f"--config has no setting {name!r}{near}{row}"
+
+
+def _no_such_flag(error: flags.UnrecognizedFlagError) -> str:
+  setting = "config" in FLAGS and "Did you mean" not in str(error) and "." not in error.flagname
+  return f"{error}{f'; a setting of the config is --config.{error.flagname}=VALUE' if setting else ''}."
+
+
+def _in_words(message: str) -> str:
+  for pattern, words in _WORDS:
+    message = re.sub(f"^{pattern}$", words, message)
+  return message
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+  """Turns errors that a user can mend into a line on stderr, with exit status 1. Ctrl-C is handled by `run`."""
+  sys.unraisablehook = _without_late_reads
+  try:
+    with interrupts.raised():  # outside of training, which takes a signal as `progress.stop_signal` says
+      yield
+  except Exception as error:
+    if interrupts.came():  # a library made another error of it
+      raise KeyboardInterrupt from error
+    message = _mendable(error)
+    if message is None or FLAGS.traceback:
+      raise
+    fail(message)
+
+
+def _without_late_reads(unraisable: Any) -> None:
+  """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
+  if isinstance(unraisable.exc_value, KeyboardInterrupt):
+    interrupts.leave_interrupted()  # nobody else would hear of it
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
+
+
+def _mendable(error: Exception) -> str | None:
+  """What to tell the user of an error that a user can mend; None for any other, whose traceback is needed."""
+  if (full := workdir.disk_full(error)) is not None:
+    return full
+  if (lost := hosts.lost_peer(error)) is not None:
+    return lost
+  return str(error) if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) else None
+
+
+def fail(message: str) -> NoReturn:
+  """Exits with status 1 and a line on stderr."""
+  print(f"error: {message}", file=sys.stderr, flush=True)
+  sys.exit(1)

@@ -1,0 +1,142 @@
+"""Evaluates a workdir again: more test tasks, or under other settings of the test.
+
+  python -m experiments.evaluate --workdir=runs/maml --num_tasks=4000
+  python -m experiments.evaluate --workdir=runs/maml --set=eval.num_steps=5 --set=data.shots=20 --name=20_shots
+
+Writes `evaluation.json`, or `evaluation_NAME.json`, in the form of `result.json`.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from warpjax.runner import cli, hosts, loop, measure, origins, protocol, workdir
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+
+# What decides how and on which tasks a trained model is tested, besides all of `eval`.
+OF_THE_TEST = ("shots", "queries", "test_rotations", "test_episodes")
+# What chose the checkpoints.
+OF_THE_RUN = ("val_tasks", "ensemble")
+
+
+def evaluate(
+  directory: str | pathlib.Path,
+  num_tasks: int | None = None,
+  *,
+  changed: Mapping[str, Any] | None = None,
+  name: str = "",
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+) -> dict[str, Any]:
+  """Evaluates the checkpoints of a workdir that its result is of, and writes `evaluation.json` or another.
+
+  Args:
+    directory: The workdir.
+    num_tasks: Test tasks; None for the config's.
+    changed: Settings of the test in place of the config's, such as `{"eval.num_steps": 5}`; the result lists them, and
+      has no published number then.
+    name: Writes `evaluation_NAME.json`.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    What was written; in a workdir of which the user may only read, nothing is.
+
+  Raises:
+    ValueError: If the directory is no workdir, or holds no checkpoint, or a setting is not one of the test's.
+  """
+  path = pathlib.Path(directory)
+  config = workdir.read_json(path / workdir.CONFIG)
+  if config is None:
+    raise ValueError(f"--workdir must hold a {workdir.CONFIG}; {path} does not.")
+  workdir.check_is_one_run("--workdir", path, config)
+  if not re.fullmatch(r"[\w.-]*", name):
+    raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
+  experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
+  (state, *members), origin = loop.restore_all(experiment, path)
+  result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
+  result = origins.recorded(result | _chosen(path), origin)
+  if changed:
+    result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
+    result["protocol"] |= protocol.of_training(config["data"])
+  file = path / (f"evaluation_{name}.json" if name else workdir.EVALUATION)
+  try:
+    workdir.write_json(file, result)
+  except OSError as error:
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+      raise
+    hosts.say(f"{file} cannot be written ({error.strerror}); the result is only printed.", error=True)
+  return workdir.as_json(result)
+
+
+def _chosen(path: pathlib.Path) -> dict[str, Any]:
+  """What only the run's own result says: how validation tasks chose the checkpoint."""
+  there = workdir.read_json(path / workdir.RESULT) or {}
+  return {key: there[key] for key in ("num_meta_steps", "selected") if "selected" in there}
+
+
+def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+  """The config with other settings of its test; whether they are settings is seen when it is built."""
+  result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+  for path, value in changed.items():
+    table, _, key = path.partition(".")
+    if table == "eval" and key in OF_THE_RUN:
+      raise ValueError(f"--set must not be {path}: the checkpoints of the result have been chosen; got {value}.")
+    if not key or not (table == "eval" or (table == "data" and key in OF_THE_TEST)):
+      allowed = ", ".join(["eval.*", *(f"data.{name}" for name in OF_THE_TEST)])
+      raise ValueError(f"--set must be a setting of the test, one of {allowed}; got {path}={value}.")
+    result.setdefault(table, {})[key] = value
+  return result
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+  """`KEY=VALUE` as a table; a value that is no Python literal is a string.
+
+  Raises:
+    ValueError: For one without `=`.
+
+  Example:
+    >>> settings(["eval.num_steps=5", "eval.norm_stats=support"])
+    {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
+  """
+  found: dict[str, Any] = {}
+  for each in given:
+    key, equals, value = each.partition("=")
+    if not equals:
+      raise ValueError(f"--set must be KEY=VALUE; got {each!r}.")
+    try:
+      found[key] = ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+      found[key] = value
+  return found
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with cli.errors_in_one_line():
+    changed = settings(FLAGS.set)
+    result = evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **cli.places())
+    print(protocol.text(result), file=sys.stderr, flush=True)
+    print(json.dumps(result, indent=2))
+  return 0
+
+
+def command() -> None:
+  """Defines the flags and runs."""
+  cli.define()
+  flags.DEFINE_string("workdir", None, "A workdir that experiments.train made.", required=True)
+  flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
+  flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
+  flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")
+  cli.run(main)

@@ -1,0 +1,145 @@
+"""Where the time of a meta-step goes, by layer and operation.
+
+  python -m experiments.profile --config=configs/omniglot.py:maml_cpu
+
+Times are the operations' own, as XLA's profiler sees them; where several run side by side they add up to more than the
+clock shows.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+from absl import flags
+
+from warpjax.runner import cli, hosts, loop, schema
+from warpjax.runner import experiment as experiments
+from warpjax.runner.cli import FLAGS
+
+KINDS = ("products", "copies", "elements")
+PRODUCTS = ("dot_general", "conv_general_dilated")
+COPIES = ("broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "gather", "pad", "reshape", "slice", "transpose")
+# What an operation's name has of the program around it, and not of the network.
+_AROUND = re.compile(
+  r"(jit|vmap|jvp|transpose|checkpoint|rematted|while|body|cond|closed_call|shard_map|branch)\b|.*\."
+)
+_NETWORK = re.compile(r"[\w(]*\(([A-Z]\w*)\)+$")
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?(?:metadata=\{.*?op_name="([^"]*)"|$)')
+
+
+class Spent(NamedTuple):
+  """The time of one operation of one layer.
+
+  Attributes:
+    layer: The module's name in the network, the network's own, or "" for what is in none.
+    operation: JAX's primitive; the last one of a fusion.
+    seconds: In one meta-step.
+  """
+
+  layer: str
+  operation: str
+  seconds: float
+
+  @property
+  def kind(self) -> str:
+    """What it is: a matrix product, a copy, or arithmetic on elements and sums over them."""
+    return "products" if self.operation in PRODUCTS else "copies" if self.operation in COPIES else "elements"
+
+
+def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[Spent], float]:
+  """Runs meta-steps of an experiment under the profiler.
+
+  Args:
+    experiment: What to run.
+    repeats: Meta-steps that are looked at, after two that are not.
+
+  Returns:
+    What each operation of each layer takes, the longest first, and the seconds of a meta-step by the clock.
+  """
+  state, sampler = loop.start(experiment), experiment.data.train
+  step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
+  run = lambda: jax.block_until_ready(step(state, sampler))
+  for _ in range(2):
+    run()
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      started = time.perf_counter()
+      for _ in range(repeats):
+        run()
+      wall = (time.perf_counter() - started) / repeats
+    names, spent = operations(step.as_text()), defaultdict[tuple[str, str], float](float)
+    for name, seconds in _events(pathlib.Path(folder)):
+      if name in names:
+        spent[place(names[name])] += seconds / repeats
+  found = [Spent(*where, seconds) for where, seconds in spent.items()]
+  return sorted(found, key=lambda one: -one.seconds), wall
+
+
+def operations(program: str) -> dict[str, str]:
+  """The instructions of a compiled program that do work themselves, by JAX's names, or XLA's where JAX has none.
+
+  Example:
+    >>> operations('  %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/head/dot_general"}')
+    {'dot.1': 'jit(f)/head/dot_general'}
+  """
+  found = {}
+  for line in program.splitlines():
+    # A loop's own time is that of its body, which is counted there.
+    if (match := _INSTRUCTION.match(line)) and not re.search(r" (while|call|conditional|tuple|parameter)\(", line):
+      found[match[1]] = match[2] or match[1].split(".")[0]
+  return found
+
+
+def place(name: str) -> tuple[str, str]:
+  """Layer and primitive of an operation by JAX's name of it.
+
+  Example:
+    >>> place("jit(f)/while/body/jvp(Conv4)/Conv4._layer/norm_0/norm_0._stats/reduce_sum")
+    ('norm_0', 'reduce_sum')
+  """
+  *path, operation = name.split("/")
+  networks = [match[1] for part in path if (match := _NETWORK.match(part))]
+  layers = networks + [part for part in path if not _AROUND.match(part)]
+  return layers[-1] if layers else "", operation
+
+
+def table(spent: Sequence[Spent], wall: float, lines: int) -> str:
+  """For a terminal: the kinds, then the longest operations."""
+  total = sum(one.seconds for one in spent) or 1.0
+  kinds = {kind: sum(one.seconds for one in spent if one.kind == kind) / total for kind in KINDS}
+  said = ", ".join(f"{kind} {share:.0%}" for kind, share in kinds.items())
+  rows = [
+    f"{1e3 * one.seconds:9.2f} ms {one.seconds / total:5.1%}  {one.layer or '-':<12} {one.operation}" for one in spent
+  ]
+  head = f"A meta-step takes {1e3 * wall:.4g} ms, its operations {1e3 * total:.4g} ms: {said}."
+  return "\n".join([head, *rows[:lines]])
+
+
+def _events(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
+  (path,) = folder.rglob("*.xplane.pb")
+  for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+    for line in plane.lines:
+      for event in line.events:
+        yield event.name, event.duration_ns / 1e9
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints the table."""
+  del argv
+  with cli.errors_in_one_line():
+    experiment = experiments.build(schema.given(cli.config()), **cli.places())
+    hosts.say(table(*profile(experiment), FLAGS.lines))
+
+
+def command() -> None:
+  """Defines the flags and runs."""
+  cli.define(config=True)
+  flags.DEFINE_integer("lines", 30, "Operations to print.", lower_bound=1)
+  cli.run(main)

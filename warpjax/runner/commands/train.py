@@ -1,0 +1,74 @@
+"""Meta-trains and evaluates one config.
+
+  python -m experiments.train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
+
+Running the same command again goes on where it stopped; a finished workdir prints its result, or trains longer with a
+larger `--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run.
+`--seeds=0,1,2` runs each seed in a sub-directory and combines them. `--list` prints every experiment and method with
+its paper and numbers.
+Any setting of the config can be given: `--config.inner.num_steps=5`, `--config.optimizer.learning_rate=0.01`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from absl import flags
+
+from experiments import listing
+from warpjax.runner import cli, hosts, loop, lowering, origins, protocol, run
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.commands import tune
+
+
+def _init() -> origins.InitFrom | None:
+  if FLAGS.init_from is None:
+    if FLAGS.init_step is not None:
+      raise ValueError(f"--init_step needs --init_from=WORKDIR; got --init_step={FLAGS.init_step}.")
+    return None
+  return origins.InitFrom(FLAGS.init_from, FLAGS.init_step)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
+  del argv
+  with cli.errors_in_one_line():
+    config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
+    settings: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
+    hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.tune:
+      config = tune.for_run(config, FLAGS.workdir, **cli.places())
+    check = partial(run.check, config, FLAGS.workdir, **settings)
+    config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
+    if seeds:
+      result = run.sweep(config, FLAGS.workdir, seeds, init=init, **settings)
+    else:
+      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, **settings)
+  if isinstance(result, int):
+    return 128 + result
+  hosts.say(protocol.text(result), error=True)
+  hosts.say(json.dumps(result, indent=2))
+  return 0
+
+
+def command() -> None:
+  """Defines the flags and runs."""
+  cli.define(config=True, processes=True)
+  flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
+  flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  flags.DEFINE_enum(
+    "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
+  )
+  flags.DEFINE_string("init_from", None, "Start from the meta-parameters of this workdir, which the result records.")
+  flags.DEFINE_integer("init_step", None, "The checkpoint of --init_from; default: that of its result, or the newest.")
+  flags.DEFINE_bool("tune", False, "Begin with the task_chunk and network.lowering that are fastest here; see tune.py.")
+  flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
+  if "--list" in sys.argv[1:]:  # before the flags that are required
+    print(listing.text())
+    sys.exit()
+  cli.run(main)

@@ -1,0 +1,147 @@
+"""Measures how a meta-step is best computed on this machine: tasks side by side, and how convolutions are lowered.
+
+  python -m experiments.tune --config=configs/omniglot.py:maml
+
+Prints what each choice takes and the flags of the fastest, and remembers it in the user's cache by machine and config;
+`experiments.train --tune` starts a new run with it. The choice changes a run by rounding alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from warpjax.runner import cli, hosts, loop, lowering, remembered, rows, schema, workdir
+from warpjax.runner import experiment as experiments
+
+Changes = dict[str, Any]
+ROUNDS = 5
+STORE = "tuned"
+
+
+class Measured(NamedTuple):
+  """A choice, and the median seconds of a meta-step under it; infinite where it does not fit into memory."""
+
+  changes: Changes
+  seconds: float
+
+
+def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.say, **places: Any) -> Changes:
+  """What to lay over a config on this machine: measured once, remembered in the cache.
+
+  Args:
+    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
+    say: Called with what was measured.
+    **places: `data_dir` and `cache_dir`.
+
+  Returns:
+    `task_chunk`, and for convolutions `network.lowering`, as nested dicts.
+
+  Raises:
+    ValueError: For a bad config; with several processes.
+  """
+  if jax.process_count() > 1:
+    raise ValueError("--tune measures on one host; run experiments.tune there and give every host the flags it prints.")
+  settings = schema.given(config)
+  known = remembered.recall(STORE, _name(settings), places.get("cache_dir"))
+  fits = isinstance(known, dict) and known.keys() == set(Measured._fields)
+  best = Measured(**known) if fits else remember(settings, measure(settings, **places), **places)
+  say(f"Fastest here: {_flags(best.changes)}, {1e3 * best.seconds:.3g} ms a meta-step.")
+  return best.changes
+
+
+def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[str, Any]:
+  """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
+  begun = hosts.from_first(lambda: workdir.begun_config(directory))
+  if begun is None:
+    return rows.lay_over(config, fastest(config, **places))
+  return rows.lay_over(config, _changes(begun.get("task_chunk", 0), lowering.of(begun)))
+
+
+def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
+  """Keeps the fastest for this machine and config, and returns it."""
+  best = min(found, key=lambda one: one.seconds)
+  if trouble := remembered.keep(STORE, _name(settings), best._asdict(), places.get("cache_dir")):
+    hosts.say(f"The choice is not remembered: {trouble}.")
+  return best
+
+
+def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
+  """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
+  lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(settings) else (None,)
+  choices = [_changes(0, each) for each in lowerings]
+  built = [experiments.build(rows.lay_over(settings, changes), **places) for changes in choices]
+  found = _timed(choices, built)
+  first = min(range(len(found)), key=lambda index: found[index].seconds)
+  best, run = built[first], built[first].run
+  share = run.tasks_per_step // loop.num_devices(run.tasks_per_step, best.outer_step.in_turn)
+  chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
+  chunked = [best._replace(run=run._replace(task_chunk=chunk)) for chunk in chunks]
+  return found + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
+
+
+def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) -> list[Measured]:
+  ready = [_ready(experiment) for experiment in built]
+  seconds: list[list[float]] = [[] for _ in choices]
+  for _ in range(ROUNDS):
+    for step, times in zip(ready, seconds, strict=True):
+      times.append(step())
+  return [Measured(c, statistics.median(times)) for c, times in zip(choices, seconds, strict=True)]
+
+
+def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
+  """A compiled meta-step as a function that takes its time; one that does not fit takes for ever."""
+  state, sampler = loop.start(experiment), experiment.data.train
+  dispatch = loop.Programs(experiment).dispatch(1)
+
+  def timed() -> float:
+    started = time.perf_counter()
+    try:
+      jax.block_until_ready(dispatch(state, sampler))
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      return float("inf")
+    return time.perf_counter() - started
+
+  timed()  # compiles
+  return timed
+
+
+def _changes(task_chunk: int, chosen: str | None) -> Changes:
+  return {"task_chunk": task_chunk, **({"network": {"lowering": chosen}} if chosen else {})}
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+  """The machine and the config, without what does not change a meta-step's work."""
+  left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "task_chunk")
+  work = {key: value for key, value in settings.items() if key not in left_out}
+  title = f"{jax.devices()[0].device_kind}, {settings['experiment']}:{settings['method']}"
+  return remembered.key(title, jax.device_count(), workdir.as_json(work))
+
+
+def _flags(changes: Changes) -> str:
+  chosen = lowering.of(changes)
+  return f"--config.task_chunk={changes['task_chunk']}" + (f" --config.network.lowering={chosen}" if chosen else "")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exits with 0, or 1 on an error."""
+  del argv
+  with cli.errors_in_one_line():
+    settings, places = schema.given(cli.config()), cli.places()
+    found = measure(settings, **places)
+    for one in sorted(found, key=lambda one: one.seconds):
+      print(f"{1e3 * one.seconds:10.3f} ms  {_flags(one.changes)}")
+    remember(settings, found, **places)
+  return 0
+
+
+def command() -> None:
+  """Defines the flags and runs."""
+  cli.define(config=True)
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""Settings that compose more than one function of the library, by kind."""

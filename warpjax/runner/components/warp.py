@@ -1,0 +1,108 @@
+"""WarpGrad's settings: warp-layers, its objectives online and offline, and the baselines that need no meta-gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from warpjax import meta_gradients, networks
+from warpjax.meta_gradients import Contribution
+from warpjax.runner import schema
+from warpjax.runner.components.outer_step import OuterStep
+from warpjax.tasks import continual
+from warpjax.training import replay
+from warpjax.types import Aux, InnerLoop
+
+Objective = Literal["full", "first_order"]
+Path = Literal["leap", "reptile", "none"]
+Activation = Literal["relu", "tanh"]
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+
+def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
+  """The warp-layers of `config.network.warp`; an empty table, or the kind "none", is none.
+
+  Raises:
+    ValueError: For a setting that there is not, or one of layers whose kind is not given.
+  """
+  if table and "kind" not in table:
+    raise ValueError(f"config.network.warp.kind must be given with other settings of warp-layers; got {dict(table)}.")
+  return schema.call("config.network.warp", table, layers)
+
+
+def layers(
+  kind: Literal["none", "linear", "scale", "conv1x1", "conv3x3"] = "none",
+  activation: Literal["none", "relu", "tanh"] = "none",
+  batch_norm: bool = False,
+  residual: bool = False,
+  num_layers: int = 1,
+  hidden_width: int = 0,
+  identity_init: bool = False,
+  head: bool = False,
+) -> networks.WarpSpec | None:
+  """The settings of warp-layers; see `networks.WarpSpec`."""
+  if kind == "none":
+    return None
+  function = ACTIVATIONS.get(activation)
+  return networks.WarpSpec(
+    kind, function, batch_norm, residual, num_layers, hidden_width or None, identity_init=identity_init, head=head
+  )
+
+
+def online(
+  inner: InnerLoop,
+  initial: Literal["maml", "leap", "reptile", "none"] = "leap",
+  objective: Objective = "full",
+  reduction: Literal["mean", "sum"] = "mean",
+  seen_every: int = 0,
+  leap_loss: bool = True,
+  leap_all_segments: bool = True,
+) -> Any:
+  """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task.
+
+  `reduction` is over the points of a task. The released code's Leap has `leap_loss=False, leap_all_segments=False`.
+  """
+  warp = meta_gradients.warp(objective, reduction=reduction)
+  if seen_every:
+    warp = continual.query_at_step(warp, continual.seen_so_far(seen_every))
+  if initial == "maml":
+    along: Any = meta_gradients.along_trajectory(inner, warp)
+    return meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along)
+  first = [] if initial == "none" else [_path(initial, leap_loss, leap_all_segments)]
+  return meta_gradients.along_trajectory(inner, *first, warp)
+
+
+def offline(
+  inner: InnerLoop,
+  initial: Path = "leap",
+  leap_loss: bool = True,
+  leap_all_segments: bool = True,
+  objective: replay.ReplayObjective = "full",
+  eta: int = 1,
+  memory: replay.Memory = "device",
+) -> OuterStep:
+  """Algorithm 2; an `eta` of 0 takes all points at once.
+
+  `leap_loss=False` with `leap_all_segments=False` is the released code's Leap.
+  """
+  first = None if initial == "none" else _path(initial, leap_loss, leap_all_segments)
+  return OuterStep(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
+
+
+def untrained(inner: InnerLoop) -> Any:
+  """No meta-training: a meta-gradient of zero, so that evaluation adapts from scratch."""
+  nothing: Callable[..., tuple[Any, Aux]] = lambda problem, carry, final: (
+    jax.tree.map(jnp.zeros_like, problem.meta_params),
+    {},
+  )
+  return meta_gradients.along_trajectory(inner, Contribution(lambda problem: (), lambda p, carry, step: carry, nothing))
+
+
+def _path(name: str, leap_loss: bool, leap_all_segments: bool) -> Contribution:
+  if name == "reptile":
+    return meta_gradients.reptile()
+  return meta_gradients.leap(loss=leap_loss, all_segments=leap_all_segments)

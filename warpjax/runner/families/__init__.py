@@ -1,0 +1,1 @@
+"""What each kind of data brings to an experiment."""

@@ -1,0 +1,72 @@
+"""What learned optimizers are trained on: quadratics, and the training of small networks on real images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warpjax import networks
+from warpjax.runner import schema
+from warpjax.runner.families import base
+from warpjax.runner.families.base import Data, Spec
+from warpjax.tasks import few_shot, optimizees
+from warpjax.types import Apply, InnerLoop, LossFn, Params, PyTree, TaskSampler
+
+
+def quadratics(data_dir: str | None, cache_dir: str | None, dim: int = 10) -> Spec:
+  """Random quadratics, each with a random start."""
+  del data_dir, cache_dir
+  schema.at_least_one("config.data", dim=dim)
+  sampler = optimizees.quadratics(dim)
+  return Spec("loss", dim, lambda: Data(sampler, sampler, {}))
+
+
+def trainings(
+  data_dir: str | None,
+  cache_dir: str | None,
+  ways: int = 10,
+  hidden: int = 20,
+  size: int = 14,
+  batch_size: int = 128,
+  split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
+  split_seed: int = 0,
+) -> Spec:
+  """The training of small networks on Omniglot of `size` by `size` pixels, each on some characters of its own."""
+  schema.at_least_one("config.data", ways=ways, hidden=hidden, size=size, batch_size=batch_size)
+
+  def load() -> Data:
+    images, classes, notes = base.omniglot_parts(data_dir, cache_dir, split, split_seed, size=size)
+    train, test = (_trainings(images[part], ways, hidden) for part in ("train", "test"))
+    return Data(train, test, {"split": split, "split_sha256": classes.digest, "notes": notes})
+
+  def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
+    del network, training
+    loss_fn, batch_fn = optimizees.training_loss(ways, hidden), optimizees.training_batches(batch_size)
+    return inner._replace(loss_fn=loss_fn, batch_fn=batch_fn)
+
+  return Spec("loss", ways, load, loop=loop, own_batches=True)
+
+
+def _trainings(images: np.ndarray, ways: int, hidden: int) -> TaskSampler:
+  shots = images.shape[1] - 1  # one drawing is left for the query set, which an image task cannot be without
+  return optimizees.trainings(few_shot.sampler(images, ways, shots, 1), ways, hidden)
+
+
+def loss(apply: Apply) -> LossFn:
+  """The loss of the metric "loss": the function adds the displacement to its own start."""
+  del apply
+  return optimizees.quadratic_loss
+
+
+def displacement(num_outputs: int) -> networks.Network:
+  """What adapts is the displacement from the task's own start, which begins at zero."""
+  del num_outputs
+
+  def init(key: jax.Array, start: jax.Array) -> tuple[Params, PyTree]:
+    del key
+    return jnp.zeros_like(start), ()
+
+  return networks.Network(init, lambda params, shared, start: start + params)

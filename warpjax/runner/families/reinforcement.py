@@ -1,0 +1,182 @@
+"""Reinforcement learning's settings: navigation and the maze, their networks, TRPO, PPO, and learning along a life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import warpjax as wj
+from warpjax import networks, rl, rules
+from warpjax.rl import maze as mazes
+from warpjax.rl import ppo, trpo
+from warpjax.rl.navigation import Reward
+from warpjax.rl.objectives import Estimator
+from warpjax.runner import schema
+from warpjax.runner.components.outer_step import OuterStep
+from warpjax.runner.components.warp import ACTIVATIONS, Activation
+from warpjax.runner.families.base import Data, Spec
+from warpjax.training import optimizers
+from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
+
+
+def navigation(
+  data_dir: str | None,
+  cache_dir: str | None,
+  start: Literal["origin", "uniform"] = "origin",
+  reward: Reward = "distance",
+  episodes: int = 20,
+  test_episodes: int = 40,
+  horizon: int = 100,
+  discount: float = 0.99,
+  estimator: Estimator = "score",
+  goal_size: float = 0.01,
+) -> Spec:
+  """Point navigation; each inner step, and the query, is a batch of `episodes` fresh episodes."""
+  del data_dir, cache_dir
+  schema.at_least_one("config.data", episodes=episodes, test_episodes=test_episodes, horizon=horizon)
+  env = rl.navigation.point_navigation(reward, start == "uniform", goal_size)
+  rate = rl.reinforce(discount)
+
+  def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
+    policy = gaussian_policy(network.apply)
+    count = episodes if training else test_episodes
+    batch_fn, query_batch_fn = rl.batches(env, policy, rate, num_steps=horizon, num_episodes=count)
+    loss_fn = rl.policy_gradient(policy, estimator)
+    return inner._replace(loss_fn=loss_fn, batch_fn=batch_fn, query_batch_fn=query_batch_fn, query_loss_fn=None)
+
+  sampler = rl.navigation.sampler()
+  return Spec("return", 2, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
+
+
+def maze(
+  data_dir: str | None,
+  cache_dir: str | None,
+  size: int = 13,
+  num_steps: int = 200,
+  mazes_at_once: int = 30,
+  test_episodes: int = 4,
+  discount: float = 0.9,
+  trace: float = 1.0,
+  value_cost: float = 0.1,
+  concentration_cost: float = 0.03,
+) -> Spec:
+  """The maze; an inner step is one episode in each of `mazes_at_once` mazes, every time with new goals.
+
+  A test task is one goal. There the weights stay as they are: what the agent learns of the goal is in its memory.
+  """
+  del data_dir, cache_dir
+  schema.at_least_one("config.data", mazes_at_once=mazes_at_once, test_episodes=test_episodes)
+  env = mazes.maze(size, num_steps)
+
+  def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
+    policy = rl.recurrent(network.apply, rl.categorical())
+    play = partial(rl.rollout, env, policy, num_steps=num_steps)
+
+    def batch_fn(key: jax.Array, support: PyTree, step: Any, params: Params, shared: PyTree) -> rl.Episodes:
+      goal_key, play_key = jax.random.split(jax.random.fold_in(key, step))
+      goals = mazes.goals(goal_key, (mazes_at_once,), size)
+      return play(params, shared, goals, play_key, num_episodes=mazes_at_once, task_axis=0)
+
+    def query_batch_fn(key: jax.Array, task: Task, params: Params, shared: PyTree) -> rl.Episodes:
+      return play(params, shared, task.query[0], key, num_episodes=test_episodes)
+
+    loss_fn = rl.a2c(policy, discount, trace=trace, value_cost=value_cost, concentration_cost=concentration_cost)
+    rule = inner.rule if training else rules.freeze(True)
+    return inner._replace(
+      loss_fn=loss_fn, rule=rule, batch_fn=batch_fn, query_batch_fn=query_batch_fn, query_loss_fn=None
+    )
+
+  def sample(key: jax.Array) -> Task:
+    goal = mazes.goals(key, (), size)
+    return Task((goal,), (goal,))
+
+  sampler = jax.tree_util.Partial(sample)
+  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
+
+
+def gaussian_policy(apply: Apply) -> rl.Policy:
+  """The policy of a `gaussian_mlp`."""
+  return rl.memoryless(apply, rl.gaussian())
+
+
+def policy_loss(apply: Apply) -> Any:
+  """The loss of the metric "return", which `navigation` and `maze` put their own in the place of."""
+  return rl.policy_gradient(gaussian_policy(apply))
+
+
+def gaussian_mlp(
+  num_outputs: int,
+  features: Sequence[int] = (100, 100),
+  init_std: float = 1.0,
+  activation: Activation = "relu",
+) -> networks.Network:
+  """The policy of point navigation."""
+  if init_std <= 0:
+    raise ValueError(f"config.network.init_std must be above 0; got {init_std}.")
+  return networks.from_linen(networks.GaussianMLP(tuple(features), num_outputs, init_std, ACTIVATIONS[activation]))
+
+
+def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Network]:
+  """A network of the maze: `module(width, num_actions)`."""
+
+  def network(num_outputs: int, width: int = 100) -> networks.Network:
+    whole = networks.from_linen(module(width, num_outputs))
+    first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))
+    return networks.Network(lambda key, x: whole.init(key, first), whole.apply)
+
+  return network
+
+
+def trust_region(
+  inner: InnerLoop,
+  max_kl: float = 0.01,
+  cg_steps: int = 10,
+  damping: float = 1e-5,
+  backtracks: int = 15,
+  derivative: Literal["reverse", "first_order"] = "reverse",
+) -> OuterStep:
+  """TRPO as the outer step; the optimizer is "none"."""
+  settings = trpo.Settings(max_kl, cg_steps, damping, backtracks)
+  trpo.check(inner, settings, derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    del optimizer
+    return trpo.meta_step(inner, settings, derivative=derivative, **kwargs)
+
+  return OuterStep(make_step)
+
+
+def proximal(
+  inner: InnerLoop, clip: float = 0.2, epochs: int = 5, derivative: Literal["reverse", "first_order"] = "reverse"
+) -> OuterStep:
+  """PPO as the outer step: `epochs` steps of the optimizer on the same episodes."""
+  ppo.check(inner, clip, epochs, derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    return ppo.meta_step(inner, optimizer, clip=clip, epochs=epochs, derivative=derivative, **kwargs)
+
+  return OuterStep(make_step)
+
+
+def along_life(inner: InnerLoop) -> wj.CarriedMetaGrad:
+  """`rl.online`; the optimizer is "life"."""
+  return rl.online(inner)
+
+
+def no_optimizer(num_meta_steps: int) -> optax.GradientTransformation:
+  """For meta-gradients that take their own steps."""
+  del num_meta_steps
+  return optax.identity()
+
+
+def life(num_meta_steps: int, learning_rate: float) -> optax.GradientTransformation:
+  """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
+  del num_meta_steps
+  if learning_rate <= 0:
+    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

@@ -1,0 +1,258 @@
+"""The training loop: dispatches of many meta-steps, checked, logged, checkpointed; it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+import types
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from warpjax import training
+from warpjax.runner import hosts, origins, progress, registry, selection, watch, workdir
+from warpjax.runner.experiment import Experiment
+from warpjax.tasks import few_shot
+from warpjax.training import TrainState, checkpoints, parallel
+from warpjax.types import MetaParams, TaskSampler
+
+Dispatch = Any  # jitted: (TrainState, TaskSampler) -> (TrainState, dict of metrics)
+
+
+OnNonfinite = Literal["stop", "skip"]
+
+
+class Trained(NamedTuple):
+  """Training result, possibly interrupted.
+
+  Attributes:
+    state: Its state.
+    seconds: Spent in it, over all of its processes.
+    skipped: Meta-steps whose update was left out as not finite.
+    signal: The number of the signal that stopped it, 0 for none; the state is saved, also where it is finished.
+    origin: What it started from and how often it was made longer, as `origins.going_on` says.
+  """
+
+  state: TrainState
+  seconds: float
+  skipped: int = 0
+  signal: int = 0
+  origin: Mapping[str, Any] = types.MappingProxyType({})
+
+
+class Kept(NamedTuple):
+  """The states in a workdir that its result is of, and what its run started from, as `Trained.origin`."""
+
+  states: list[TrainState]
+  origin: Mapping[str, Any]
+
+
+class Programs:
+  """What a run of an experiment compiles: a dispatch for each number of meta-steps in one, made once.
+
+  Args:
+    experiment: What to train.
+    on_nonfinite: "stop" at a loss, meta-gradient or parameters that are not finite, or "skip" that update and count it.
+  """
+
+  def __init__(self, experiment: Experiment, on_nonfinite: OnNonfinite = "stop"):
+    self.experiment, self.on_nonfinite = experiment, on_nonfinite
+    self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn))
+    self.dispatch = cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
+
+  def trace(self) -> None:
+    """Follows the first dispatch without compiling it, which the first call then need not do again.
+
+    Raises:
+      ValueError: For settings that do not go together, which shows in the shapes of the tasks.
+    """
+    run = self.experiment.run
+    state = jax.eval_shape(lambda: start(self.experiment))
+    self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
+
+
+def train(
+  programs: Programs,
+  directory: pathlib.Path,
+  *,
+  init: origins.InitFrom | None = None,
+  say: Callable[[str], object] = hosts.say,
+) -> Trained:
+  """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
+
+  Dispatches always start at multiples of `steps_per_dispatch`, so that a resumed run is the same sequence of the same
+  programs as an uninterrupted one, and equal to it bit for bit on one machine.
+
+  Args:
+    programs: Of what to train.
+    directory: The workdir, which every host of the run must see.
+    init: Another run, whose meta-parameters are the first ones.
+    say: Called with messages for the user.
+
+  Returns:
+    The run; its state is this host's.
+
+  Raises:
+    FloatingPointError: When a meta-loss, meta-gradient or parameter is not finite; the last good checkpoint stays.
+    ValueError: When the checkpoints cannot be used.
+  """
+  experiment, mesh, skip, compiled = programs.experiment, programs.mesh, programs.on_nonfinite == "skip", False
+  run = experiment.run
+  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
+    state, before = _begin(manager, experiment, init, say, mesh)
+    sampler = parallel.on_every_host(experiment.data.train, mesh)
+    hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
+    started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
+    with (
+      progress.stop_signal() as signal,
+      progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
+      selection.judge(experiment, directory, int(state.step)) as judge,
+    ):
+      stop = hosts.largest(signal())
+      while (first := int(state.step)) < run.num_meta_steps and not stop:
+        # Up to the next multiple: a run that was made longer may stand between two.
+        count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
+        dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
+        if not compiled:
+          watch.say_cost(run.name, dispatch, state, sampler, count, say)
+          compiled = True
+        state, found = dispatch(state, sampler)
+        metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
+        skipped += watch.count_skipped(metrics, first, skip, partial(checkpoints.steps, manager), say)
+        if first == 0:
+          watch.warn_of_still_leaves(old, state.meta_params, count, say)
+        done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
+        if hosts.is_first():
+          workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
+        report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
+        due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
+        if due:
+          judge(done, parallel.on_every_host(state, mesh))
+        stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
+        if due or stop:
+          seconds = time.monotonic() - started
+          extra = {**before, "seconds": seconds, "skipped": skipped}
+          checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+      # A signal during the last save stops the run too, before its evaluation.
+      stop = stop or hosts.largest(signal())
+      return Trained(
+        parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"]
+      )
+
+
+def _begin(
+  manager: checkpoints.Manager,
+  experiment: Experiment,
+  init: origins.InitFrom | None,
+  say: Callable[[str], object],
+  mesh: jax.sharding.Mesh,
+) -> tuple[TrainState, dict[str, Any]]:
+  """The state that training starts from, on the devices of the mesh, and what is saved beside the states."""
+  run = experiment.run
+  extra = {"seconds": 0.0, "skipped": 0, "data": experiment.data.description, "num_meta_steps": run.num_meta_steps}
+  state = parallel.on_every_host(start(experiment), mesh)
+  restored = _restore(manager, experiment, state, say)
+  if restored is not None:
+    say(f"Resuming {run.name} at meta-step {restored.step}.")
+    counted = {name: restored.extra.get(name, 0) for name in ("seconds", "skipped")}
+    has_schedule = registry.has_schedule(experiment.settings["optimizer"])
+    origin = origins.going_on(restored, run.num_meta_steps, init, say, has_schedule=has_schedule)
+    return restored.state, extra | counted | {"origin": origin}
+  if init is None:
+    return state, extra | {"origin": {}}
+  meta_params, record = origins.load(init, jax.eval_shape(lambda: start(experiment)).meta_params)
+  hosts.check_same("--init_from", record)
+  say(f"Starting {run.name} from {record['workdir']}, meta-step {record['step']}.")
+  return parallel.on_every_host(start(experiment, meta_params), mesh), extra | {"origin": {origins.INIT_FROM: record}}
+
+
+def make_dispatch(
+  experiment: Experiment, num_steps: int, mesh: jax.sharding.Mesh, on_nonfinite: OnNonfinite = "stop"
+) -> Dispatch:
+  """`num_steps` meta-steps in one call, over the devices of the mesh; the sampler's arrays are its argument."""
+  run = experiment.run
+  axis_name = parallel.DEVICES if mesh.size > 1 else None
+  task_chunk = run.task_chunk or None
+  step = experiment.outer_step.make_step(experiment.optimizer, axis_name=axis_name, task_chunk=task_chunk)
+  if on_nonfinite == "skip":
+    step = training.skip_nonfinite(step)
+
+  def dispatch(state: TrainState, sampler: TaskSampler) -> tuple[TrainState, dict[str, jax.Array]]:
+    many = training.many_steps(
+      step, sampler, tasks_per_step=run.tasks_per_step, num_steps=num_steps, axis_name=axis_name
+    )
+    return many(state) if mesh.size == 1 else parallel.over_devices(many, mesh, takes_tasks=False)(state)
+
+  return jax.jit(dispatch)
+
+
+def start(experiment: Experiment, meta_params: MetaParams | None = None) -> TrainState:
+  """The state before the first meta-step, from the network's own initial parameters or from those that are given."""
+  run, rule = experiment.run, experiment.inner.rule
+
+  def init(key: jax.Array, given: MetaParams | None) -> TrainState:
+    x = jax.eval_shape(experiment.data.train, key).support[0]
+    zeros = few_shot.as_in_batches(jnp.zeros(x.shape, x.dtype))
+    params, shared = experiment.network.init(jax.random.fold_in(key, 0), zeros)
+    if given is not None:
+      params, shared = given.initial, given.shared
+    return training.init(
+      key,
+      rule if given is None else rule._replace(init=lambda key, params: given.rule),
+      params,
+      shared,
+      experiment.optimizer,
+      meta_grad=experiment.outer_step.meta_grad,
+      tasks_per_step=run.tasks_per_step,
+    )
+
+  return jax.jit(init)(jax.random.key(run.seed), meta_params)
+
+
+def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
+  """The most devices that the tasks of a meta-step divide over, as many of each host; one where they are taken in turn.
+
+  Raises:
+    ValueError: When the tasks do not divide over the hosts.
+  """
+  count = jax.process_count()
+  if tasks_per_step % count:
+    raise ValueError(f"config.tasks_per_step must be a multiple of the {count} processes; got {tasks_per_step}.")
+  return count if in_turn else max(n for n in range(count, jax.device_count() + 1, count) if tasks_per_step % n == 0)
+
+
+def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:
+  """The state in a workdir that its result is of: the newest, or that of the best validation; see `restore_all`."""
+  return restore_all(experiment, directory, say=say).states[0]
+
+
+def restore_all(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> Kept:
+  """The states in a workdir that its result is of: the newest, that of the best validation, or those of an ensemble.
+
+  Nothing on the disk changes, so a run may go on there.
+
+  Raises:
+    BusyError: Where that run replaced a checkpoint while it was read, or is writing its first.
+    ValueError: Where there is none.
+  """
+  restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
+  if restored is None:
+    raise ValueError(f"{directory} holds no checkpoint; train first.")
+  newest, origin = restored.state, restored.extra.get("origin", {})
+  return Kept(selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest], origin)
+
+
+def _restore(
+  source: checkpoints.Source, experiment: Experiment, template: TrainState, say: Callable[[str], object]
+) -> checkpoints.Restored | None:
+  """The newest whole checkpoint, which must be of the experiment's data; None where there is none."""
+  restored = checkpoints.restore_latest(source, template, warn=say)
+  if restored is not None:
+    there, here = restored.extra["data"], experiment.data.description
+    if there != here:
+      differing = "; ".join(workdir.differences(there, here))
+      raise ValueError(f"{getattr(source, 'directory', source)} was trained on other data: {differing}.")
+  return restored

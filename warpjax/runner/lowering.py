@@ -1,0 +1,160 @@
+"""Chooses how convolutions are lowered on a device that `conv.AUTO_LOWERING` does not list, by measuring once.
+
+  python -m experiments.lowering
+
+`experiments.train` runs this in a process of its own at the first new run on such a device, writes the choice into the
+run's config.json as `network.lowering`, and remembers it in the user's cache until the device or a version changes.
+`--config.network.lowering=lax`, `patches` or `auto` (as the table says) takes the place of the measurement.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from warpjax.diagnostics import timing
+from warpjax.networks import conv
+from warpjax.runner import cli, hosts, remembered, rows, schema, workdir
+from warpjax.runner.components import learners
+
+STORE = "lowering"
+SECONDS = 180.0  # a limit; both take seconds where they work
+COMMAND = (sys.executable, "-m", "experiments.lowering")
+CHOICES = tuple(each for each in conv.LOWERINGS if each != "auto")
+
+
+def for_run(
+  config: dict[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  check: Callable[[], object] = lambda: None,
+  listed: Mapping[str, str] = conv.AUTO_LOWERING,
+  command: Sequence[str] = COMMAND,
+  seconds: float = SECONDS,
+  cache_dir: str | None = None,
+) -> dict[str, Any]:
+  """The config of a run with its lowering: as given, as its workdir was begun with, or as measured on this device.
+
+  Args:
+    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
+    directory: The workdir.
+    check: Raises a ValueError for a config that is no good; called before anything is measured, on every host.
+    listed: Backends whose lowering is known; nothing is measured on them.
+    command: Measures, and prints its times as JSON.
+    seconds: After how long the measurement is given up.
+    cache_dir: Where the choice is remembered; None for the user's cache.
+
+  Returns:
+    The config, with `network.lowering` where there is something to choose.
+  """
+  if not has_convolutions(config) or of(config) is not None:
+    return config
+  begun = hosts.from_first(lambda: workdir.begun_config(directory))
+  if begun is not None:  # wherever that was: another lowering would be another config
+    chosen = of(begun)
+  elif jax.default_backend() in listed:
+    return config
+  else:
+    chosen = hosts.from_first(lambda: _recalled(cache_dir))
+    if chosen is None:
+      check()
+      chosen = hosts.from_first(lambda: _measured(command, seconds, cache_dir))
+  return rows.lay_over(config, {"network": {"lowering": chosen}}) if chosen else config
+
+
+def has_convolutions(config: Mapping[str, Any]) -> bool:
+  """Whether the network of a config takes a lowering."""
+  network = config.get("network")
+  make = learners.NETWORKS.get(str(network.get("name"))) if isinstance(network, Mapping) else None
+  return make is not None and "lowering" in inspect.signature(make).parameters
+
+
+def of(config: Mapping[str, Any]) -> Any:
+  """The lowering that a config gives; None where it gives none."""
+  network = schema.given(config).get("network")
+  return network.get("lowering") if isinstance(network, Mapping) else None
+
+
+def fastest(times: Mapping[str, Mapping[str, float]]) -> str:
+  """The lowering whose gradient, and gradient through an inner step, take less time together."""
+  return min(CHOICES, key=lambda lowering: _together(times[lowering]))
+
+
+def _together(times: Mapping[str, float]) -> float:
+  return times["gradient"] + times["second_order"]
+
+
+def _recalled(cache_dir: str | None) -> str | None:
+  """What was measured before on this device; None where nothing was."""
+  device = jax.devices()[0].device_kind
+  chosen = remembered.recall(STORE, remembered.key(device), cache_dir)
+  if chosen not in CHOICES:
+    return None
+  hosts.say(f"Convolutions on {device}: {chosen}, as measured before. {_override(chosen)}", error=True)
+  return str(chosen)
+
+
+def _measured(command: Sequence[str], seconds: float, cache_dir: str | None) -> str:
+  """Measured and remembered; never an error, as `lax` is always right."""
+  device = jax.devices()[0].device_kind
+  hosts.say(f"Convolutions on {device}: measuring both lowerings once, for at most {seconds:.0f} s.", error=True)
+  try:
+    times = _measure(command, seconds)
+    chosen = fastest(times)
+  except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError, IndexError) as error:
+    hosts.say(f"Convolutions on {device}: lax, since measuring failed ({_why(error)}). {_override('lax')}", error=True)
+    return "lax"
+  shown = ", ".join(f"{name} {1e3 * _together(times[name]):.3g} ms" for name in CHOICES)
+  trouble = remembered.keep(STORE, remembered.key(device), chosen, cache_dir)
+  note = f"It is not remembered: {trouble}. " if trouble else ""
+  each = f"{shown} for a gradient and a meta-gradient"
+  hosts.say(f"Convolutions on {device}: {chosen} ({each}). {note}{_override(chosen)}", error=True)
+  return chosen
+
+
+def _measure(command: Sequence[str], seconds: float) -> Any:
+  """The times, from a process of its own: what crashes or hangs there leaves the run alone."""
+  root = pathlib.Path(__file__).parents[1]
+  # This process may hold most of the device's memory already.
+  environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+  if platforms := getattr(jax.config, "jax_platforms", None):
+    environment["JAX_PLATFORMS"] = platforms
+  done = subprocess.run(
+    command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+  )
+  if done.returncode:
+    last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+    raise ValueError(f"exit status {done.returncode}: {last[0][:200]}")
+  return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _why(error: Exception) -> str:
+  if isinstance(error, subprocess.TimeoutExpired):
+    return f"not done after {error.timeout:.0f} s"
+  return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+
+
+def _override(chosen: str) -> str:
+  other = CHOICES[1 - CHOICES.index(chosen)]
+  return f"The other: --config.network.lowering={other}."
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prints the seconds of each lowering as JSON."""
+  del argv
+  with cli.errors_in_one_line():
+    print(json.dumps(timing.time_lowerings()))
+  return 0
+
+
+if __name__ == "__main__":
+  cli.define(places=False)
+  cli.run(main)

@@ -1,0 +1,165 @@
+"""Evaluation on the test split, as the object that `result.json` and `evaluation.json` hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from warpjax import evaluation
+from warpjax.runner import hosts, progress, protocol
+from warpjax.runner.experiment import Experiment
+from warpjax.training import TrainState
+from warpjax.types import Task, TaskSampler
+
+# Test tasks come from a stream of their own, which no training seed can meet.
+_TEST_STREAM = 0x7E57
+
+
+def measure(
+  experiment: Experiment, state: TrainState, *, members: Sequence[TrainState] = (), num_tasks: int | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Adapts to test tasks, and reports the metric after each inner step.
+
+  Args:
+    experiment: What was trained.
+    state: As far as it was trained.
+    members: The other states of an ensemble, as many as `eval.ensemble` says.
+    num_tasks: In place of the config's.
+
+  Returns:
+    The result, and the metric of each task after each step, `[num_tasks, num_steps + 1]`; row i is the same task for
+    every method and training seed.
+  """
+  run, settings = experiment.run, experiment.evaluation
+  if 1 + len(members) != (settings.ensemble or 1):
+    raise ValueError(f"members must be {max(settings.ensemble - 1, 0)} states; got {len(members)}")
+  found = _evaluated(experiment, [state, *members], num_tasks or settings.num_tasks)
+  result = {
+    "experiment": run.experiment,
+    "method": run.method,
+    "num_meta_steps": int(state.step),
+    "metric": experiment.spec.metric,
+    **found.summary(),
+    "norm_stats": experiment.norm_stats,
+    "seed": run.seed,
+    "device": jax.devices()[0].device_kind,
+    "data": experiment.data.description,
+    "protocol": protocol.card(experiment, len(found.per_task)),
+  }
+  return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
+
+
+def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Callable[..., evaluation.Evaluation]:
+  """Evaluates this experiment's states as its settings say; compiled once, for the first of them.
+
+  Args:
+    experiment: What is trained.
+    metric: What is measured of a task.
+    others: Whether under the other batch statistics too.
+
+  Returns:
+    `(state, sampler, key, num_tasks, report=...) -> Evaluation`, as of `warpjax.evaluation.evaluator`.
+  """
+  compiled: list[Callable[..., evaluation.Evaluation]] = []
+
+  def run(
+    state: TrainState,
+    sampler: TaskSampler | Task,
+    key: jax.Array,
+    num_tasks: int,
+    report: Callable[[int], object] = lambda done: None,
+  ) -> evaluation.Evaluation:
+    inner, meta_params = experiment.test_loop(state)
+    readout = experiment.readout_of(state)
+    if not compiled:
+      compiled.append(
+        evaluation.evaluator(
+          inner,
+          num_steps=experiment.evaluation.num_steps,
+          metric=metric,
+          readout=readout,
+          others=experiment.others if others else None,
+          draw=experiment.draw,
+          task_chunk=experiment.run.task_chunk or None,
+        )
+      )
+    return compiled[0](meta_params, sampler, key, num_tasks, readout.data, report)
+
+  return run
+
+
+def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
+  settings = experiment.evaluation
+  metric = "margins" if settings.ensemble else experiment.spec.metric
+  evaluate = evaluator(experiment, metric=metric)
+  key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
+  found: list[evaluation.Evaluation] = []
+  total, name = len(states) * num_tasks, experiment.run.name
+  with progress.bar(total, 0, name, unit="test tasks", always=False, shown=hosts.is_first()) as report:
+    for state in states:
+      before = len(found) * num_tasks
+      say = lambda done, before=before: report(before + done, {})
+      found.append(evaluate(state, experiment.data.test, key, num_tasks, say))
+  return evaluation.ensemble(found) if settings.ensemble else found[0]
+
+
+def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:
+  """One result from several training seeds, with the interval over seeds and that over tasks apart.
+
+  Args:
+    results: Of `measure`, one a seed.
+    per_task: Likewise; the same tasks for every seed.
+
+  Returns:
+    The first result's description with `mean` over seeds, `over_seeds` (Student's t) and `over_tasks` (each task's mean
+    over seeds); `ci95` is that over seeds, which covers both where test tasks are many. What was measured under other
+    statistics likewise; tasks that diverged are added up.
+  """
+  means = _means(results)
+  ci95 = evaluation.ci95_of_few(means)
+  averaged = evaluation.Evaluation(np.mean(per_task, axis=0), num_distinct=results[0].get("num_distinct")).summary()
+  num_finite = averaged["num_tasks"] - averaged["num_diverged"]
+  kept = (
+    "experiment",
+    "method",
+    "num_meta_steps",
+    "metric",
+    "num_tasks",
+    "num_distinct",
+    "norm_stats",
+    "num_devices",
+    "published",
+    "data",
+  )
+  card = results[0].get("protocol", {}) | {"seeds": [result["seed"] for result in results]}
+  return {key: results[0][key] for key in kept if key in results[0]} | {
+    "protocol": card,
+    "seeds": [result["seed"] for result in results],
+    "mean": float(np.mean(means)),
+    "ci95": ci95,
+    "per_step": averaged["per_step"],
+    "over_seeds": {"mean": float(np.mean(means)), "ci95": ci95, "num_seeds": len(means), "means": means.tolist()},
+    "over_tasks": {"mean": averaged["mean"], "ci95": averaged["ci95"], "num_tasks": num_finite},
+    "num_diverged": sum(result["num_diverged"] for result in results),
+    **{name: _over_seeds([result[name] for result in results]) for name in _measured(results)},
+    "wall_seconds": sum(result["wall_seconds"] for result in results),
+  }
+
+
+def _means(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
+  return np.array([result["mean"] for result in results], float)  # None, where nothing was finite, becomes NaN
+
+
+def _measured(results: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What every result has a number for besides its own, such as other batch statistics."""
+  has = lambda result, name: isinstance(result.get(name), Mapping) and "mean" in result[name]
+  return [name for name in results[0] if all(has(result, name) for result in results)]
+
+
+def _over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  means = _means(found)
+  diverged = sum(each.get("num_diverged", 0) for each in found)
+  return {"mean": float(np.mean(means)), "ci95": evaluation.ci95_of_few(means), "num_diverged": diverged}

@@ -1,0 +1,100 @@
+"""The result of many runs against a setting of theirs, a curve for each method."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from warpjax.runner import schema, workdir
+from warpjax.runner.plots import canvas, figures
+
+Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]
+"""By method, its results with the setting of each, the smallest first."""
+
+
+def against(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]], setting: str) -> Runs:
+  """Sorts finished runs by method and by a setting of their configs.
+
+  Args:
+    directories: Workdirs.
+    results: Their results.
+    setting: Its path in the config, `data.alphabets`.
+
+  Returns:
+    The runs of each method; recipes that differ in their size alone are one (`leap_15_cpu`, `leap_20_cpu`).
+
+  Raises:
+    ValueError: For a run that has no number there, or two of a method that have the same.
+  """
+  found: Runs = {}
+  for directory, result in zip(directories, results, strict=True):
+    config = workdir.read_json(directory / workdir.CONFIG)
+    runs = found.setdefault(method(result["method"]), [])
+    value = _number(directory, config, setting)
+    if value in [other for other, _ in runs]:
+      raise ValueError(f"--against={setting}: {directory} and another run of its method have {value:g}.")
+    runs.append((value, result))
+  return {name: sorted(runs, key=lambda run: run[0]) for name, runs in found.items()}
+
+
+def method(recipe: str) -> str:
+  """A recipe's method.
+
+  Example:
+    >>> method("warp_leap_offline_15_cpu"), method("leap_cpu"), method("maml_5shot")
+    ('warp_leap_offline', 'leap', 'maml_5shot')
+  """
+  return re.sub(r"(_\d+)?_cpu$", "", recipe)
+
+
+def _number(directory: pathlib.Path, config: Mapping[str, Any], setting: str) -> float:
+  value: Any = config
+  for key in setting.split("."):
+    if not isinstance(value, Mapping) or key not in value:
+      where = value if isinstance(value, Mapping) else {}
+      raise ValueError(f"--against={setting}: the config of {directory} has no {key!r}{schema.nearest(key, where)}")
+    value = value[key]
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    raise ValueError(f"--against={setting} must be a number in every config; {directory} has {value!r}.")
+  return float(value)
+
+
+def draw(runs: Runs, setting: str, output: str | os.PathLike[str]) -> None:
+  """Draws the results with their intervals, and the published numbers as crosses of the same colour."""
+  figure, axes = canvas.subplots(figsize=(7, 4.5), layout="constrained")
+  metric = next(iter(runs.values()))[0][1]["metric"]
+  for name, points in runs.items():
+    x, measured = [value for value, _ in points], [result for _, result in points]
+    y, ci95 = ([math.nan if result[key] is None else result[key] for result in measured] for key in ("mean", "ci95"))
+    line = axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=name)
+    said = [(value, result["published"]) for value, result in points if result.get("published")]
+    if said:
+      axes.plot(
+        [value for value, _ in said],
+        [number["number"] for _, number in said],
+        "x--",
+        color=line[0].get_color(),
+        alpha=0.6,
+      )
+  axes.set(xlabel=setting, ylabel=metric, title="test tasks; bars: 95%, crosses: published")
+  axes.grid(alpha=0.3)
+  figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+  pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(output, dpi=120)
+
+
+def table(runs: Runs, setting: str) -> str:
+  """The results in Markdown: a line for each method, a column for each value of the setting."""
+  values = sorted({value for points in runs.values() for value, _ in points})
+  lines = [
+    "| " + " | ".join([setting, *(f"{value:g}" for value in values)]) + " |",
+    "|---|" + len(values) * "---|",
+  ]
+  for name, points in runs.items():
+    cells = {value: figures.cell(result["mean"], result["ci95"]) for value, result in points}
+    lines.append("| " + " | ".join([name, *(cells.get(value, "") for value in values)]) + " |")
+  return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""What was measured once on this machine, in the user's cache; a cache that cannot be read or written stops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jaxlib
+
+from warpjax.datasets import store
+from warpjax.runner import workdir
+
+
+def machine() -> list[str]:
+  """What a time depends on besides the program: the device, its driver, the versions of JAX, and XLA's flags."""
+  device = jax.devices()[0]
+  versions = (jax.__version__, jaxlib.__version__, device.client.platform_version)
+  return [device.device_kind, *versions, os.environ.get("XLA_FLAGS", "")]
+
+
+def key(title: str, *values: Any) -> str:
+  """A title that a person reads, and a hash of the machine and the values."""
+  text = json.dumps([*machine(), *values], sort_keys=True)
+  return f"{title}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def recall(name: str, entry: str, cache_dir: str | None = None) -> Any:
+  """The entry of `CACHE/name.json`, or None where there is none or the file is damaged."""
+  try:
+    return _read(_path(name, cache_dir)).get(entry)
+  except (OSError, RuntimeError):  # a folder that may not be read, a user without a home
+    return None
+
+
+def keep(name: str, entry: str, value: Any, cache_dir: str | None = None) -> str | None:
+  """Stores an entry; returns None, or why it could not be stored."""
+  try:
+    path = _path(name, cache_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(path, {**_read(path), entry: value})
+  except (OSError, RuntimeError) as error:
+    return str(error)
+  return None
+
+
+def _path(name: str, cache_dir: str | None) -> pathlib.Path:
+  return pathlib.Path(cache_dir or store.default_dir()) / f"{name}.json"
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    entries = workdir.read_json(path)
+  except ValueError:  # not JSON, or not text; the next `keep` writes it anew
+    return {}
+  return entries if isinstance(entries, dict) else {}

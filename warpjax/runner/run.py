@@ -1,0 +1,192 @@
+"""One config in, one workdir with a result out: what `experiments.train` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from warpjax.runner import experiment as experiments
+from warpjax.runner import hosts, loop, measure, origins, schema, selection, watch, workdir
+from warpjax.runner.plots import canvas, figures
+
+
+def train_and_evaluate(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  init: origins.InitFrom | None = None,
+  data_dir: str | None = None,
+  cache_dir: str | None = None,
+) -> dict[str, Any] | int:
+  """Trains a config in a workdir, from wherever it stands, and evaluates it.
+
+  A workdir goes on where it stopped, a finished one with more `num_meta_steps` too; its `result.json` is then kept as
+  `result_N.json`, after the meta-steps it was of.
+
+  Args:
+    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
+    directory: The workdir; with many hosts, one that they all see.
+    on_nonfinite: As for `loop.train`.
+    init: As for `loop.train`; a workdir that has begun must have begun so.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    The result, or the number of the signal that stopped training.
+
+  Raises:
+    ValueError: For a bad config, or a workdir of another one.
+    FileNotFoundError: For data that are not there.
+    FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
+  """
+  programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
+  settings = schema.given(config)
+  finished = _finished(pathlib.Path(directory), settings, init)
+  if finished is not None:
+    return finished
+  with _held(directory) as path:
+    _prepare(path, settings)
+    return _run(programs, path, init)
+
+
+def check(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  **places: Any,
+) -> None:
+  """Raises what `train_and_evaluate` would of a bad config or of data that are not there; nothing is written."""
+  _build(config, directory, on_nonfinite, **places)
+
+
+def _build(
+  config: Mapping[str, Any], directory: str | os.PathLike[str], on_nonfinite: loop.OnNonfinite, **places: Any
+) -> loop.Programs:
+  """Traced, so that what is wrong shows before anything is compiled or written."""
+  experiment = experiments.build(config, **places)
+  canvas.require()
+  programs = loop.Programs(experiment, on_nonfinite)
+  hosts.check_same("the config", schema.given(config))
+  hosts.check_same("the data", experiment.data.description)
+  if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
+    programs.trace()
+  return programs
+
+
+@contextlib.contextmanager
+def _held(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """The workdir, this run's alone before anything is written into it."""
+  path = pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.make(directory))))
+  with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
+    yield path
+
+
+def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
+
+
+def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.InitFrom | None) -> Any:
+  """The result of a finished run or sweep of this config, else None; only read, so no lock is needed."""
+
+  def read() -> Any:
+    if not (path / workdir.RESULT).exists() or workdir.read_json(path / workdir.CONFIG) != workdir.as_json(settings):
+      return None
+    return workdir.read_json(path / workdir.RESULT)
+
+  finished = hosts.from_first(read)
+  if finished is not None:
+    origins.check_same(init, finished.get(origins.INIT_FROM))
+  return finished
+
+
+def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None = None) -> Any:
+  """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
+  finished = _finished(path, programs.experiment.settings, init)
+  if finished is not None:
+    return finished
+  with watch.full_disk_told(path):
+    return _train_and_evaluate(programs, path, init)
+
+
+def _train_and_evaluate(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None) -> Any:
+  experiment = programs.experiment
+  trained = loop.train(programs, path, init=init)
+  if trained.signal:
+    hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
+    return trained.signal
+  states, chosen = [trained.state], {}
+  if experiment.evaluation.val_tasks:
+    states, found = selection.best(experiment, path, trained.state)
+    chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
+  result, per_task = measure.measure(experiment, states[0], members=states[1:])
+  devices = loop.num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn)
+  result |= chosen | {
+    "wall_seconds": round(trained.seconds, 3),
+    "num_devices": devices,
+    "skipped": trained.skipped,
+  }
+  result = origins.recorded(result, trained.origin)
+
+  def write() -> Any:
+    np.save(path / workdir.PER_TASK, per_task)
+    figures.draw([path], path / "curves.png", results=[result])
+    workdir.write_json(path / workdir.RESULT, result)
+    return workdir.read_json(path / workdir.RESULT)
+
+  return hosts.from_first(write)
+
+
+def _stopped_at(step: int, num_meta_steps: int) -> str:
+  """What to tell the user of a run that a signal stopped."""
+  if step == 0:
+    return "Stopped before the first meta-step, so nothing is saved; the same command begins again."
+  if step < num_meta_steps:
+    return f"Stopped at meta-step {step}, which is saved; the same command goes on."
+  return f"Stopped at meta-step {step}, the last, which is saved; the same command goes on with the evaluation."
+
+
+def sweep(
+  config: Mapping[str, Any],
+  directory: str | os.PathLike[str],
+  seeds: Sequence[int],
+  *,
+  on_nonfinite: loop.OnNonfinite = "stop",
+  init: origins.InitFrom | None = None,
+  **places: Any,
+) -> Any:
+  """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
+  settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
+  configs = [{**settings, "seed": seed} for seed in seeds]
+  shared = {key: value for key, value in settings.items() if key != "seed"}
+  programs = _build(configs[0], paths[0], on_nonfinite, **places)  # a bad config is refused before anything is written
+  finished = _finished(pathlib.Path(directory), shared, init)
+  if finished is not None and finished["seeds"] == list(seeds):
+    return finished
+  with _held(directory) as whole:
+    _prepare(whole, shared)
+    for index, (one, place) in enumerate(zip(configs, paths, strict=True)):
+      programs = _build(one, place, on_nonfinite, **places) if index else programs
+      with _held(place) as path:
+        _prepare(path, one)
+        result = _run(programs, path, init)
+      if isinstance(result, int):
+        return result
+      results.append(result)
+      init = init or origins.of_result(result)  # a command that goes on need not say it again
+
+    def write() -> Any:
+      per_task = [np.load(path / workdir.PER_TASK) for path in paths]
+      np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
+      figures.draw(paths, whole / "curves.png", results=results)
+      combined = origins.recorded(measure.combine(results, per_task), origins.of_sweep(results))
+      workdir.write_json(whole / workdir.RESULT, combined)
+      return workdir.read_json(whole / workdir.RESULT)
+
+    return hosts.from_first(write)
