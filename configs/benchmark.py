@@ -53,20 +53,12 @@ Seconds of a meta-step of 8 tasks, by inner steps (`:scaling --config.axes.tasks
 | `reptile` | 0.013 | 0.017 | 0.039 | 0.117 |
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-import ml_collections
-
-from warpjax.runner import schema
-
-UNROLLED: dict[str, dict[str, Any]] = {
+UNROLLED = {
   "mixed": {"name": "unrolled"},
   "reverse": {"name": "unrolled", "derivative": "reverse"},
   "first_order": {"name": "unrolled", "derivative": "first_order"},
 }
-ESTIMATORS: dict[str, dict[str, Any]] = {
+ESTIMATORS = {
   **UNROLLED,
   "truncate_1": {"name": "unrolled", "truncate": 1},
   "truncate_4": {"name": "unrolled", "truncate": 4},
@@ -89,7 +81,7 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
   "es_16": {"name": "evolution_strategies", "num_pairs": 16},
   "pes_16": {"name": "evolution_strategies", "num_pairs": 16, "window": 4},
 }
-MEMORY: dict[str, dict[str, Any]] = {
+MEMORY = {
   "reverse_save_all": {"name": "unrolled", "derivative": "reverse", "memory": "save_all"},
   "reverse_recompute": {"name": "unrolled", "derivative": "reverse", "memory": "recompute"},
   "mixed_save_all": {"name": "unrolled", "memory": "save_all"},
@@ -101,7 +93,7 @@ MEMORY: dict[str, dict[str, Any]] = {
   "forward": {"name": "forward_gradient"},
 }
 SGD = {"rule": "sgd", "learning_rate": 0.1}
-LEARNERS: dict[str, dict[str, Any]] = {
+LEARNERS = {
   "maml": {"inner": SGD, "meta_gradient": UNROLLED["mixed"]},
   "maml_reverse": {"inner": SGD, "meta_gradient": UNROLLED["reverse"]},
   "fomaml": {"inner": SGD, "meta_gradient": UNROLLED["first_order"]},
@@ -110,7 +102,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
   "imaml": {"inner": {**SGD, "prox": 2.0}, "meta_gradient": ESTIMATORS["implicit_cg_5"]},
 }
 
-METHODS: dict[str, dict[str, Any]] = {
+METHODS = {
   "accuracy": {
     "problems": {
       "linear_regression": {"num_tasks": 10, "dim": 50, "condition_number": 100.0, "prox": 0.01, "dtype": "float64"},
@@ -152,9 +144,3 @@ METHODS: dict[str, dict[str, Any]] = {
   },
   "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax", "flax_32"), "rounds": 15, "small": False},
 }
-
-
-def get_config(mode: str = "accuracy") -> ml_collections.ConfigDict:
-  """The settings of that benchmark."""
-  settings = schema.choose("configs/benchmark.py", mode, METHODS)
-  return ml_collections.ConfigDict({"mode": mode, **settings})

@@ -35,16 +35,19 @@ As in configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the o
 experiments on other images have the same settings.
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import image_rows, rows
-
-COMMON: rows.Table = image_rows.common("cifar_fs")
-METHODS: dict[str, rows.Table] = image_rows.methods({})
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("cifar_fs", COMMON, METHODS, method)
+BASE = "mini_imagenet"
+COMMON = {
+  "data": {
+    "name": "cifar_fs",
+    "ways": 5,
+    "shots": 1,
+    "queries": 1,
+    "train_shots": 0,
+    "train_queries": 15,
+    "rotations": "none",
+    "test_rotations": "none",
+    "augmentation": (),
+    "require_complete": False,
+  },
+}
+METHODS = {}

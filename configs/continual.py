@@ -38,16 +38,10 @@ maml: MAML on single waves, each with a fifth of the domain, as it is usually tr
 sequence: MAML through the whole sequence, meta-trained not to forget, without warp-layers.
 """
 
-from __future__ import annotations
+NETWORK = {"name": "mlp", "features": (100, 100), "activation": "tanh"}
+WARP = {**NETWORK, "warp": {"kind": "linear", "activation": "tanh", "residual": True}}
 
-import ml_collections
-
-from warpjax.runner import rows
-
-NETWORK: rows.Table = {"name": "mlp", "features": (100, 100), "activation": "tanh"}
-WARP: rows.Table = {**NETWORK, "warp": {"kind": "linear", "activation": "tanh", "residual": True}}
-
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 10_000,
   "tasks_per_step": 5,
@@ -62,7 +56,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 200, "num_steps": 100},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "warp": {
     "network": WARP,
     "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full", "seen_every": 20},
@@ -73,11 +67,7 @@ METHODS: dict[str, rows.Table] = {
   },
   "maml": {"data": {"train_subtasks": 1}, "inner": {"num_steps": 20}},
   "sequence": {},
+  "_cpu": {"num_meta_steps": 1_000, "checkpoint_every": 100},
+  "warp_cpu": {"base": ("warp", "_cpu")},
+  "maml_cpu": {"base": ("maml", "_cpu")},
 }
-CPU: rows.Table = {"num_meta_steps": 1_000, "checkpoint_every": 100}
-METHODS |= rows.resized(METHODS, {"warp": CPU, "maml": CPU})
-
-
-def get_config(method: str = "warp") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("continual", COMMON, METHODS, method)

@@ -16,13 +16,7 @@ Mean squared error after 10 steps on 600 new waves; all four and the pictures in
 The numbers of steps, tasks and step sizes are ours.
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 5_000,
   "tasks_per_step": 25,
@@ -37,7 +31,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 600, "num_steps": 10},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "maml": {},
   "meta_sgd": {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.02), "num_steps": 5},
@@ -66,8 +60,3 @@ METHODS: dict[str, rows.Table] = {
     "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "clip_norm": 10.0},
   },
 }
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("demo", COMMON, METHODS, method)

@@ -42,13 +42,7 @@ In the logarithm (base 10) of the loss L2L is 1.90 +/- 0.03, 0.42 +/- 0.09 and 2
 Command: python -m experiments.l2l --workdir=runs/l2l_images --method=l2l_lstm_images
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 1_500,
   "tasks_per_step": 16,
@@ -63,7 +57,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 1000, "num_steps": 100},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "l2l_lstm": {},
   "l2l_lstm_images": {
     "num_meta_steps": 100,
@@ -75,8 +69,3 @@ METHODS: dict[str, rows.Table] = {
     "eval": {"num_tasks": 100, "num_steps": 100},
   },
 }
-
-
-def get_config(method: str = "l2l_lstm") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("l2l", COMMON, METHODS, method)

@@ -143,46 +143,10 @@ With a learned head (--config.meta_gradient.redrawn=nothing) leap_cpu has 15.2, 
 With half the meta-steps Warp-Leap had 55.4 and 59.4 (seeds 0, 1), fine-tuning with half its steps 56.4 (seed 0).
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
 PAPER = "Flennerhag et al. 2020, arXiv 1909.00025"
+SOURCE = f"{PAPER}, 25 alphabets"
 
-NETWORK: rows.Table = {"name": "warpgrad_omniglot", "width": 64}
-WARPED: rows.Table = {**NETWORK, "warp": {"kind": "conv3x3"}}
-TWO_LAYERS: rows.Table = {
-  **NETWORK,
-  "warp": {"kind": "conv3x3", "num_layers": 2, "batch_norm": True, "residual": True},
-}
-# The capacity ladder of appendix F, table 3; the 3x3 convolution alone is warp_leap_offline.
-LADDER: dict[str, tuple[rows.Table, float]] = {
-  "warp_scale": ({"kind": "scale"}, 0.775),
-  "warp_1x1": ({"kind": "conv1x1"}, 0.794),
-  "warp_relu": ({"kind": "conv3x3", "activation": "relu"}, 0.834),
-  "warp_norm": ({"kind": "conv3x3", "batch_norm": True, "activation": "relu"}, 0.850),
-  "warp_residual": ({"kind": "conv3x3", "batch_norm": True, "residual": True, "activation": "relu"}, 0.863),
-}
-# Warp-Leap's numbers by meta-training alphabets, those of 25 aside.
-CURVE: dict[int, tuple[float, float]] = {
-  1: (0.495, 0.078),
-  3: (0.688, 0.028),
-  5: (0.75, 0.036),
-  10: (0.812, 0.024),
-  15: (0.827, 0.033),
-  20: (0.82, 0.026),
-}
-OFFLINE: rows.Table = {"name": "warp_offline", "initial": "leap", "leap_loss": False, "objective": "full", "eta": 1}
-
-
-def published(number: float, interval: float = 0.0, alphabets: int = 25) -> rows.Table:
-  """A number of the paper, for result.json."""
-  return {"number": number, "interval": interval, "source": f"{PAPER}, {alphabets} alphabets"}
-
-
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 1000,
   "tasks_per_step": 20,
@@ -200,46 +164,76 @@ COMMON: rows.Table = {
     "query": "support",
     "split_seed": 0,
   },
-  "network": NETWORK,
+  "network": {"name": "warpgrad_omniglot", "width": 64},
   "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 100},
   "optimizer": {"name": "sgd", "learning_rate": 0.1},
   "eval": {"num_tasks": 100, "num_steps": 100, "norm_stats": "running"},
 }
 
-UNTRAINED: rows.Table = {"num_meta_steps": 1, "checkpoint_every": 1}
+OFFLINE = {"name": "warp_offline", "initial": "leap", "leap_loss": False, "objective": "full", "eta": 1}
+RESIDUAL = {"kind": "conv3x3", "batch_norm": True, "residual": True}
+UNTRAINED = {"num_meta_steps": 1, "checkpoint_every": 1}
 
-METHODS: dict[str, rows.Table] = {
-  "warp_leap_offline": {"network": WARPED, "meta_gradient": OFFLINE, "published": published(0.838, 0.019)},
+METHODS = {
+  "_paper": {"published": {"interval": 0.0, "source": SOURCE}},
+  "_offline": {"base": "_paper", "meta_gradient": OFFLINE},
+  "warp_leap_offline": {
+    "base": "_offline",
+    "network": {"warp": {"kind": "conv3x3"}},
+    "published": {"number": 0.838, "interval": 0.019},
+  },
   "warp_first_order": {
-    "network": WARPED,
+    "base": "_paper",
+    "network": {"warp": {"kind": "conv3x3"}},
     "meta_gradient": {**OFFLINE, "objective": "first_order"},
-    "published": published(0.831, 0.027),
+    "published": {"number": 0.831, "interval": 0.027},
   },
-  **{
-    name: {"network": {**NETWORK, "warp": warp}, "meta_gradient": OFFLINE, "published": published(number)}
-    for name, (warp, number) in LADDER.items()
+  # The capacity ladder of appendix F, table 3; the 3x3 convolution alone is warp_leap_offline.
+  "warp_scale": {"base": "_offline", "network": {"warp": {"kind": "scale"}}, "published": {"number": 0.775}},
+  "warp_1x1": {"base": "_offline", "network": {"warp": {"kind": "conv1x1"}}, "published": {"number": 0.794}},
+  "warp_relu": {
+    "base": "_offline",
+    "network": {"warp": {"kind": "conv3x3", "activation": "relu"}},
+    "published": {"number": 0.834},
   },
-  "warp_two_layers": {"network": TWO_LAYERS, "meta_gradient": OFFLINE, "published": published(0.88)},
+  "warp_norm": {
+    "base": "_offline",
+    "network": {"warp": {"kind": "conv3x3", "batch_norm": True, "activation": "relu"}},
+    "published": {"number": 0.850},
+  },
+  "warp_residual": {
+    "base": "_offline",
+    "network": {"warp": {**RESIDUAL, "activation": "relu"}},
+    "published": {"number": 0.863},
+  },
+  "warp_two_layers": {
+    "base": "_offline",
+    "network": {"warp": {**RESIDUAL, "num_layers": 2}},
+    "published": {"number": 0.88},
+  },
   "warp_leap_online": {
-    "network": WARPED,
+    "base": "_paper",
+    "network": {"warp": {"kind": "conv3x3"}},
     "meta_gradient": {"name": "warp", "initial": "leap", "leap_loss": False, "objective": "full", "reduction": "sum"},
-    "published": published(0.763),
+    "published": {"number": 0.763},
   },
-  "leap": {"meta_gradient": {"name": "leap", "redrawn": "head"}, "published": published(0.748)},
-  "reptile": {"meta_gradient": {"name": "reptile", "redrawn": "head"}, "published": published(0.708)},
+  "leap": {"base": "_paper", "meta_gradient": {"name": "leap", "redrawn": "head"}, "published": {"number": 0.748}},
+  "reptile": {"base": "_paper", "meta_gradient": {"name": "reptile", "redrawn": "head"}, "published": {"number": 0.708}},
   "fomaml": {
     "meta_gradient": {"name": "unrolled", "derivative": "first_order", "redrawn": "head"},
     "optimizer": {"name": "sgd", "learning_rate": 0.5},
   },
   "maml": {
+    "base": "_paper",
     "data": {"query": "held_out"},
     "inner": {"num_steps": 5},
     "meta_gradient": {"name": "unrolled"},
     "optimizer": {"name": "sgd", "learning_rate": 0.5},
     "eval": {"norm_stats": "transductive"},
-    "published": published(0.567),
+    "published": {"number": 0.567},
   },
   "fine_tuning": {
+    "base": "_paper",
     "num_meta_steps": 2_000_000,
     "tasks_per_step": 1,
     "checkpoint_every": 5000,
@@ -247,60 +241,68 @@ METHODS: dict[str, rows.Table] = {
     "data": {"numbered": True},
     "network": {"name": "multi_headed_omniglot", "alphabets": 25, "width": 64},
     "meta_gradient": {"name": "multi_head"},
-    "published": published(0.764),
+    "published": {"number": 0.764},
   },
   "scratch": {
+    "base": "_paper",
     **UNTRAINED,
     "data": {"batch_size": 80},
     "inner": {"learning_rate": 1.0},
     "meta_gradient": {"name": "untrained"},
-    "published": published(0.51),
+    "published": {"number": 0.51},
   },
 }
 
-
-def _recipes(alphabets: int) -> dict[str, rows.Table]:
-  """A size for CPU: a 20th of the tasks, a quarter of the filters; one task a meta-step, so that there are many."""
-  # Measured before these networks started from PyTorch's biases, but for those of few alphabets.
-  network = {"width": 16, **({"bias_init": "zeros"} if alphabets >= 10 else {})}
-  cpu: rows.Table = {
-    "num_meta_steps": 1000,
-    "tasks_per_step": 1,
-    "checkpoint_every": 50,
-    "data": {"alphabets": alphabets, "augmentation": "affine", "resample": "lanczos"},
-    "network": network,
-    "eval": {"num_tasks": 30},  # three of each alphabet; the accuracy after each of 100 steps costs more than training
+# A size for CPU: a 20th of the tasks, a quarter of the filters; one task a meta-step, so that there are many.
+_CPU = {
+  "num_meta_steps": 1000,
+  "tasks_per_step": 1,
+  "checkpoint_every": 50,
+  "data": {"augmentation": "affine", "resample": "lanczos"},
+  "network": {"width": 16},
+  "eval": {"num_tasks": 30},  # three of each alphabet; the accuracy after each of 100 steps costs more than training
+}
+# Warp-Leap's numbers by meta-training alphabets; of those the paper has no other method's.
+_CURVE = {
+  1: (0.495, 0.078),
+  3: (0.688, 0.028),
+  5: (0.75, 0.036),
+  10: (0.812, 0.024),
+  15: (0.827, 0.033),
+  20: (0.82, 0.026),
+}
+for _alphabets in (*_CURVE, 25):
+  _suffix = "_cpu" if _alphabets == 10 else f"_{_alphabets}_cpu"
+  _part, _hidden = f"_cpu_{_alphabets}", {} if _alphabets == 25 else {"published": None}
+  METHODS[_part] = {
+    **_CPU,
+    "data": {**_CPU["data"], "alphabets": _alphabets},
+    # Measured before these networks started from PyTorch's biases, but for those of few alphabets.
+    "network": {**_CPU["network"], **({"bias_init": "zeros"} if _alphabets >= 10 else {})},
   }
-  own = {"num_meta_steps": 100_000, "checkpoint_every": 10_000, "network": {**network, "alphabets": alphabets}}
-  meta_learned = ("warp_leap_offline", "leap", "reptile", "maml", "fomaml")
-  return {**dict.fromkeys(meta_learned, cpu), "fine_tuning": {**cpu, **own}, "scratch": {**cpu, **UNTRAINED}}
-
-
-def suffix(alphabets: int) -> str:
-  """What ends the names of the recipes for CPU."""
-  return "_cpu" if alphabets == 10 else f"_{alphabets}_cpu"
-
-
-def _of(alphabets: int) -> dict[str, rows.Table]:
-  """The recipes; of other than 25 alphabets the paper has Warp-Leap's number alone, and that of no meta-training."""
-  found = {name: rows.unpublished(row) for name, row in METHODS.items()}
-  found["warp_leap_offline"]["published"] = published(*CURVE[alphabets], alphabets)
-  found["scratch"] = dict(METHODS["scratch"])
-  return rows.resized(found, _recipes(alphabets), suffix(alphabets))
-
+  for _method in ("warp_leap_offline", "leap", "reptile", "maml", "fomaml"):
+    METHODS[_method + _suffix] = {"base": (_method, _part), **_hidden}
+  METHODS["fine_tuning" + _suffix] = {
+    "base": ("fine_tuning", _part),
+    "num_meta_steps": 100_000,
+    "checkpoint_every": 10_000,
+    "network": {"alphabets": _alphabets},
+    **_hidden,
+  }
+  METHODS["scratch" + _suffix] = {"base": ("scratch", _part), **UNTRAINED}
+for _alphabets, (_number, _interval) in _CURVE.items():
+  METHODS[f"warp_leap_offline{'' if _alphabets == 10 else f'_{_alphabets}'}_cpu"]["published"] = {
+    "number": _number,
+    "interval": _interval,
+    "source": f"{PAPER}, {_alphabets} alphabets",
+  }
 
 # The ladder at a quarter of the meta-steps, beside its ends: no warp-layers, and the convolution online and offline.
-_STEPS: rows.Table = {**_recipes(25)["leap"], "num_meta_steps": 250}
-_RELU: rows.Table = {**_STEPS, "network": {"width": 16}}  # its ReLUs die with biases of zero
-_RUNGS = ("leap", "warp_leap_online", "warp_leap_offline", "warp_first_order", *LADDER, "warp_two_layers")
-_CURVE = [_of(alphabets) for alphabets in CURVE]
-METHODS |= {
-  **{name: row for recipes in _CURVE for name, row in recipes.items()},
-  **rows.resized(METHODS, _recipes(25), suffix(25)),
-  **rows.resized(METHODS, {**dict.fromkeys(_RUNGS, _STEPS), "warp_relu": _RELU}, "_ladder_cpu"),
-}
-
-
-def get_config(method: str = "warp_leap_offline") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("multi_shot_omniglot", COMMON, METHODS, method)
+METHODS["_ladder"] = {"base": "_cpu_25", "num_meta_steps": 250}
+LADDER = (
+  *("leap", "warp_leap_online", "warp_leap_offline", "warp_first_order"),
+  *("warp_scale", "warp_1x1", "warp_relu", "warp_norm", "warp_residual", "warp_two_layers"),
+)
+for _method in LADDER:
+  METHODS[f"{_method}_ladder_cpu"] = {"base": (_method, "_ladder")}
+METHODS["warp_relu_ladder_cpu"]["network"] = {"bias_init": None}  # its ReLUs die with biases of zero

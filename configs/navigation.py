@@ -47,16 +47,10 @@ On one CPU core the environment makes 1.9 to 2.4 million steps a second under po
 side, the policy's network included (`experiments.navigation` prints it).
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
 CODE = "Finn et al. 2017, arXiv 1703.03400, released results, 40 goals, after 4 steps"
 PAPER = "Li et al. 2017, arXiv 1707.09835, 2-D navigation, after 1 step"
 
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 100,
   "tasks_per_step": 20,
@@ -72,17 +66,17 @@ COMMON: rows.Table = {
 }
 
 # One step, before and after it 20 episodes, in the paper of Meta-SGD.
-ONE_STEP: rows.Table = {
+ONE_STEP = {
   "data": {"test_episodes": 20},
   "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 1},
   "eval": {"num_tasks": 600, "num_steps": 1},
 }
-META_SGD: rows.Table = {**ONE_STEP, "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.1), "num_steps": 1}}
+META_SGD = {**ONE_STEP, "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.1), "num_steps": 1}}
 VARYING = {"start": "uniform", "test_episodes": 20}
 
 ADAM = {"name": "adam", "learning_rate": 1e-2}
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "maml": {"published": {"number": -3.35, "interval": 0.59, "source": CODE}},
   "fomaml": {"meta_gradient": {"name": "trpo", "max_kl": 0.01, "derivative": "first_order"}},
   "maml_dice": {"data": {"estimator": "dice"}},
@@ -123,8 +117,3 @@ METHODS: dict[str, rows.Table] = {
     "published": {"number": -10.15, "interval": 0.0, "source": PAPER},
   },
 }
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("navigation", COMMON, METHODS, method)

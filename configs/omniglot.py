@@ -201,20 +201,15 @@ mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code
   published number is as listed by Lian et al. 2020, without an interval.
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import omniglot_rows, rows
-
 MAML = "Finn et al. 2017, arXiv 1703.03400"
+ANIL = "Raghu et al. 2020, arXiv 1909.09157, table 2"
 FOMAML = "Reported by Nichol et al. 2018, arXiv 1803.02999, with transduction"
 MAMLPP = "Antoniou et al. 2019, arXiv 1810.09502, an ensemble of five checkpoints, as listed by Lian et al. 2020"
 META_SGD = "Li et al. 2017, arXiv 1707.09835"
 REPTILE = "Nichol et al. 2018, arXiv 1803.02999, with transduction"
 IMAML = "Rajeswaran et al. 2019, arXiv 1909.04630, table 2"
 
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 60_000,
   "tasks_per_step": 32,
@@ -241,7 +236,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 4000, "num_steps": 3},
 }
 
-REPTILE_ROW: rows.Table = {
+_REPTILE = {
   "num_meta_steps": 100_000,
   "tasks_per_step": 5,
   "data": {"train_shots": 10, "rotations": "as_classes", "test_rotations": "none", "invert": False},
@@ -261,7 +256,7 @@ REPTILE_ROW: rows.Table = {
   "published": {"number": 0.9768, "interval": 0.0004, "source": REPTILE},
 }
 
-IMAML_ROW: rows.Table = {
+_IMAML = {
   "num_meta_steps": 20_000,
   "data": {"invert": False},
   "network": {"name": "imaml_omniglot", "width": 64, "adapts": "all"},
@@ -272,7 +267,7 @@ IMAML_ROW: rows.Table = {
   "published": {"number": 0.9916, "interval": 0.0035, "source": IMAML},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "maml": {"published": {"number": 0.987, "interval": 0.004, "source": MAML}},
   "fomaml": {
     "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
@@ -284,8 +279,8 @@ METHODS: dict[str, rows.Table] = {
     "eval": {"num_steps": 1},
     "published": {"number": 0.9953, "interval": 0.0026, "source": META_SGD},
   },
-  "reptile": REPTILE_ROW,
-  "reptile_serial": {**rows.unpublished(REPTILE_ROW), "tasks_per_step": 1},
+  "reptile": _REPTILE,
+  "reptile_serial": {"base": "reptile", "tasks_per_step": 1, "published": None},
   "leap": {
     "network": {"name": "reptile_omniglot", "width": 64, "adapts": "all"},
     "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 5},
@@ -293,9 +288,9 @@ METHODS: dict[str, rows.Table] = {
     "optimizer": {"name": "sgd", "learning_rate": 0.1},
     "eval": {"num_steps": 5},
   },
-  "imaml": IMAML_ROW,
+  "imaml": _IMAML,
   "imaml_hf": {
-    **IMAML_ROW,
+    **_IMAML,
     "inner": {"rule": "newton_cg", "cg_steps": 5, "damping": 5.0, "num_steps": 6, "prox": 2.0},
     "eval": {"num_steps": 6},
     "published": {"number": 0.995, "interval": 0.0026, "source": IMAML},
@@ -332,96 +327,129 @@ METHODS: dict[str, rows.Table] = {
   },
 }
 
+# Further shots and ways: what each paper changes, and its numbers.
+METHODS |= {
+  "_5shot": {"data": {"shots": 5, "queries": 5}},
+  "_one_query": {"data": {"queries": 1}},
+  "_20way": {"data": {"ways": 20}},
+  # MAML's step size of 0.1 is on the sum over 20 classes: 2.0 on the mean, the same as its 0.4 is for 5.
+  "_maml_20way": {"base": "_20way", "tasks_per_step": 16, "inner": {"num_steps": 5}, "eval": {"num_steps": 5}},
+  "_reptile_20way": {
+    "base": "_20way",
+    "num_meta_steps": 200_000,
+    "inner": {"learning_rate": 5e-4, "num_steps": 10, "batch_size": 20},
+    "eval": {"batch_size": 10},
+  },
+  "_imaml_20way": {"base": "_20way", "inner": {"num_steps": 25}, "eval": {"num_steps": 25}},
+  "maml_5shot": {"base": ("maml", "_5shot"), "published": {"number": 0.999, "interval": 0.001}},
+  "fomaml_5shot": {"base": ("fomaml", "_5shot"), "published": {"number": 0.992, "interval": 0.002}},
+  "meta_sgd_5shot": {"base": ("meta_sgd", "_5shot"), "published": {"number": 0.9993, "interval": 0.0009}},
+  "reptile_5shot": {"base": ("reptile", "_5shot", "_one_query"), "published": {"number": 0.9948, "interval": 0.0006}},
+  "imaml_5shot": {"base": ("imaml", "_5shot"), "published": {"number": 0.9967, "interval": 0.0012}},
+  "imaml_hf_5shot": {"base": ("imaml_hf", "_5shot"), "published": {"number": 0.9974, "interval": 0.0011}},
+  "mamlpp_5shot": {"base": ("mamlpp", "_5shot", "_one_query"), "published": {"number": 0.9993, "interval": 0.0}},
+  "maml_20way": {"base": ("maml", "_maml_20way"), "published": {"number": 0.958, "interval": 0.003}},
+  "fomaml_20way": {"base": ("fomaml", "_maml_20way"), "published": {"number": 0.894, "interval": 0.005}},
+  "anil_20way": {
+    "base": ("anil", "_maml_20way"),
+    "published": {"number": 0.962, "interval": 0.005, "source": ANIL},
+  },
+  "meta_sgd_20way": {"base": ("meta_sgd", "_20way"), "published": {"number": 0.9593, "interval": 0.0}},
+  "reptile_20way": {"base": ("reptile", "_reptile_20way"), "published": {"number": 0.8943, "interval": 0.0014}},
+  "imaml_20way": {"base": ("imaml", "_imaml_20way"), "published": {"number": 0.9446, "interval": 0.0042}},
+  "imaml_hf_20way": {"base": ("imaml_hf", "_20way"), "published": {"number": 0.9618, "interval": 0.0036}},
+  "maml_20way_5shot": {"base": ("maml_20way", "_5shot"), "published": {"number": 0.989, "interval": 0.002}},
+  "fomaml_20way_5shot": {"base": ("fomaml_20way", "_5shot"), "published": {"number": 0.979, "interval": 0.001}},
+  "anil_20way_5shot": {"base": ("anil_20way", "_5shot"), "published": {"number": 0.98, "interval": 0.003}},
+  "meta_sgd_20way_5shot": {"base": ("meta_sgd_20way", "_5shot"), "published": {"number": 0.9897, "interval": 0.0}},
+  "reptile_20way_5shot": {
+    "base": ("reptile_20way", "_5shot", "_one_query"),
+    "published": {"number": 0.9712, "interval": 0.0032},
+  },
+  "imaml_20way_5shot": {"base": ("imaml_20way", "_5shot"), "published": {"number": 0.9869, "interval": 0.001}},
+  "imaml_hf_20way_5shot": {"base": ("imaml_hf_20way", "_5shot"), "published": {"number": 0.9914, "interval": 0.001}},
+}
+
 # Recipes for one CPU core: fewer tasks a step, a smaller initial head, a larger annealed outer step.
-CPU: rows.Table = {
-  "num_meta_steps": 14_000,
-  "tasks_per_step": 16,
-  "network": {"head_init": "xavier"},
-  "inner": {"learning_rate": 1.0},
-  "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
-}
-# The paper's step sizes start near 0.05, twenty times below MAML's here, so the rule learns faster than the network.
-CPU_META_SGD: rows.Table = {**CPU, "inner": {}, "optimizer": {**CPU["optimizer"], "rule_learning_rate": 3e-2}}
-CPU_REPTILE: rows.Table = {"num_meta_steps": 40_000}
-CPU_20: rows.Table = {**CPU, "num_meta_steps": 5_000, "eval": {"num_tasks": 1000}}
-CPU_20_5SHOT: rows.Table = {**CPU_20, "num_meta_steps": 3_000, "tasks_per_step": 4}
-CPU_IMAML: rows.Table = {
-  "num_meta_steps": 4_000,
-  "tasks_per_step": 8,
-  "data": {"train_queries": 5},
-  "inner": {"prox": 0.5},
-  "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
-}
-CPU_20_IMAML: rows.Table = {
-  **CPU_IMAML,
-  "data": {},
-  "inner": {"prox": 0.5, "num_steps": 16},
-  "eval": {"num_tasks": 1000},
-}
-# A task of 5 shots costs five: in equal time training with 1 shot brings iMAML further on 20 ways.
-ONE_SHOT: rows.Table = {"train_shots": 1, "train_queries": 1}
-CPU_META_LSTM: rows.Table = {
-  "num_meta_steps": 6_000,
-  "tasks_per_step": 4,
-  "task_chunk": 1,
-  "data": {"train_queries": 5},
-  "network": {"head_init": "xavier", "width": 16},
-  "inner": {"num_steps": 5},
-  "optimizer": {"learning_rate": 3e-3, "rule_learning_rate": 1e-2, "schedule": "cosine", "clip_norm": 1.0},
-  "eval": {"num_steps": 5},
-}
-RECIPES: dict[str, rows.Table] = {
-  "maml": CPU,
-  "fomaml": {**CPU, "num_meta_steps": 30_000},
-  "anil": {**CPU, "num_meta_steps": 8_000, "inner": {"learning_rate": 1.0, "num_steps": 3}},
-  "meta_sgd": CPU_META_SGD,
-  "reptile": CPU_REPTILE,
-  "imaml": CPU_IMAML,
-  "meta_lstm": CPU_META_LSTM,
-  "meta_curvature": {**CPU, "num_meta_steps": 10_000},
+METHODS |= {
+  "_annealed": {"optimizer": {"learning_rate": 3e-3, "schedule": "cosine"}},
+  "_cpu": {"base": "_annealed", "num_meta_steps": 14_000, "tasks_per_step": 16, "network": {"head_init": "xavier"}},
+  "_half_steps": {"inner": {"learning_rate": 1.0}},
+  # The paper's step sizes start near 0.05, twenty times below MAML's here, so the rule learns faster than the network.
+  "_fast_rule": {"optimizer": {"rule_learning_rate": 3e-2}},
+  "_1000_tasks": {"eval": {"num_tasks": 1000}},
+  "_cpu_20way": {"base": ("_cpu", "_1000_tasks"), "num_meta_steps": 5_000},
+  "_cpu_20way_5shot": {"base": "_cpu_20way", "num_meta_steps": 3_000, "tasks_per_step": 4},
+  "_3_steps": {"inner": {"learning_rate": 1.0, "num_steps": 3}},
+  "_1_step": {"inner": {"num_steps": 1}},
+  "_cpu_imaml": {
+    "base": "_annealed",
+    "num_meta_steps": 4_000,
+    "tasks_per_step": 8,
+    "inner": {"prox": 0.5},
+  },
+  "_16_steps": {"base": "_1000_tasks", "num_meta_steps": 1_500, "inner": {"num_steps": 16}},
+  # A task of 5 shots costs five: in equal time training with 1 shot brings iMAML further on 20 ways.
+  "_trained_with_1_shot": {"base": "_1000_tasks", "data": {"train_shots": 1, "train_queries": 1}},
+  "maml_cpu": {"base": ("maml", "_cpu", "_half_steps")},
+  "fomaml_cpu": {"base": ("fomaml", "_cpu", "_half_steps"), "num_meta_steps": 30_000},
+  "anil_cpu": {"base": ("anil", "_cpu", "_3_steps"), "num_meta_steps": 8_000},
+  "meta_sgd_cpu": {"base": ("meta_sgd", "_cpu", "_fast_rule")},
+  "reptile_cpu": {"base": "reptile", "num_meta_steps": 40_000},
+  "imaml_cpu": {"base": ("imaml", "_cpu_imaml"), "data": {"train_queries": 5}},
+  "meta_lstm_cpu": {
+    "base": ("meta_lstm", "_cpu"),
+    "num_meta_steps": 6_000,
+    "tasks_per_step": 4,
+    "task_chunk": 1,
+    "data": {"train_queries": 5},
+    "network": {"width": 16},
+    "inner": {"num_steps": 5},
+    "optimizer": {"rule_learning_rate": 1e-2, "clip_norm": 1.0},
+    "eval": {"num_steps": 5},
+  },
+  "meta_curvature_cpu": {"base": ("meta_curvature", "_cpu", "_half_steps"), "num_meta_steps": 10_000},
   # A task of 5 shots costs five of 1 shot.
-  "maml_5shot": {**CPU, "num_meta_steps": 28_000, "tasks_per_step": 4, "inner": {}},
-  "fomaml_5shot": {**CPU, "num_meta_steps": 7_000, "tasks_per_step": 8},
-  "meta_sgd_5shot": {**CPU_META_SGD, "num_meta_steps": 10_000, "tasks_per_step": 8},
-  "reptile_5shot": CPU_REPTILE,
-  "imaml_hf": {**CPU_IMAML, "data": {}},
-  "imaml_hf_5shot": {**CPU_IMAML, "data": ONE_SHOT, "eval": {"num_tasks": 1000}},
-  "imaml_hf_20way": {**CPU_IMAML, "num_meta_steps": 350, "data": {}, "eval": {"num_tasks": 1000}},
-  "imaml_hf_20way_5shot": {**CPU_IMAML, "num_meta_steps": 350, "data": ONE_SHOT, "eval": {"num_tasks": 1000}},
-  "imaml_5shot": {**CPU_IMAML, "num_meta_steps": 1_000, "data": {}},
-  "imaml_20way": {**CPU_20_IMAML, "num_meta_steps": 1_500},
-  "imaml_20way_5shot": {**CPU_20_IMAML, "num_meta_steps": 1_500, "data": ONE_SHOT},
+  "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
+  "fomaml_5shot_cpu": {
+    "base": ("fomaml_5shot", "_cpu", "_half_steps"),
+    "num_meta_steps": 7_000,
+    "tasks_per_step": 8,
+  },
+  "meta_sgd_5shot_cpu": {"base": ("meta_sgd_5shot", "_cpu", "_fast_rule"), "num_meta_steps": 10_000, "tasks_per_step": 8},
+  "reptile_5shot_cpu": {"base": "reptile_5shot", "num_meta_steps": 40_000},
+  "imaml_hf_cpu": {"base": ("imaml_hf", "_cpu_imaml")},
+  "imaml_hf_5shot_cpu": {"base": ("imaml_hf_5shot", "_cpu_imaml", "_trained_with_1_shot")},
+  "imaml_hf_20way_cpu": {"base": ("imaml_hf_20way", "_cpu_imaml", "_1000_tasks"), "num_meta_steps": 350},
+  "imaml_hf_20way_5shot_cpu": {
+    "base": ("imaml_hf_20way_5shot", "_cpu_imaml", "_trained_with_1_shot"),
+    "num_meta_steps": 350,
+  },
+  "imaml_5shot_cpu": {"base": ("imaml_5shot", "_cpu_imaml"), "num_meta_steps": 1_000},
+  "imaml_20way_cpu": {"base": ("imaml_20way", "_cpu_imaml", "_16_steps")},
+  "imaml_20way_5shot_cpu": {"base": ("imaml_20way_5shot", "_cpu_imaml", "_16_steps", "_trained_with_1_shot")},
   # One inner step in training where the paper has five: a quarter of the time, and as good after 4,000 tasks.
-  "maml_20way": {**CPU_20, "inner": {"num_steps": 1}},
-  "fomaml_20way": {**CPU_20, "inner": {"learning_rate": 1.0, "num_steps": 3}},
-  "meta_sgd_20way": {**CPU_20, "inner": {}, "optimizer": CPU_META_SGD["optimizer"]},
-  "anil_20way": {**CPU_20, "inner": {"learning_rate": 1.0, "num_steps": 3}},
-  "anil_20way_5shot": {**CPU_20_5SHOT, "inner": {"learning_rate": 1.0, "num_steps": 3}},
-  "reptile_20way": {"num_meta_steps": 8_000, "eval": {"num_tasks": 1000}},
-  "maml_20way_5shot": {**CPU_20_5SHOT, "inner": {"num_steps": 1}},
-  "fomaml_20way_5shot": {**CPU_20_5SHOT, "inner": {"learning_rate": 1.0, "num_steps": 3}},
-  "meta_sgd_20way_5shot": {**CPU_20_5SHOT, "inner": {}, "optimizer": CPU_META_SGD["optimizer"]},
-  "reptile_20way_5shot": {"num_meta_steps": 8_000, "eval": {"num_tasks": 1000}},
+  "maml_20way_cpu": {"base": ("maml_20way", "_cpu_20way", "_1_step")},
+  "fomaml_20way_cpu": {"base": ("fomaml_20way", "_cpu_20way", "_3_steps")},
+  "meta_sgd_20way_cpu": {"base": ("meta_sgd_20way", "_cpu_20way", "_fast_rule")},
+  "anil_20way_cpu": {"base": ("anil_20way", "_cpu_20way", "_3_steps")},
+  "reptile_20way_cpu": {"base": ("reptile_20way", "_1000_tasks"), "num_meta_steps": 8_000},
+  "anil_20way_5shot_cpu": {"base": ("anil_20way_5shot", "_cpu_20way_5shot", "_3_steps")},
+  "maml_20way_5shot_cpu": {"base": ("maml_20way_5shot", "_cpu_20way_5shot", "_1_step")},
+  "fomaml_20way_5shot_cpu": {"base": ("fomaml_20way_5shot", "_cpu_20way_5shot", "_3_steps")},
+  "meta_sgd_20way_5shot_cpu": {"base": ("meta_sgd_20way_5shot", "_cpu_20way_5shot", "_fast_rule")},
+  "reptile_20way_5shot_cpu": {"base": ("reptile_20way_5shot", "_1000_tasks"), "num_meta_steps": 8_000},
+  # Two methods at equal meta-steps on 20 ways; a warp's step costs twelve of MAML's at this width.
+  "_small": {
+    "base": "_annealed",
+    "num_meta_steps": 1_000,
+    "tasks_per_step": 4,
+    "checkpoint_every": 100,
+    "data": {"ways": 20},
+    "network": {"head_init": "xavier", "width": 16},
+    "inner": {"learning_rate": 0.5, "num_steps": 5},
+    "eval": {"num_tasks": 1000, "num_steps": 5},
+  },
+  "maml_20way_small_cpu": {"base": ("maml", "_small"), "published": {"number": 0.958, "interval": 0.003}},
+  "warp_maml_20way_small_cpu": {"base": ("warp_maml", "_small")},
 }
-# Two methods at equal meta-steps on 20 ways; a warp's step costs twelve of MAML's at this width.
-TWENTY_WAYS: rows.Table = {
-  "num_meta_steps": 1_000,
-  "tasks_per_step": 4,
-  "checkpoint_every": 100,
-  "data": {"ways": 20},
-  "network": {"head_init": "xavier", "width": 16},
-  "inner": {"learning_rate": 0.5, "num_steps": 5},
-  "optimizer": {"learning_rate": 3e-3, "schedule": "cosine"},
-  "eval": {"num_tasks": 1000, "num_steps": 5},
-}
-TWENTY_WAY_RECIPES: dict[str, rows.Table] = {
-  "maml": {**TWENTY_WAYS, "published": {"number": 0.958, "interval": 0.003, "source": MAML}},
-  "warp_maml": TWENTY_WAYS,
-}
-METHODS |= omniglot_rows.variants(METHODS)
-METHODS |= rows.resized(METHODS, RECIPES) | rows.resized(METHODS, TWENTY_WAY_RECIPES, "_20way_small_cpu")
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("omniglot", COMMON, METHODS, method)

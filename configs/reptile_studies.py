@@ -60,15 +60,9 @@ At an eighth of the meta-steps (`_cpu`), accuracy on 1000 test tasks after the 5
 | reptile_overlapping_cpu       | a figure  | 96.56 +/- 0.51 | 2 min, EPYC AVX-512 |
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
 STEP_SIZE = 0.075
 
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 40_000,
   "tasks_per_step": 1,
@@ -96,44 +90,37 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 1000, "num_steps": 5, "batch_size": 25},
 }
 
-
-def _combination(step_weights: tuple[float, ...], learning_rate: float = 0.25) -> rows.Table:
-  steps = len(step_weights)
-  return {
-    "data": {"train_shots": 5 * steps},
-    "inner": {"num_steps": steps},
-    "meta_gradient": {"name": "reptile", "step_weights": step_weights},
-    "optimizer": {"learning_rate": learning_rate},
-  }
-
-
-def _last(steps: int) -> tuple[float, ...]:
-  return (0.0,) * (steps - 1) + (1.0,)
-
-
 # The gradient at the query set is not multiplied with the inner learning rate, as a step is.
-_SEPARATE: rows.Table = {
+_SEPARATE = {
   "data": {"train_shots": 15, "train_queries": 5, "train_query": "held_out"},
   "inner": {"num_steps": 3},
   "meta_gradient": {"name": "unrolled", "derivative": "first_order"},
   "optimizer": {"learning_rate": STEP_SIZE},
 }
-_OVERLAPPING: rows.Table = {"inner": {"num_steps": 10}}
 
-METHODS: dict[str, rows.Table] = {
-  **{f"g_{steps}": _combination(_last(steps)) for steps in (1, 2, 3, 4)},
-  **{f"sum_{steps}": _combination((1.0,) * steps) for steps in (2, 3, 4)},
-  **{f"mean_{steps}": _combination((1.0,) * steps, 0.25 / steps) for steps in (2, 3, 4)},
-  "shared_tail": {"meta_gradient": {"name": "reptile", "step_weights": _last(4)}},
+METHODS = {
+  "_1_step": {"data": {"train_shots": 5}, "inner": {"num_steps": 1}, "optimizer": {"learning_rate": 0.25}},
+  "_2_steps": {"data": {"train_shots": 10}, "inner": {"num_steps": 2}, "optimizer": {"learning_rate": 0.25}},
+  "_3_steps": {"data": {"train_shots": 15}, "inner": {"num_steps": 3}, "optimizer": {"learning_rate": 0.25}},
+  "_4_steps": {"data": {"train_shots": 20}, "inner": {"num_steps": 4}, "optimizer": {"learning_rate": 0.25}},
+  "g_1": {"base": "_1_step", "meta_gradient": {"name": "reptile", "step_weights": (1.0,)}},
+  "g_2": {"base": "_2_steps", "meta_gradient": {"name": "reptile", "step_weights": (0.0, 1.0)}},
+  "g_3": {"base": "_3_steps", "meta_gradient": {"name": "reptile", "step_weights": (0.0, 0.0, 1.0)}},
+  "g_4": {"base": "_4_steps", "meta_gradient": {"name": "reptile", "step_weights": (0.0, 0.0, 0.0, 1.0)}},
+  "sum_2": {"base": "_2_steps", "meta_gradient": {"name": "reptile", "step_weights": (1.0, 1.0)}},
+  "sum_3": {"base": "_3_steps", "meta_gradient": {"name": "reptile", "step_weights": (1.0, 1.0, 1.0)}},
+  "sum_4": {"base": "_4_steps", "meta_gradient": {"name": "reptile", "step_weights": (1.0, 1.0, 1.0, 1.0)}},
+  "mean_2": {"base": "sum_2", "optimizer": {"learning_rate": 0.25 / 2}},
+  "mean_3": {"base": "sum_3", "optimizer": {"learning_rate": 0.25 / 3}},
+  "mean_4": {"base": "sum_4", "optimizer": {"learning_rate": 0.25 / 4}},
+  "shared_tail": {"meta_gradient": {"name": "reptile", "step_weights": (0.0, 0.0, 0.0, 1.0)}},
   "separate_tail": _SEPARATE,
   "reptile": {},
-  "shared_tail_overlapping": {**_OVERLAPPING, "meta_gradient": {"name": "reptile", "step_weights": _last(10)}},
+  "shared_tail_overlapping": {
+    "inner": {"num_steps": 10},
+    "meta_gradient": {"name": "reptile", "step_weights": (0.0,) * 9 + (1.0,)},
+  },
   "separate_tail_overlapping": {**_SEPARATE, "inner": {"num_steps": 9}},
-  "reptile_overlapping": _OVERLAPPING,
+  "reptile_overlapping": {"inner": {"num_steps": 10}},
 }
-METHODS |= rows.resized(METHODS, dict.fromkeys(METHODS, {"num_meta_steps": 5_000}))
-
-
-def get_config(method: str = "sum_4") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("reptile_studies", COMMON, METHODS, method)
+VARIANTS = {"_cpu": {"num_meta_steps": 5_000}}

@@ -52,15 +52,9 @@ one meta-learned step size for all parameters, learned, and of the newer estimat
 arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835).
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
 PAPER = "Li et al. 2017, arXiv 1707.09835, sine regression, trained and tested with 5 shots"
 
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 60_000,
   "tasks_per_step": 4,
@@ -75,7 +69,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 600, "num_steps": 1},
 }
 
-REPTILE: rows.Table = {
+REPTILE = {
   "network": {"name": "reptile_sinusoid", "features": (64, 64), "adapts": "all"},
   "data": {"train_shots": 50},
   "inner": {"learning_rate": 0.02, "num_steps": 5, "batch": "epochs", "batch_size": 10},
@@ -88,17 +82,17 @@ PROXIMAL = {"learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 1
 IMPLICIT = {"name": "implicit", "operator": "paper", "solver_steps": 8}
 
 # Warp-layers that start as the identity, so that a warped learner starts where the plain one does.
-WARPED: rows.Table = {
+WARPED = {
   "name": "maml_sinusoid",
   "features": (40, 40),
   "adapts": "all",
   "warp": {"kind": "linear", "identity_init": True},
 }
 
-BOUNDED: rows.Table = {**WARPED, "warp": {**WARPED["warp"], "activation": "tanh", "residual": True}}
+BOUNDED = {**WARPED, "warp": {**WARPED["warp"], "activation": "tanh", "residual": True}}
 
 # The released demo whole: its waves, 50 points of a grid to train on, 10 random ones at test, one task a meta-step.
-DEMO: rows.Table = {
+DEMO = {
   **REPTILE,
   "num_meta_steps": 30_000,
   "tasks_per_step": 1,
@@ -106,7 +100,7 @@ DEMO: rows.Table = {
   "eval": {"num_steps": 32, "batch_size": 10},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "maml": {"published": {"number": 1.13, "interval": 0.18, "source": PAPER}},
   "fomaml": {"meta_gradient": {"name": "unrolled", "derivative": "first_order"}},
   "anil": {"network": {"adapts": "head"}},
@@ -178,8 +172,3 @@ METHODS: dict[str, rows.Table] = {
     "eval": {"num_steps": 10},
   },
 }
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("sinusoid", COMMON, METHODS, method)

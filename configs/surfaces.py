@@ -20,13 +20,7 @@ the same point of the surface, by more than 0.1, for 86, and higher for 9; the m
 most starts both end in the same place. Half a minute of one core.
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import rows
-
-COMMON: rows.Table = {
+COMMON = {
   "seed": 0,
   "num_meta_steps": 100,
   "tasks_per_step": 1,
@@ -41,7 +35,7 @@ COMMON: rows.Table = {
   "eval": {"num_tasks": 100, "num_steps": 100},
 }
 
-METHODS: dict[str, rows.Table] = {
+METHODS = {
   "warp": {},
   "warp_first_order": {"meta_gradient": {"name": "warp", "initial": "none", "objective": "first_order"}},
   "plain": {
@@ -50,8 +44,3 @@ METHODS: dict[str, rows.Table] = {
     "meta_gradient": {"name": "untrained"},
   },
 }
-
-
-def get_config(method: str = "warp") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("surfaces", COMMON, METHODS, method)

@@ -42,42 +42,44 @@ As in configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the o
 experiments on other images have the same settings.
 """
 
-from __future__ import annotations
-
-import ml_collections
-
-from warpjax.runner import image_rows, rows
-
 WARP = "Flennerhag et al. 2020, arXiv 1909.00025"
 COMLN = "a run by Deleu et al. 2022 (COMLN)"
 
-PUBLISHED: dict[str, image_rows.Number] = {
-  "maml": (0.5167, 0.0181, COMLN),
-  "maml_5shot": (0.703, 0.0175, COMLN),
-  "meta_sgd": (0.528, 0.0044, COMLN),
-  "meta_sgd_5shot": (0.6235, 0.0026, COMLN),
-  "imaml": (0.3854, 0.0137, COMLN),
-  "imaml_5shot": (0.6024, 0.0076, COMLN),
-  "warp_maml": (0.572, 0, WARP),
+BASE = "mini_imagenet"
+COMMON = {
+  "data": {
+    "name": "tiered_imagenet",
+    "ways": 5,
+    "shots": 1,
+    "queries": 1,
+    "train_shots": 0,
+    "train_queries": 15,
+    "rotations": "none",
+    "test_rotations": "none",
+    "augmentation": (),
+    "require_complete": False,
+  },
 }
 
-COMMON: rows.Table = image_rows.common("tiered_imagenet")
-METHODS: dict[str, rows.Table] = image_rows.methods(PUBLISHED)
-METHODS["warp_leap_offline_640shot"] = {
-  "num_meta_steps": 1_000,
-  "tasks_per_step": 20,
-  "checkpoint_every": 10,
-  "steps_per_dispatch": 1,
-  "data": {"ways": 10, "shots": 640, "queries": 50, "train_queries": 0},
-  "network": {"name": "warpgrad_omniglot", "width": 64, "warp": {"kind": "conv3x3"}},
-  "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 100, "batch": "minibatch", "batch_size": 64},
-  "meta_gradient": {"name": "warp_offline", "initial": "leap", "leap_loss": False, "objective": "full", "eta": 1},
-  "optimizer": {"name": "sgd", "learning_rate": 0.1},
-  "eval": {"num_tasks": 100, "num_steps": 100, "norm_stats": "running"},
-  "published": {"number": 0.804, "interval": 0.016, "source": WARP},
+METHODS = {
+  "maml": {"published": {"number": 0.5167, "interval": 0.0181, "source": COMLN}},
+  "maml_5shot": {"published": {"number": 0.703, "interval": 0.0175, "source": COMLN}},
+  "meta_sgd": {"published": {"number": 0.528, "interval": 0.0044, "source": COMLN}},
+  "meta_sgd_5shot": {"published": {"number": 0.6235, "interval": 0.0026, "source": COMLN}},
+  "imaml": {"published": {"number": 0.3854, "interval": 0.0137, "source": COMLN}},
+  "imaml_5shot": {"published": {"number": 0.6024, "interval": 0.0076, "source": COMLN}},
+  "warp_maml": {"published": {"number": 0.572, "interval": 0.0, "source": WARP}},
+  "warp_leap_offline_640shot": {
+    "num_meta_steps": 1_000,
+    "tasks_per_step": 20,
+    "checkpoint_every": 10,
+    "steps_per_dispatch": 1,
+    "data": {"ways": 10, "shots": 640, "queries": 50, "train_queries": 0},
+    "network": {"name": "warpgrad_omniglot", "width": 64, "warp": {"kind": "conv3x3"}},
+    "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 100, "batch": "minibatch", "batch_size": 64},
+    "meta_gradient": {"name": "warp_offline", "initial": "leap", "leap_loss": False, "objective": "full", "eta": 1},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    "eval": {"num_tasks": 100, "num_steps": 100, "norm_stats": "running"},
+    "published": {"number": 0.804, "interval": 0.016, "source": WARP},
+  },
 }
-
-
-def get_config(method: str = "maml") -> ml_collections.ConfigDict:
-  """The row of `METHODS` with that name."""
-  return rows.select("tiered_imagenet", COMMON, METHODS, method)

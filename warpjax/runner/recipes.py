@@ -1,0 +1,205 @@
+"""Recipes: files of data alone, `COMMON` settings and a row for each method, looked up by path or by name.
+
+  COMMON = {"seed": 0, "num_meta_steps": 60_000, "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 1}, ...}
+  METHODS = {"maml": {}, "maml_5_steps": {"inner": {"num_steps": 5}}}
+
+A row is laid over the common settings. Further words of a recipe:
+
+* `BASE = "sinusoid"` lays the file over another recipe, `BASE = "sinusoid:maml"` over one row of it, without the
+  published numbers.
+* `"base": "maml"`, or a tuple of names, in a row lays it over other rows of the file. Names that begin with an
+  underscore are parts, and no methods.
+* `VARIANTS = {"_strict": {...}}`: every method exists with that suffix too, laid over by that table, without its
+  published number.
+* `"published": None` takes a row's published number away.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import os
+import pathlib
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Table = Mapping[str, Any]
+
+FOLDERS = (pathlib.Path(__file__).parents[1] / "recipes", pathlib.Path(__file__).parents[2] / "configs")
+"""Where recipes are that are named without a path: in an installed package, and in a checkout."""
+
+
+class Recipe(NamedTuple):
+  """One file.
+
+  Attributes:
+    name: The file's name without `.py`, and so the experiment's.
+    path: The file.
+    doc: Its docstring.
+    common: What all of its methods share.
+    methods: The rows of its methods, bases laid under them.
+    variants: Suffixes of methods, and what each lays over them.
+  """
+
+  name: str
+  path: pathlib.Path
+  doc: str
+  common: Table
+  methods: Mapping[str, Table]
+  variants: Mapping[str, Table]
+
+  def settings(self, method: str) -> dict[str, Any]:
+    """All settings that the recipe gives for a method.
+
+    Raises:
+      ValueError: For a method that is not there, naming the nearest.
+    """
+    return {"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))}
+
+  def _row(self, method: str) -> Table:
+    if method in self.methods:
+      return self.methods[method]
+    for suffix, table in self.variants.items():
+      if (stem := method.removesuffix(suffix)) in self.methods and stem != method:
+        return lay_over(unpublished(self.methods[stem]), table)
+    raise ValueError(f"{self.path} has no method {method!r}{nearest(method, self.methods)}")
+
+
+def settings(source: str) -> dict[str, Any]:
+  """The settings of `FILE.py:METHOD` or `NAME:METHOD`; of a recipe with one method, its name may be left out.
+
+  Raises:
+    ValueError: For a file or a method that is not there, naming the nearest, and for a file that is no recipe.
+
+  Example:
+    >>> settings("sinusoid:maml")["inner"]
+    {'rule': 'sgd', 'learning_rate': 0.01, 'num_steps': 1}
+  """
+  file, _, method = source.rpartition(":") if ":" in source else (source, "", "")
+  recipe = load(file)
+  if not method:
+    if len(recipe.methods) != 1:
+      raise ValueError(f"--config must name a method, {file}:METHOD; {file} has {', '.join(recipe.methods)}.")
+    method = next(iter(recipe.methods))
+  return recipe.settings(method)
+
+
+def load(source: str | os.PathLike[str]) -> Recipe:
+  """The recipe in a file, or of that name.
+
+  Raises:
+    ValueError: If there is none, naming the nearest, or it is no recipe.
+  """
+  return _load(find(source))
+
+
+def find(source: str | os.PathLike[str]) -> pathlib.Path:
+  """The file of a recipe: a path, or the name of one in `FOLDERS`.
+
+  Raises:
+    ValueError: If there is none, naming the nearest.
+  """
+  path = pathlib.Path(source)
+  for candidate in (path, *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path))):
+    if candidate.is_file():
+      return candidate.resolve()
+  raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} is not there{_near(path)}")
+
+
+def names() -> list[str]:
+  """The names of the recipes that are installed, sorted."""
+  return sorted({path.stem for folder in FOLDERS if folder.is_dir() for path in folder.glob("[!_]*.py")})
+
+
+def lay_over(base: Table, row: Table) -> dict[str, Any]:
+  """`row` over `base`.
+
+  A table of the row that says what it is, by `name` or `rule`, takes the place of the base's, whose settings belong to
+  another thing; any other is laid over it, setting by setting. An entry that is None takes the base's away.
+
+  Example:
+    >>> lay_over({"inner": {"rule": "sgd", "num_steps": 1}, "seed": 0}, {"inner": {"num_steps": 5}, "seed": 1})
+    {'inner': {'rule': 'sgd', 'num_steps': 5}, 'seed': 1}
+  """
+  merged = dict(base)
+  for key, value in row.items():
+    lay = isinstance(value, Mapping) and not {"name", "rule"} & value.keys()
+    merged[key] = {**(merged.get(key) or {}), **value} if lay else value
+  return {key: value for key, value in merged.items() if value is not None}
+
+
+def unpublished(row: Table) -> dict[str, Any]:
+  """A row without its paper's number, for settings that the paper does not have."""
+  return {key: value for key, value in row.items() if key != "published"}
+
+
+def nearest(name: Any, allowed: Any) -> str:
+  """The end of a sentence about an unknown name: "; did you mean 'x'? Allowed: ...", or ". Allowed: ..."."""
+  allowed = list(allowed)
+  close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.5)
+  return f"{f'; did you mean {close[0]!r}?' if close else '.'} Allowed: {', '.join(allowed)}."
+
+
+@functools.cache
+def _load(path: pathlib.Path) -> Recipe:
+  module = _module(path)
+  common, variants = getattr(module, "COMMON", {}), getattr(module, "VARIANTS", {})
+  if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
+    raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
+  methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
+  if base := getattr(module, "BASE", ""):
+    below = load(base.partition(":")[0])
+    if ":" in base:
+      common = lay_over(unpublished(lay_over(below.common, below._row(base.partition(":")[2]))), common)
+    else:
+      common, variants = lay_over(below.common, common), {**below.variants, **variants}
+      methods = {
+        name: lay_over(unpublished(below.methods.get(name, {})), methods.get(name, {}))
+        for name in {**below.methods, **methods}
+      }
+  return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants)
+
+
+def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+  if name not in rows:
+    raise ValueError(f"{path}: METHODS[{seen[-1]!r}] has the base {name!r}, which is not there{nearest(name, rows)}")
+  if name in seen:
+    raise ValueError(f"{path}: METHODS[{name!r}] is its own base, by {' and '.join(seen)}.")
+  row = dict(rows[name])
+  bases = row.pop("base", ())
+  merged: dict[str, Any] = {}
+  for base in (bases,) if isinstance(bases, str) else bases:
+    merged = _over_row(merged, _with_bases(path, rows, base, (*seen, name)))
+  return _over_row(merged, row)
+
+
+def _over_row(base: Table, row: Table) -> dict[str, Any]:
+  """As `lay_over`, but what is None stays, to take away what is laid under it later."""
+  merged = lay_over(base, row)
+  return {**merged, **{key: None for key, value in row.items() if value is None}}
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
+  """The file as a module of its own name, which a rule of its own in it is found by."""
+  if path.parent not in FOLDERS and os.fspath(path.parent) not in sys.path:
+    sys.path.insert(0, os.fspath(path.parent))
+  spec = importlib.util.spec_from_file_location(path.stem if path.parent not in FOLDERS else f"_recipe_{path.stem}", path)
+  assert spec is not None and spec.loader is not None  # a file that ends in .py has both
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except SyntaxError as error:
+    raise ValueError(f"{error.filename}, line {error.lineno}, is no Python: {error.msg}.") from None
+  return module
+
+
+def _is_ours(path: pathlib.Path) -> bool:
+  return path.parent == pathlib.Path() or path.parent.name == "configs"
+
+
+def _near(path: pathlib.Path) -> str:
+  close = difflib.get_close_matches(path.name.removesuffix(".py"), names(), n=1, cutoff=0.5)
+  return f"; did you mean {close[0]!r}?" if close else f". Recipes: {', '.join(names())}."
