@@ -21,7 +21,7 @@ _NAMES = {
   str: "a string",
   dict: "a table",
 }
-_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def call(
@@ -62,18 +62,18 @@ def call(
 def _check(
   where: str, table: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str], also: Iterable[str]
 ) -> None:
-  parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in given and p.kind in _KINDS}
+  parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in given and p.kind in KINDS}
   hints = typing.get_type_hints(function)
   for key, value in table.items():
     if key not in parameters:
       allowed = [*parameters, *also]
       raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)} Allowed: {', '.join(allowed)}.")
     hint = hints.get(key, Any)
-    if not _matches(value, hint):
-      raise ValueError(f"{where}.{key} must be {_describe(hint)}; got {value!r} ({type(value).__name__}).")
+    if not matches(value, hint):
+      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}).")
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
-      raise ValueError(f"{where}.{key} is missing; it must be {_describe(hints.get(key, Any))}.")
+      raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
 
 
 def given(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,18 +102,19 @@ def at_least_one(where: str, **counts: int) -> None:
 
 def nearest(name: Any, allowed: Iterable[str]) -> str:
   """The end of a sentence about an unknown name: "; did you mean 'x'?", or "." where nothing is near."""
-  close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
+  close = difflib.get_closematches(str(name), list(allowed), n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else "."
 
 
-def _matches(value: Any, hint: Any) -> bool:
+def matches(value: Any, hint: Any) -> bool:
+  """Whether a value is of a type."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if hint is Any:
     return True
   if origin is typing.Literal:
     return value in args
   if origin in (typing.Union, types.UnionType):
-    return any(_matches(value, arg) for arg in args)
+    return any(matches(value, arg) for arg in args)
   if origin in (tuple, list, collections.abc.Sequence):
     return isinstance(value, tuple | list) and _elements_match(value, args)
   if hint in (int, float) and isinstance(value, bool):
@@ -125,16 +126,17 @@ def _matches(value: Any, hint: Any) -> bool:
 
 def _elements_match(value: Any, args: tuple[Any, ...]) -> bool:
   if len(args) == 1 or args[-1] is Ellipsis:
-    return all(_matches(element, args[0]) for element in value)
-  return len(value) == len(args) and all(map(_matches, value, args))
+    return all(matches(element, args[0]) for element in value)
+  return len(value) == len(args) and all(map(matches, value, args))
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+  """A type in words."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
   if origin in (typing.Union, types.UnionType):
-    return " or ".join(_describe(arg) for arg in args if arg is not type(None))  # None is what is not given
+    return " or ".join(describe(arg) for arg in args if arg is not type(None))  # None is what is not given
   if origin in (tuple, list, collections.abc.Sequence):
-    return f"a sequence, each {_describe(args[0])}"
+    return f"a sequence, each {describe(args[0])}"
   return _NAMES.get(hint, str(hint))

@@ -1,0 +1,207 @@
+"""The settings of a run: a recipe's, with those of a command line over them; which there are, and their defaults."""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from warpjax.runner import experiment, recipes, registry, schema
+from warpjax.runner.components import warp
+
+Table = Mapping[str, Any]
+_UNSET = object()
+
+
+class Setting(NamedTuple):
+  """One setting that a row can take.
+
+  Attributes:
+    path: "inner.learning_rate".
+    hint: Its type.
+    default: Its value where nobody gives one; None for what the function behind it has.
+    required: Whether there is no default.
+    doc: What its docstring says of it, "" for nothing.
+  """
+
+  path: str
+  hint: Any
+  default: Any
+  required: bool
+  doc: str
+
+
+def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
+  """A recipe's settings with those of a command line over them.
+
+  Args:
+    settings: Nested tables.
+    given: `KEY=VALUE`, such as "inner.learning_rate=0.02".
+
+  Returns:
+    The settings, in which a table that was made another thing (`inner.rule=adam`) keeps what the new one reads too.
+
+  Raises:
+    ValueError: For what is no `KEY=VALUE`, a key that is there twice, a setting that there is not, naming the nearest,
+      or a value of another type.
+
+  Example:
+    >>> with_overrides(recipes.settings("sinusoid:maml"), ["inner.num_steps=5"])["inner"]["num_steps"]
+    5
+  """
+  pairs = [_pair(text) for text in given]
+  keys = [key for key, _ in pairs]
+  if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+    raise ValueError(f"config.{twice[0]} is given twice.")
+  for key, text in sorted(pairs, key=lambda pair: pair[0].rpartition(".")[2] not in ("name", "rule", "kind")):
+    there = {setting.path: setting for setting in reference(settings)}
+    if key not in there:
+      raise ValueError(_unknown(key, there))
+    settings = _put(settings, key, parse(f"config.{key}", text, there[key].hint))
+  return dict(settings)
+
+
+def reference(settings: Table) -> list[Setting]:
+  """Every setting that a row can take: those of the run, and those of the functions that its tables name.
+
+  Args:
+    settings: Nested tables.
+
+  Returns:
+    The settings, table after table.
+  """
+  found = list(_of(experiment.Run, ""))
+  for name in registry.KINDS:
+    table = settings.get(name) or {}
+    key = registry.KEY[name]
+    found.append(Setting(f"{name}.{key}", str, None, True, f"Which; or module:function."))
+    for function in registry.readers(name, table):
+      found += _of(function, f"{name}.", registry.GIVEN[name])
+  if any(setting.path == "network.warp" for setting in found):
+    found = [setting for setting in found if setting.path != "network.warp"] + list(_of(warp.layers, "network.warp."))
+  return [*found, *_of(experiment.Evaluation, "eval.")]
+
+
+def resolved(settings: Table) -> dict[str, Any]:
+  """The settings with the defaults of those that nobody gave, where they have one."""
+  settings = schema.given(settings)
+  for setting in reference(settings):
+    if not setting.required and setting.default is not None and _get(settings, setting.path) is _UNSET:
+      settings = _put(settings, setting.path, setting.default)
+  return dict(settings)
+
+
+def parse(where: str, text: str, hint: Any) -> Any:
+  """A value of the type `hint` from the text of a command line.
+
+  Raises:
+    ValueError: That says what is allowed.
+
+  Example:
+    >>> parse("config.x", "(1, 2)", tuple[int, ...]), parse("config.x", "1e-3", float), parse("config.x", "True", bool)
+    ((1, 2), 0.001, True)
+  """
+  value = _parsed(text, hint)
+  if value is _UNSET:
+    raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}.")
+  return value
+
+
+def _parsed(text: str, hint: Any) -> Any:
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is typing.Literal:
+    return next((each for each in args if str(each) == text), _UNSET)
+  if origin in (typing.Union, types.UnionType):
+    values = (_parsed(text, each) for each in args)
+    return next((value for value in values if value is not _UNSET), _UNSET)
+  if origin in (tuple, list, collections.abc.Sequence):
+    return _sequence(text, args)
+  if hint is type(None):
+    return None if text == "None" else _UNSET
+  if hint is str:
+    return text
+  value = _literal(text)
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  return value if hint is Any or schema.matches(value, hint) else _UNSET
+
+
+def _sequence(text: str, args: tuple[Any, ...]) -> Any:
+  parts = [part.strip() for part in text.strip().strip("()[]").split(",")]
+  parts = [part for part in parts if part]
+  hints = [args[0]] * len(parts) if len(args) == 1 or args[-1] is Ellipsis else list(args)
+  if len(hints) != len(parts):
+    return _UNSET
+  values = tuple(_parsed(part.strip("'\""), each) for part, each in zip(parts, hints, strict=True))
+  return _UNSET if any(value is _UNSET for value in values) else values
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+  key, equals, value = text.partition("=")
+  if not equals:
+    raise ValueError(f"a setting must be KEY=VALUE, such as inner.num_steps=5; got {text!r}.")
+  return key, value
+
+
+def _unknown(key: str, there: Mapping[str, Setting]) -> str:
+  table = key.rpartition(".")[0]
+  beside = [path for path in there if path.rpartition(".")[0] == table] or list(there)
+  names = [path.removeprefix(f"{table}.") if table else path for path in beside]
+  near = schema.nearest(key.rpartition(".")[2] if table else key, names)
+  return f"config.{key} is not a setting{near} Allowed: {', '.join(names)}."
+
+
+def _of(function: Callable[..., Any], prefix: str, given: Sequence[str] = ()) -> Iterator[Setting]:
+  hints, docs = typing.get_type_hints(function), _docs(function)
+  for name, parameter in inspect.signature(function).parameters.items():
+    if name in given or parameter.kind not in schema.KINDS:
+      continue
+    required = parameter.default is parameter.empty
+    default = None if required else parameter.default
+    yield Setting(f"{prefix}{name}", hints.get(name, Any), default, required, docs.get(name, ""))
+
+
+def _docs(function: Callable[..., Any]) -> dict[str, str]:
+  """The sentences about arguments in a docstring's `Args:` or `Attributes:`."""
+  found, name = {}, ""
+  section = re.search(r"(?:Args|Attributes):\n(.*?)(?:\n\n|\Z)", inspect.getdoc(function) or "", re.DOTALL)
+  for line in section.group(1).splitlines() if section else ():
+    if match := re.match(r"  (\w+): (.*)", line):
+      name = match.group(1)
+      found[name] = match.group(2)
+    elif name:
+      found[name] += f" {line.strip()}"
+  return found
+
+
+def _get(settings: Table, path: str) -> Any:
+  value: Any = settings
+  for part in path.split("."):
+    if not isinstance(value, Mapping) or part not in value:
+      return _UNSET
+    value = value[part]
+  return value
+
+
+def _put(settings: Table, path: str, value: Any) -> dict[str, Any]:
+  name, _, rest = path.partition(".")
+  if not rest:
+    return {**settings, name: value}
+  table = _put(settings.get(name) or {}, rest, value)
+  if rest == registry.KEY.get(name) and table != settings.get(name):
+    allowed = {setting.path.partition(".")[2] for setting in reference({**settings, name: {rest: value}})
+               if setting.path.startswith(f"{name}.")}
+    table = {key: each for key, each in table.items() if key in allowed or key == "warp"}
+  return {**settings, name: table}
