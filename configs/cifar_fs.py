@@ -50,4 +50,4 @@ COMMON = {
     "require_complete": False,
   },
 }
-METHODS = {}
+METHODS: dict = {}

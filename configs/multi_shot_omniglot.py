@@ -218,7 +218,11 @@ METHODS = {
     "published": {"number": 0.763},
   },
   "leap": {"base": "_paper", "meta_gradient": {"name": "leap", "redrawn": "head"}, "published": {"number": 0.748}},
-  "reptile": {"base": "_paper", "meta_gradient": {"name": "reptile", "redrawn": "head"}, "published": {"number": 0.708}},
+  "reptile": {
+    "base": "_paper",
+    "meta_gradient": {"name": "reptile", "redrawn": "head"},
+    "published": {"number": 0.708},
+  },
   "fomaml": {
     "meta_gradient": {"name": "unrolled", "derivative": "first_order", "redrawn": "head"},
     "optimizer": {"name": "sgd", "learning_rate": 0.5},

@@ -416,7 +416,11 @@ METHODS |= {
     "num_meta_steps": 7_000,
     "tasks_per_step": 8,
   },
-  "meta_sgd_5shot_cpu": {"base": ("meta_sgd_5shot", "_cpu", "_fast_rule"), "num_meta_steps": 10_000, "tasks_per_step": 8},
+  "meta_sgd_5shot_cpu": {
+    "base": ("meta_sgd_5shot", "_cpu", "_fast_rule"),
+    "num_meta_steps": 10_000,
+    "tasks_per_step": 8,
+  },
   "reptile_5shot_cpu": {"base": "reptile_5shot", "num_meta_steps": 40_000},
   "imaml_hf_cpu": {"base": ("imaml_hf", "_cpu_imaml")},
   "imaml_hf_5shot_cpu": {"base": ("imaml_hf_5shot", "_cpu_imaml", "_trained_with_1_shot")},

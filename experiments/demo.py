@@ -16,7 +16,7 @@ from absl import flags
 
 import warpjax as wj
 from configs import demo
-from warpjax.runner import cli, loop, run
+from warpjax.runner import cli, loop, recipes, run
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas, figures
@@ -37,7 +37,7 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
   Returns:
     The results, or the number of the signal that stopped one.
   """
-  configs = [{**demo.get_config(method).to_dict(), **overrides} for method in methods]
+  configs = [{**recipes.settings(f"demo:{method}"), **overrides} for method in methods]
   places = [directory / method for method in methods]
   results: list[dict[str, Any]] = []
   for config, place in zip(configs, places, strict=True):

@@ -20,9 +20,8 @@ import optax
 from absl import flags
 
 import warpjax as wj
-from configs import l2l as config
 from warpjax import evaluation, rules
-from warpjax.runner import cli, loop, rows, run, schema, workdir
+from warpjax.runner import cli, loop, recipes, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas
@@ -36,7 +35,7 @@ AT_ONCE = 200  # functions side by side, where the row does not say
 class Setting(NamedTuple):
   """What the optimizers are compared on: changes to the row, functions to tune a baseline on, functions to test."""
 
-  changes: rows.Table
+  changes: recipes.Table
   tuning: int = 500
   test: int = 1000
 
@@ -149,7 +148,7 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
 
 def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]] | int:
   """Trains (or goes on), compares and draws; returns the statements, or the number of the signal that stopped it."""
-  settings = schema.given(config.get_config(method).to_dict())
+  settings = recipes.settings(f"l2l:{method}")
   result = run.train_and_evaluate(settings, directory, **places)
   if isinstance(result, int):
     return result
@@ -159,7 +158,7 @@ def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[st
   for setting in SETTINGS[method]:
     changed = [f"{name} {value}" for table in setting.changes.values() for name, value in table.items()]
     label = ", ".join(changed) or "as trained"
-    built = experiments.build(rows.lay_over(settings, setting.changes), **places)
+    built = experiments.build(recipes.lay_over(settings, setting.changes), **places)
     pictures[label], statement = compare(rule_params, built, setting)
     statements.append({"setting": label, **statement})
     print(f"{method}, {label}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")

@@ -16,8 +16,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from configs import surfaces as config
-from warpjax.runner import cli, loop, run, workdir
+from warpjax.runner import cli, loop, recipes, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas
@@ -122,7 +121,7 @@ def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
 
 def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any] | int:
   """Trains (or goes on), draws and counts; returns the statement, or the number of the signal that stopped it."""
-  settings = config.get_config(method).to_dict()
+  settings = recipes.settings(f"surfaces:{method}")
   result = run.train_and_evaluate(settings, directory)
   if isinstance(result, int):
     return result

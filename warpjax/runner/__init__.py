@@ -1,1 +1,4 @@
-"""Config in, workdir with a result out: what `warpjax train` and the other commands run; nothing else in warpjax imports it."""
+"""Config in, workdir with a result out: what `warpjax train` and the other commands run.
+
+Nothing else in warpjax imports it.
+"""

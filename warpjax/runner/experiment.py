@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.families import base, multi_shot
 from warpjax.tasks import augment
 from warpjax.training import TrainState
-from warpjax.types import InnerLoop, MetaParams, Task
+from warpjax.types import InnerLoop, LossFn, MetaParams, Task
 
 
 class Run(NamedTuple):
@@ -33,6 +33,7 @@ class Run(NamedTuple):
     steps_per_dispatch: Meta-steps in one call to the device.
     task_chunk: Tasks computed side by side; 0 chooses.
     train_norm_stats: The batch statistics of the query loss in training; a meta-gradient without one does not read it.
+    loss: `module:function` of a loss, `(apply) -> loss`, in place of that of the data's metric.
   """
 
   experiment: str
@@ -44,6 +45,7 @@ class Run(NamedTuple):
   steps_per_dispatch: int
   task_chunk: int = 0
   train_norm_stats: norm_stats.TrainNormStats = "transductive"
+  loss: str | None = None
 
   @property
   def name(self) -> str:
@@ -161,13 +163,14 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   if spec.own_batches:
     _refuse_batches(tables["data"]["name"], tables["inner"], evaluation)
   network = registry.named("network", tables, num_outputs=spec.num_outputs)
-  loop = registry.inner(tables["inner"], registry.loss(spec.metric, network))
+  loss_of = registry.loss(run.loss, spec.metric)
+  loop = registry.inner(tables["inner"], loss_of(network.apply))
   inner = spec.loop(loop, network, True)
   if network.takes_key:
     batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
   norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
-  inner = norm_stats.in_training(run.train_norm_stats, inner, network, registry.LOSSES[spec.metric])
+  inner = norm_stats.in_training(run.train_norm_stats, inner, network, loss_of)
   made = registry.meta_gradient(tables, inner)
   test_loop = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
   test_loop = test_loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test_loop
@@ -185,7 +188,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     in_test = "config.eval.batch_size (0 for config.inner's)"
     _check_batch(in_test, evaluation.batch_size or in_training, test_task)
   step = outer_step.resolve(made, train_task)
-  judged = _judged(evaluation, spec, data, test_inner, network)
+  judged = _judged(evaluation, spec, data, test_inner, network, loss_of)
   numbers = published._asdict() if published else None
   draw = registry.draw(tables["meta_gradient"])
   return Experiment(
@@ -194,10 +197,14 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
 
 
 def _judged(
-  evaluation: Evaluation, spec: base.Spec, data: base.Data, inner: InnerLoop, network: networks.Network
+  evaluation: Evaluation,
+  spec: base.Spec,
+  data: base.Data,
+  inner: InnerLoop,
+  network: networks.Network,
+  loss_of: Callable[..., LossFn],
 ) -> tuple[str, Readout | norm_stats.MakeReadout, dict[str, Readout]]:
   """What the result is under, its readout, and the readouts of the other choices."""
-  loss_of = registry.LOSSES[spec.metric]
   if evaluation.ensemble:
     loss_of = losses.margins
     inner = inner._replace(query_loss_fn=loss_of(network.apply))

@@ -22,12 +22,12 @@ import jax
 
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
-from warpjax.runner import cli, hosts, remembered, rows, schema, workdir
+from warpjax.runner import cli, hosts, recipes, remembered, schema, workdir
 from warpjax.runner.components import learners
 
 STORE = "lowering"
 SECONDS = 180.0  # a limit; both take seconds where they work
-COMMAND = (sys.executable, "-m", "experiments.lowering")
+COMMAND = (sys.executable, "-m", "warpjax.runner.lowering")
 CHOICES = tuple(each for each in conv.LOWERINGS if each != "auto")
 
 
@@ -67,7 +67,7 @@ def for_run(
     if chosen is None:
       check()
       chosen = hosts.from_first(lambda: _measured(command, seconds, cache_dir))
-  return rows.lay_over(config, {"network": {"lowering": chosen}}) if chosen else config
+  return recipes.lay_over(config, {"network": {"lowering": chosen}}) if chosen else config
 
 
 def has_convolutions(config: Mapping[str, Any]) -> bool:
@@ -155,6 +155,11 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+  """Defines the flags and runs."""
   cli.define(places=False)
   cli.run(main)
+
+
+if __name__ == "__main__":
+  command()

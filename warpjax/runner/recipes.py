@@ -186,7 +186,9 @@ def _module(path: pathlib.Path) -> types.ModuleType:
   """The file as a module of its own name, which a rule of its own in it is found by."""
   if path.parent not in FOLDERS and os.fspath(path.parent) not in sys.path:
     sys.path.insert(0, os.fspath(path.parent))
-  spec = importlib.util.spec_from_file_location(path.stem if path.parent not in FOLDERS else f"_recipe_{path.stem}", path)
+  spec = importlib.util.spec_from_file_location(
+    path.stem if path.parent not in FOLDERS else f"_recipe_{path.stem}", path
+  )
   assert spec is not None and spec.loader is not None  # a file that ends in .py has both
   module = importlib.util.module_from_spec(spec)
   try:

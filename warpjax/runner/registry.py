@@ -1,209 +1,39 @@
-"""From a config's tables to the objects of warpjax: the only place where a string becomes an object.
+"""From the names in a config to the functions of this package and of users: the only place where a string becomes one.
 
-Each table of a config names a function here and holds its arguments, so the signatures below are the settings there
-are.
+Each table of a config names a function and holds its arguments, so the signatures are the settings there are. A name is
+one of `TABLES`, or `module:function`, which Python's path or the folder of the config must have.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import optax
-
-import warpjax as wj
-from warpjax import losses, meta_gradients, networks, rules
+from warpjax import losses
 from warpjax.meta_gradients.redrawn import Draw
 from warpjax.runner import schema
-from warpjax.runner.components import estimators, learned_rules, learners
-from warpjax.runner.components import warp as warp_settings
+from warpjax.runner.components import learners, meta_gradients, optimizers, rules, warp
 from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
-from warpjax.training import optimizers
-from warpjax.types import InnerLoop, LossFn, UpdateRule
+from warpjax.types import InnerLoop, LossFn
 
 Table = Mapping[str, Any]
 
+KINDS = ("data", "network", "inner", "meta_gradient", "optimizer")
+"""The tables of a config that name a function."""
 
-def named(name: str, tables: Mapping[str, Table], also: Sequence[str] = (), **given: Any) -> Any:
-  """Calls the function that the table `name` names, with the rest of the table and `given` as arguments.
+KEY = {**dict.fromkeys(KINDS, "name"), "inner": "rule"}
+"""The setting that names it."""
 
-  `also` are keys that another reader of the table took.
-
-  Raises:
-    ValueError: For a name that there is not, or an argument that `schema.call` refuses.
-  """
-  where = f"config.{name}"
-  rest = {key: value for key, value in tables[name].items() if key != "name"}
-  function = schema.choose(f"{where}.name", tables[name].get("name"), OPTIONS[name])
-  return schema.call(where, rest, function, also=("name", *also), **given)
-
-
-def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
-  """What `config.meta_gradient` names, and what each task draws for itself."""
-  table = dict(tables["meta_gradient"])
-  mine = {"redrawn": table.pop("redrawn")} if "redrawn" in table else {}
-  made = named("meta_gradient", {"meta_gradient": table}, also=("redrawn",), inner=inner)
-  return schema.call("config.meta_gradient", mine, estimators.redrawn, made=made)
-
-
-def draw(table: Table) -> Draw | None:
-  """What each task draws for itself, those of the test too; None for nothing."""
-  return estimators.DRAWS[table.get("redrawn", "nothing")]
-
-
-def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
-  """The inner loop of `config.inner`, which holds the arguments of the loop and those of its rule."""
-  loop_keys = [key for key in inspect.signature(_loop).parameters if key not in ("loss_fn", "rule")]
-  mine = {key: value for key, value in table.items() if key in loop_keys}
-  rest = {key: value for key, value in table.items() if key not in loop_keys and key != "rule"}
-  make_rule = schema.choose("config.inner.rule", table.get("rule"), OPTIONS["rule"])
-  rule = schema.call("config.inner", rest, make_rule, also=("rule", *loop_keys))
-  return schema.call("config.inner", mine, _loop, loss_fn=loss_fn, rule=rule)
-
-
-def has_schedule(optimizer: Table) -> bool:
-  """Whether the learning rate of `config.optimizer` depends on the number of meta-steps."""
-  parameters = inspect.signature(OPTIONS["optimizer"][optimizer["name"]]).parameters
-  if "num_meta_steps" not in parameters:
-    return False
-  return "schedule" not in parameters or optimizer.get("schedule") not in (None, "constant")
-
-
-def readers(name: str, table: Table) -> list[Callable[..., Any]]:
-  """The functions whose arguments a table of a config holds; none for a name that there is not."""
-  kind, key = ("rule", "rule") if name == "inner" else (name, "name")
-  others: dict[str, list[Callable[..., Any]]] = {"inner": [_loop], "meta_gradient": [estimators.redrawn]}
-  options = OPTIONS.get(kind, {})
-  return [*([options[table[key]]] if table.get(key) in options else []), *others.get(name, [])]
-
-
-def loss(metric: str, network: networks.Network) -> LossFn:
-  """The loss whose aux has that metric."""
-  return LOSSES[metric](network.apply)
-
-
-def _loop(
-  loss_fn: LossFn,
-  rule: UpdateRule,
-  num_steps: int,
-  prox: float = 0.0,
-  batch: Literal["full", "minibatch", "epochs"] = "full",
-  batch_size: int = 0,
-) -> InnerLoop:
-  schema.at_least_one("config.inner", num_steps=num_steps)
-  if batch == "full":
-    if batch_size:
-      raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
-    return InnerLoop(loss_fn, rule, num_steps, prox=prox)
-  schema.at_least_one("config.inner", batch_size=batch_size)
-  return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
-
-
-def _sgd(
-  learning_rate: float, momentum: float | None = None, nesterov: bool = False, later_learning_rate: float = 0.0
-) -> UpdateRule:
-  """`later_learning_rate` is that of the steps after the first; 0 for the same."""
-  if nesterov and not momentum:
-    raise ValueError(f"config.inner.nesterov needs inner.momentum above 0; got {momentum}.")
-  if not later_learning_rate:
-    return rules.sgd(learning_rate, momentum, nesterov=nesterov)
-  if min(learning_rate, later_learning_rate) <= 0:
-    raise ValueError(f"config.inner.later_learning_rate must be above 0, as learning_rate; got {later_learning_rate}.")
-  drop = optax.piecewise_constant_schedule(learning_rate, {1: later_learning_rate / learning_rate})
-  return rules.sgd(drop, momentum, nesterov=nesterov)
-
-
-def _adam(
-  learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-8
-) -> UpdateRule:
-  return rules.adam(learning_rate, b1, b2, eps, eps_root)
-
-
-def _meta_sgd(learning_rate: float | tuple[float, ...] = (0.005, 0.1)) -> UpdateRule:
-  # Where the row has bounds, the command line reads a number as a tuple of one.
-  bounds: Any = learning_rate
-  return rules.meta_sgd(bounds[0] if isinstance(bounds, tuple | list) and len(bounds) == 1 else bounds)
-
-
-def _newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
-  return rules.newton_cg(cg_steps, damping=damping)
-
-
-def _reptile(
-  inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
-) -> Any:
-  """With `in_turn`, the released code's one optimizer state passes through the tasks of a meta-step."""
-  if in_turn and not carry_optimizer:
-    raise ValueError("config.meta_gradient.in_turn needs meta_gradient.carry_optimizer to be True; got False.")
-  contribution = meta_gradients.reptile(step_weights or None)
-  return meta_gradients.along_trajectory(inner, contribution, carry_optimizer="in_turn" if in_turn else carry_optimizer)
-
-
-def _leap(
-  inner: InnerLoop, norm: bool = True, loss: bool = True, stabilizer: bool = True, all_segments: bool = True
-) -> Any:
-  contribution = meta_gradients.leap(norm=norm, loss=loss, stabilizer=stabilizer, all_segments=all_segments)
-  return meta_gradients.along_trajectory(inner, contribution)
-
-
-Schedule = Literal["constant", "linear", "cosine"]
-
-
-def _outer_sgd(
-  num_meta_steps: int,
-  learning_rate: float,
-  schedule: Schedule = "constant",
-  clip: float = 0.0,
-  clip_norm: float = 0.0,
-  shared_learning_rate: float = 0.0,
-) -> optax.GradientTransformation:
-  def sgd(rate: float) -> optax.GradientTransformation:
-    return optax.sgd(_schedule(rate, schedule, num_meta_steps))
-
-  blocks = optimizers.per_block(sgd(learning_rate), shared=sgd(shared_learning_rate or learning_rate))
-  return _clipped(clip, clip_norm, blocks)
-
-
-def _outer_adam(
-  num_meta_steps: int,
-  learning_rate: float,
-  schedule: Schedule = "constant",
-  clip: float = 0.0,
-  clip_norm: float = 0.0,
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-8,
-  rule_learning_rate: float = 0.0,
-  shared_learning_rate: float = 0.0,
-) -> optax.GradientTransformation:
-  def adam(rate: float) -> optax.GradientTransformation:
-    return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
-
-  blocks = optimizers.per_block(
-    adam(learning_rate),
-    shared=adam(shared_learning_rate or learning_rate),
-    rule=adam(rule_learning_rate or learning_rate),
-  )
-  return _clipped(clip, clip_norm, blocks)
-
-
-def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
-  if learning_rate <= 0:
-    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
-  if schedule == "linear":
-    return optax.linear_schedule(learning_rate, 0.0, num_meta_steps)
-  return optax.cosine_decay_schedule(learning_rate, num_meta_steps) if schedule == "cosine" else learning_rate
-
-
-def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-  """`clip` bounds each element of the meta-gradient, `clip_norm` its norm over all blocks; 0 is no bound."""
-  for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
-    if bound < 0:
-      raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
-  bounds = [optax.clip(clip)] * bool(clip) + [optax.clip_by_global_norm(clip_norm)] * bool(clip_norm)
-  return optax.chain(*bounds, optimizer)
-
+GIVEN: dict[str, tuple[str, ...]] = {
+  "data": ("data_dir", "cache_dir"),
+  "network": ("num_outputs",),
+  "inner": ("loss_fn", "rule"),
+  "meta_gradient": ("inner", "made"),
+  "optimizer": ("num_meta_steps",),
+}
+"""Arguments that are no settings."""
 
 LOSSES: dict[str, Callable[..., LossFn]] = {
   "accuracy": losses.classification,
@@ -212,7 +42,9 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "loss": optimizees.loss,
   "return": reinforcement.policy_loss,
 }
-OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+"""By the metric of the data, where the config names no loss."""
+
+TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
     "sinusoid": base.sinusoid,
     "omniglot": base.omniglot,
@@ -226,29 +58,125 @@ OPTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     **image_data.SETS,
   },
   "network": learners.NETWORKS,
-  "rule": {"sgd": _sgd, "adam": _adam, "meta_sgd": _meta_sgd, "newton_cg": _newton_cg, **learned_rules.RULES},
+  "inner": {
+    "sgd": rules.sgd,
+    "adam": rules.adam,
+    "meta_sgd": rules.meta_sgd,
+    "newton_cg": rules.newton_cg,
+    "kronecker": rules.kronecker,
+    "l2l_lstm": rules.l2l_lstm,
+    "learned": rules.learned,
+    "meta_lstm": rules.meta_lstm,
+    "per_step_sgd": rules.per_step_sgd,
+  },
   "meta_gradient": {
-    "unrolled": learned_rules.unrolled,
-    "truncated_unroll": learned_rules.truncated_unroll,
-    "reptile": _reptile,
-    "leap": _leap,
-    "implicit": estimators.implicit,
-    "one_step": estimators.one_step,
-    "forward_gradient": estimators.forward_gradient,
-    "evolution_strategies": estimators.evolution_strategies,
-    "warp": warp_settings.online,
-    "warp_offline": warp_settings.offline,
+    "unrolled": meta_gradients.unrolled,
+    "truncated_unroll": meta_gradients.truncated_unroll,
+    "reptile": meta_gradients.reptile,
+    "leap": meta_gradients.leap,
+    "implicit": meta_gradients.implicit,
+    "one_step": meta_gradients.one_step,
+    "forward_gradient": meta_gradients.forward_gradient,
+    "evolution_strategies": meta_gradients.evolution_strategies,
+    "warp": warp.online,
+    "warp_offline": warp.offline,
     "multi_head": multi_shot.multi_head,
-    "untrained": warp_settings.untrained,
+    "untrained": warp.untrained,
     "trpo": reinforcement.trust_region,
     "ppo": reinforcement.proximal,
     "online": reinforcement.along_life,
   },
   "optimizer": {
-    "sgd": _outer_sgd,
-    "adam": _outer_adam,
-    "rule_adam": learned_rules.rule_adam,
-    "none": reinforcement.no_optimizer,
-    "life": reinforcement.life,
+    "sgd": optimizers.sgd,
+    "adam": optimizers.adam,
+    "rule_adam": optimizers.rule_adam,
+    "none": optimizers.none,
+    "life": optimizers.life,
   },
 }
+
+
+def function(kind: str, where: str, name: Any) -> Callable[..., Any]:
+  """The function of that name, of `TABLES` or `module:function`.
+
+  Raises:
+    ValueError: Where there is none, naming the nearest, or the module cannot be imported.
+  """
+  if isinstance(name, str) and ":" in name:
+    return _imported(where, name)
+  return schema.choose(where, name, TABLES[kind])
+
+
+def named(kind: str, tables: Mapping[str, Table], also: Sequence[str] = (), **given: Any) -> Any:
+  """Calls the function that the table of that kind names, with the rest of the table and `given` as arguments.
+
+  `also` are keys that another reader of the table took. A function of a user's gets of `given` what it takes.
+
+  Raises:
+    ValueError: For a name that there is not, or an argument that `schema.call` refuses.
+  """
+  where, key = f"config.{kind}", KEY[kind]
+  rest = {name: value for name, value in tables[kind].items() if name != key}
+  chosen = function(kind, f"{where}.{key}", tables[kind].get(key))
+  taken = {name: value for name, value in given.items() if name in inspect.signature(chosen).parameters}
+  return schema.call(where, rest, chosen, also=(key, *also), **taken)
+
+
+def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
+  """What `config.meta_gradient` names, and what each task draws for itself."""
+  table = dict(tables["meta_gradient"])
+  mine = {"redrawn": table.pop("redrawn")} if "redrawn" in table else {}
+  made = named("meta_gradient", {"meta_gradient": table}, also=("redrawn",), inner=inner)
+  return schema.call("config.meta_gradient", mine, meta_gradients.redrawn, made=made)
+
+
+def draw(table: Table) -> Draw | None:
+  """What each task draws for itself, those of the test too; None for nothing."""
+  return meta_gradients.DRAWS[table.get("redrawn", "nothing")]
+
+
+def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
+  """The inner loop of `config.inner`, which holds the arguments of the loop and those of its rule."""
+  loop_keys = [key for key in inspect.signature(rules.loop).parameters if key not in GIVEN["inner"]]
+  mine = {key: value for key, value in table.items() if key in loop_keys}
+  rest = {key: value for key, value in table.items() if key not in loop_keys}
+  rule = named("inner", {"inner": rest}, also=loop_keys)
+  return schema.call("config.inner", mine, rules.loop, loss_fn=loss_fn, rule=rule)
+
+
+def loss(name: str | None, metric: str) -> Callable[..., LossFn]:
+  """`(apply) -> loss`: the function that `config.loss` names, or that of the metric."""
+  return _imported("config.loss", name) if name else LOSSES[metric]
+
+
+def has_schedule(optimizer: Table) -> bool:
+  """Whether the learning rate of `config.optimizer` depends on the number of meta-steps."""
+  parameters = inspect.signature(function("optimizer", "config.optimizer.name", optimizer["name"])).parameters
+  if "num_meta_steps" not in parameters:
+    return False
+  return "schedule" not in parameters or optimizer.get("schedule") not in (None, "constant")
+
+
+def readers(kind: str, table: Table) -> list[Callable[..., Any]]:
+  """The functions whose arguments a table of a config holds; without that which it names where there is none."""
+  beside: dict[str, list[Callable[..., Any]]] = {"inner": [rules.loop], "meta_gradient": [meta_gradients.redrawn]}
+  name = table.get(KEY[kind])
+  known = isinstance(name, str) and (":" in name or name in TABLES[kind])
+  return [*([function(kind, f"config.{kind}.{KEY[kind]}", name)] if known else []), *beside.get(kind, [])]
+
+
+def user_modules(settings: Mapping[str, Any]) -> list[str]:
+  """The modules that a config names functions of, `module:function`."""
+  names = [(settings.get(kind) or {}).get(KEY[kind]) for kind in KINDS] + [settings.get("loss")]
+  return sorted({name.partition(":")[0] for name in names if isinstance(name, str) and ":" in name})
+
+
+def _imported(where: str, name: str) -> Callable[..., Any]:
+  module, _, attribute = name.partition(":")
+  try:
+    found = getattr(importlib.import_module(module), attribute, None)
+  except ImportError as error:
+    raise ValueError(f"{where} must be module:function; got {name!r}, and {error}.") from None
+  if not callable(found):
+    raise ValueError(f"{where} must be module:function; {module} has no function {attribute!r}.")
+  return found

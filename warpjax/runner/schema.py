@@ -102,7 +102,7 @@ def at_least_one(where: str, **counts: int) -> None:
 
 def nearest(name: Any, allowed: Iterable[str]) -> str:
   """The end of a sentence about an unknown name: "; did you mean 'x'?", or "." where nothing is near."""
-  close = difflib.get_closematches(str(name), list(allowed), n=1, cutoff=0.5)
+  close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else "."
 
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from warpjax.runner import experiment, recipes, registry, schema
+from warpjax.runner import experiment, registry, schema
 from warpjax.runner.components import warp
 
 Table = Mapping[str, Any]
@@ -79,7 +79,7 @@ def reference(settings: Table) -> list[Setting]:
   for name in registry.KINDS:
     table = settings.get(name) or {}
     key = registry.KEY[name]
-    found.append(Setting(f"{name}.{key}", str, None, True, f"Which; or module:function."))
+    found.append(Setting(f"{name}.{key}", str, None, True, "Which; or module:function."))
     for function in registry.readers(name, table):
       found += _of(function, f"{name}.", registry.GIVEN[name])
   if any(setting.path == "network.warp" for setting in found):
@@ -201,7 +201,10 @@ def _put(settings: Table, path: str, value: Any) -> dict[str, Any]:
     return {**settings, name: value}
   table = _put(settings.get(name) or {}, rest, value)
   if rest == registry.KEY.get(name) and table != settings.get(name):
-    allowed = {setting.path.partition(".")[2] for setting in reference({**settings, name: {rest: value}})
-               if setting.path.startswith(f"{name}.")}
+    allowed = {
+      setting.path.partition(".")[2]
+      for setting in reference({**settings, name: {rest: value}})
+      if setting.path.startswith(f"{name}.")
+    }
     table = {key: each for key, each in table.items() if key in allowed or key == "warp"}
   return {**settings, name: table}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from warpjax.runner import cli, hosts, loop, lowering, remembered, rows, schema, workdir
+from warpjax.runner import cli, hosts, loop, lowering, recipes, remembered, schema, workdir
 from warpjax.runner import experiment as experiments
 
 Changes = dict[str, Any]
@@ -58,8 +58,8 @@ def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[st
   """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
   begun = hosts.from_first(lambda: workdir.begun_config(directory))
   if begun is None:
-    return rows.lay_over(config, fastest(config, **places))
-  return rows.lay_over(config, _changes(begun.get("task_chunk", 0), lowering.of(begun)))
+    return recipes.lay_over(config, fastest(config, **places))
+  return recipes.lay_over(config, _changes(begun.get("task_chunk", 0), lowering.of(begun)))
 
 
 def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
@@ -74,7 +74,7 @@ def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
   """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
   lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(settings) else (None,)
   choices = [_changes(0, each) for each in lowerings]
-  built = [experiments.build(rows.lay_over(settings, changes), **places) for changes in choices]
+  built = [experiments.build(recipes.lay_over(settings, changes), **places) for changes in choices]
   found = _timed(choices, built)
   first = min(range(len(found)), key=lambda index: found[index].seconds)
   best, run = built[first], built[first].run

@@ -20,7 +20,6 @@ from warpjax.runner import schema
 from warpjax.runner.components.outer_step import OuterStep
 from warpjax.runner.components.warp import ACTIVATIONS, Activation
 from warpjax.runner.families.base import Data, Spec
-from warpjax.training import optimizers
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 
@@ -166,17 +165,3 @@ def proximal(
 def along_life(inner: InnerLoop) -> wj.CarriedMetaGrad:
   """`rl.online`; the optimizer is "life"."""
   return rl.online(inner)
-
-
-def no_optimizer(num_meta_steps: int) -> optax.GradientTransformation:
-  """For meta-gradients that take their own steps."""
-  del num_meta_steps
-  return optax.identity()
-
-
-def life(num_meta_steps: int, learning_rate: float) -> optax.GradientTransformation:
-  """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
-  del num_meta_steps
-  if learning_rate <= 0:
-    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
-  return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

@@ -1,18 +1,76 @@
-"""Settings of the estimators that solve for the meta-gradient, or sample it."""
+"""Meta-gradients that a config's `meta_gradient` table names, but for warp-layers' and those of a family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import jax
+import optax
 
-from warpjax import linear_solve, meta_gradients
+from warpjax import linear_solve, meta_gradients, training
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.redrawn import Draw
-from warpjax.runner.components.outer_step import NeedsTask
-from warpjax.types import InnerLoop, Params
+from warpjax.runner import schema
+from warpjax.runner.components.outer_step import NeedsTask, OuterStep
+from warpjax.training import compose
+from warpjax.types import CarriedMetaGrad, InnerLoop, Params
+
+
+def unrolled(
+  inner: InnerLoop,
+  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+  truncate: int | None = None,
+  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
+  multi_step_epochs: int = 0,
+  steps_per_epoch: int = 500,
+  first_order_epochs: int = 0,
+) -> Any:
+  """Through the inner loop; MAML++ anneals the loss over `multi_step_epochs`, and the derivative's order at once."""
+  schema.at_least_one("config.meta_gradient", steps_per_epoch=steps_per_epoch)
+  weights = None
+  if multi_step_epochs:
+    weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
+  of_order = lambda order: meta_gradients.unrolled(inner, order, truncate=truncate, memory=memory, step_weights=weights)
+  if not first_order_epochs:
+    return of_order(derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    first, then = (training.meta_step(of_order(order), optimizer, **kwargs) for order in ("first_order", derivative))
+    return compose.in_phases(first_order_epochs * steps_per_epoch, first, then)
+
+  return OuterStep(make_step, of_order(derivative))
+
+
+def truncated_unroll(
+  inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
+) -> OuterStep:
+  """L2L's training: an outer update for every `length` steps of the inner loop."""
+  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
+
+  def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
+    return compose.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
+
+  return OuterStep(make_step, meta_grad)
+
+
+def reptile(
+  inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
+) -> Any:
+  """With `in_turn`, the released code's one optimizer state passes through the tasks of a meta-step."""
+  if in_turn and not carry_optimizer:
+    raise ValueError("config.meta_gradient.in_turn needs meta_gradient.carry_optimizer to be True; got False.")
+  contribution = meta_gradients.reptile(step_weights or None)
+  return meta_gradients.along_trajectory(inner, contribution, carry_optimizer="in_turn" if in_turn else carry_optimizer)
+
+
+def leap(
+  inner: InnerLoop, norm: bool = True, loss: bool = True, stabilizer: bool = True, all_segments: bool = True
+) -> Any:
+  """Leap: the gradient of the length of the gradient path."""
+  contribution = meta_gradients.leap(norm=norm, loss=loss, stabilizer=stabilizer, all_segments=all_segments)
+  return meta_gradients.along_trajectory(inner, contribution)
 
 
 def implicit(

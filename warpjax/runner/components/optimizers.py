@@ -1,0 +1,95 @@
+"""Outer optimizers that a config's `optimizer` table names."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import optax
+
+from warpjax.runner import schema
+from warpjax.training import optimizers
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def sgd(
+  num_meta_steps: int,
+  learning_rate: float,
+  schedule: Schedule = "constant",
+  clip: float = 0.0,
+  clip_norm: float = 0.0,
+  shared_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  """SGD; a `shared_learning_rate` of 0 is that of the other blocks."""
+
+  def sgd(rate: float) -> optax.GradientTransformation:
+    return optax.sgd(_schedule(rate, schedule, num_meta_steps))
+
+  blocks = optimizers.per_block(sgd(learning_rate), shared=sgd(shared_learning_rate or learning_rate))
+  return _clipped(clip, clip_norm, blocks)
+
+
+def adam(
+  num_meta_steps: int,
+  learning_rate: float,
+  schedule: Schedule = "constant",
+  clip: float = 0.0,
+  clip_norm: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  rule_learning_rate: float = 0.0,
+  shared_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  """Adam; a learning rate of a block that is 0 is that of the others."""
+
+  def adam(rate: float) -> optax.GradientTransformation:
+    return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
+
+  blocks = optimizers.per_block(
+    adam(learning_rate),
+    shared=adam(shared_learning_rate or learning_rate),
+    rule=adam(rule_learning_rate or learning_rate),
+  )
+  return _clipped(clip, clip_norm, blocks)
+
+
+def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
+  if learning_rate <= 0:
+    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  if schedule == "linear":
+    return optax.linear_schedule(learning_rate, 0.0, num_meta_steps)
+  return optax.cosine_decay_schedule(learning_rate, num_meta_steps) if schedule == "cosine" else learning_rate
+
+
+def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`clip` bounds each element of the meta-gradient, `clip_norm` its norm over all blocks; 0 is no bound."""
+  for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
+    if bound < 0:
+      raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
+  bounds = [optax.clip(clip)] * bool(clip) + [optax.clip_by_global_norm(clip_norm)] * bool(clip_norm)
+  return optax.chain(*bounds, optimizer)
+
+
+def rule_adam(
+  num_meta_steps: int, learning_rate: float, updates_per_step: int = 1, clip_norm: float = 0.0
+) -> optax.GradientTransformation:
+  """Adam for the rule's parameters alone, its rate annealed to zero by a cosine; `clip_norm` of 0 is no bound."""
+  schema.at_least_one("config.optimizer", updates_per_step=updates_per_step)
+  rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
+  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
+
+
+def none(num_meta_steps: int) -> optax.GradientTransformation:
+  """For meta-gradients that take their own steps."""
+  del num_meta_steps
+  return optax.identity()
+
+
+def life(num_meta_steps: int, learning_rate: float) -> optax.GradientTransformation:
+  """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
+  del num_meta_steps
+  if learning_rate <= 0:
+    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

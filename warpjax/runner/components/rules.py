@@ -1,0 +1,129 @@
+"""Update rules that a config's `inner` table names, and the loop around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import optax
+
+import warpjax as wj
+from warpjax import rules
+from warpjax.runner import schema
+from warpjax.types import InnerLoop, LossFn, Params, PyTree, UpdateRule
+
+
+def loop(
+  loss_fn: LossFn,
+  rule: UpdateRule,
+  num_steps: int,
+  prox: float = 0.0,
+  batch: Literal["full", "minibatch", "epochs"] = "full",
+  batch_size: int = 0,
+) -> InnerLoop:
+  """The inner loop: `prox` weighs the proximal term, `batch_size` is that of minibatches and epochs.
+
+  Args:
+    loss_fn: The loss.
+    rule: The update rule.
+    num_steps: Inner steps.
+    prox: Weight of the proximal term.
+    batch: The support examples of a step: all of them, some drawn afresh, or some in turn.
+    batch_size: Support examples of a step, unless `batch` is "full".
+  """
+  schema.at_least_one("config.inner", num_steps=num_steps)
+  if batch == "full":
+    if batch_size:
+      raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
+    return InnerLoop(loss_fn, rule, num_steps, prox=prox)
+  schema.at_least_one("config.inner", batch_size=batch_size)
+  return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
+
+
+def sgd(
+  learning_rate: float, momentum: float | None = None, nesterov: bool = False, later_learning_rate: float = 0.0
+) -> UpdateRule:
+  """`later_learning_rate` is that of the steps after the first; 0 for the same."""
+  if nesterov and not momentum:
+    raise ValueError(f"config.inner.nesterov needs inner.momentum above 0; got {momentum}.")
+  if not later_learning_rate:
+    return rules.sgd(learning_rate, momentum, nesterov=nesterov)
+  if min(learning_rate, later_learning_rate) <= 0:
+    raise ValueError(f"config.inner.later_learning_rate must be above 0, as learning_rate; got {later_learning_rate}.")
+  drop = optax.piecewise_constant_schedule(learning_rate, {1: later_learning_rate / learning_rate})
+  return rules.sgd(drop, momentum, nesterov=nesterov)
+
+
+def adam(
+  learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-8
+) -> UpdateRule:
+  """Adam."""
+  return rules.adam(learning_rate, b1, b2, eps, eps_root)
+
+
+def meta_sgd(learning_rate: float | tuple[float, ...] = (0.005, 0.1)) -> UpdateRule:
+  """A learned step size for every parameter, which starts there, or uniformly between two bounds."""
+  bounds: Any = learning_rate
+  return rules.meta_sgd(bounds[0] if isinstance(bounds, tuple | list) and len(bounds) == 1 else bounds)
+
+
+def newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
+  """A Newton direction by conjugate gradients, and a line search."""
+  return rules.newton_cg(cg_steps, damping=damping)
+
+
+def kronecker(learning_rate: float) -> UpdateRule:
+  """Meta-Curvature."""
+  return rules.kronecker(learning_rate)
+
+
+def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
+  """Ravi and Larochelle's rule."""
+  return rules.meta_lstm(units, p)
+
+
+def l2l_lstm(units: Sequence[int] = (20, 20), p: float = 5.0, scale: float = 0.01) -> UpdateRule:
+  """Andrychowicz et al.'s rule; a `p` of 0 takes gradients as they are."""
+  return rules.l2l_lstm(units, p=p or None, scale=scale)
+
+
+TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation | UpdateRule]] = {
+  "sgd": optax.sgd,
+  "rmsprop": optax.rmsprop,
+  "adam": lambda learning_rate, momentum: rules.adam(learning_rate, b1=momentum),
+}
+
+
+def learned(
+  learning_rate: float, momentum: float = 0.0, transform: Literal["sgd", "rmsprop", "adam"] = "sgd"
+) -> UpdateRule:
+  """An optax optimizer whose step size, by its logarithm, and momentum, Adam's `b1`, are meta-learned from these."""
+  return rules.learned(
+    TRANSFORMS[transform], positive=("learning_rate",), learning_rate=learning_rate, momentum=momentum
+  )
+
+
+def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = False) -> UpdateRule:
+  """MAML++'s step sizes, one for each tensor and each of `own_steps` steps.
+
+  With `per_step_norm` the scales and offsets of normalisation do not adapt, and have values of their own for each step.
+  """
+  sizes = rules.per_step_sgd(learning_rate, own_steps)
+  if not per_step_norm:
+    return sizes
+  values = rules.per_step_values(own_steps)
+  return rules.chain(rules.masked(sizes, partial(_norms, are=False)), rules.masked(values, partial(_norms, are=True)))
+
+
+def _norms(params: Params, are: bool) -> PyTree:
+  """A mask of the parameters of modules that are named `norm*`, or of all others."""
+  is_norm = lambda path, leaf: any(str(getattr(part, "key", "")).startswith("norm") for part in path)
+  mask = jax.tree_util.tree_map_with_path(is_norm, params)
+  if not any(jax.tree.leaves(mask)):
+    raise ValueError(
+      "config.inner.per_step_norm must be False where no normalisation is among the parameters that adapt, "
+      "config.network.adapts; got True."
+    )
+  return jax.tree.map(lambda norm: norm is are, mask)
