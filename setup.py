@@ -38,7 +38,6 @@ setup(
     "flax>=0.12",
     "jax>=0.10",
     "jaxlib>=0.10",
-    "ml_collections>=1.0",
     "numpy>=2.0",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12,<1",

@@ -8,7 +8,7 @@ import pkgutil
 import types
 
 import warpjax
-from experiments import listing
+from warpjax.runner import listing
 
 PAGE = """# {name}
 

@@ -7,15 +7,12 @@ Numbers come from the tables of the configs' docstrings, budgets from the rows t
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from configs import benchmark, multi_shot_omniglot, reptile_studies
-from experiments import listing
-from warpjax.runner import cli, workdir
+from warpjax.runner import cli, listing, recipes, workdir
 
 PATH = pathlib.Path(__file__).parents[1] / "RESULTS.md"
 HEAD = """# Results
@@ -75,9 +72,12 @@ MINI = (
   "mamlpp",
 )
 LADDER = [
-  method.removesuffix("_ladder_cpu") for method in multi_shot_omniglot.METHODS if method.endswith("_ladder_cpu")
+  name.removesuffix("_ladder_cpu")
+  for name in recipes.load("multi_shot_omniglot").methods
+  if name.endswith("_ladder_cpu")
 ]
-STUDIES = [method for method in reptile_studies.METHODS if not method.endswith("_cpu")]
+STUDIES = list(recipes.load("reptile_studies").methods)
+CURVE = (1, 3, 5, 10, 15, 20)
 # As many of them as were run of that many alphabets: below 10 Warp-Leap is not claimed to be ahead of any.
 MULTI_SHOT_ROWS = {10: 7, 15: 6, 20: 6, 25: 7}
 MULTI_SHOT = ("warp_leap_offline", "leap", "fine_tuning", "reptile", "maml", "fomaml", "scratch")
@@ -109,9 +109,9 @@ SECTIONS = (
       "multi_shot_omniglot",
       MULTI_SHOT[: MULTI_SHOT_ROWS.get(alphabets, 4)],
       (SEEDS_OF_TEN if alphabets == 10 else ONE_SEED_OF_ALPHABETS) + ONE_SPLIT + PAIRED,
-      suffix=multi_shot_omniglot.suffix(alphabets),
+      suffix="_cpu" if alphabets == 10 else f"_{alphabets}_cpu",
     )
-    for alphabets in (*multi_shot_omniglot.CURVE, 25)
+    for alphabets in (*CURVE, 25)
   ),
   Section(
     "Multi-shot Omniglot, 25 alphabets, the ablation ladder",
@@ -244,19 +244,19 @@ class Row(NamedTuple):
 
 def rows(section: Section) -> Iterator[Row]:
   """The targets of a section."""
-  module = importlib.import_module(f"configs.{section.config}")
-  cells = listing.tables(module.__doc__ or "")
+  recipe_file = recipes.load(section.config)
+  cells = listing.tables(recipe_file.doc)
   told = lambda method, column: cells.get((method, column), "")
   for method in section.methods:
-    sizes = [name for name in (method, f"{method}{section.suffix}") if name in module.METHODS]
+    sizes = [name for name in (method, f"{method}{section.suffix}") if recipe_file.has(name)]
     recipe = next((name for name in sizes if told(name, "measured") not in ("", listing.NOT_RUN)), sizes[-1])
     row = Row(
       method,
       told(f"{method}{section.suffix}", "published") or told(method, "published") or listing.NOTHING,
       told(recipe, "measured") or listing.NOT_RUN,
       f"{section.config}.py:{recipe}",
-      _budget(module, recipe, method),
-      f"{module.get_config(recipe).eval.num_tasks:,}" if section.on_test_tasks else listing.NOTHING,
+      _budget(recipe_file, recipe, method),
+      f"{recipe_file.settings(recipe)['eval']['num_tasks']:,}" if section.on_test_tasks else listing.NOTHING,
       told(recipe, "time"),
       WHY.get((section.config, recipe), ""),
     )
@@ -266,8 +266,9 @@ def rows(section: Section) -> Iterator[Row]:
       yield row._replace(method=f"{method}, no transduction", published=published, measured=measured)
 
 
-def _budget(module: Any, recipe: str, method: str) -> str:
-  here, paper = (f"{row.num_meta_steps:,} x {row.tasks_per_step}" for row in map(module.get_config, (recipe, method)))
+def _budget(file: recipes.Recipe, recipe: str, method: str) -> str:
+  rows = map(file.settings, (recipe, method))
+  here, paper = (f"{row['num_meta_steps']:,} x {row['tasks_per_step']}" for row in rows)
   return here if recipe == method else f"{here} of {paper}"
 
 
@@ -278,7 +279,7 @@ def _number(text: str) -> float | None:
 
 def markdown() -> str:
   """The whole file."""
-  figure = (benchmark.__doc__ or "").split(FIGURE)[1]
+  figure = recipes.load("benchmark").doc.split(FIGURE)[1]
   return "\n".join([HEAD, *map(_section, SECTIONS), TAIL + figure])
 
 

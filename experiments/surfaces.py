@@ -148,5 +148,5 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
   cli.define(places=False)
   flags.DEFINE_string("workdir", "runs/surfaces", "Where the run, picture and statement are kept.")
-  flags.DEFINE_enum("method", "warp", [name for name in config.METHODS if name != "plain"], "Which warp.")
+  flags.DEFINE_enum("method", "warp", ["warp", "warp_first_order"], "Which warp.")
   cli.run(main)

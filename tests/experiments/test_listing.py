@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from configs import omniglot
-from experiments import listing
+from warpjax.runner import listing
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from experiments import listing, results
+from experiments import results
+from warpjax.runner import listing
 
 FOUND = [(section, row) for section in results.SECTIONS for row in results.rows(section)]
 

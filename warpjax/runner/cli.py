@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
 import re
 import sys
 import traceback
@@ -11,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
-import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from warpjax.runner import hosts, interrupts, schema, workdir
+from warpjax.runner import hosts, interrupts, recipes, workdir
+from warpjax.runner import settings as settings_of_run
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
@@ -30,6 +28,9 @@ _WORDS = (
 # Other tasks than those of the paper's number.
 _TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
 OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
+
+
+_overrides: list[str] = []  # `a.b=VALUE` of the command line, for `config`
 
 
 def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any] | None = None) -> NoReturn:
@@ -67,7 +68,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
   """
   flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
   if config:
-    config_flags.DEFINE_config_file("config", None, "configs/NAME.py:METHOD", lock_config=True)
+    flags.DEFINE_string("config", None, "FILE.py:METHOD, or NAME:METHOD of a recipe; any setting: --config.a.b=VALUE")
     flags.mark_flag_as_required("config")
     flags.DEFINE_integer("cpu_devices", None, "Devices to make of a CPU, e.g. one a core; default: one.", lower_bound=1)
   if places:
@@ -83,17 +84,12 @@ def config() -> dict[str, Any]:
   """The config of the command line, as nested dicts; with tasks other than the row's, it has no published number.
 
   Raises:
-    ValueError: Where the file cannot be read, or has no such method.
+    ValueError: Where the file cannot be read, or has no such method, or a setting is none of it.
   """
-  value = FLAGS.config
-  if not isinstance(value, ml_collections.ConfigDict):
-    path = config_flags.get_config_filename(FLAGS["config"])
-    near = schema.nearest(path, map(str, pathlib.Path("configs").glob("[!_]*.py")))
-    raise ValueError(f"--config must be configs/NAME.py:METHOD; {path!r} cannot be read{near} --list shows all.")
-  settings = value.to_dict()
-  if OF_THE_PROBLEM & config_flags.get_override_values(FLAGS["config"]).keys():
+  settings = recipes.settings(FLAGS.config)
+  if OF_THE_PROBLEM & {text.partition("=")[0] for text in _overrides}:
     settings.pop("published", None)
-  return settings
+  return settings_of_run.with_overrides(settings, _overrides)
 
 
 def places() -> dict[str, str | None]:
@@ -113,22 +109,17 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags for `app.run`; an override of a key that is not there is one line, not a traceback."""
+  """Parses flags for `app.run`; settings, `--config.a.b=VALUE`, are kept for `config`."""
   logging.set_verbosity(logging.FATAL)  # orbax says some 45 lines a save, and a traceback before it raises
+  _overrides[:] = [text.lstrip("-").removeprefix("config.") for text in argv if _is_setting(text)]
   try:
-    rest = FLAGS(list(argv))
-  except (AttributeError, KeyError) as error:
-    fail(_no_such_setting(str(error), argv))
+    rest = FLAGS([text for text in argv if not _is_setting(text)])
   except flags.UnrecognizedFlagError as error:
     fail(_no_such_flag(error))
   except flags.Error as error:
-    # A config file that raises comes as its traceback; the last error in it is the one that says why.
-    causes = re.findall(r"^\s*\w*Error: (.+)", str(error), re.MULTILINE)
-    fail(_in_words(causes[-1] if causes else str(error).splitlines()[0]))
-  except SyntaxError as error:
-    fail(f"--config must be configs/NAME.py:METHOD; {error.filename}, line {error.lineno}, is no Python: {error.msg}.")
-  except ValueError as error:
-    fail(str(error))
+    fail(_in_words(str(error).splitlines()[0]))
+  if _overrides and "config" not in FLAGS:
+    fail(f"this command takes no settings of a config; got --config.{_overrides[0]}.")
   if "cpu_devices" in FLAGS and FLAGS.cpu_devices:
     jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
   if len(rest) > 1:
@@ -136,13 +127,8 @@ def parse(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _no_such_setting(message: str, argv: Sequence[str]) -> str:
-  hint = re.search(r"Did you mean \"(.*)\" instead of \"(.*)\"", message)
-  name = hint.group(2) if hint else message.strip("'\"").split("\n")[0].strip("'\"")
-  near = f"; did you mean {hint.group(1)!r}?" if hint else "."
-  chosen = re.search(r"--(config\.\w+\.(?:rule|name))\b", " ".join(argv))
-  row = f" The settings that another {chosen.group(1)} has need a row in the config file." if chosen else ""
-  return f"--config has no setting {name!r}{near}{row}"
+def _is_setting(text: str) -> bool:
+  return text.startswith(("--config.", "-config."))
 
 
 def _no_such_flag(error: flags.UnrecognizedFlagError) -> str:

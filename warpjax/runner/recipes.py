@@ -59,6 +59,10 @@ class Recipe(NamedTuple):
     """
     return {"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))}
 
+  def has(self, method: str) -> bool:
+    """Whether there is such a method, that of a variant among them."""
+    return method in self.methods or any(method.removesuffix(suffix) in self.methods for suffix in self.variants)
+
   def _row(self, method: str) -> Table:
     if method in self.methods:
       return self.methods[method]

@@ -55,6 +55,8 @@ def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
     5
   """
   pairs = [_pair(text) for text in given]
+  if not set(registry.KINDS) & settings.keys():
+    return _replaced(settings, pairs)
   keys = [key for key, _ in pairs]
   if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
     raise ValueError(f"config.{twice[0]} is given twice.")
@@ -64,6 +66,25 @@ def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
       raise ValueError(_unknown(key, there))
     settings = _put(settings, key, parse(f"config.{key}", text, there[key].hint))
   return dict(settings)
+
+
+def _replaced(settings: Table, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+  """For the tables of a command of its own, such as the benchmark: what is there can have another value."""
+  for key, text in pairs:
+    if (there := _get(settings, key)) is _UNSET:
+      beside = _get(settings, key.rpartition(".")[0]) if "." in key else settings
+      names = list(beside) if isinstance(beside, Mapping) else list(settings)
+      near = schema.nearest(key.rpartition(".")[2], names)
+      raise ValueError(f"config.{key} is not a setting{near} Allowed: {', '.join(names)}.")
+    settings = _put(settings, key, parse(f"config.{key}", text, _hint_of(there)))
+  return dict(settings)
+
+
+def _hint_of(value: Any) -> Any:
+  if isinstance(value, tuple | list):
+    element: Any = _hint_of(value[0]) if value else Any
+    return tuple[element, ...]
+  return type(value)
 
 
 def reference(settings: Table) -> list[Setting]:

@@ -20,8 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import listing
-from warpjax.runner import cli, hosts, loop, lowering, origins, protocol, run
+from warpjax.runner import cli, hosts, listing, loop, lowering, origins, protocol, run
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.commands import tune
 

@@ -5,13 +5,12 @@ The numbers are read from the tables of the configs' docstrings, which are the o
 
 from __future__ import annotations
 
-import importlib
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+from warpjax.runner import recipes
+
 # By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
@@ -56,23 +55,22 @@ class Row(NamedTuple):
 
 def experiments() -> dict[str, str]:
   """The name of each config file that can be trained, and the first line of its docstring."""
-  modules = {path.stem: importlib.import_module(f"configs.{path.stem}") for path in sorted(CONFIGS.glob("[!_]*.py"))}
-  return {name: (m.__doc__ or "").split("\n")[0] for name, m in modules.items() if hasattr(m, "METHODS")}
+  return {name: recipes.load(name).doc.split("\n")[0] for name in recipes.names()}
 
 
 def rows(experiment: str) -> list[Row]:
   """The methods of one config file."""
-  module = importlib.import_module(f"configs.{experiment}")
-  found, unsaid = tables(module.__doc__ or ""), NOT_RUN if is_trained(experiment) else NOTHING
+  recipe = recipes.load(experiment)
+  found, unsaid = tables(recipe.doc), NOT_RUN if is_trained(experiment) else NOTHING
   return [
     Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), unsaid))
-    for m in module.METHODS
+    for m in recipe.methods
   ]
 
 
 def is_trained(experiment: str) -> bool:
   """Whether `experiments.train` takes the config file; the benchmark has a script of its own."""
-  return hasattr(importlib.import_module(f"configs.{experiment}"), "COMMON")
+  return bool(recipes.load(experiment).common)
 
 
 def tables(text: str) -> dict[tuple[str, str], str]:
