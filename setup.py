@@ -31,6 +31,7 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["warpjax", "warpjax.*"]),
   package_data={"warpjax": ["py.typed", "datasets/class_splits/*.txt"]},
+  entry_points={"console_scripts": ["warpjax = warpjax.runner.__main__:main"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",

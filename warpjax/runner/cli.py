@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from warpjax.runner import hosts, interrupts, recipes, workdir
+from warpjax.runner import hosts, interrupts, recipes, registry, workdir
 from warpjax.runner import settings as settings_of_run
 
 FLAGS = flags.FLAGS
@@ -89,7 +89,9 @@ def config() -> dict[str, Any]:
   settings = recipes.settings(FLAGS.config)
   if OF_THE_PROBLEM & {text.partition("=")[0] for text in _overrides}:
     settings.pop("published", None)
-  return settings_of_run.with_overrides(settings, _overrides)
+  settings = settings_of_run.with_overrides(settings, _overrides)
+  modules = registry.user_modules(settings)
+  return {**settings, "modules": modules} if modules else settings
 
 
 def places() -> dict[str, str | None]:

@@ -33,6 +33,7 @@ class Run(NamedTuple):
     steps_per_dispatch: Meta-steps in one call to the device.
     task_chunk: Tasks computed side by side; 0 chooses.
     train_norm_stats: The batch statistics of the query loss in training; a meta-gradient without one does not read it.
+    modules: The folder and SHA-256 of each module of a user's that the config names functions of.
     loss: `module:function` of a loss, `(apply) -> loss`, in place of that of the data's metric.
   """
 
@@ -46,6 +47,7 @@ class Run(NamedTuple):
   task_chunk: int = 0
   train_norm_stats: norm_stats.TrainNormStats = "transductive"
   loss: str | None = None
+  modules: dict | None = None
 
   @property
   def name(self) -> str:
@@ -147,6 +149,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     FileNotFoundError: For a data set that is not there and cannot be fetched.
   """
   config = schema.given(config)
+  registry.check_modules(config.get("modules", {}))
   tables = {name: config[name] for name in TABLES if name in config}
   rest = {key: value for key, value in config.items() if key not in tables}
   run = _checked(schema.call("config", rest, Run, also=TABLES))

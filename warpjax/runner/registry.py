@@ -6,8 +6,11 @@ one of `TABLES`, or `module:function`, which Python's path or the folder of the 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -165,10 +168,40 @@ def readers(kind: str, table: Table) -> list[Callable[..., Any]]:
   return [*([function(kind, f"config.{kind}.{KEY[kind]}", name)] if known else []), *beside.get(kind, [])]
 
 
-def user_modules(settings: Mapping[str, Any]) -> list[str]:
-  """The modules that a config names functions of, `module:function`."""
+def user_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+  """Where the modules are that a config names functions of, `module:function`: their folders and SHA-256.
+
+  Raises:
+    ValueError: If one cannot be imported.
+  """
   names = [(settings.get(kind) or {}).get(KEY[kind]) for kind in KINDS] + [settings.get("loss")]
-  return sorted({name.partition(":")[0] for name in names if isinstance(name, str) and ":" in name})
+  modules = sorted({name.partition(":")[0] for name in names if isinstance(name, str) and ":" in name})
+  return {name: _origin(name) for name in modules if not name.startswith("warpjax.")}
+
+
+def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
+  """Makes the modules of a run importable, and raises a ValueError where one is gone or is another than it was."""
+  for name, origin in recorded.items():
+    if origin["folder"] not in sys.path:
+      sys.path.append(origin["folder"])
+    found = _origin(name)
+    if found["sha256"] != origin["sha256"]:
+      raise ValueError(
+        f"{name}, which the config names, has changed since the run began: {found['folder']} has SHA-256 "
+        f"{found['sha256'][:12]}; {origin['folder']} had {origin['sha256'][:12]}. Put it back, or use a new --workdir."
+      )
+
+
+def _origin(name: str) -> dict[str, str]:
+  try:
+    file = importlib.import_module(name).__file__
+  except ImportError as error:
+    raise ValueError(f"the config names {name}:..., and {error}. Its folder must be on Python's path.") from None
+  if file is None:
+    raise ValueError(f"the config names {name}:..., which has no file.")
+  path, depth = pathlib.Path(file).resolve(), name.count(".") + 1
+  folder = path.parents[depth - 1 if path.name != "__init__.py" else depth]
+  return {"folder": str(folder), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _imported(where: str, name: str) -> Callable[..., Any]:

@@ -1,0 +1,41 @@
+"""The command `warpjax NAME`, also `python -m warpjax.runner NAME`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from warpjax.runner import interrupts, recipes
+
+COMMANDS = {
+  "train": "meta-train and evaluate one config",
+  "evaluate": "evaluate a run again",
+  "plot": "draw runs side by side",
+  "list": "what there is to run",
+  "check": "check a learner before training it",
+  "tune": "find the fastest task_chunk and lowering",
+  "fits": "what fits into the memory of a device",
+  "profile": "where the time of a meta-step goes",
+  "prepare": "prepare a data set",
+}
+MODULES = {"prepare": "prepare_data", "list": "show"}
+
+
+def main() -> None:
+  """Runs the command that the first argument names."""
+  interrupts.at_once()
+  name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+  if name in ("--help", "-h", "help"):
+    width = max(map(len, COMMANDS))
+    lines = [f"  {each:{width}}  {doc}" for each, doc in COMMANDS.items()]
+    print("\n".join(["usage: warpjax COMMAND --help", "", *lines]))
+    return
+  if name not in COMMANDS:
+    print(f"error: warpjax has no command {name!r}{recipes.nearest(name, COMMANDS)}", file=sys.stderr)
+    sys.exit(1)
+  sys.argv[:2] = [f"warpjax {name}"]
+  importlib.import_module(f"warpjax.runner.commands.{MODULES.get(name, name)}").command()
+
+
+if __name__ == "__main__":
+  main()
