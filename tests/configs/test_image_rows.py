@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tests.datasets import image_files
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, image_rows, loop, measure
 from warpjax.runner.components import norm_stats
 from warpjax.training import parallel

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs import multi_shot_omniglot
-from tests.experiments import tiny as tiny_configs
+from tests.runner import tiny as tiny_configs
 from warpjax.runner import experiment, loop, measure, protocol
 from warpjax.training import parallel
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from configs import sinusoid
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.runner import experiment, loop, measure, protocol
 from warpjax.training import parallel

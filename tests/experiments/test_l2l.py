@@ -9,7 +9,7 @@ import pytest
 
 from configs import l2l as config
 from experiments import l2l
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax import rules
 from warpjax.runner import experiment, loop, measure, rows, schema
 from warpjax.training import parallel

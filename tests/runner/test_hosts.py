@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.experiments import tiny
-from tests.experiments.commands import ROOT, until
+from tests.runner import tiny
+from tests.runner.commands import ROOT, until
 from warpjax.runner import cli, experiment, hosts, loop, workdir
 from warpjax.training import checkpoints, parallel
 

@@ -10,7 +10,7 @@ import sys
 import jax
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, run, workdir
 
 _COMPILATIONS: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, loop
 
 METHODS = ("maml", "fomaml", "anil", "meta_sgd", "reptile", "leap", "imaml", "t_net", "warp_maml", "warp_leap_offline")

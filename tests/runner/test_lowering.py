@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
 from warpjax.runner import lowering, remembered, run, workdir

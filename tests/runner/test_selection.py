@@ -15,7 +15,7 @@ import warpjax as wj
 from configs import mini_imagenet
 from experiments import throughput
 from tests.datasets import image_files
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.evaluation import step_statistics
 from warpjax.runner import experiment, loop, measure, protocol, run, selection, workdir
 from warpjax.runner.commands import evaluate

@@ -24,7 +24,7 @@ from warpjax.training import parallel
 from warpjax.training.task_batch import sample_tasks, task_key
 from warpjax.types import Task
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 TASKS, STEPS, AXIS = 8, 20, parallel.DEVICES
 OPTIMIZER = optax.adam(0.1)
 # With minibatches, so that a task that met another's key would show.
@@ -155,7 +155,7 @@ def found():
     "JAX_ENABLE_X64": "1",
     "JAX_PLATFORMS": "cpu",
   }
-  code = "from tests import test_parallel; test_parallel.main()"
+  code = "from tests.training import test_parallel; test_parallel.main()"
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
   )

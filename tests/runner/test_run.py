@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, loop, measure, progress, run, workdir
 from warpjax.runner.commands import evaluate, plot
 from warpjax.runner.plots import figures

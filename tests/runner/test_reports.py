@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from configs import sinusoid
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, loop, workdir
 from warpjax.runner.commands import check, fits
 from warpjax.runner.components import norm_stats, outer_step

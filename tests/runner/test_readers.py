@@ -10,8 +10,8 @@ import time
 import pytest
 
 from experiments import maze
-from tests.experiments import tiny
-from tests.experiments.commands import alive
+from tests.runner import tiny
+from tests.runner.commands import alive
 from warpjax.runner import experiment, loop, run, selection, workdir
 from warpjax.runner.commands import evaluate, tune
 from warpjax.training import checkpoints

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from tests.experiments import tiny
-from tests.experiments.commands import until
+from tests.runner import tiny
+from tests.runner.commands import until
 from warpjax.runner import cli, interrupts, run, workdir
 from warpjax.runner.commands import evaluate
 

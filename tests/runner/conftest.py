@@ -1,4 +1,4 @@
-"""Fixtures of the experiments' tests."""
+"""Fixtures of the runner's tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.experiments.commands import Commands
+from tests.runner.commands import Commands
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import chex
 import jax
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, loop, origins, registry, run, selection, workdir
 from warpjax.runner.commands import evaluate
 from warpjax.training import checkpoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, loop, measure, progress
 
 

@@ -8,7 +8,7 @@ import signal
 import jax
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, hosts, loop, progress, run, selection, watch, workdir
 from warpjax.training import checkpoints
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
 from warpjax.runner import experiment, loop, measure, protocol, run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.experiments import tiny
+from tests.runner import tiny
 from warpjax.runner import experiment, run, workdir
 from warpjax.runner.commands import tune
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.experiments.commands import alive
+from tests.runner.commands import alive
 from warpjax.runner import workdir
 
 # One of them chooses its checkpoint on validation tasks.

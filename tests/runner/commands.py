@@ -47,7 +47,7 @@ class Commands:
     self.folder, self.count = folder, 0
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg"}
     self.server = subprocess.Popen(
-      [sys.executable, "-m", "tests.experiments.commands"],
+      [sys.executable, "-m", "tests.runner.commands"],
       cwd=ROOT,
       env=environment,
       stdin=subprocess.PIPE,

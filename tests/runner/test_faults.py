@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.experiments import tiny
-from tests.experiments.commands import until
+from tests.runner import tiny
+from tests.runner.commands import until
 from warpjax.datasets import tfds_files
 from warpjax.runner import cli, watch, workdir
 
