@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from configs import sinusoid
 from warpjax import evaluation
-from warpjax.runner import run, schema
+from warpjax.runner import recipes, run
 
 pytestmark = pytest.mark.slow
 
@@ -18,14 +17,14 @@ def results(tmp_path_factory):
   found = {}
   for method in ("maml", "meta_sgd", "reptile_demo"):
     folder = tmp_path_factory.mktemp(method)
-    result = run.train_and_evaluate(schema.given(sinusoid.get_config(method).to_dict()), folder)
+    result = run.train_and_evaluate(recipes.settings(f"sinusoid:{method}"), folder)
     found[method] = result, np.load(folder / "per_task.npy")[:, -1]
   return found
 
 
 @pytest.mark.parametrize("method", ["maml", "meta_sgd"])
 def test_the_published_error_is_reached(method, results):
-  result, published = results[method][0], sinusoid.METHODS[method]["published"]
+  result, published = results[method][0], recipes.settings(f"sinusoid:{method}")["published"]
   assert result["mean"] < published["number"] + published["interval"]
 
 

@@ -14,7 +14,7 @@ import warpjax as wj
 from tests import toy
 from warpjax import rules
 from warpjax.meta_gradients import unrolled
-from warpjax.runner.components import learned_rules
+from warpjax.runner.components import rules as named_rules
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -118,7 +118,7 @@ def test_a_partial_is_a_factory():
   ],
 )
 def test_the_setting_starts_as_its_optimizer_and_has_a_derivative_where_the_gradient_is_zero(transform, optimizer):
-  rule = learned_rules.learned(0.1, 0.5, transform)
+  rule = named_rules.learned(0.1, 0.5, transform)
   rule_params = rule.init(toy.key(), toy.initial())
 
   def steps(transformation, gradient):

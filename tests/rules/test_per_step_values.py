@@ -11,7 +11,7 @@ import warpjax as wj
 from tests import toy
 from warpjax import networks, rules
 from warpjax.meta_gradients import unrolled
-from warpjax.runner.components import learned_rules
+from warpjax.runner.components import rules as named_rules
 
 pytestmark = pytest.mark.usefixtures("strict")
 NUM_STEPS, RATE = 3, 0.1
@@ -93,7 +93,7 @@ def test_parameters_must_be_given():
 def test_the_setting_takes_the_norms_of_a_network_and_no_step_sizes_for_them():
   network = networks.from_linen(networks.mamlpp_mini_imagenet(2, width=2))
   params, _ = jax.eval_shape(network.init, toy.key(), jnp.zeros((2, 16, 16, 3)))
-  sizes, values = jax.eval_shape(learned_rules.per_step_sgd(0.1, 5, per_step_norm=True).init, toy.key(), params)
+  sizes, values = jax.eval_shape(named_rules.per_step_sgd(0.1, 5, per_step_norm=True).init, toy.key(), params)
   shapes = lambda tree: {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
   assert shapes(values) == {f"['norm_{i}']['{name}']": (4, 2) for i in range(4) for name in ("bias", "scale")}
   assert shapes(sizes) == {name: (5,) for name in shapes(params) if "norm" not in name}
@@ -101,4 +101,4 @@ def test_the_setting_takes_the_norms_of_a_network_and_no_step_sizes_for_them():
 
 def test_the_setting_is_refused_where_no_norm_adapts():
   with pytest.raises(ValueError, match=r"config\.inner\.per_step_norm must be False where no normalisation"):
-    learned_rules.per_step_sgd(0.1, 5, per_step_norm=True).init(toy.key(), toy.initial())
+    named_rules.per_step_sgd(0.1, 5, per_step_norm=True).init(toy.key(), toy.initial())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from warpjax.runner import schema
+from warpjax.runner import recipes, schema
 
 SINES = {
   "num_meta_steps": 6,
@@ -34,13 +33,11 @@ ON_IMAGES = ("omniglot", "reptile_studies")
 
 
 def config(file: str, method: str, *overrides: Mapping[str, Any]) -> dict[str, Any]:
-  """The row of a config file as nested dicts, overridden as the command line would."""
-  result = importlib.import_module(f"configs.{file}").get_config(method)
+  """The row of a config file as nested dicts, with others laid over it."""
+  result = recipes.settings(f"{file}:{method}")
   for values in (IMAGES if file in ON_IMAGES else SINES, *overrides):
-    result.update(values)
-  if file in ON_IMAGES:
-    _fit(result)
-  return result.to_dict()
+    result = recipes.lay_over(result, values)
+  return _fit(result) if file in ON_IMAGES else result
 
 
 def distinct(configs: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -57,16 +54,19 @@ def content(config: Mapping[str, Any]) -> str:
   return repr(schema.given({key: value for key, value in config.items() if key not in names}))
 
 
-def _fit(config: Any) -> None:
+def _fit(config: Mapping[str, Any]) -> dict[str, Any]:
   """Shots and minibatches that the images below are enough for."""
-  if (config.data.train_queries or 0) >= NUM_EXAMPLES:
-    config.data.train_queries = 5
-  if (config.data.train_shots or 0) >= NUM_EXAMPLES:
-    config.data.train_shots = 6
-  if config.inner.batch_size == 25:
-    config.inner.batch_size = 4
-  if config.eval.batch_size:
-    config.eval.batch_size = 2  # the test tasks here have two examples
+  data, inner, test = (config[name] for name in ("data", "inner", "eval"))
+  small: dict[str, dict[str, int]] = {"data": {}, "inner": {}, "eval": {}}
+  if data.get("train_queries", 0) >= NUM_EXAMPLES:
+    small["data"]["train_queries"] = 5
+  if data.get("train_shots", 0) >= NUM_EXAMPLES:
+    small["data"]["train_shots"] = 6
+  if inner.get("batch_size") == 25:
+    small["inner"]["batch_size"] = 4
+  if test.get("batch_size"):
+    small["eval"]["batch_size"] = 2  # the test tasks here have two examples
+  return recipes.lay_over(config, small)
 
 
 def write_images(root: pathlib.Path) -> pathlib.Path:

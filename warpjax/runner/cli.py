@@ -25,11 +25,6 @@ _WORDS = (
   (r"flag (--\S+?)=(.*): could not convert string to float.*", r"\1 must be a number; got '\2'."),
 )
 
-# Other tasks than those of the paper's number.
-_TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
-OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
-
-
 _overrides: list[str] = []  # `a.b=VALUE` of the command line, for `config`
 
 
@@ -87,8 +82,7 @@ def config() -> dict[str, Any]:
     ValueError: Where the file cannot be read, or has no such method, or a setting is none of it.
   """
   settings = recipes.settings(FLAGS.config)
-  if OF_THE_PROBLEM & {text.partition("=")[0] for text in _overrides}:
-    settings.pop("published", None)
+  settings = settings_of_run.without_published(settings, _overrides)
   settings = settings_of_run.with_overrides(settings, _overrides)
   modules = registry.user_modules(settings)
   return {**settings, "modules": modules} if modules else settings

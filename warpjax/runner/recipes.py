@@ -16,6 +16,7 @@ A row is laid over the common settings. Further words of a recipe:
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib.util
@@ -52,12 +53,12 @@ class Recipe(NamedTuple):
   variants: Mapping[str, Table]
 
   def settings(self, method: str) -> dict[str, Any]:
-    """All settings that the recipe gives for a method.
+    """All settings that the recipe gives for a method, to keep and to change.
 
     Raises:
       ValueError: For a method that is not there, naming the nearest.
     """
-    return {"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))}
+    return copy.deepcopy({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
 
   def has(self, method: str) -> bool:
     """Whether there is such a method, that of a variant among them."""

@@ -17,6 +17,10 @@ from warpjax.runner.components import warp
 Table = Mapping[str, Any]
 _UNSET = object()
 
+# Other tasks than those of the paper's number.
+_TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
+OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
+
 
 class Setting(NamedTuple):
   """One setting that a row can take.
@@ -87,6 +91,26 @@ def _hint_of(value: Any) -> Any:
   return type(value)
 
 
+def without_published(settings: Table, given: Sequence[str]) -> dict[str, Any]:
+  """The settings, without the published number where those given make other tasks of it."""
+  others = OF_THE_PROBLEM & {text.partition("=")[0] for text in given}
+  return {key: value for key, value in settings.items() if key != "published" or not others}
+
+
+def text(settings: Table) -> str:
+  """Every setting that a row can take, for a terminal: its value in this row, its type, and what it is."""
+  return "\n".join(_line(setting, _get(settings, setting.path)) for setting in reference(settings))
+
+
+def _line(setting: Setting, value: Any) -> str:
+  default = "must be given" if setting.required else f"default {setting.default!r}"
+  shown = default if value is _UNSET else f"is {value!r}"
+  if value is not _UNSET and not setting.required and value != setting.default:
+    shown += f", {default}"
+  about = f"\n    {setting.doc}" if setting.doc else ""
+  return f"{setting.path}: {schema.describe(setting.hint)}; {shown}{about}"
+
+
 def reference(settings: Table) -> list[Setting]:
   """Every setting that a row can take: those of the run, and those of the functions that its tables name.
 
@@ -100,7 +124,8 @@ def reference(settings: Table) -> list[Setting]:
   for name in registry.KINDS:
     table = settings.get(name) or {}
     key = registry.KEY[name]
-    found.append(Setting(f"{name}.{key}", str, None, True, "Which; or module:function."))
+    names = f"One of {', '.join(registry.TABLES[name])}; or module:function."
+    found.append(Setting(f"{name}.{key}", str, None, True, names))
     for function in registry.readers(name, table):
       found += _of(function, f"{name}.", registry.GIVEN[name])
   if any(setting.path == "network.warp" for setting in found):

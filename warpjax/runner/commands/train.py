@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, hosts, listing, loop, lowering, origins, protocol, run
+from warpjax.runner import cli, grid, hosts, listing, loop, lowering, origins, protocol, run, settings
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.commands import tune
 
@@ -38,27 +38,40 @@ def main(argv: Sequence[str]) -> int:
   del argv
   with cli.errors_in_one_line():
     config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
-    settings: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
+    if FLAGS.settings:
+      print(settings.text(config))
+      return 0
+    if FLAGS.workdir is None:
+      raise ValueError("--workdir is missing; it is where the run is kept.")
+    grid.points(FLAGS.sweep)
+    arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.tune:
       config = tune.for_run(config, FLAGS.workdir, **cli.places())
-    check = partial(run.check, config, FLAGS.workdir, **settings)
+    check = partial(run.check, config, FLAGS.workdir, **arguments)
     config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
-    if seeds:
-      result = run.sweep(config, FLAGS.workdir, seeds, init=init, **settings)
+    if FLAGS.sweep:
+      result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, **arguments)
+    elif seeds:
+      result = run.sweep(config, FLAGS.workdir, seeds, init=init, **arguments)
     else:
-      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, **settings)
+      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, **arguments)
   if isinstance(result, int):
     return 128 + result
-  hosts.say(protocol.text(result), error=True)
-  hosts.say(json.dumps(result, indent=2))
+  if FLAGS.json:
+    hosts.say(json.dumps(result, indent=2))
+  else:
+    hosts.say(grid.table(result) if FLAGS.sweep else protocol.text(result))
   return 0
 
 
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(config=True, processes=True)
-  flags.DEFINE_string("workdir", None, "Where the run is kept.", required=True)
+  flags.DEFINE_string("workdir", None, "Where the run is kept.")
+  flags.DEFINE_multi_string("sweep", [], "A grid: KEY=VALUE,VALUE, such as inner.learning_rate=0.01,0.02; repeatable.")
+  flags.DEFINE_bool("settings", False, "Print every setting that the row can take, and exit.")
+  flags.DEFINE_bool("json", False, "Print the result as JSON in place of lines for a person.")
   flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
   flags.DEFINE_enum(
     "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
