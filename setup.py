@@ -8,12 +8,14 @@ from setuptools import find_packages, setup
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
 RL = ["gymnax>=1.0"]  # bounds JAX from above, so that `test-core` leaves it out
 PLOT = ["matplotlib>=3.8"]
+TENSORBOARD = ["tensorboardX>=2.6"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", *PLOT]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1", *PLOT]
 DOCS = ["sphinx>=8.0", "docutils>=0.20", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
 TEST_CORE = [
   *DATA,
   *NOTEBOOKS,
+  *TENSORBOARD,
   "hypothesis>=6.100",
   "mypy>=1.15",
   "pytest>=8.3",
@@ -49,6 +51,7 @@ setup(
     "data": DATA,
     "rl": RL,
     "plot": PLOT,
+    "tensorboard": TENSORBOARD,
     "test-core": TEST_CORE,
     "test": [*TEST_CORE, *RL],
     "docs": DOCS,

@@ -83,7 +83,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   """Measures what the config says; `results.csv` grows row by row, so that an interrupted run keeps its rows.
 
   Args:
-    config: `mode`, and the settings of that mode.
+    config: `method`, the benchmark's name, and its settings.
     workdir: Where results go.
     only: Names of the estimators, methods or peers to measure; all of them where there is none.
 
@@ -93,8 +93,9 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   Raises:
     ValueError: for a setting that is unknown or not allowed.
   """
-  settings = schema.given({key: value for key, value in config.items() if key != "mode"})
-  mode = schema.choose("config.mode", config.get("mode"), MODES)
+  settings = schema.given({key: value for key, value in config.items() if key not in ("experiment", "method")})
+  name = config.get("method")
+  mode = schema.choose("config.method", name, MODES)
   if only:
     settings["only"] = tuple(only)
   found = schema.call("config", settings, mode.rows)
@@ -103,9 +104,9 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   (workdir / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n", encoding="utf-8")
   rows = []
   for row in found:
-    rows.append({"mode": config["mode"], **row})
+    rows.append({"mode": name, **row})
     report.write_csv(workdir / "results.csv", rows)
-  print(f"{config['mode']} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
+  print(f"{name} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
   print(report.table(rows))
   if rows:
     mode.draw(rows, workdir)

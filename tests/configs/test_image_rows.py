@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import pytest
 
 from tests.datasets import image_files
 from tests.runner import tiny
-from warpjax.runner import experiment, image_rows, loop, measure
+from warpjax.runner import experiment, loop, measure, recipes
 from warpjax.runner.components import norm_stats
 from warpjax.training import parallel
 
 FILES = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")
-MODULES = {file: importlib.import_module(f"configs.{file}") for file in FILES}
-MINI = MODULES["mini_imagenet"].METHODS
+RECIPES = {file: recipes.load(file) for file in FILES}
+ONE_SHOT = [method for method in RECIPES["mini_imagenet"].methods if not method.endswith(("_5shot", "_cpu"))]
 # The files share their rows, so that a method builds in one of them.
 ROWS = [
-  *(("mini_imagenet", method) for method in image_rows._ONE_SHOT),
+  *(("mini_imagenet", method) for method in ONE_SHOT),
   *(
     ("mini_imagenet", method)
     for method in ("meta_sgd_5shot", "reptile_5shot_strict", "maml_resnet12_strict", "maml_5shot_cpu")
@@ -58,7 +57,7 @@ def cifar(root):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-  root = tmp_path_factory.mktemp("image_rows")
+  root = tmp_path_factory.mktemp("images")
   made = {name: image_files.write(root / name, name, 2, 8, 16) for name in ("mini_imagenet", "tiered_imagenet")}
   made |= dict.fromkeys(("cifar_fs", "fc100"), cifar(root / "cifar"))
   return {name: {"data_dir": str(made[name]), "cache_dir": str(root / "cache")} for name in FILES}
@@ -66,28 +65,35 @@ def places(tmp_path_factory):
 
 def small(file, method):
   """The row on 2 classes of small images, with a narrow network and few tasks."""
-  config = MODULES[file].get_config(method)
-  config.update({"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2})
-  config.data.update({"ways": 2, "shots": min(config.data.shots, 2), "queries": 1, "train_queries": 1})
-  config.data.train_shots = min(config.data.train_shots or 0, 4)
-  config.eval.update({"num_tasks": 2, "num_steps": 2, "val_tasks": 2 if config.eval.val_tasks else 0})
-  if config.eval.batch_size:
-    config.eval.batch_size = 2
+  config = RECIPES[file].settings(method)
+  data, network, inner, test = (config[name] for name in ("data", "network", "inner", "eval"))
+  config |= {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}
+  data |= {"ways": 2, "shots": min(data["shots"], 2), "queries": 1, "train_queries": 1}
+  data["train_shots"] = min(data["train_shots"], 4)
+  test |= {"num_tasks": 2, "num_steps": 2, "val_tasks": 2 if test.get("val_tasks") else 0}
+  if test.get("batch_size"):
+    test["batch_size"] = 2
   if "imagenet" in file:
-    config.data.size = 16
-  config.network.update({"widths": (2, 2, 2, 2)} if config.network.name == "resnet12" else {"width": 2})
-  if config.inner.get("batch_size"):
-    config.inner.batch_size = 4
-  if config.meta_gradient.name == "warp_offline":
-    config.inner.num_steps = 2
-  return config.to_dict()
+    data["size"] = 16
+  network |= {"widths": (2, 2, 2, 2)} if network["name"] == "resnet12" else {"width": 2}
+  if inner.get("batch_size"):
+    inner["batch_size"] = 4
+  if config["meta_gradient"]["name"] == "warp_offline":
+    inner["num_steps"] = 2
+  return config
+
+
+def methods(file):
+  """Its methods, and each with the strict protocol but for those of a CPU's size."""
+  found = list(RECIPES[file].methods)
+  return [*found, *(f"{method}_strict" for method in found if not method.endswith("_cpu"))]
 
 
 def distinct():
   """Rows of all files, those of one shrunk config once, in the files by turns."""
   found = {}
   for file in FILES:
-    for method in MODULES[file].METHODS:
+    for method in methods(file):
       config = small(file, method)
       data = {key: value for key, value in config["data"].items() if key not in ("name", "size")}
       found.setdefault(tiny.content({**config, "data": data}), []).append((file, method))
@@ -98,7 +104,7 @@ def distinct():
 def test_row_builds(file, method, places):
   built = experiment.build(small(file, method), **places[file])
   assert built.run.experiment == file and built.run.method == method
-  assert built.norm_stats == MODULES[file].get_config(method).eval.norm_stats
+  assert built.norm_stats == RECIPES[file].settings(method)["eval"]["norm_stats"]
   if method.endswith("_strict"):
     assert built.norm_stats == "support" and built.evaluation.val_tasks
 
@@ -136,39 +142,38 @@ def test_every_row_trains_two_steps(file, method, places):
 
 @pytest.mark.parametrize("file", FILES[1:])
 def test_the_files_differ_in_data_and_published_numbers_alone(file):
-  module = MODULES[file]
-  assert {
-    **MODULES["mini_imagenet"].COMMON,
-    "data": {**MODULES["mini_imagenet"].COMMON["data"], "name": file},
-  } == module.COMMON
-  bare = lambda row: {key: value for key, value in row.items() if key != "published"}
-  rows = {method: bare(row) for method, row in module.METHODS.items() if method != "warp_leap_offline_640shot"}
-  assert rows == {method: bare(row) for method, row in MINI.items() if not method.endswith("_cpu")}
+  names = ("experiment", "published")
+  bare = lambda name, method: {k: v for k, v in RECIPES[name].settings(method).items() if k not in names}
+  assert set(RECIPES[file].methods) - set(RECIPES["mini_imagenet"].methods) <= {"warp_leap_offline_640shot"}
+  for method in methods("mini_imagenet"):
+    mini = bare("mini_imagenet", method)
+    assert bare(file, method) == {**mini, "data": {**mini["data"], "name": file}}
 
 
 def test_mamls_step_and_bound_are_those_of_its_sum_over_shots():
   for method, shots, tasks in (("maml", 1, 4), ("maml_5shot", 5, 2)):
-    config = MODULES["mini_imagenet"].get_config(method)
-    assert config.inner.learning_rate == pytest.approx(0.01 * 5)
+    config = RECIPES["mini_imagenet"].settings(method)
+    assert config["inner"]["learning_rate"] == pytest.approx(0.01 * 5)
     # The released outer loss is the sum over 5 * 15 query examples divided by the shots.
-    assert config.optimizer.clip == pytest.approx(10 / (5 * 15 / shots))
-    assert (config.tasks_per_step, config.data.shots, config.data.queries) == (tasks, shots, shots)
+    assert config["optimizer"]["clip"] == pytest.approx(10 / (5 * 15 / shots))
+    assert (config["tasks_per_step"], config["data"]["shots"], config["data"]["queries"]) == (tasks, shots, shots)
 
 
 def test_a_strict_row_differs_in_its_protocol_alone():
-  for method in image_rows._ONE_SHOT:
-    plain, strict = (MODULES["mini_imagenet"].get_config(name).to_dict() for name in (method, f"{method}_strict"))
+  for method in ONE_SHOT:
+    plain, strict = (RECIPES["mini_imagenet"].settings(name) for name in (method, f"{method}_strict"))
     for name in ("network", "inner", "meta_gradient", "optimizer", "num_meta_steps", "tasks_per_step"):
       assert plain[name] == strict[name]
     assert strict["data"]["queries"] == 15 and strict["eval"]["norm_stats"] == "support"
+    assert "published" not in strict
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_docstring_is_a_lab_note(file):
-  doc, module = MODULES[file].__doc__, MODULES[file]
-  assert f"--config=configs/{file}.py:maml" in doc and "arXiv" in doc
-  for method, row in module.METHODS.items():
-    if not method.endswith(("_strict", image_rows.FIVE_SHOT)):
-      assert f"| {method} " in doc
-    if "published" in row and not method.endswith(("_strict", "_cpu")):
-      assert f"{100 * row['published']['number']:.2f}" in doc
+  recipe = RECIPES[file]
+  assert f"--config=configs/{file}.py:maml" in recipe.doc and "arXiv" in recipe.doc
+  for method, row in recipe.methods.items():
+    if not method.endswith("_5shot") and not (method.endswith("_cpu") and file != "mini_imagenet"):
+      assert f"| {method} " in recipe.doc
+    if "published" in row and not method.endswith("_cpu"):
+      assert f"{100 * row['published']['number']:.2f}" in recipe.doc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import jax
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import multi_shot_omniglot
 from tests.runner import tiny as tiny_configs
-from warpjax.runner import experiment, loop, measure, protocol
+from warpjax.runner import experiment, loop, measure, protocol, recipes, settings
 from warpjax.training import parallel
 
 SHARED = {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}
@@ -35,19 +33,19 @@ QUICK = (("continual", "warp"),)
 
 
 def tiny(file, method):
-  """The row at a size of seconds; of the settings below, those that it has."""
-  config = importlib.import_module(f"configs.{file}").get_config(method)
-  steps = config.inner.num_steps
-  for key, value in {**SHARED, **SIZES[file]}.items():
-    config.update({key: {k: v for k, v in value.items() if k in config[key]} if isinstance(value, dict) else value})
+  """The row at a size of seconds; of the settings above, those that it can take."""
+  config = recipes.settings(f"{file}:{method}")
+  there, steps = {setting.path for setting in settings.reference(config)}, config["inner"]["num_steps"]
+  for table, sizes in SIZES[file].items():
+    config[table] |= {key: value for key, value in sizes.items() if f"{table}.{key}" in there}
   if file == "continual" and steps < 100:  # maml meets one wave at a time in training
-    config.inner.num_steps = 2
-  if config.meta_gradient.get("seen_every"):
-    config.meta_gradient.seen_every = config.data.steps_each
-  return config.to_dict()
+    config["inner"]["num_steps"] = 2
+  if config["meta_gradient"].get("seen_every"):
+    config["meta_gradient"]["seen_every"] = config["data"]["steps_each"]
+  return config | SHARED
 
 
-ALL = [(file, method) for file in SIZES for method in importlib.import_module(f"configs.{file}").METHODS]
+ALL = [(file, method) for file in SIZES for method in recipes.load(file).methods]
 ROWS = tiny_configs.distinct({row: tiny(*row) for row in ALL})
 
 
@@ -88,10 +86,11 @@ def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
 
 
 def test_multi_shot_recipes_start_from_the_biases_that_they_were_measured_with():
-  recipes = [name for name in multi_shot_omniglot.METHODS if name.endswith("_cpu")]
-  few = {f"{method}_{alphabets}_cpu" for method in multi_shot_omniglot.METHODS for alphabets in (1, 3, 5)}
-  zeros = {name for name in recipes if multi_shot_omniglot.get_config(name).network.bias_init == "zeros"}
-  assert zeros == {*recipes} - few - {"warp_relu_ladder_cpu"}
+  recipe = recipes.load("multi_shot_omniglot")
+  small = [name for name in recipe.methods if name.endswith("_cpu")]
+  few = {f"{method}_{alphabets}_cpu" for method in recipe.methods for alphabets in (1, 3, 5)}
+  zeros = {name for name in small if recipe.settings(name)["network"].get("bias_init") == "zeros"}
+  assert zeros == {*small} - few - {"warp_relu_ladder_cpu"}
 
 
 def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 
@@ -11,14 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import sinusoid
 from tests.runner import tiny
 from warpjax.datasets import omniglot as omniglot_files
-from warpjax.runner import experiment, loop, measure, protocol
+from warpjax.runner import experiment, loop, measure, protocol, recipes
 from warpjax.training import parallel
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
-ALL = [(file, method) for file in FILES for method in importlib.import_module(f"configs.{file}").METHODS]
+
+
+def methods(file):
+  """Its methods, and those of its variants."""
+  recipe = recipes.load(file)
+  return [*recipe.methods, *(method + suffix for method in recipe.methods for suffix in recipe.variants)]
+
+
+ALL = [(file, method) for file in FILES for method in methods(file)]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]
 ROWS = tiny.distinct({row: tiny.config(*row) for row in ALL})
 # Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
@@ -66,13 +72,12 @@ def drawings():
 @pytest.mark.parametrize("file", tiny.ON_IMAGES)
 def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monkeypatch):
   monkeypatch.setattr(omniglot_files, "load", lambda *places, **decoding: drawings)
-  module = importlib.import_module(f"configs.{file}")
-  for method in module.METHODS:
-    config = module.get_config(method)
-    data = config.data
-    support, query = jax.eval_shape(experiment.build(config.to_dict()).data.train, jax.random.key(0))
-    assert support[0].shape[0] == data.ways * (data.train_shots or data.shots)
-    assert query[0].shape[0] == data.ways * (data.train_queries or data.queries)
+  for method in methods(file):
+    config = recipes.settings(f"{file}:{method}")
+    data = config["data"]
+    support, query = jax.eval_shape(experiment.build(config).data.train, jax.random.key(0))
+    assert support[0].shape[0] == data["ways"] * (data["train_shots"] or data["shots"])
+    assert query[0].shape[0] == data["ways"] * (data["train_queries"] or data["queries"])
 
 
 @pytest.mark.parametrize("query", ["held_out", "support"])
@@ -102,16 +107,16 @@ def test_drawings_are_resized_as_the_config_says(resample, tmp_path):
 
 
 def test_the_demo_of_reptile_trains_on_the_grid_and_is_tested_on_random_points():
-  data = experiment.build(sinusoid.get_config("reptile_demo").to_dict()).data
+  data = experiment.build(recipes.settings("sinusoid:reptile_demo")).data
   grid = np.linspace(-5, 5, 50)[:, None]
   train, test = (sampler(jax.random.key(0)) for sampler in (data.train, data.test))
   for x in (train.support[0], train.query[0], test.query[0]):
     np.testing.assert_allclose(x, grid, atol=1e-5)
   assert test.support[0].shape == (10, 1) and np.ptp(np.diff(np.sort(test.support[0], axis=0), axis=0)) > 0.1
-  config = sinusoid.get_config("reptile_demo")
-  config.data.train_shots = 7
+  config = recipes.settings("sinusoid:reptile_demo")
+  config["data"]["train_shots"] = 7
   with pytest.raises(ValueError, match="train_shots must be 0 with train_grid, which trains on the grid; got 7"):
-    experiment.build(config.to_dict())
+    experiment.build(config)
 
 
 def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):
@@ -122,27 +127,28 @@ def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):
 
 @pytest.mark.parametrize(("file", "method"), SMALLER, ids=[f"{file}-{method}" for file, method in SMALLER])
 def test_smaller_recipe_is_another_size_of_its_row(file, method, images):
-  module = importlib.import_module(f"configs.{file}")
-  recipe, row = module.get_config(method), module.get_config(method.removesuffix("_cpu").removesuffix("_20way_small"))
-  assert recipe.num_meta_steps < row.num_meta_steps
-  assert recipe.inner.rule == row.inner.rule and recipe.network.name == row.network.name
-  assert recipe.meta_gradient == row.meta_gradient
+  whole = method.removesuffix("_cpu").removesuffix("_20way_small")
+  small, row = (recipes.settings(f"{file}:{name}") for name in (method, whole))
+  assert small["num_meta_steps"] < row["num_meta_steps"]
+  assert small["inner"]["rule"] == row["inner"]["rule"] and small["network"]["name"] == row["network"]["name"]
+  assert small["meta_gradient"] == row["meta_gradient"]
   experiment.build(tiny.config(file, method), **images)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_docstring_is_a_lab_note(file):
-  module = importlib.import_module(f"configs.{file}")
-  assert f"--config=configs/{file}.py:" in module.__doc__ or "experiments.demo" in module.__doc__
-  assert "arXiv" in module.__doc__
-  for method, row in module.METHODS.items():
+  recipe = recipes.load(file)
+  assert f"--config=configs/{file}.py:" in recipe.doc or "experiments.demo" in recipe.doc
+  assert "arXiv" in recipe.doc
+  for method in methods(file):
+    row = recipe.settings(method)
     if file != "demo":
-      assert f"| {method} " in module.__doc__
+      assert f"| {method} " in recipe.doc
     if published := row.get("published"):
       number, end = (100 if file == "omniglot" else 1) * published["number"], " +/- " if published["interval"] else " "
-      assert any(f"{number:.{digits}f}{end}" in module.__doc__ for digits in (1, 2))
+      assert any(f"{number:.{digits}f}{end}" in recipe.doc for digits in (1, 2))
 
 
 def test_misspelt_method_names_the_nearest():
-  with pytest.raises(ValueError, match=r"configs/sinusoid.py has no 'mamll'; did you mean 'maml'\?"):
-    importlib.import_module("configs.sinusoid").get_config("mamll")
+  with pytest.raises(ValueError, match=r"configs/sinusoid.py has no method 'mamll'; did you mean 'maml'\?"):
+    recipes.settings("sinusoid:mamll")

@@ -15,6 +15,7 @@ from experiments.benchmarks import accuracy, cases, cost, count, estimators, mem
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
+from warpjax.runner import recipes
 
 STEPS = 3
 ALONG = along_trajectory
@@ -105,7 +106,7 @@ def test_the_peak_of_a_process_shows_the_temporaries():
 
 def test_modes_write_their_rows_and_pictures(tmp_path, capsys):
   setting = {"problem": "sines", "width": 4, "tasks": 2, "inner_steps": 1}
-  shared = {"mode": "scaling", "setting": setting, "methods": {"maml": config.LEARNERS["maml"]}, "repeats": 1}
+  shared = {"method": "scaling", "setting": setting, "methods": {"maml": config.LEARNERS["maml"]}, "repeats": 1}
   rows = benchmark.run({**shared, "axes": {"tasks": (2, 4), "devices": (1024,)}}, tmp_path)
   assert [(row["axis"], row["tasks"]) for row in rows] == [("tasks", 2), ("tasks", 4)]
   with (tmp_path / "results.csv").open() as file:
@@ -127,10 +128,12 @@ def test_pictures_of_the_other_modes(tmp_path):
 def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
   assert set(config.METHODS) <= set(benchmark.MODES)
   for mode in config.METHODS:
-    assert config.get_config(mode).mode == mode
-  settings = config.get_config("accuracy").to_dict()
+    assert recipes.settings(f"benchmark:{mode}")["method"] == mode
+  settings = recipes.settings("benchmark:accuracy")
   with pytest.raises(ValueError, match="config.inner_step is not a setting; did you mean 'inner_steps'"):
     benchmark.run({**settings, "inner_step": 1}, tmp_path)
+  with pytest.raises(ValueError, match="config.method has no 'accurac'; did you mean 'accuracy'"):
+    benchmark.run({**settings, "method": "accurac"}, tmp_path)
   with pytest.raises(ValueError, match="--only has no 'mixd'; did you mean 'mixed'"):
     benchmark.run(settings, tmp_path, only=["mixd"])
   with pytest.raises(ValueError, match="config.dtype has no 'float8'"):

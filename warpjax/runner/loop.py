@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from warpjax import training
 from warpjax.runner import hosts, origins, progress, registry, selection, watch, workdir
+from warpjax.runner import writers as writing
 from warpjax.runner.experiment import Experiment
+from warpjax.runner.writers import Writer
 from warpjax.tasks import few_shot
 from warpjax.training import TrainState, checkpoints, parallel
 from warpjax.types import MetaParams, TaskSampler
@@ -79,6 +81,7 @@ def train(
   directory: pathlib.Path,
   *,
   init: origins.InitFrom | None = None,
+  writers: Sequence[str | Writer] = (),
   say: Callable[[str], object] = hosts.say,
 ) -> Trained:
   """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
@@ -90,6 +93,7 @@ def train(
     programs: Of what to train.
     directory: The workdir, which every host of the run must see.
     init: Another run, whose meta-parameters are the first ones.
+    writers: Where rows of metrics go besides `metrics.jsonl`; see `writers.opened`.
     say: Called with messages for the user.
 
   Returns:
@@ -109,7 +113,8 @@ def train(
     with (
       progress.stop_signal() as signal,
       progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
-      selection.judge(experiment, directory, int(state.step)) as judge,
+      writing.opened(directory, int(state.step), writers if hosts.is_first() else ()) as write,
+      selection.judge(experiment, directory, int(state.step), write) as judge,
     ):
       stop = hosts.largest(signal())
       while (first := int(state.step)) < run.num_meta_steps and not stop:
@@ -126,7 +131,7 @@ def train(
           watch.warn_of_still_leaves(old, state.meta_params, count, say)
         done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
         if hosts.is_first():
-          workdir.append_metrics(directory, [{"step": done, "split": "train", "seconds": round(seconds, 3), **row}])
+          write({"step": done, "split": "train", "seconds": round(seconds, 3), **row})
         report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
         due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
         if due:

@@ -13,6 +13,7 @@ import numpy as np
 from warpjax.runner import experiment as experiments
 from warpjax.runner import hosts, loop, measure, origins, schema, selection, watch, workdir
 from warpjax.runner.plots import canvas, figures
+from warpjax.runner.writers import Writer
 
 
 def train_and_evaluate(
@@ -21,6 +22,7 @@ def train_and_evaluate(
   *,
   on_nonfinite: loop.OnNonfinite = "stop",
   init: origins.InitFrom | None = None,
+  writers: Sequence[str | Writer] = (),
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any] | int:
@@ -34,6 +36,7 @@ def train_and_evaluate(
     directory: The workdir; with many hosts, one that they all see.
     on_nonfinite: As for `loop.train`.
     init: As for `loop.train`; a workdir that has begun must have begun so.
+    writers: As for `loop.train`.
     data_dir: Where prepared data are.
     cache_dir: Where arrays made from them go.
 
@@ -52,7 +55,7 @@ def train_and_evaluate(
     return finished
   with _held(directory) as path:
     _prepare(path, settings)
-    return _run(programs, path, init)
+    return _run(programs, path, init, writers)
 
 
 def check(
@@ -106,18 +109,22 @@ def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.Ini
   return finished
 
 
-def _run(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None = None) -> Any:
+def _run(
+  programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None, writers: Sequence[str | Writer]
+) -> Any:
   """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
   finished = _finished(path, programs.experiment.settings, init)
   if finished is not None:
     return finished
   with watch.full_disk_told(path):
-    return _train_and_evaluate(programs, path, init)
+    return _train_and_evaluate(programs, path, init, writers)
 
 
-def _train_and_evaluate(programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None) -> Any:
+def _train_and_evaluate(
+  programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None, writers: Sequence[str | Writer]
+) -> Any:
   experiment = programs.experiment
-  trained = loop.train(programs, path, init=init)
+  trained = loop.train(programs, path, init=init, writers=writers)
   if trained.signal:
     hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
     return trained.signal
@@ -159,6 +166,7 @@ def sweep(
   *,
   on_nonfinite: loop.OnNonfinite = "stop",
   init: origins.InitFrom | None = None,
+  writers: Sequence[str | Writer] = (),
   **places: Any,
 ) -> Any:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
@@ -175,7 +183,7 @@ def sweep(
       programs = _build(one, place, on_nonfinite, **places) if index else programs
       with _held(place) as path:
         _prepare(path, one)
-        result = _run(programs, path, init)
+        result = _run(programs, path, init, writers)
       if isinstance(result, int):
         return result
       results.append(result)

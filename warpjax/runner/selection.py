@@ -11,6 +11,7 @@ import jax
 
 from warpjax.runner import hosts, measure, workdir
 from warpjax.runner.experiment import Experiment
+from warpjax.runner.writers import Writer
 from warpjax.training import TrainState, checkpoints, parallel
 
 BEST = "best"
@@ -23,13 +24,14 @@ Judge = Callable[[int, TrainState], None]
 
 
 @contextlib.contextmanager
-def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterator[Judge]:
+def judge(experiment: Experiment, directory: pathlib.Path, first: int, write: Writer) -> Iterator[Judge]:
   """Opens the best checkpoints of a workdir, whose rows of validation are those up to meta-step `first`.
 
   Args:
     experiment: What is trained.
     directory: Its workdir.
     first: Where training starts; what was kept of later steps is removed, since they come again.
+    write: Takes the rows of validation.
 
   Yields:
     A `Judge`, which does nothing for an experiment without validation tasks.
@@ -46,7 +48,7 @@ def judge(experiment: Experiment, directory: pathlib.Path, first: int) -> Iterat
     def consider(step: int, state: TrainState) -> None:
       found = judged(parallel.on_this_host(state))
       if hosts.is_first():
-        workdir.append_metrics(directory, [{"step": step, "split": "val", **found}])
+        write({"step": step, "split": "val", **found})
       ranks = _ranks(experiment, directory)
       mine = _rank(metric, found[metric])
       if sum(rank >= mine for earlier, rank in ranks.items() if earlier < step) < wanted:

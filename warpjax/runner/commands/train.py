@@ -23,6 +23,7 @@ from absl import flags
 from warpjax.runner import cli, grid, hosts, listing, loop, lowering, origins, protocol, run, settings
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.commands import tune
+from warpjax.runner.writers import WRITERS
 
 
 def _init() -> origins.InitFrom | None:
@@ -45,17 +46,18 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError("--workdir is missing; it is where the run is kept.")
     grid.points(FLAGS.sweep)
     arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
+    writers = FLAGS.writer
     hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if FLAGS.tune:
       config = tune.for_run(config, FLAGS.workdir, **cli.places())
     check = partial(run.check, config, FLAGS.workdir, **arguments)
     config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
     if FLAGS.sweep:
-      result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, **arguments)
+      result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
     elif seeds:
-      result = run.sweep(config, FLAGS.workdir, seeds, init=init, **arguments)
+      result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=writers, **arguments)
     else:
-      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, **arguments)
+      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=writers, **arguments)
   if isinstance(result, int):
     return 128 + result
   if FLAGS.json:
@@ -70,6 +72,7 @@ def command() -> None:
   cli.define(config=True, processes=True)
   flags.DEFINE_string("workdir", None, "Where the run is kept.")
   flags.DEFINE_multi_string("sweep", [], "A grid: KEY=VALUE,VALUE, such as inner.learning_rate=0.01,0.02; repeatable.")
+  flags.DEFINE_multi_enum("writer", [], list(WRITERS), "Where metrics go besides metrics.jsonl; repeatable.")
   flags.DEFINE_bool("settings", False, "Print every setting that the row can take, and exit.")
   flags.DEFINE_bool("json", False, "Print the result as JSON in place of lines for a person.")
   flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")

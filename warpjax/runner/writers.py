@@ -1,0 +1,69 @@
+"""Where the rows of `metrics.jsonl` go besides."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from warpjax.runner import schema, workdir
+
+Writer = Callable[[Mapping[str, Any]], object]
+"""Called with each row: `step`, `split` ("train" or "val"), and values by name."""
+
+
+@contextlib.contextmanager
+def opened(directory: pathlib.Path, first: int, writers: Sequence[str | Writer]) -> Iterator[Writer]:
+  """A writer to `metrics.jsonl` and to others.
+
+  Args:
+    directory: The workdir.
+    first: The meta-step from which rows are written; those of later steps, of a run that was killed, are taken back.
+    writers: Functions, or names of `WRITERS`.
+
+  Yields:
+    The writer.
+
+  Raises:
+    ValueError: For a name that there is not.
+  """
+  with contextlib.ExitStack() as stack:
+    others: list[Writer] = []
+    for writer in writers:
+      if isinstance(writer, str):
+        make = schema.choose("--writer", writer, WRITERS)
+        others.append(stack.enter_context(make(directory, first)))
+      else:
+        others.append(writer)
+
+    def write(row: Mapping[str, Any]) -> None:
+      workdir.append_metrics(directory, [row])
+      for other in others:
+        other(row)
+
+    yield write
+
+
+@contextlib.contextmanager
+def tensorboard(directory: pathlib.Path, first: int) -> Iterator[Writer]:
+  """Event files that TensorBoard opens, in the workdir's `tensorboard/`.
+
+  Raises:
+    ImportError: Where tensorboardX is not installed.
+  """
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError as error:
+    raise ImportError('--writer=tensorboard needs tensorboardX: pip install "warpjax[tensorboard]"') from error
+  with contextlib.closing(SummaryWriter(str(directory / "tensorboard"), purge_step=first + 1)) as events:
+
+    def write(row: Mapping[str, Any]) -> None:
+      for name, value in row.items():
+        if name not in ("step", "split") and isinstance(value, int | float):
+          events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    yield write
+
+
+WRITERS = {"tensorboard": tensorboard}
