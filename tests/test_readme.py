@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 import re
 
 import numpy as np
+
+from warpjax.runner import recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ def test_every_config_and_file_named_is_there():
   named = re.findall(r"\b(\w+)\.py:(\w+)", README)
   assert named
   for name, method in named:
-    assert method in importlib.import_module(f"configs.{name}").METHODS
+    assert recipes.load(name).has(method)
   for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
     assert (ROOT / link).exists(), link
   for module in re.findall(r"python -m (experiments\.\w+)", README):

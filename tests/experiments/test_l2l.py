@@ -7,11 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from configs import l2l as config
 from experiments import l2l
 from tests.runner import tiny
 from warpjax import rules
-from warpjax.runner import experiment, loop, measure, rows, schema
+from warpjax.runner import experiment, loop, measure, recipes
 from warpjax.training import parallel
 
 TINY = {
@@ -29,9 +28,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def trained():
-  settings = config.get_config()
-  settings.update(TINY)
-  built = experiment.build(settings.to_dict())
+  built = experiment.build(recipes.lay_over(recipes.settings("l2l:l2l_lstm"), TINY))
   start = loop.start(built)
   return built, start, *loop.make_dispatch(built, 2, parallel.device_mesh(1))(start, built.data.train)
 
@@ -74,12 +71,12 @@ def test_a_baseline_is_the_optimizer_it_is_named_after(trained):
 
 @pytest.mark.slow
 def test_the_training_of_networks_on_images(tmp_path):
-  settings = config.get_config("l2l_lstm_images")
-  settings.update({**TINY, "data": {"split": "folders", "ways": 2, "hidden": 3, "size": 7, "batch_size": 4}})
+  small = {**TINY, "data": {"split": "folders", "ways": 2, "hidden": 3, "size": 7, "batch_size": 4}}
+  settings = recipes.lay_over(recipes.settings("l2l:l2l_lstm_images"), small)
   places = {"data_dir": str(tiny.write_images(tmp_path / "raw")), "cache_dir": str(tmp_path / "cache")}
-  built = experiment.build(settings.to_dict(), **places)
+  built = experiment.build(settings, **places)
   state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
   assert metrics["finite"].all() and state.meta_params.initial.shape == ((7 * 7 + 1) * 3 + (3 + 1) * 2,)
-  wide = experiment.build(rows.lay_over(schema.given(settings.to_dict()), {"data": {"hidden": 5}}), **places)
+  wide = experiment.build(recipes.lay_over(settings, {"data": {"hidden": 5}}), **places)
   losses = l2l.evaluator(rules.sgd(0.1), wide)((), 0, 4)
   assert losses.shape == (4, 5) and np.all(np.abs(losses[:, 0] - np.log(2)) < 0.05)  # the start knows nothing

@@ -11,24 +11,24 @@ import numpy as np
 import optax
 import pytest
 
-from configs import maze, navigation
 from experiments import maze as maze_script
 from experiments import navigation as navigation_script
 from tests import toy
 from warpjax import rl
 from warpjax.runner import experiment as experiments
-from warpjax.runner import loop, run, schema
+from warpjax.runner import loop, recipes, run
 from warpjax.runner.families import reinforcement
 from warpjax.runner.plots import figures
 
-ROWS = [(module, method) for module in (maze, navigation) for method in module.METHODS]
+NAVIGATION, MAZE = recipes.load("navigation"), recipes.load("maze")
+ROWS = [(recipe, method) for recipe in (MAZE, NAVIGATION) for method in recipe.methods]
 SHORT = {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1}
 
 
-def tiny(module, method, **overrides):
-  config = module.get_config(method).to_dict()
+def tiny(recipe, method, **overrides):
+  config = recipe.settings(method)
   config |= {**SHORT, **overrides}
-  if module is navigation:
+  if recipe is NAVIGATION:
     config |= {"tasks_per_step": 2, "task_chunk": 2}
     config["data"] |= {"episodes": 3, "test_episodes": 3, "horizon": 5}
     config["network"]["features"] = (4,)
@@ -41,17 +41,17 @@ def tiny(module, method, **overrides):
   return config
 
 
-@pytest.mark.parametrize(("module", "method"), ROWS, ids=lambda value: getattr(value, "__name__", value))
-def test_every_row_builds(module, method):
-  experiments.build(module.get_config(method).to_dict())
+@pytest.mark.parametrize(("recipe", "method"), ROWS, ids=lambda value: getattr(value, "name", value))
+def test_every_row_builds(recipe, method):
+  experiments.build(recipe.settings(method))
 
 
-SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in navigation.METHODS if method != "maml"]
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in NAVIGATION.methods if method != "maml"]
 
 
 @pytest.mark.parametrize("method", ["maml", *SLOW])
 def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
-  result = run.train_and_evaluate(tiny(navigation, method), tmp_path)
+  result = run.train_and_evaluate(tiny(NAVIGATION, method), tmp_path)
   assert result["metric"] == "return" and len(result["per_step"]) == 3
   assert -5 < result["mean"] < 0 and result["num_diverged"] == 0
   if method == "maml":
@@ -61,7 +61,7 @@ def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
 
 
 def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
-  config = tiny(navigation, "maml")
+  config = tiny(NAVIGATION, "maml")
   transform = experiments.build(config).test_inner.rule.transform(())
   state, steps = transform.init(np.zeros((), np.float32)), []
   for _ in range(3):
@@ -70,9 +70,9 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   assert steps == [-0.5, -0.25, -0.25]
 
 
-@pytest.mark.parametrize("method", maze.METHODS)
+@pytest.mark.parametrize("method", MAZE.methods)
 def test_the_agent_and_its_warp_learn_by_one_adam(method):
-  rule = experiments.build(tiny(maze, method)).inner.rule.transform(())
+  rule = experiments.build(tiny(MAZE, method)).inner.rule.transform(())
   params, grads = np.ones(3, np.float32), np.array([1.0, 1e-4, 1e-6], np.float32)
   mine, theirs = rule.init(params), (adam := optax.adam(1e-3)).init(params)
   for scale in (1.0, -0.5):
@@ -90,11 +90,11 @@ def test_the_band_of_few_seeds_is_students():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", maze.METHODS)
+@pytest.mark.parametrize("method", MAZE.methods)
 def test_the_maze_trains_and_resumes(method, tmp_path):
-  experiment = experiments.build(tiny(maze, method))
+  experiment = experiments.build(tiny(MAZE, method))
   whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
-  loop.train(loop.Programs(experiments.build(tiny(maze, method, num_meta_steps=1))), tmp_path / "parts")
+  loop.train(loop.Programs(experiments.build(tiny(MAZE, method, num_meta_steps=1))), tmp_path / "parts")
   parts = loop.train(loop.Programs(experiment), tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
   jax.tree.map(np.testing.assert_array_equal, whole.carry, parts.carry)
@@ -107,7 +107,7 @@ def test_the_maze_trains_and_resumes(method, tmp_path):
 
 @pytest.mark.slow
 def test_the_maze_by_seeds_its_curves_and_their_difference(tmp_path):
-  result = run.sweep(tiny(maze, "rnn"), tmp_path / "rnn", [0, 1])
+  result = run.sweep(tiny(MAZE, "rnn"), tmp_path / "rnn", [0, 1])
   assert result["metric"] == "return" and math.isfinite(result["mean"]) and result["seeds"] == [0, 1]
   lives = maze_script.curves(tmp_path / "rnn")
   assert set(lives) == {"seed_0", "seed_1"}
@@ -138,16 +138,17 @@ def test_a_path_has_its_start_and_its_arrival():
 
 
 @pytest.mark.parametrize(
-  ("module", "first", "second"),
-  [(navigation, "maml", {"data.estimator": "dice"}), (maze, "rnn", {"data.discount": 0.99, "data.trace": 0.9})],
+  ("recipe", "first", "second"),
+  [(NAVIGATION, "maml", {"estimator": "dice"}), (MAZE, "rnn", {"discount": 0.99, "trace": 0.9})],
+  ids=("navigation", "maze"),
 )
-def test_methods_that_rate_actions_otherwise_have_the_same_test_tasks(module, first, second, tmp_path):
+def test_methods_that_rate_actions_otherwise_have_the_same_test_tasks(recipe, first, second, tmp_path):
+  other = {"goal_size": 0.02} if recipe is NAVIGATION else {"size": 9}
   result = {"experiment": "", "metric": "return", "data": {}}
-  for name, overrides in (("a", {}), ("b", second), ("c", {"data.goal_size": 0.02, "data.size": 9})):
-    config = module.get_config(first)
-    config.update_from_flattened_dict({key: value for key, value in overrides.items() if key[5:] in config.data})
+  for name, overrides in (("a", {}), ("b", second), ("c", other)):
+    config = recipes.lay_over(recipe.settings(first), {"data": overrides})
     (tmp_path / name).mkdir()
-    (tmp_path / name / "config.json").write_text(config.to_json())
+    (tmp_path / name / "config.json").write_text(json.dumps(config))
     np.save(tmp_path / name / "per_task.npy", np.array([[-3.0, -2.0], [-4.0, -1.0]]) + ord(name))
   directories, results = [tmp_path / name for name in "abc"], [{**result, "method": name} for name in "abc"]
   same, other = figures.paired(directories, results)
@@ -164,28 +165,28 @@ def test_refusals():
     ("meta_gradient", {"name": "ppo", "max_kl": None, "clip": 0.0}, "clip must be above 0"),
     ("meta_gradient", {"name": "ppo", "max_kl": None, "epochs": 0}, "epochs must be an integer of at least 1"),
   ):
-    config = tiny(navigation, "maml")
+    config = tiny(NAVIGATION, "maml")
     config[key] |= value
     with pytest.raises(ValueError, match=message):
       experiments.build(config)
   with pytest.raises(ValueError, match=r"config\.optimizer\.schedule must be 'constant' for ppo"):
-    config = tiny(navigation, "maml_ppo")
+    config = tiny(NAVIGATION, "maml_ppo")
     config["optimizer"]["schedule"] = "linear"
     experiments.build(config)
   with pytest.raises(ValueError, match=r"config\.tasks_per_step must be 1 for online, which is one life; got 2"):
-    experiments.build(tiny(maze, "rnn", tasks_per_step=2))
+    experiments.build(tiny(MAZE, "rnn", tasks_per_step=2))
 
 
 def test_docstrings_are_lab_notes():
-  for module in (navigation, maze):
-    assert f"--config=configs/{module.__name__.split('.')[-1]}.py:" in module.__doc__ and "arXiv" in module.__doc__
-    for method in module.METHODS:
-      assert f"| {method} " in module.__doc__
+  for recipe in (NAVIGATION, MAZE):
+    assert f"--config=configs/{recipe.name}.py:" in recipe.doc and "arXiv" in recipe.doc
+    for method in recipe.methods:
+      assert f"| {method} " in recipe.doc
 
 
 @pytest.mark.parametrize(("method", "odd"), [("random", True), ("maml", False)])
 def test_the_policy_that_nobody_trained_has_tanh_units(method, odd):
-  table = schema.given(navigation.get_config(method).network.to_dict())
+  table = NAVIGATION.settings(method)["network"]
   network = reinforcement.gaussian_mlp(2, **{key: value for key, value in table.items() if key != "name"})
   seen = jax.random.normal(jax.random.key(1), (20, 2))
   params, shared = network.init(jax.random.key(0), seen)

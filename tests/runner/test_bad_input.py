@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
 import sys
@@ -11,7 +10,7 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, run, workdir
+from warpjax.runner import experiment, recipes, run, settings, workdir
 
 _COMPILATIONS: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -125,23 +124,23 @@ OWN_BATCHES = [("navigation", "maml"), ("maze", "rnn"), ("continual", "maml"), (
 @pytest.mark.parametrize(("file", "method"), [*OWN_BATCHES, ("multi_shot_omniglot", "leap")])
 def test_batches_of_a_config_are_refused_where_the_data_bring_their_own(file, method):
   for table, key, value in (("inner", "batch", "minibatch"), ("inner", "batch_size", 4), ("eval", "batch_size", 4)):
-    config = importlib.import_module(f"configs.{file}").get_config(method)
+    config = recipes.settings(f"{file}:{method}")
     config[table][key] = value
-    refused(config.to_dict(), rf"config\.{table}\.{key} .*{config.data.name}.* brings its own batches; got {value!r}")
+    refused(config, rf"config\.{table}\.{key} .*{config['data']['name']}.* brings its own batches; got {value!r}")
     config[table][key] = 0 if key == "batch_size" else "full"
     if "omniglot" not in file and file != "l2l":
-      experiment.build(config.to_dict())
+      experiment.build(config)
 
 
 def test_settings_of_two_tables_that_do_not_fit():
-  rule = importlib.import_module("configs.l2l").get_config()
-  rule.inner.num_steps = 200
-  refused(rule.to_dict(), r"config\.optimizer\.updates_per_step must be 10, the outer updates of a meta-step .*; got 5")
-  joint = importlib.import_module("configs.multi_shot_omniglot").get_config("fine_tuning_25_cpu")
-  joint.data.alphabets = 30
-  refused(joint.to_dict(), r"config\.data\.alphabets must be at most the heads, network\.alphabets, 25; got 30")
-  joint.data.alphabets, joint.network.alphabets = None, 10
-  refused(joint.to_dict(), r"config\.data\.alphabets must be at most the heads, network\.alphabets, 10; got 25")
+  rule = recipes.settings("l2l:l2l_lstm")
+  rule["inner"]["num_steps"] = 200
+  refused(rule, r"config\.optimizer\.updates_per_step must be 10, the outer updates of a meta-step .*; got 5")
+  joint = recipes.settings("multi_shot_omniglot:fine_tuning_25_cpu")
+  joint["data"]["alphabets"] = 30
+  refused(joint, r"config\.data\.alphabets must be at most the heads, network\.alphabets, 25; got 30")
+  joint["data"]["alphabets"], joint["network"]["alphabets"] = None, 10
+  refused(joint, r"config\.data\.alphabets must be at most the heads, network\.alphabets, 10; got 25")
 
 
 def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
@@ -197,8 +196,7 @@ def test_help_names_every_flag_of_the_script(commands):
 
 @pytest.mark.parametrize("values", ["0.02", "0.01,0.02"])
 def test_the_command_line_gives_meta_sgd_a_number_or_bounds(values):
-  config = importlib.import_module("configs.sinusoid").get_config("meta_sgd")
-  config.inner.learning_rate = tuple(float(value) for value in values.split(","))  # as ml_collections reads it
-  alpha = experiment.build(config.to_dict()).inner.rule.init(jax.random.key(0), jax.numpy.zeros(100))
+  config = settings.with_overrides(recipes.settings("sinusoid:meta_sgd"), [f"inner.learning_rate={values}"])
+  alpha = experiment.build(config).inner.rule.init(jax.random.key(0), jax.numpy.zeros(100))
   assert alpha.min() >= 0.01 and alpha.max() <= 0.0200001
   assert (alpha.min() == alpha.max()) == (values == "0.02")

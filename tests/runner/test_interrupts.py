@@ -158,17 +158,29 @@ def test_importing_the_experiments_changes_no_handler():
 
 
 SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "__main__" in path.read_text())
+RUNNER = sorted((ROOT / "warpjax" / "runner" / "commands").glob("[!_]*.py"))
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_every_command_ends_where_commands_end(path):
-  """What ends elsewhere has a traceback and a crash for Ctrl-C."""
+def last_call(path):
+  """What the script, or the function `command` of a command of the runner, does last."""
   (block,) = [
     node
     for node in ast.parse(path.read_text()).body
-    if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+    if (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
+    or (isinstance(node, ast.FunctionDef) and node.name == "command")
   ]
-  assert ast.unparse(block.body[-1]).startswith("options.run(main")
+  return ast.unparse(block.body[-1])
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *RUNNER], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_command_ends_where_commands_end(path):
+  """What ends elsewhere has a traceback and a crash for Ctrl-C."""
+  last = last_call(path)
+  if last == "command()":
+    assert RUNNER[0].with_name(path.name) in RUNNER
+    assert f"from warpjax.runner.commands.{path.stem} import command" in path.read_text()
+  else:
+    assert last.startswith("cli.run(main")
 
 
 TINY = ["--config.tasks_per_step=2", "--config.steps_per_dispatch=1", "--config.checkpoint_every=10"]

@@ -6,24 +6,24 @@ import pathlib
 import subprocess
 import sys
 
-from configs import omniglot
-from warpjax.runner import listing
+from warpjax.runner import listing, recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_rows_have_the_docstring_s_numbers():
   rows = {row.method: row for row in listing.rows("omniglot")}
-  assert list(rows) == list(omniglot.METHODS)
+  omniglot = recipes.load("omniglot")
+  assert list(rows) == list(omniglot.methods)
   assert rows["maml"].published == "98.7 +/- 0.4" and "1703.03400" in rows["maml"].paper
   for name in ("maml_cpu", "imaml_cpu"):
-    assert f"| {rows[name].published} " in omniglot.__doc__ and f"| {rows[name].measured} " in omniglot.__doc__
+    assert f"| {rows[name].published} " in omniglot.doc and f"| {rows[name].measured} " in omniglot.doc
   assert rows["t_net"].published == "-" and "Lee and Choi" in rows["t_net"].paper
 
 
 def test_every_experiment_is_listed():
   found = listing.experiments()
-  assert set(found) == {path.stem for path in listing.CONFIGS.glob("[!_]*.py")}
+  assert set(found) == {path.stem for path in (ROOT / "configs").glob("[!_]*.py")}
   assert all(found.values())
 
 

@@ -54,6 +54,11 @@ def test_it_is_measured_once_and_remembered(choose, capsys, command, expected):
   assert f": {expected}, as measured before" in capsys.readouterr().err
 
 
+def test_the_process_that_measures_has_this_package_and_the_standard_library():
+  code = "import json, types, warpjax.runner.lowering as here; print(json.dumps([types.__name__, here.__file__]))"
+  assert lowering._measure([sys.executable, "-c", code], 120.0) == ["types", lowering.__file__]
+
+
 def test_what_the_measurement_prints_is_understood(monkeypatch, capsys):
   small = {"num_tasks": 1, "batch": 1, "size": 4, "channels": 1, "features": 1, "repeats": 1}
   monkeypatch.setattr(timing, "time_lowerings", functools.partial(timing.time_lowerings, **small))

@@ -7,9 +7,8 @@ import re
 import jax
 import pytest
 
-from configs import sinusoid
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, workdir
+from warpjax.runner import experiment, loop, recipes, workdir
 from warpjax.runner.commands import check, fits
 from warpjax.runner.components import norm_stats, outer_step
 
@@ -85,8 +84,7 @@ def test_check_says_what_it_cannot_check():
 
 def test_kinks_near_the_initial_parameters_are_no_fault():
   """Biases of zero put ReLUs within 1e-5 of their kinks, where differences over longer steps are off by a tenth."""
-  config = sinusoid.get_config("maml").to_dict()
-  assert check.check(experiment.build(config), num_tasks=2)["finite differences"].status == "passed"
+  assert check.check(experiment.build(recipes.settings("sinusoid:maml")), num_tasks=2)["finite differences"].status == "passed"
 
 
 STEPS_OF_THEIR_OWN = {

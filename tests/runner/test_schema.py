@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags as absl_flags
-from ml_collections import config_flags
 
-from configs import omniglot
-from warpjax.runner import registry, rows, schema
-
-CONFIGS = pathlib.Path(omniglot.__file__).parent
+from warpjax.runner import recipes, registry, schema, settings
 
 
 def target(
@@ -86,38 +79,11 @@ def test_choose_names_the_nearest():
     schema.choose("config.rule", None, {"sgd": 1})
 
 
-def test_a_row_lays_over_a_table_or_takes_its_place():
-  common = {"steps": 1, "eval": {"tasks": 5, "steps": 1}, "rule": {"name": "sgd", "rate": 0.1}}
-  methods = {"a": {"steps": 2, "eval": {"steps": 3}, "rule": {"name": "adam"}}, "b": {"rule": {"rate": 0.2}}}
-  a, b = (schema.given(rows.select("x", common, methods, name).to_dict()) for name in "ab")
-  assert a == {"experiment": "x", "method": "a", "steps": 2, "eval": {"tasks": 5, "steps": 3}, "rule": {"name": "adam"}}
-  assert b["rule"] == {"name": "sgd", "rate": 0.2} and b["steps"] == 1
-  assert common["eval"] == {"tasks": 5, "steps": 1}
-
-
 def test_what_is_not_given_is_the_default_of_what_is_chosen():
   """A network chosen on the command line is its preset's, not the row's with another name."""
-  config = omniglot.get_config("maml")
-  config.network.update({"name": "meta_sgd_omniglot", "adapts": "all"})
-  tables = schema.given(config.to_dict())
+  given = ["network.name=meta_sgd_omniglot", "network.adapts=all"]
+  tables = settings.with_overrides(recipes.settings("omniglot:maml"), given)
   assert tables["network"] == {"name": "meta_sgd_omniglot", "width": 64, "adapts": "all"}
   network = registry.named("network", tables, num_outputs=5)
   params, _ = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
   assert "dense_0" in params and params["head"]["kernel"].shape == (32, 5)
-
-
-@pytest.mark.parametrize(("flag", "expected"), [
-  ("inner.momentum=0.9", {"momentum": 0.9}),
-  ("inner.nesterov=true", {"nesterov": True}),
-  ("meta_gradient.truncate=2", {"truncate": 2}),
-  ("meta_gradient.memory=recompute", {"memory": "recompute"}),
-  ("network.warp.kind=linear", {"warp": {"kind": "linear"}}),
-  ("network.hidden=(32,)", {"hidden": (32,)}),
-])  # fmt: skip
-def test_every_setting_can_be_given_on_the_command_line(flag, expected, monkeypatch):
-  flags = absl_flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=flags)
-  monkeypatch.setattr("sys.argv", ["", f"--config={CONFIGS / 'omniglot.py'}:maml", f"--config.{flag}"])
-  flags(sys.argv)
-  found = schema.given(flags.config.to_dict())[flag.split(".")[0]]
-  assert {key: found[key] for key in expected} == expected

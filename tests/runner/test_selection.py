@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 import warpjax as wj
-from configs import mini_imagenet
 from experiments import throughput
 from tests.datasets import image_files
 from tests.runner import tiny
 from warpjax.evaluation import step_statistics
-from warpjax.runner import experiment, loop, measure, protocol, run, selection, workdir
+from warpjax.runner import experiment, loop, measure, protocol, recipes, run, selection, workdir
 from warpjax.runner.commands import evaluate
 from warpjax.runner.components import norm_stats
 from warpjax.runner.families import base, image_data
@@ -238,9 +237,8 @@ def test_tests_may_leave_the_proximal_term_out():
 
 
 def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
-  config = mini_imagenet.get_config("maml")
-  config.update(IMAGES)
-  built = experiment.build(config.to_dict(), **places)
+  config = recipes.lay_over(recipes.settings("mini_imagenet:maml"), IMAGES)
+  built = experiment.build(config, **places)
   printed, resized = capsys.readouterr().err, "36 images were 20x20, resized to 16x16 by lanczos"
   assert "a part of the set, which lacks 62 of 64 train classes" in printed and f"Of the data: {resized}." in printed
   card = protocol.card(built, 600)
@@ -284,11 +282,9 @@ def test_per_step_statistics_are_along_the_steps_of_the_test(monkeypatch):
 
 
 def tiny_images(**data):
-  config = mini_imagenet.get_config("fomaml")
-  config.update(IMAGES | {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 1, "steps_per_dispatch": 1})
-  config.data.update(data)
-  config.inner.num_steps = 1
-  return config.to_dict()
+  config = recipes.lay_over(recipes.settings("mini_imagenet:fomaml"), IMAGES)
+  config |= {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 1, "steps_per_dispatch": 1}
+  return recipes.lay_over(config, {"data": data, "inner": {"num_steps": 1}})
 
 
 def test_images_on_the_host_are_trained_on(places):

@@ -122,7 +122,7 @@ def _measured(command: Sequence[str], seconds: float, cache_dir: str | None) -> 
 
 def _measure(command: Sequence[str], seconds: float) -> Any:
   """The times, from a process of its own: what crashes or hangs there leaves the run alone."""
-  root = pathlib.Path(__file__).parents[1]
+  root = pathlib.Path(__file__).parents[2]
   # This process may hold most of the device's memory already.
   environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
   if platforms := getattr(jax.config, "jax_platforms", None):

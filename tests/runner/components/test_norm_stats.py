@@ -11,7 +11,7 @@ import warpjax as wj
 from tests.runner import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
-from warpjax.runner import experiment, loop, measure, protocol, run
+from warpjax.runner import experiment, loop, measure, protocol, registry, run
 from warpjax.runner.commands import evaluate
 from warpjax.runner.components import norm_stats
 from warpjax.runner.families import base, image_data, multi_shot
@@ -133,7 +133,7 @@ def test_multi_shot_judges_one_query_set_under_every_choice():
   images = jax.numpy.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 1)), jax.numpy.uint8)
   task = Task((images[0], jax.numpy.arange(4)), (images[1], jax.numpy.arange(4)))
   network = multi_shot.multi_headed(2, alphabets=1, width=2)
-  inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, False)
+  inner = spec.loop(registry.inner(INNER, registry.loss(None, "accuracy")(network.apply)), network, False)
   seen = spec.whole_task(jax.random.key(1), task, (), ())
   np.testing.assert_array_equal(seen.query[0], inner.query_batch_fn(jax.random.key(1), task, (), ())[0])
   assert seen.support[0].dtype == seen.query[0].dtype and seen.support[0].shape == images[0].shape
@@ -145,7 +145,7 @@ def test_multi_shot_trains_on_a_minibatch_or_on_all_that_is_held_out(query, coun
   spec = multi_shot.omniglot(None, None, ways=2, held_out=1, batch_size=1, query=query)
   x, y = np.zeros((4, 8, 8, 1), np.uint8), jax.numpy.arange(4)
   network = multi_shot.multi_headed(2, alphabets=1, width=2)
-  inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, True)
+  inner = spec.loop(registry.inner(INNER, registry.loss(None, "accuracy")(network.apply)), network, True)
   found_x, found_y = inner.query_batch_fn(jax.random.key(1), Task((x, y), (x, y)), (), ())
   assert len(found_x) == count and len(set(found_y.tolist())) == count
 
@@ -167,7 +167,7 @@ def test_multi_shot_tasks_under_the_costly_choices(monkeypatch, name):
   images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 8, 8, 1), np.uint8)
   flat = lambda params, shared, stats, x: NORMED.apply_with_stats(params, shared, stats, x.reshape(len(x), -1))
   network = networks.Network(NORMED.init, lambda p, s, x: flat(p, s, None, x)[0], flat)
-  inner = spec.loop(experiment.builders.inner(INNER, experiment.builders.loss("accuracy", network)), network, False)
+  inner = spec.loop(registry.inner(INNER, registry.loss(None, "accuracy")(network.apply)), network, False)
   meta_params = MetaParams(*network.init(KEY, jnp.zeros((2, 64))))
   if name == "per_step":
     made = norm_stats.per_step(network, losses.classification, 1)

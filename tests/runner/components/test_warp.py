@@ -9,28 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import continual, sinusoid, surfaces
 from experiments import forgetting
 from experiments import surfaces as surfaces_experiment
 from tests import toy
 from warpjax.runner import experiment as experiments
-from warpjax.runner import loop
-from warpjax.runner.components import estimators, learners, warp
+from warpjax.runner import loop, recipes
+from warpjax.runner.components import learners, meta_gradients, warp
 from warpjax.runner.families import multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.training import parallel
 
-ROWS = [(module, method) for module in (continual, surfaces) for method in module.METHODS]
-ROWS += [(sinusoid, method) for method in sinusoid.METHODS if method.startswith(("warp", "t_net"))]
+ROWS = [f"{file}:{method}" for file in ("continual", "surfaces") for method in recipes.load(file).methods]
+ROWS += [f"sinusoid:{method}" for method in recipes.load("sinusoid").methods if method.startswith(("warp", "t_net"))]
 
 
-@pytest.mark.parametrize(("module", "method"), ROWS, ids=lambda value: getattr(value, "__name__", value))
-def test_every_row_builds(module, method):
-  experiments.build(module.get_config(method).to_dict())
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_builds(row):
+  experiments.build(recipes.settings(row))
 
 
 def tiny(method="warp_leap_offline", **overrides):
-  config = sinusoid.get_config(method).to_dict()
+  config = recipes.settings(f"sinusoid:{method}")
   config |= {"num_meta_steps": 2, "steps_per_dispatch": 1, "checkpoint_every": 1, "tasks_per_step": 2}
   config["inner"]["num_steps"] = 2
   config["network"]["features"] = (4,)
@@ -57,7 +56,7 @@ def test_a_schedule_is_refused_offline():
 
 
 def test_sub_tasks_of_two_lengths_are_refused():
-  config = continual.get_config("warp").to_dict()
+  config = recipes.settings("continual:warp")
   config["meta_gradient"]["seen_every"] = 10
   with pytest.raises(ValueError, match="seen_every"):
     experiments.build(config)
@@ -140,13 +139,13 @@ def test_a_head_that_each_task_draws_stays_as_it_began():
 
 def test_another_head_has_the_entries_of_the_first_in_another_order():
   head = {"kernel": np.arange(12.0).reshape(3, 4), "bias": np.arange(4.0)}
-  drawn = estimators.another_head(jax.random.key(0), {"head": head, "body": np.ones(2)})
+  drawn = meta_gradients.another_head(jax.random.key(0), {"head": head, "body": np.ones(2)})
   assert drawn.keys() == {"head"} and drawn["head"].keys() == head.keys()
   for name, leaf in head.items():
     assert drawn["head"][name].shape == leaf.shape and np.any(drawn["head"][name] != leaf)
     np.testing.assert_array_equal(np.sort(drawn["head"][name].ravel()), leaf.ravel())
   with pytest.raises(ValueError, match="redrawn needs a head that adapts; what adapts is body"):
-    estimators.another_head(jax.random.key(0), {"body": np.ones(2)})
+    meta_gradients.another_head(jax.random.key(0), {"body": np.ones(2)})
 
 
 def test_what_is_redrawn_is_one_of_two():
