@@ -101,14 +101,21 @@ def load(source: str | os.PathLike[str]) -> Recipe:
   return _load(find(source))
 
 
-def find(source: str | os.PathLike[str]) -> pathlib.Path:
+def find(source: str | os.PathLike[str], beside: pathlib.Path = pathlib.Path()) -> pathlib.Path:
   """The file of a recipe: a path, or the name of one in `FOLDERS`.
+
+  Args:
+    source: The path, from the folder `beside`, or the name.
+    beside: A folder.
+
+  Returns:
+    The file.
 
   Raises:
     ValueError: If there is none, naming the nearest.
   """
   path = pathlib.Path(source)
-  for candidate in (path, *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path))):
+  for candidate in (beside / path, *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path))):
     if candidate.is_file():
       return candidate.resolve()
   raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} is not there{_near(path)}")
@@ -149,14 +156,16 @@ def nearest(name: Any, allowed: Any) -> str:
 
 
 @functools.cache
-def _load(path: pathlib.Path) -> Recipe:
+def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
+  if path in above:
+    raise ValueError(f"{path} is its own BASE, by {' and '.join(map(os.fspath, above))}.")
   module = _module(path)
   common, variants = getattr(module, "COMMON", {}), getattr(module, "VARIANTS", {})
   if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
     raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
   methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
   if base := getattr(module, "BASE", ""):
-    below = load(base.partition(":")[0])
+    below = _load(find(base.partition(":")[0], path.parent), (*above, path))
     if ":" in base:
       common = lay_over(unpublished(lay_over(below.common, below._row(base.partition(":")[2]))), common)
     else:
