@@ -102,8 +102,8 @@ def half_written(path: pathlib.Path) -> None:
 
 
 CASES = [
-  setting("no such setting", "inner.num_stepz=3", "no setting 'num_stepz'; did you mean 'num_steps'?"),
-  setting("no such setting", "evaluation.num_tasks=3", "no setting"),
+  setting("no such setting", "inner.num_stepz=3", "config.inner.num_stepz is not a setting; did you mean 'num_steps'?"),
+  setting("no such setting", "evaluation.num_tasks=3", "is not a setting; did you mean 'eval.num_tasks'?"),
   setting("wrong type", "inner.num_steps=many", "num_steps must be an integer; got 'many'"),
   setting("wrong type", "inner.learning_rate=fast", "learning_rate must be a number; got 'fast'"),
   setting("out of range", "num_meta_steps=0", "config.num_meta_steps must be at least 1; got 0"),
@@ -120,15 +120,16 @@ CASES = [
   setting("no such choice", "inner.rule=sdg", "config.inner.rule has no 'sdg'; did you mean 'sgd'?"),
   setting("no such choice", "data.variant=mmaml", "config.data.variant must be one of 'maml'"),
   setting("no such choice", "eval.norm_stats=runing", "config.eval.norm_stats must be one of"),
-  Case("no such config", ["--config=configs/sinusoid.py:mamll"], "has no 'mamll'; did you mean 'maml'?"),
-  Case("no such config", ["--config=configs/sinusoids.py:maml"], "configs/sinusoids.py"),
+  Case("no such config", ["--config=configs/sinusoid.py:mamll"], "has no method 'mamll'; did you mean 'maml'?"),
+  Case("no such config", ["--config=configs/sinusoids.py:maml"], "is not there; did you mean 'sinusoid'?"),
   Case("no such config", ["--config=README.md:maml"], "is no Python"),
   Case("flag missing", [], "--config is missing; --help says what it is."),
   Case(
     "no such setting",
-    [*SINES, "--config.inner.rule=adam", "--config.inner.b1=0.5"],
-    "no setting 'b1'. The settings that another config.inner.rule has need a row in the config file.",
+    [*SINES, "--config.inner.rule=adam", "--config.inner.momentum=0.5"],
+    "config.inner.momentum is not a setting. Allowed: rule, learning_rate, b1, b2, eps, eps_root, num_steps",
   ),
+  Case("setting given twice", [*SINES, "--config.seed=1", "--config.seed=2"], "config.seed is given twice."),
   Case("out of range", [*SINES, "--seeds=0,1", "--config.inner.num_steps=0"], "num_steps must be at least 1; got 0"),
   flag("no such flag", "--data_dri=x", "Did you mean: data_dir ?"),
   flag("no such flag", "--num_meta_steps=3", "of the config is --config.num_meta_steps=VALUE"),

@@ -198,6 +198,8 @@ def _over_row(base: Table, row: Table) -> dict[str, Any]:
 
 def _module(path: pathlib.Path) -> types.ModuleType:
   """The file as a module of its own name, which a rule of its own in it is found by."""
+  if path.suffix != ".py":
+    raise ValueError(f"{path} is no Python: its name does not end in .py.")
   if path.parent not in FOLDERS and os.fspath(path.parent) not in sys.path:
     sys.path.insert(0, os.fspath(path.parent))
   spec = importlib.util.spec_from_file_location(
