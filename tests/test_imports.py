@@ -24,6 +24,7 @@ LAYERS = (
   {"tasks"},
   {"evaluation", "rl"},
   {"diagnostics"},
+  {"runner"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")
@@ -53,10 +54,18 @@ def test_imports_go_downwards(path):
   for name in imported(path):
     top, *rest = name.split(".")
     assert top not in OUTSIDE, f"{path} imports {name}"
-    if top == "warpjax":
-      assert rest, f"{path} imports the whole package"
+    if name == "warpjax":
+      assert mine == "runner", f"{path} imports the whole package"
+    elif top == "warpjax":
       assert rest[0] == mine or LEVEL[rest[0]] < LEVEL[mine], f"{path} imports {name}, which is not below it"
     assert top != "flax" or mine == "networks", f"{path} imports flax"
+
+
+def test_files_of_data_import_nothing_else_of_the_library():
+  for path in FILES:
+    if module_of(path) == "datasets":
+      names = [name for name in imported(path) if name.startswith("warpjax")]
+      assert all(name.startswith("warpjax.datasets") for name in names), path
 
 
 def test_every_layer_exists():

@@ -118,7 +118,7 @@ def test_another_name_of_every_kind_of_table_keeps_what_it_reads_too():
   found = settings.with_overrides(recipes.settings("sinusoid:warp_maml"), given)
   assert found["network"]["features"] == (40, 40) and found["network"]["warp"]["kind"] == "linear"
   assert found["meta_gradient"] == {"name": "reptile"} and found["optimizer"]["name"] == "sgd"
-  assert set(found["data"]) == {"name"} | ({"shots", "queries"} & set(found["data"]))
+  assert found["data"] == {"name": "surfaces"}
 
 
 def test_the_same_name_again_takes_nothing_away():
