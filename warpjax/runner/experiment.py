@@ -14,7 +14,7 @@ from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.redrawn import Draw
 from warpjax.runner import registry, schema
 from warpjax.runner.components import norm_stats, outer_step
-from warpjax.runner.families import base, multi_shot
+from warpjax.runner.families import base
 from warpjax.tasks import augment
 from warpjax.training import TrainState
 from warpjax.types import InnerLoop, LossFn, MetaParams, Task
@@ -150,38 +150,70 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   """
   config = schema.given(config)
   registry.check_modules(config.get("modules", {}))
+  tables, run, evaluation, published = _parsed(config)
+  optimizer = registry.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
+  spec = registry.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
+  network = registry.named("network", tables, num_outputs=spec.num_outputs)
+  loss_of = registry.loss(run.loss, spec.metric)
+  _check_choices(tables, run, evaluation, spec)
+  inner, test_inner = _loops(tables, run, evaluation, spec, network, loss_of)
+  made = registry.meta_gradient(tables, inner)
+  outer_step.check(made, tables, run.tasks_per_step)
+  data = spec.load()  # last, once everything cheap has been checked
+  step = outer_step.resolve(made, _checked_task(tables, evaluation, spec, data))
+  judged = _judged(evaluation, spec, data, test_inner, network, loss_of)
+  draw = registry.draw(tables["meta_gradient"])
+  return Experiment(
+    run, evaluation, spec, data, network, inner, test_inner, *judged, draw, step, optimizer, published, config
+  )
+
+
+def _parsed(config: Mapping[str, Any]) -> tuple[dict[str, Any], Run, Evaluation, dict[str, Any] | None]:
+  """The tables of a config, and those of its settings that name no function."""
   tables = {name: config[name] for name in TABLES if name in config}
-  rest = {key: value for key, value in config.items() if key not in tables}
-  run = _checked(schema.call("config", rest, Run, also=TABLES))
   for name in TABLES[:-1]:
     if not isinstance(tables.get(name), Mapping):
       raise ValueError(f"config.{name} must be a table; got {tables.get(name, 'nothing')!r}.")
+  run = _checked(schema.call("config", {key: config[key] for key in config if key not in tables}, Run, also=TABLES))
   evaluation = schema.call("config.eval", tables["eval"], Evaluation)
   schema.at_least_one("config.eval", num_tasks=evaluation.num_tasks, num_steps=evaluation.num_steps)
-  if evaluation.optimizer_state == "trained" and not tables["meta_gradient"].get("carry_optimizer", False):
-    raise ValueError("config.eval.optimizer_state must be 'fresh' unless config.meta_gradient.carry_optimizer is True.")
   published = schema.call("config.published", tables["published"], Published) if "published" in tables else None
-  optimizer = registry.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
-  spec = registry.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
-  if spec.own_batches:
-    _refuse_batches(tables["data"]["name"], tables["inner"], evaluation)
-  network = registry.named("network", tables, num_outputs=spec.num_outputs)
-  loss_of = registry.loss(run.loss, spec.metric)
+  return tables, run, evaluation, published._asdict() if published else None
+
+
+def _loops(
+  tables: Mapping[str, Any],
+  run: Run,
+  evaluation: Evaluation,
+  spec: base.Spec,
+  network: networks.Network,
+  loss_of: Callable[..., LossFn],
+) -> tuple[InnerLoop, InnerLoop]:
+  """The inner loop of training, and that of the test."""
   loop = registry.inner(tables["inner"], loss_of(network.apply))
   inner = spec.loop(loop, network, True)
   if network.takes_key:
     batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
-  norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
   inner = norm_stats.in_training(run.train_norm_stats, inner, network, loss_of)
-  made = registry.meta_gradient(tables, inner)
-  test_loop = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
-  test_loop = test_loop._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test_loop
-  test_inner = spec.loop(test_loop, network, False)
+  test = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
+  test = test._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test
+  return inner, spec.loop(test, network, False)
+
+
+def _check_choices(tables: Mapping[str, Any], run: Run, evaluation: Evaluation, spec: base.Spec) -> None:
+  """Choices that the data, or other settings, do not allow."""
+  if spec.own_batches:
+    _refuse_batches(tables["data"]["name"], tables["inner"], evaluation)
+  norm_stats.check("config.train_norm_stats", run.train_norm_stats, spec.train_norm_stats)
   norm_stats.check("config.eval.norm_stats", evaluation.norm_stats, spec.norm_stats)
-  _check_meta_gradient(tables, run)
+  if evaluation.optimizer_state == "trained" and not tables["meta_gradient"].get("carry_optimizer", False):
+    raise ValueError("config.eval.optimizer_state must be 'fresh' unless config.meta_gradient.carry_optimizer is True.")
   _check_ensemble(evaluation, run, spec)
-  data = spec.load()  # last, once everything cheap has been checked
+
+
+def _checked_task(tables: Mapping[str, Any], evaluation: Evaluation, spec: base.Spec, data: base.Data) -> Task:
+  """The shapes of a training task, once those of both splits are known to be large enough."""
   train_task, test_task = (jax.eval_shape(lambda d=draw: d(jax.random.key(0))) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
     raise ValueError(f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} here; got {evaluation.val_tasks}.")
@@ -190,13 +222,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     _check_batch("config.inner.batch_size", in_training, train_task)
     in_test = "config.eval.batch_size (0 for config.inner's)"
     _check_batch(in_test, evaluation.batch_size or in_training, test_task)
-  step = outer_step.resolve(made, train_task)
-  judged = _judged(evaluation, spec, data, test_inner, network, loss_of)
-  numbers = published._asdict() if published else None
-  draw = registry.draw(tables["meta_gradient"])
-  return Experiment(
-    run, evaluation, spec, data, network, inner, test_inner, *judged, draw, step, optimizer, numbers, config
-  )
+  return train_task
 
 
 def _judged(
@@ -251,32 +277,6 @@ def _check_ensemble(evaluation: Evaluation, run: Run, spec: base.Spec) -> None:
       f"config.eval.ensemble must be 0, or at least 2 and at most the checkpoints of the run, {most}; "
       f"got {evaluation.ensemble}."
     )
-
-
-def _check_meta_gradient(tables: Mapping[str, Any], run: Run) -> None:
-  """What a meta-gradient asks of other tables."""
-  meta_gradient, steps_each = tables["meta_gradient"], tables["data"].get("steps_each", 0)
-  if meta_gradient.get("seen_every", steps_each) not in (0, steps_each):
-    raise ValueError(
-      f"config.meta_gradient.seen_every must be 0 or config.data.steps_each, {steps_each}; "
-      f"got {meta_gradient['seen_every']}."
-    )
-  several = {"warp_offline": "whose blocks count other steps", "ppo": "which takes several steps a meta-step"}
-  several["truncated_unroll"] = several["ppo"]
-  name, optimizer = meta_gradient["name"], tables["optimizer"]
-  if name in several and optimizer.get("schedule", "constant") != "constant":
-    raise ValueError(f"config.optimizer.schedule must be 'constant' for {name}, {several[name]}.")
-  updates = tables["inner"]["num_steps"] // meta_gradient["length"] if name == "truncated_unroll" else 1
-  if optimizer.get("updates_per_step", updates) != updates:
-    raise ValueError(
-      f"config.optimizer.updates_per_step must be {updates}, the outer updates of a meta-step (inner.num_steps over "
-      f"meta_gradient.length for truncated_unroll), or the rate ends elsewhere; got {optimizer['updates_per_step']}."
-    )
-  heads, alphabets = (tables[table].get("alphabets", multi_shot.ALPHABETS) for table in ("network", "data"))
-  if name == "multi_head" and alphabets > heads:
-    raise ValueError(f"config.data.alphabets must be at most the heads, network.alphabets, {heads}; got {alphabets}.")
-  if name == "online" and run.tasks_per_step != 1:
-    raise ValueError(f"config.tasks_per_step must be 1 for online, which is one life; got {run.tasks_per_step}.")
 
 
 def _checked(run: Run) -> Run:

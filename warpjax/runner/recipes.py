@@ -115,7 +115,10 @@ def find(source: str | os.PathLike[str], beside: pathlib.Path = pathlib.Path()) 
     ValueError: If there is none, naming the nearest.
   """
   path = pathlib.Path(source)
-  for candidate in (beside / path, *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path))):
+  for candidate in (
+    beside / path,
+    *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path)),
+  ):
     if candidate.is_file():
       return candidate.resolve()
   raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} is not there{_near(path)}")

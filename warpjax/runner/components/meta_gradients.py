@@ -13,7 +13,7 @@ from warpjax import linear_solve, meta_gradients, training
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.redrawn import Draw
 from warpjax.runner import schema
-from warpjax.runner.components.outer_step import NeedsTask, OuterStep
+from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
 from warpjax.types import CarriedMetaGrad, InnerLoop, Params
 
@@ -52,7 +52,8 @@ def truncated_unroll(
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     return compose.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
 
-  return OuterStep(make_step, meta_grad)
+  checked = constant_schedule("which takes several steps a meta-step")
+  return OuterStep(make_step, meta_grad, (checked,), inner.num_steps // length)
 
 
 def reptile(

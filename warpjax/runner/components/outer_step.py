@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from warpjax import training
+
+Tables = Mapping[str, Mapping[str, Any]]
+Check = Callable[[Tables, int], None]
+"""`(tables of the config, tasks_per_step) -> None`, which raises a ValueError for what does not go together."""
 
 
 class OuterStep(NamedTuple):
@@ -15,10 +19,14 @@ class OuterStep(NamedTuple):
   Attributes:
     make_step: `(optimizer, axis_name=..., task_chunk=...) -> step`, as `training.meta_step` makes it.
     meta_grad: Of one task; its state, if it has any, the run carries. None for a step that has none.
+    checks: What the method asks of the other tables of the config.
+    num_updates: Outer updates of one meta-step.
   """
 
   make_step: Callable[..., training.StepFn]
   meta_grad: Any = None
+  checks: tuple[Check, ...] = ()
+  num_updates: int = 1
 
   @property
   def in_turn(self) -> bool:
@@ -32,6 +40,11 @@ class NeedsTask(NamedTuple):
   make: Callable[[Any], Any]
 
 
+def of(meta_grad: Any, *checks: Check) -> OuterStep:
+  """The outer step of a meta-gradient of one task."""
+  return OuterStep(partial(training.meta_step, meta_grad), meta_grad, checks)
+
+
 def resolve(made: Any, task: Any) -> OuterStep:
   """The outer step of whatever a table `meta_gradient` makes.
 
@@ -43,4 +56,28 @@ def resolve(made: Any, task: Any) -> OuterStep:
     An `OuterStep`.
   """
   meta_grad = made.make(task) if isinstance(made, NeedsTask) else made
-  return meta_grad if isinstance(meta_grad, OuterStep) else OuterStep(partial(training.meta_step, meta_grad), meta_grad)
+  return meta_grad if isinstance(meta_grad, OuterStep) else of(meta_grad)
+
+
+def check(made: Any, tables: Tables, tasks_per_step: int) -> None:
+  """Raises a ValueError for what a method and the other tables of a config do not have in common."""
+  step = made if isinstance(made, OuterStep) else of(made)
+  updates = tables["optimizer"].get("updates_per_step", step.num_updates)
+  if updates != step.num_updates:
+    raise ValueError(
+      f"config.optimizer.updates_per_step must be {step.num_updates}, the outer updates of a meta-step "
+      f"(inner.num_steps over meta_gradient.length for truncated_unroll), or the rate ends elsewhere; got {updates}."
+    )
+  for each in step.checks:
+    each(tables, tasks_per_step)
+
+
+def constant_schedule(why: str) -> Check:
+  """Refuses a schedule of the outer learning rate, which counts meta-steps."""
+
+  def check(tables: Tables, tasks_per_step: int) -> None:
+    del tasks_per_step
+    if tables["optimizer"].get("schedule", "constant") != "constant":
+      raise ValueError(f"config.optimizer.schedule must be 'constant' for {tables['meta_gradient']['name']}, {why}.")
+
+  return check

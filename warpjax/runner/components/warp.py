@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from warpjax import meta_gradients, networks
 from warpjax.meta_gradients import Contribution
 from warpjax.runner import schema
-from warpjax.runner.components.outer_step import OuterStep
+from warpjax.runner.components import outer_step
+from warpjax.runner.components.outer_step import OuterStep, Tables
 from warpjax.tasks import continual
 from warpjax.training import replay
 from warpjax.types import Aux, InnerLoop
@@ -69,11 +70,20 @@ def online(
   warp = meta_gradients.warp(objective, reduction=reduction)
   if seen_every:
     warp = continual.query_at_step(warp, continual.seen_so_far(seen_every))
+  checked = partial(_check_seen, seen_every)
   if initial == "maml":
     along: Any = meta_gradients.along_trajectory(inner, warp)
-    return meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along)
+    return outer_step.of(meta_gradients.blockwise(initial=meta_gradients.unrolled(inner), shared=along), checked)
   first = [] if initial == "none" else [_path(initial, leap_loss, leap_all_segments)]
-  return meta_gradients.along_trajectory(inner, *first, warp)
+  return outer_step.of(meta_gradients.along_trajectory(inner, *first, warp), checked)
+
+
+def _check_seen(seen_every: int, tables: Tables, tasks_per_step: int) -> None:
+  del tasks_per_step
+  if seen_every not in (0, steps_each := tables["data"].get("steps_each", 0)):
+    raise ValueError(
+      f"config.meta_gradient.seen_every must be 0 or config.data.steps_each, {steps_each}; got {seen_every}."
+    )
 
 
 def offline(
@@ -89,8 +99,12 @@ def offline(
 
   `leap_loss=False` with `leap_all_segments=False` is the released code's Leap.
   """
+  checked = outer_step.constant_schedule("whose blocks count other steps")
   first = None if initial == "none" else _path(initial, leap_loss, leap_all_segments)
-  return OuterStep(partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory))
+  return OuterStep(
+    partial(replay.meta_step, inner, objective=objective, eta=eta or None, initial=first, memory=memory),
+    checks=(checked,),
+  )
 
 
 def untrained(inner: InnerLoop) -> Any:

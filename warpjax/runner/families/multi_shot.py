@@ -13,7 +13,7 @@ from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.problem import Problem
 from warpjax.runner import schema
-from warpjax.runner.components import norm_stats
+from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.families.base import Data, Spec, tell
 from warpjax.tasks import augment, few_shot, multi_shot
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
@@ -133,7 +133,14 @@ def multi_head(inner: InnerLoop) -> Any:
     value, (initial, shared) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(meta_params.initial, heads)
     return value, MetaParams(initial, {"heads": shared}, jax.tree.map(jnp.zeros_like, meta_params.rule))
 
-  return grad_fn
+  return outer_step.of(grad_fn, _check_heads)
+
+
+def _check_heads(tables: outer_step.Tables, tasks_per_step: int) -> None:
+  del tasks_per_step
+  heads, alphabets = (tables[table].get("alphabets", ALPHABETS) for table in ("network", "data"))
+  if alphabets > heads:
+    raise ValueError(f"config.data.alphabets must be at most the heads, network.alphabets, {heads}; got {alphabets}.")
 
 
 def _modulo(loss_fn: LossFn, ways: int) -> LossFn:

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import warpjax as wj
 from warpjax import networks, rl, rules
 from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
 from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
 from warpjax.runner import schema
+from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
 from warpjax.runner.components.warp import ACTIVATIONS, Activation
 from warpjax.runner.families.base import Data, Spec
@@ -159,9 +159,15 @@ def proximal(
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     return ppo.meta_step(inner, optimizer, clip=clip, epochs=epochs, derivative=derivative, **kwargs)
 
-  return OuterStep(make_step)
+  return OuterStep(make_step, checks=(outer_step.constant_schedule("which takes several steps a meta-step"),))
 
 
-def along_life(inner: InnerLoop) -> wj.CarriedMetaGrad:
+def along_life(inner: InnerLoop) -> OuterStep:
   """`rl.online`; the optimizer is "life"."""
-  return rl.online(inner)
+  return outer_step.of(rl.online(inner), _check_one_life)
+
+
+def _check_one_life(tables: outer_step.Tables, tasks_per_step: int) -> None:
+  del tables
+  if tasks_per_step != 1:
+    raise ValueError(f"config.tasks_per_step must be 1 for online, which is one life; got {tasks_per_step}.")
