@@ -16,15 +16,7 @@ from warpjax.runner import experiment, loop, measure, protocol, recipes
 from warpjax.training import parallel
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
-
-
-def methods(file):
-  """Its methods, and those of its variants."""
-  recipe = recipes.load(file)
-  return [*recipe.methods, *(method + suffix for method in recipe.methods for suffix in recipe.variants)]
-
-
-ALL = [(file, method) for file in FILES for method in methods(file)]
+ALL = [(file, method) for file in FILES for method in recipes.load(file).names()]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]
 ROWS = tiny.distinct({row: tiny.config(*row) for row in ALL})
 # Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
@@ -72,7 +64,7 @@ def drawings():
 @pytest.mark.parametrize("file", tiny.ON_IMAGES)
 def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monkeypatch):
   monkeypatch.setattr(omniglot_files, "load", lambda *places, **decoding: drawings)
-  for method in methods(file):
+  for method in recipes.load(file).names():
     config = recipes.settings(f"{file}:{method}")
     data = config["data"]
     support, query = jax.eval_shape(experiment.build(config).data.train, jax.random.key(0))
@@ -140,7 +132,7 @@ def test_docstring_is_a_lab_note(file):
   recipe = recipes.load(file)
   assert f"--config=configs/{file}.py:" in recipe.doc or "experiments.demo" in recipe.doc
   assert "arXiv" in recipe.doc
-  for method in methods(file):
+  for method in recipes.load(file).names():
     row = recipe.settings(method)
     if file != "demo":
       assert f"| {method} " in recipe.doc

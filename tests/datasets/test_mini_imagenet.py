@@ -71,7 +71,7 @@ def test_every_shape_gives_the_same_pixels(folders, tmp_path, shape):
 
 def test_the_second_load_reads_the_cache(folders, monkeypatch):
   first = load(folders)
-  monkeypatch.setattr(image_sets.image_folder, "decode", None)
+  monkeypatch.setattr(image_sets.decode, "decode", None)
   again = load(folders)
   assert again[3:] == first[3:]
   np.testing.assert_array_equal(again.train, first.train)
@@ -103,7 +103,7 @@ def test_other_sizes_and_grey_images_are_told(folders, monkeypatch):
   assert data.val.shape == (2, 3, 32, 32, 3)
   np.testing.assert_allclose(data.val[0, 0], 7, atol=1)
   assert data.notes == ("18 images were 40x30 to 84x84, resized to 32x32 by lanczos", converted)
-  monkeypatch.setattr(image_sets.image_folder, "decode", None)
+  monkeypatch.setattr(image_sets.decode, "decode", None)
   assert load(folders, size=32).notes == data.notes  # from the cache
 
 

@@ -92,7 +92,7 @@ def test_the_second_load_reads_the_cache_and_leaves_the_data_alone(tmp_path, mon
   root = _write(tmp_path / "data", TREE)
   before = sorted(root.rglob("*"))
   first = _load(root, tmp_path)
-  monkeypatch.setattr(omniglot.image_folder, "read", None)
+  monkeypatch.setattr(omniglot.decode, "read", None)
   again = _load(root, tmp_path)
   assert isinstance(again.images, np.memmap) and again.names == first.names
   np.testing.assert_array_equal(again.images, first.images)

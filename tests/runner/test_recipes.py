@@ -75,6 +75,7 @@ def test_every_method_exists_as_each_variant_without_its_published_number(alpha)
   found = alpha.settings("adam_strict")
   assert found["method"] == "adam_strict" and found["eval"] == {"tasks": 50, "steps": 1}
   assert "published" not in found
+  assert alpha.names() == [*alpha.methods, *(f"{method}_strict" for method in alpha.methods)]
   assert alpha.has("adam_strict") and alpha.has("adam") and not alpha.has("_strict") and not alpha.has("adm_strict")
 
 
@@ -180,6 +181,6 @@ def test_every_row_of_this_repository_is_laid_out():
   for name in recipes.names():
     recipe = recipes.load(name)
     assert recipe.doc and recipe.methods
-    for method in (*recipe.methods, *(f"{m}{suffix}" for m in recipe.methods for suffix in recipe.variants)):
+    for method in recipe.names():
       settings = recipe.settings(method)
       assert (settings["experiment"], settings["method"]) == (name, method) and "base" not in settings

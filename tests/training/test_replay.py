@@ -15,7 +15,7 @@ import warpjax as wj
 from warpjax import meta_gradients, rules, training
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
-from warpjax.training import checkpoints, optimizers, parallel, replay
+from warpjax.training import checkpoints, optimizers, parallel, replay, task_batch
 
 NUM_TASKS, NUM_STEPS = 4, 3
 
@@ -49,7 +49,7 @@ def start(optimizer, inner, width=3):
   draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
   params = {"w1": draw(0, 2, width), "w2": draw(1, width, 1)}
   state = training.init(jax.random.key(7), inner.rule, params, {"warp": draw(2, width, width)}, optimizer)
-  return state, training.sample_tasks(sampler, training.task_key(state.key, state.step), NUM_TASKS)
+  return state, training.sample_tasks(sampler, task_batch.task_key(state.key, state.step), NUM_TASKS)
 
 
 @functools.cache

@@ -40,6 +40,7 @@ def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[...,
   """
   status: Any = 1
   interrupts.at_once()
+  _help_is_of(main.__module__)
   try:
     app.run(main, flags_parser=flags_parser or parse)
   except SystemExit as error:
@@ -51,6 +52,15 @@ def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[...,
   if isinstance(status, str):
     print(status, file=sys.stderr)
   hosts.leave(status if isinstance(status, int) else int(status is not None))
+
+
+def _help_is_of(name: str) -> None:
+  """Makes --help print the docstring and the flags of the command's module, where another module was started."""
+  if name == "__main__" or name not in sys.modules:
+    return
+  sys.modules["__main__"].__doc__ = sys.modules[name].__doc__
+  for flag in FLAGS.get_key_flags_for_module(name):
+    FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:

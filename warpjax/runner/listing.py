@@ -64,7 +64,7 @@ def rows(experiment: str) -> list[Row]:
   found, unsaid = tables(recipe.doc), NOT_RUN if is_trained(experiment) else NOTHING
   return [
     Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), unsaid))
-    for m in recipe.methods
+    for m in recipe.names()
   ]
 
 

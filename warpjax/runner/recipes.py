@@ -60,6 +60,10 @@ class Recipe(NamedTuple):
     """
     return copy.deepcopy({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
 
+  def names(self) -> list[str]:
+    """The names of its methods, and of their variants."""
+    return [*self.methods, *(f"{method}{suffix}" for suffix in self.variants for method in self.methods)]
+
   def has(self, method: str) -> bool:
     """Whether there is such a method, that of a variant among them."""
     return method in self.methods or any(method.removesuffix(suffix) in self.methods for suffix in self.variants)

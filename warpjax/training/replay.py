@@ -23,7 +23,7 @@ from warpjax.mistakes import check_optimizer
 from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem, loss_of
 from warpjax.training import optimizers
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
 from warpjax.training.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
@@ -160,8 +160,8 @@ def meta_step(
   def apply(carry: tuple[MetaParams, PyTree], grads: MetaParams, blocks: tuple[str, ...]) -> Any:
     grads = _mean_over(axis_name, grads)
     updates, opt_state = update(grads, carry[1], carry[0], blocks=blocks)
-    norms = {f"grad_norm/{b}": optax.tree.norm(getattr(grads, b)) for b in blocks if jax.tree.leaves(getattr(grads, b))}
-    return (optax.apply_updates(carry[0], updates), opt_state), norms
+    found = {f"grad_norm/{b}": optax.tree.norm(getattr(grads, b)) for b in blocks if jax.tree.leaves(getattr(grads, b))}
+    return (optax.apply_updates(carry[0], updates), opt_state), found
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)
@@ -177,11 +177,11 @@ def meta_step(
       return apply(carry, warp_gradient(inner, carry[0], replay, points, objective, task_chunk), WARP_BLOCKS)
 
     draws = _draws(state, num_tasks * inner.num_steps, eta, axis_name)
-    carry, norms = jax.lax.scan(warp_update, (state.meta_params, state.opt_state), draws)
-    metrics = _mean_over(axis_name, {**aux, "loss": loss}) | jax.tree.map(jnp.mean, norms)
+    carry, grad_norms = jax.lax.scan(warp_update, (state.meta_params, state.opt_state), draws)
+    metrics = _mean_over(axis_name, {**aux, "loss": loss}) | jax.tree.map(jnp.mean, grad_norms)
     if initial is not None:
-      carry, norms = apply(carry, grads, ("initial",))
-      metrics |= norms
+      carry, grad_norms = apply(carry, grads, ("initial",))
+      metrics |= grad_norms
     metrics |= norms("param_norm", carry[0])
     metrics["finite"] = all_finite(metrics)
     return TrainState(*carry, state.step + 1, state.key, state.carry), metrics
