@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 import types
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warpjax import training
 from warpjax.runner import hosts, origins, progress, registry, selection, watch, workdir
@@ -21,7 +23,8 @@ from warpjax.tasks import few_shot
 from warpjax.training import TrainState, checkpoints, parallel
 from warpjax.types import MetaParams, TaskSampler
 
-Dispatch = Any  # jitted: (TrainState, TaskSampler) -> (TrainState, dict of metrics)
+Dispatch = jax.stages.Wrapped
+"""Jitted: `(TrainState, TaskSampler) -> (TrainState, metrics)`, several meta-steps in one call."""
 
 
 OnNonfinite = Literal["stop", "skip"]
@@ -103,49 +106,55 @@ def train(
     FloatingPointError: When a meta-loss, meta-gradient or parameter is not finite; the last good checkpoint stays.
     ValueError: When the checkpoints cannot be used.
   """
-  experiment, mesh, skip, compiled = programs.experiment, programs.mesh, programs.on_nonfinite == "skip", False
-  run = experiment.run
-  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager:
+  experiment, mesh, run = programs.experiment, programs.mesh, programs.experiment.run
+  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager, contextlib.ExitStack() as stack:
     state, before = _begin(manager, experiment, init, say, mesh)
+    first = int(state.step)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
-    hosts.from_first(lambda: workdir.rewind_metrics(directory, int(state.step)))
-    started, seconds, skipped = time.monotonic() - before["seconds"], before["seconds"], before["skipped"]
-    with (
-      progress.stop_signal() as signal,
-      progress.bar(run.num_meta_steps, int(state.step), run.name, shown=hosts.is_first()) as report,
-      writing.opened(directory, int(state.step), writers if hosts.is_first() else ()) as write,
-      selection.judge(experiment, directory, int(state.step), write) as judge,
-    ):
-      stop = hosts.largest(signal())
-      while (first := int(state.step)) < run.num_meta_steps and not stop:
-        # Up to the next multiple: a run that was made longer may stand between two.
-        count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
-        dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
-        if not compiled:
-          watch.say_cost(run.name, dispatch, state, sampler, count, say)
-          compiled = True
-        state, found = dispatch(state, sampler)
-        metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
-        skipped += watch.count_skipped(metrics, first, skip, partial(checkpoints.steps, manager), say)
-        if first == 0:
-          watch.warn_of_still_leaves(old, state.meta_params, count, say)
-        done, seconds, row = first + count, time.monotonic() - started, watch.row(metrics)
-        if hosts.is_first():
-          write({"step": done, "split": "train", "seconds": round(seconds, 3), **row})
-        report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
-        due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
-        if due:
-          judge(done, parallel.on_every_host(state, mesh))
-        stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
-        if due or stop:
-          seconds = time.monotonic() - started
-          extra = {**before, "seconds": seconds, "skipped": skipped}
-          checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
-      # A signal during the last save stops the run too, before its evaluation.
-      stop = stop or hosts.largest(signal())
-      return Trained(
-        parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"]
+    hosts.from_first(lambda: workdir.rewind_metrics(directory, first))
+    started, skipped = time.monotonic() - before["seconds"], before["skipped"]
+    signal = stack.enter_context(progress.stop_signal())
+    report = stack.enter_context(progress.bar(run.num_meta_steps, first, run.name, shown=hosts.is_first()))
+    write = stack.enter_context(writing.opened(directory, first, writers if hosts.is_first() else ()))
+    judge = stack.enter_context(selection.judge(experiment, directory, first, write))
+    done, seconds, stop = first, before["seconds"], hosts.largest(signal())
+    while done < run.num_meta_steps and not stop:
+      state, metrics = _dispatched(programs, state, sampler, say, say_cost=done == first)
+      skipped += watch.count_skipped(
+        metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, manager), say
       )
+      done, seconds, row = int(state.step), time.monotonic() - started, watch.row(metrics)
+      if hosts.is_first():
+        write({"step": done, "split": "train", "seconds": round(seconds, 3), **row})
+      report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
+      due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
+      if due:
+        judge(done, parallel.on_every_host(state, mesh))
+      stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
+      if due or stop:
+        seconds = time.monotonic() - started
+        extra = {**before, "seconds": seconds, "skipped": skipped}
+        checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+    # A signal during the last save stops the run too, before its evaluation.
+    stop = stop or hosts.largest(signal())
+    return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"])
+
+
+def _dispatched(
+  programs: Programs, state: TrainState, sampler: TaskSampler, say: Callable[[str], object], *, say_cost: bool
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+  """The state after a dispatch, and its metrics; the first one of a run says what it costs and what did not move."""
+  run, first = programs.experiment.run, int(state.step)
+  # Up to the next multiple: a run that was made longer may stand between two.
+  count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
+  dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
+  if say_cost:
+    watch.say_cost(run.name, dispatch, state, sampler, count, say)
+  state, found = dispatch(state, sampler)
+  metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
+  if first == 0 and np.all(metrics["finite"]):
+    watch.warn_of_still_leaves(old, state.meta_params, count, say)
+  return state, metrics
 
 
 def _begin(
