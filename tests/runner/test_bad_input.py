@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 
@@ -155,9 +156,14 @@ def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
 def test_the_published_number_is_of_its_own_tasks(commands, tmp_path, flag, kept):
   small = ("num_meta_steps=2", "checkpoint_every=2", "steps_per_dispatch=2", "eval.num_tasks=2", flag)
   arguments = ["--config=configs/sinusoid.py:maml", *(f"--config.{setting}" for setting in small)]
-  done = commands.run("experiments.train", [*arguments, f"--workdir={tmp_path}"])
+  done = commands.run("experiments.train", [*arguments, f"--workdir={tmp_path}", *(["--json"] if kept else [])])
   assert done.status == 0, done.stderr
-  assert ("published" in workdir.read_json(tmp_path / workdir.RESULT)) is kept
+  result = workdir.read_json(tmp_path / workdir.RESULT)
+  assert ("published" in result) is kept
+  if kept:
+    assert json.loads(done.stdout[done.stdout.index("\n{") :]) == result
+  else:
+    assert any(line.startswith("result ") for line in done.stdout.splitlines()) and "{" not in done.stdout
 
 
 def test_a_missing_table_is_named():
