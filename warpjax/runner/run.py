@@ -110,7 +110,10 @@ def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.Ini
 
 
 def _run(
-  programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None, writers: Sequence[str | Writer]
+  programs: loop.Programs,
+  path: pathlib.Path,
+  init: origins.InitFrom | None = None,
+  writers: Sequence[str | Writer] = (),
 ) -> Any:
   """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
   finished = _finished(path, programs.experiment.settings, init)
