@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -162,8 +163,8 @@ RUNNER = sorted((ROOT / "warpjax" / "runner" / "commands").glob("[!_]*.py"))
 
 
 def last_call(path):
-  """What the script, or the function `command` of a command of the runner, does last."""
-  (block,) = [
+  """What the function `command` of a command of the runner does last, or a script."""
+  block, *_ = [
     node
     for node in ast.parse(path.read_text()).body
     if (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
@@ -177,8 +178,8 @@ def test_every_command_ends_where_commands_end(path):
   """What ends elsewhere has a traceback and a crash for Ctrl-C."""
   last = last_call(path)
   if last == "command()":
-    assert RUNNER[0].with_name(path.name) in RUNNER
-    assert f"from warpjax.runner.commands.{path.stem} import command" in path.read_text()
+    (module,) = re.findall(r"^from (warpjax\.runner\.[\w.]+) import command$", path.read_text(), re.MULTILINE)
+    assert last_call(ROOT / f"{module.replace('.', '/')}.py").startswith("cli.run(main")
   else:
     assert last.startswith("cli.run(main")
 
