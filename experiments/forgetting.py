@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from warpjax.runner import cli, loop, workdir
+from warpjax.runner import cli, loop, settings, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas, figures
@@ -112,7 +112,7 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
   for path, config in zip(paths, configs, strict=True):
     if config is None or config["data"]["name"] != "continual":
       raise ValueError(f"--workdirs must be runs of configs/continual.py; {path} is not.")
-  tests = [figures.of_the_test(config["data"]) for config in configs if config]
+  tests = [settings.of_the_test(config) for config in configs if config]
   if any(test != tests[0] for test in tests):
     raise ValueError(f"--workdirs must be tested on the same waves; got {', '.join(map(str, tests))}.")
   return tests[0]

@@ -78,8 +78,8 @@ class Evaluation(NamedTuple):
   batch_size: int = 0
   prox: float | None = None
   norm_stats: norm_stats.NormStats = "transductive"
-  val_tasks: int = 0
-  ensemble: int = 0
+  val_tasks: schema.OfSelection[int] = 0
+  ensemble: schema.OfSelection[int] = 0
   optimizer_state: Literal["fresh", "trained"] = "fresh"
 
 

@@ -12,7 +12,18 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+T = TypeVar("T")
+# What a setting belongs to, said where it is declared: `shots: OfProblem[OfTest[int]]`.
+OfProblem = Annotated[T, "problem"]
+"""It makes other tasks than those of the paper's number."""
+OfTest = Annotated[T, "test"]
+"""A trained model can be tested under another value."""
+OfTraining = Annotated[T, "training"]
+"""It chooses no test task."""
+OfSelection = Annotated[T, "chosen"]
+"""It has chosen the checkpoints of a result, and cannot be another afterwards."""
 
 _NAMES = {
   int: "an integer",

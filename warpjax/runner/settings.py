@@ -17,10 +17,6 @@ from warpjax.runner.components import warp
 Table = Mapping[str, Any]
 _UNSET = object()
 
-# Other tasks than those of the paper's number.
-_TASKS = ("variant", "ways", "shots", "split", "test_rotations", "alphabets", "held_out", "start", "reward", "horizon")
-OF_THE_PROBLEM = frozenset(f"data.{name}" for name in (*_TASKS, "size"))
-
 
 class Setting(NamedTuple):
   """One setting that a row can take.
@@ -31,6 +27,7 @@ class Setting(NamedTuple):
     default: Its value where nobody gives one; None for what the function behind it has.
     required: Whether there is no default.
     doc: What its docstring says of it, "" for nothing.
+    marks: What it belongs to, as `schema` has the words: "problem", "test", "training", "chosen".
   """
 
   path: str
@@ -38,6 +35,7 @@ class Setting(NamedTuple):
   default: Any
   required: bool
   doc: str
+  marks: frozenset[str] = frozenset()
 
 
 def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +53,7 @@ def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
       or a value of another type.
 
   Example:
+    >>> from warpjax.runner import recipes
     >>> with_overrides(recipes.settings("sinusoid:maml"), ["inner.num_steps=5"])["inner"]["num_steps"]
     5
   """
@@ -70,6 +69,25 @@ def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
       raise ValueError(_unknown(key, there))
     settings = _put(settings, key, parse(f"config.{key}", text, there[key].hint))
   return dict(settings)
+
+
+def values(settings: Table, given: Sequence[str]) -> dict[str, Any]:
+  """`KEY=VALUE` by key, each value of the type of its setting.
+
+  Raises:
+    ValueError: As `with_overrides`.
+
+  Example:
+    >>> from warpjax.runner import recipes
+    >>> values(recipes.settings("sinusoid:maml"), ["eval.num_steps=5", "eval.norm_stats=support"])
+    {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
+  """
+  there, found = {setting.path: setting for setting in reference(settings)}, dict[str, Any]()
+  for key, text in map(_pair, given):
+    if key not in there:
+      raise ValueError(_unknown(key, there))
+    found[key] = parse(f"config.{key}", text, there[key].hint)
+  return found
 
 
 def _replaced(settings: Table, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -93,8 +111,19 @@ def _hint_of(value: Any) -> Any:
 
 def without_published(settings: Table, given: Sequence[str]) -> dict[str, Any]:
   """The settings, without the published number where those given make other tasks of it."""
-  others = OF_THE_PROBLEM & {text.partition("=")[0] for text in given}
+  others = marked(settings, "problem") & {text.partition("=")[0] for text in given}
   return {key: value for key, value in settings.items() if key != "published" or not others}
+
+
+def marked(settings: Table, mark: str) -> set[str]:
+  """The paths of the settings that have the mark."""
+  return {setting.path for setting in reference(settings) if mark in setting.marks}
+
+
+def of_the_test(settings: Table) -> dict[str, Any]:
+  """What chooses the test tasks among the settings of the data."""
+  training = {path.removeprefix("data.") for path in marked(settings, "training")}
+  return {key: value for key, value in settings["data"].items() if key not in training}
 
 
 def text(settings: Table) -> str:
@@ -210,13 +239,19 @@ def _unknown(key: str, there: Mapping[str, Setting]) -> str:
 
 
 def _of(function: Callable[..., Any], prefix: str, given: Sequence[str] = ()) -> Iterator[Setting]:
-  hints, docs = typing.get_type_hints(function), _docs(function)
+  hints, docs = typing.get_type_hints(function, include_extras=True), _docs(function)
   for name, parameter in inspect.signature(function).parameters.items():
     if name in given or parameter.kind not in schema.KINDS:
       continue
     required = parameter.default is parameter.empty
     default = None if required else parameter.default
-    yield Setting(f"{prefix}{name}", hints.get(name, Any), default, required, docs.get(name, ""))
+    hint, *marks = _unmarked(hints.get(name, Any))
+    yield Setting(f"{prefix}{name}", hint, default, required, docs.get(name, ""), frozenset(marks))
+
+
+def _unmarked(hint: Any) -> list[Any]:
+  """The type of an annotation, and its marks."""
+  return [hint.__origin__, *hint.__metadata__] if typing.get_origin(hint) is typing.Annotated else [hint]
 
 
 def _docs(function: Callable[..., Any]) -> dict[str, str]:

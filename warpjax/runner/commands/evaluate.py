@@ -8,7 +8,6 @@ Writes `evaluation.json`, or `evaluation_NAME.json`, in the form of `result.json
 
 from __future__ import annotations
 
-import ast
 import errno
 import json
 import pathlib
@@ -19,14 +18,9 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, hosts, loop, measure, origins, protocol, workdir
+from warpjax.runner import cli, hosts, loop, measure, origins, protocol, settings, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
-
-# What decides how and on which tasks a trained model is tested, besides all of `eval`.
-OF_THE_TEST = ("shots", "queries", "test_rotations", "test_episodes")
-# What chose the checkpoints.
-OF_THE_RUN = ("val_tasks", "ensemble")
 
 
 def evaluate(
@@ -87,45 +81,30 @@ def _chosen(path: pathlib.Path) -> dict[str, Any]:
 
 def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
   """The config with other settings of its test; whether they are settings is seen when it is built."""
+  chosen, of_the_test = settings.marked(config, "chosen"), settings.marked(config, "test")
   result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
   for path, value in changed.items():
     table, _, key = path.partition(".")
-    if table == "eval" and key in OF_THE_RUN:
+    if path in chosen:
       raise ValueError(f"--set must not be {path}: the checkpoints of the result have been chosen; got {value}.")
-    if not key or not (table == "eval" or (table == "data" and key in OF_THE_TEST)):
-      allowed = ", ".join(["eval.*", *(f"data.{name}" for name in OF_THE_TEST)])
+    if not key or not (table == "eval" or path in of_the_test):
+      allowed = ", ".join(["eval.*", *sorted(of_the_test)])
       raise ValueError(f"--set must be a setting of the test, one of {allowed}; got {path}={value}.")
     result.setdefault(table, {})[key] = value
   return result
 
 
-def settings(given: Sequence[str]) -> dict[str, Any]:
-  """`KEY=VALUE` as a table; a value that is no Python literal is a string.
-
-  Raises:
-    ValueError: For one without `=`.
-
-  Example:
-    >>> settings(["eval.num_steps=5", "eval.norm_stats=support"])
-    {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
-  """
-  found: dict[str, Any] = {}
-  for each in given:
-    key, equals, value = each.partition("=")
-    if not equals:
-      raise ValueError(f"--set must be KEY=VALUE; got {each!r}.")
-    try:
-      found[key] = ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-      found[key] = value
-  return found
+def _changed(directory: str, given: Sequence[str]) -> dict[str, Any]:
+  """`KEY=VALUE` of the command line by key, each value of the type of its setting."""
+  config = workdir.read_json(pathlib.Path(directory) / workdir.CONFIG) if given else None
+  return settings.values(config, given) if config else dict(text.partition("=")[::2] for text in given)
 
 
 def main(argv: Sequence[str]) -> int:
   """Exits with 0, or 1 on an error."""
   del argv
   with cli.errors_in_one_line():
-    changed = settings(FLAGS.set)
+    changed = _changed(FLAGS.workdir, FLAGS.set)
     result = evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **cli.places())
     print(protocol.text(result), file=sys.stderr, flush=True)
     print(json.dumps(result, indent=2))

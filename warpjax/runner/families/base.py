@@ -15,6 +15,7 @@ from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.runner import schema
 from warpjax.runner.components import norm_stats
+from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
@@ -69,12 +70,12 @@ class Spec(NamedTuple):
 def sinusoid(
   data_dir: str | None,
   cache_dir: str | None,
-  variant: Literal["maml", "meta_sgd", "reptile"],
-  shots: int,
-  queries: int,
-  train_shots: int = 0,
-  train_queries: int = 0,
-  train_grid: bool = False,
+  variant: OfProblem[Literal["maml", "meta_sgd", "reptile"]],
+  shots: OfProblem[OfTest[int]],
+  queries: OfTest[int],
+  train_shots: OfTraining[int] = 0,
+  train_queries: OfTraining[int] = 0,
+  train_grid: OfTraining[bool] = False,
 ) -> Spec:
   """Sine regression; a `train_` count of 0 is the test's, `train_grid` trains on the query's own points."""
   del data_dir, cache_dir
@@ -92,19 +93,19 @@ def sinusoid(
 def omniglot(
   data_dir: str | None,
   cache_dir: str | None,
-  ways: int,
-  shots: int,
-  queries: int,
-  train_shots: int = 0,
-  train_queries: int = 0,
-  train_query: Literal["held_out", "support"] = "held_out",
-  split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
+  ways: OfProblem[int],
+  shots: OfProblem[OfTest[int]],
+  queries: OfTest[int],
+  train_shots: OfTraining[int] = 0,
+  train_queries: OfTraining[int] = 0,
+  train_query: OfTraining[Literal["held_out", "support"]] = "held_out",
+  split: OfProblem[Literal["random_characters", "background_evaluation", "folders"]] = "random_characters",
   split_seed: int = 0,
   val_classes: int = 0,
-  rotations: Rotations = "per_class",
-  test_rotations: Rotations = "per_class",
-  invert: bool = True,
-  resample: decode.Resample = "lanczos",
+  rotations: OfTraining[Rotations] = "per_class",
+  test_rotations: OfProblem[OfTest[Rotations]] = "per_class",
+  invert: OfTraining[bool] = True,
+  resample: OfTraining[decode.Resample] = "lanczos",
 ) -> Spec:
   """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
 

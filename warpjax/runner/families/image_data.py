@@ -13,6 +13,7 @@ from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, tiered_im
 from warpjax.runner import schema
 from warpjax.runner.components import norm_stats
 from warpjax.runner.families.base import Data, Spec, costly, tell
+from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import augment, few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query
@@ -33,18 +34,18 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
   def spec(
     data_dir: str | None,
     cache_dir: str | None,
-    ways: int,
-    shots: int,
-    queries: int,
-    train_shots: int = 0,
-    train_queries: int = 0,
-    rotations: Rotations = "none",
-    test_rotations: Rotations = "none",
-    augmentation: Sequence[Augmentation] = (),
-    size: int = size,
-    resample: decode.Resample = "lanczos",
-    require_complete: bool = False,
-    placement: Literal["auto", "device", "host"] = "auto",
+    ways: OfProblem[int],
+    shots: OfProblem[OfTest[int]],
+    queries: OfTest[int],
+    train_shots: OfTraining[int] = 0,
+    train_queries: OfTraining[int] = 0,
+    rotations: OfTraining[Rotations] = "none",
+    test_rotations: OfProblem[OfTest[Rotations]] = "none",
+    augmentation: OfTraining[Sequence[Augmentation]] = (),
+    size: OfProblem[int] = size,
+    resample: OfTraining[decode.Resample] = "lanczos",
+    require_complete: OfTraining[bool] = False,
+    placement: OfTraining[Literal["auto", "device", "host"]] = "auto",
   ) -> Spec:
     """N-way K-shot tasks; a `train_` count of 0 is the test's, `queries` are for each class."""
     schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries, size=size)

@@ -15,6 +15,7 @@ from warpjax.problem import Problem
 from warpjax.runner import schema
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.families.base import Data, Spec, tell
+from warpjax.runner.schema import OfProblem, OfTraining
 from warpjax.tasks import augment, few_shot, multi_shot
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
@@ -30,15 +31,15 @@ _TRANSFORMS: dict[str, augment.ImageTransform] = {
 def omniglot(
   data_dir: str | None,
   cache_dir: str | None,
-  alphabets: int = ALPHABETS,
-  ways: int = 20,
-  held_out: int = 5,
+  alphabets: OfProblem[int] = ALPHABETS,
+  ways: OfProblem[int] = 20,
+  held_out: OfProblem[int] = 5,
   batch_size: int = 20,
-  augmentation: Literal["affine", "affine_nearest", "none"] = "affine",
-  query: Literal["support", "held_out"] = "support",
+  augmentation: OfTraining[Literal["affine", "affine_nearest", "none"]] = "affine",
+  query: OfTraining[Literal["support", "held_out"]] = "support",
   split_seed: int = 0,
-  numbered: bool = False,
-  resample: decode.Resample = "lanczos",
+  numbered: OfTraining[bool] = False,
+  resample: OfTraining[decode.Resample] = "lanczos",
 ) -> Spec:
   """Alphabets as `ways`-way tasks; `numbered` is for `multi_head`.
 

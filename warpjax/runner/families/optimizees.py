@@ -12,6 +12,7 @@ from warpjax import networks
 from warpjax.runner import schema
 from warpjax.runner.families import base
 from warpjax.runner.families.base import Data, Spec
+from warpjax.runner.schema import OfProblem
 from warpjax.tasks import few_shot, optimizees
 from warpjax.types import Apply, InnerLoop, LossFn, Params, PyTree, TaskSampler
 
@@ -27,11 +28,11 @@ def quadratics(data_dir: str | None, cache_dir: str | None, dim: int = 10) -> Sp
 def trainings(
   data_dir: str | None,
   cache_dir: str | None,
-  ways: int = 10,
+  ways: OfProblem[int] = 10,
   hidden: int = 20,
-  size: int = 14,
+  size: OfProblem[int] = 14,
   batch_size: int = 128,
-  split: Literal["random_characters", "background_evaluation", "folders"] = "random_characters",
+  split: OfProblem[Literal["random_characters", "background_evaluation", "folders"]] = "random_characters",
   split_seed: int = 0,
 ) -> Spec:
   """The training of small networks on Omniglot of `size` by `size` pixels, each on some characters of its own."""

@@ -20,19 +20,20 @@ from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
 from warpjax.runner.components.warp import ACTIVATIONS, Activation
 from warpjax.runner.families.base import Data, Spec
+from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 
 def navigation(
   data_dir: str | None,
   cache_dir: str | None,
-  start: Literal["origin", "uniform"] = "origin",
-  reward: Reward = "distance",
-  episodes: int = 20,
-  test_episodes: int = 40,
-  horizon: int = 100,
-  discount: float = 0.99,
-  estimator: Estimator = "score",
+  start: OfProblem[Literal["origin", "uniform"]] = "origin",
+  reward: OfProblem[Reward] = "distance",
+  episodes: OfTraining[int] = 20,
+  test_episodes: OfTest[int] = 40,
+  horizon: OfProblem[int] = 100,
+  discount: OfTraining[float] = 0.99,
+  estimator: OfTraining[Estimator] = "score",
   goal_size: float = 0.01,
 ) -> Spec:
   """Point navigation; each inner step, and the query, is a batch of `episodes` fresh episodes."""
@@ -55,14 +56,14 @@ def navigation(
 def maze(
   data_dir: str | None,
   cache_dir: str | None,
-  size: int = 13,
+  size: OfProblem[int] = 13,
   num_steps: int = 200,
-  mazes_at_once: int = 30,
-  test_episodes: int = 4,
-  discount: float = 0.9,
-  trace: float = 1.0,
-  value_cost: float = 0.1,
-  concentration_cost: float = 0.03,
+  mazes_at_once: OfTraining[int] = 30,
+  test_episodes: OfTest[int] = 4,
+  discount: OfTraining[float] = 0.9,
+  trace: OfTraining[float] = 1.0,
+  value_cost: OfTraining[float] = 0.1,
+  concentration_cost: OfTraining[float] = 0.03,
 ) -> Spec:
   """The maze; an inner step is one episode in each of `mazes_at_once` mazes, every time with new goals.
 

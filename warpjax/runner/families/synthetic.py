@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from warpjax import networks, tasks
 from warpjax.runner import schema
 from warpjax.runner.families.base import Data, Spec
+from warpjax.runner.schema import OfTraining
 from warpjax.types import InnerLoop, LossFn, Params, PyTree
 
 
@@ -19,7 +20,7 @@ def continual(
   subtasks: int = 5,
   points: int = 20,
   steps_each: int = 20,
-  train_subtasks: int = 0,
+  train_subtasks: OfTraining[int] = 0,
 ) -> Spec:
   """Sine waves in sequence, each over its own inputs; `train_subtasks` of 1 trains on single waves, 0 is the test's."""
   del data_dir, cache_dir

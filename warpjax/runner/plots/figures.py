@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 
 from warpjax import evaluation
-from warpjax.runner import workdir
+from warpjax.runner import settings, workdir
 from warpjax.runner.plots import canvas
-
-# Settings of `config.data` that choose no test task, besides those whose name begins with "train_".
-NOT_OF_TEST_TASKS = (
-  *("rotations", "invert", "resample", "query", "numbered", "augmentation", "placement", "require_complete"),
-  *("estimator", "episodes", "discount", "mazes_at_once", "trace", "value_cost", "concentration_cost"),
-)
 
 
 def draw(
@@ -160,9 +154,4 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
 def _test_tasks(directory: pathlib.Path, result: Mapping[str, Any]) -> tuple[Any, ...]:
   """What decides which tasks a run was tested on."""
   config = workdir.read_json(directory / workdir.CONFIG)
-  return of_the_test(config["data"]), config["eval"].get("seed", 0), result["data"]
-
-
-def of_the_test(data: Mapping[str, Any]) -> dict[str, Any]:
-  """The settings of `config.data` that choose test tasks."""
-  return {k: v for k, v in data.items() if k not in NOT_OF_TEST_TASKS and not k.startswith("train_")}
+  return settings.of_the_test(config), config["eval"].get("seed", 0), result["data"]
