@@ -22,6 +22,12 @@ class Done(NamedTuple):
   stderr: str
 
 
+def replacing(arguments: Sequence[str], *flags: str) -> list[str]:
+  """The arguments with further flags, which take the place of those of their names."""
+  names = {flag.partition("=")[0] for flag in flags}
+  return [*(each for each in arguments if each.partition("=")[0] not in names), *flags]
+
+
 def until(condition: Callable[[], object], pid: int | None = None, seconds: float = 240.0) -> None:
   """Waits for a condition, at most so long, and only while the process with that id lives."""
   deadline = time.monotonic() + seconds

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.runner import tiny
-from tests.runner.commands import until
+from tests.runner.commands import replacing, until
 from warpjax.datasets import tfds_files
 from warpjax.runner import cli, watch, workdir
 
@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
 
 def setting(cause: str, override: str, message: str) -> Case:
-  return Case(cause, [*SINES, f"--config.{override}"], message)
+  return Case(cause, replacing(SINES, f"--config.{override}"), message)
 
 
 def flag(cause: str, extra: str, message: str) -> Case:
@@ -155,7 +155,7 @@ CASES = [
   fault("save and metrics half written", half_written, "Resuming sinusoid:maml at meta-step 4.", 0),
   Case("data absent", [*IMAGES, "--data_dir={folder}/nowhere"], "Omniglot was not found in"),
   Case("data no images", [*IMAGES, "--data_dir={folder}/html"], "test_0/00.png (cannot identify image file)"),
-  Case("data too small", [*IMAGES, "--data_dir={folder}/images", "--config.data.ways=4"], "at most the 3 classes"),
+  Case("data too small", replacing(IMAGES, "--data_dir={folder}/images", "--config.data.ways=4"), "at most the 3 classes"),
   Case("data uneven", [*IMAGES, "--data_dir={folder}/uneven"], "must have the same number of images; found 11 to 12"),
   script("no workdir to evaluate", "evaluate", ["--workdir={folder}"], "--workdir must hold a config.json"),
   script("not of the test", "evaluate", ["--workdir={workdir}", "--set=seed=1"], "must be a setting of the test"),
@@ -277,7 +277,7 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(commands
 
 
 def endless(path: pathlib.Path, *more: str) -> list[str]:
-  return [*SINES, f"--workdir={path}", "--config.num_meta_steps=2000000", *more]
+  return replacing(SINES, f"--workdir={path}", "--config.num_meta_steps=2000000", *more)
 
 
 FULL = [

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
-from tests.runner.commands import ROOT, until
+from tests.runner.commands import ROOT, replacing, until
 from warpjax.runner import cli, experiment, hosts, loop, workdir
 from warpjax.training import checkpoints, parallel
 
@@ -264,7 +264,7 @@ def test_sigint_while_waiting_for_peers(process_id):
 
 
 def test_a_cpu_is_made_into_devices(commands, tmp_path):
-  flags = [*arguments(tmp_path / "two", cpu_devices=2), "--config.num_meta_steps=1"]
+  flags = replacing(arguments(tmp_path / "two", cpu_devices=2), "--config.num_meta_steps=1")
   done = commands.run("experiments.train", flags)
   assert done.status == 0, done.stderr
   assert workdir.read_json(tmp_path / "two" / "result.json")["num_devices"] == 2

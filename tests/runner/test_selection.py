@@ -74,7 +74,7 @@ def test_the_result_is_of_the_best_validation(chosen):
 def test_what_was_kept_of_steps_to_come_is_removed(chosen):
   path, _ = chosen
   built = experiment.build(waves())
-  with selection.judge(built, path, 1):
+  with selection.judge(built, path, 1, write=lambda row: None):
     pass
   assert selection.best(built, path, loop.start(built))[1]["step"] == 1
 
