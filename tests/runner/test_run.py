@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, measure, progress, run, workdir
+from warpjax.runner import experiment, loop, measure, progress, run, settings, workdir
 from warpjax.runner.commands import evaluate, plot
 from warpjax.runner.plots import figures
 from warpjax.training import parallel
@@ -230,7 +230,7 @@ def test_evaluate_writes_the_same_form(finished, tmp_path):
 def test_a_trained_model_is_tested_under_other_settings(finished, tmp_path):
   """More steps go through the same first ones; other shots are another test, and none has the paper's number."""
   shutil.copytree(finished[0], tmp_path / "run")
-  steps = evaluate.settings(["eval.num_steps=3"])
+  steps = settings.values(CONFIG, ["eval.num_steps=3"])
   longer = evaluate.evaluate(tmp_path / "run", changed=steps, name="longer")
   assert longer == json.loads((tmp_path / "run" / "evaluation_longer.json").read_text())
   assert len(longer["per_step"]) == 4 and longer["per_step"][:2] == pytest.approx(finished[1]["per_step"][:2])
@@ -253,8 +253,8 @@ def test_a_trained_model_is_tested_under_other_settings(finished, tmp_path):
 def test_settings_that_are_not_the_test_s_are_refused(finished, changed, name, message):
   with pytest.raises(ValueError, match=message):
     evaluate.evaluate(finished[0], changed=changed, name=name)
-  with pytest.raises(ValueError, match="--set must be KEY=VALUE; got 'eval.num_steps'"):
-    evaluate.settings(["eval.num_steps"])
+  with pytest.raises(ValueError, match="must be KEY=VALUE.*; got 'eval.num_steps'"):
+    settings.values(CONFIG, ["eval.num_steps"])
 
 
 def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
