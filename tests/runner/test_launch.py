@@ -21,6 +21,8 @@ from warpjax.runner.plots import figures
 ROOT = pathlib.Path(__file__).parents[2]
 METHOD = '''"""Lines: a rule, a meta-gradient, a network, tasks, an optimizer and a loss of mine."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -55,7 +57,7 @@ def small(num_outputs: int, width: int = 8):
   return networks.from_linen(networks.MLP((width,), num_outputs))
 
 
-def lines(shots: int = 5) -> Spec:
+def lines(shots: Annotated[int, "test"] = 5) -> Spec:
   def sample(key):
     keys = jax.random.split(key, 3)
     slope, points = jax.random.normal(keys[0]), [jax.random.normal(k, (n, 1)) for k, n in zip(keys[1:], (shots, 9))]
@@ -137,6 +139,12 @@ def test_it_is_evaluated_and_drawn_from_elsewhere(trained, tmp_path, monkeypatch
   assert more["changed"] == {"data.shots": 6} and (trained / "run" / "evaluation_six.json").exists()
   figures.draw([trained / "run"], tmp_path / "curves.png", results=[result])
   assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_settings_of_its_test_are_read_from_elsewhere(trained, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = workdir.read_json(trained / "run" / workdir.CONFIG)
+  assert settings.values(config, ["data.shots=6", "eval.num_steps=2"]) == {"data.shots": 6, "eval.num_steps": 2}
 
 
 def test_it_goes_on_from_elsewhere(trained, tmp_path, monkeypatch):

@@ -149,6 +149,7 @@ def reference(settings: Table) -> list[Setting]:
   Returns:
     The settings, table after table.
   """
+  registry.check_modules(settings.get("modules") or {})  # of a workdir, whose modules may lie elsewhere
   found = list(_of(experiment.Run, ""))
   for name in registry.KINDS:
     table = settings.get(name) or {}
