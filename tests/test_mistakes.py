@@ -13,7 +13,7 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import losses, meta_gradients, networks, replay, rules, sanity, training
+from warpjax import losses, meta_gradients, networks, padding, replay, rules, sanity, training
 
 KEY = jax.random.key(0)
 X, Y = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.array([0, 1, 2, 0, 1])
@@ -54,6 +54,16 @@ def sines(x, y):
   params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), jax.eval_shape(net.init, KEY, x)[0])
   inner = INNER._replace(loss_fn=losses.regression(net.apply))
   return step(wj.Task((x, y), (x, y)), inner, STATE._replace(meta_params=wj.MetaParams(params)))
+
+
+def padded_loss(weights):
+  return losses.classification(padding.per_example(NET.apply))(ZEROS, (), padding.Padded(X, Y, weights))
+
+
+def padded_line(*padded):
+  loss_fn = losses.regression(padding.per_example(lambda params, shared, x: params * x))
+  tasks = wj.Task(*2 * [padding.Padded(*padded)])
+  return step(tasks, INNER._replace(loss_fn=loss_fn), STATE._replace(meta_params=wj.MetaParams(np.float32(0.0))))
 
 
 def generator():
@@ -230,7 +240,7 @@ MISTAKES = {
   ),
   "one task without its axis": (
     lambda: step(TASK),
-    r"tasks must have leaves \[num_tasks, examples, ...\]; got support of shapes \(5, 3\) and \(5,\), .* one task",
+    r"y must be \[batch, ...\]; got a scalar; does the batch of tasks lack .* jax.tree.map\(lambda leaf: leaf\[None\]",
   ),
   "one regression task without its axis": (
     lambda: sines(np.ones((5, 1)), np.ones((5, 1))),
@@ -239,6 +249,31 @@ MISTAKES = {
   "one regression task of scalars": (
     lambda: sines(np.ones((5, 1)), np.ones(5)),
     r"y must be \[batch, ...\]; got a scalar; does the batch of tasks lack",
+  ),
+  "one padded task without its axis": (
+    lambda: step(wj.Task(*2 * [padding.pad(X, Y, 6)]), INNER),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[\]; does the batch of tasks",
+  ),
+  "one padded regression task without its axis": (
+    lambda: padded_line(*padding.pad(X[:, :1], X[:, :1], 6)),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[\]; does the batch of tasks",
+  ),
+  "weights of a second axis": (
+    lambda: padded_loss(np.ones((5, 1), np.float32)),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[5, 1\]",
+  ),
+  "weights of a second axis, drawn": (
+    lambda: jax.eval_shape(lambda w: wj.minibatch(2)(KEY, padding.Padded(X, Y, w), 0, (), ()), np.ones((5, 1))),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[5, 1\]",
+  ),
+  "weights as a list": (lambda: padded_loss([1, 1, 1, 1, 0]), r"must be an array \[examples\]; got a list"),
+  "fewer weights than examples": (
+    lambda: padded_loss(np.ones(4, np.float32)),
+    r"a padded batch must have a weight for each example; got an array float32\[4\] for y \(5,\)",
+  ),
+  "a dict for a batch": (
+    lambda: adapt(task=wj.Task({"x": X, "y": Y}, {"x": X, "y": Y})),
+    r"a batch must be a pair \(x, y\), or padding.Padded.*; got a dict; pass \(batch\['x'\], batch\['y'\]\)",
   ),
   "labels out of range": (
     lambda: adapt(task=with_labels([0, 1, 2, 3, 1])),
@@ -326,6 +361,22 @@ def test_a_label_that_is_no_class_makes_a_compiled_loss_nan(label):
   assert jnp.isnan(loss) and aux["accuracy"] == pytest.approx(2 / 3)
 
 
+def test_a_task_may_be_one_input_and_one_integer():
+  """A batch of tasks `(x [n, ...], integer y [n])` under a loss of one's own looks like one classification task."""
+  loss_fn = lambda w, shared, batch: jnp.mean((batch[0] @ w - batch[1]) ** 2)
+  inner, part = wj.InnerLoop(loss_fn, SGD, 1), (X, Y)
+  weights = np.zeros(3, np.float32)
+  state = training.init(KEY, SGD, weights, (), ADAM)
+  step = training.meta_step(meta_gradients.unrolled(inner), ADAM)
+  expected = np.mean((Y - 0.2 * np.sum(X**2, -1) * Y) ** 2)  # one step from zero along each task's own x
+  np.testing.assert_allclose(step(state, wj.Task(part, part))[1]["loss"], expected, rtol=1e-5)
+  sampler = lambda key: jax.tree.map(lambda leaf: jnp.asarray(leaf)[jax.random.randint(key, (), 0, 5)], TASK)
+  many = training.many_steps(step, sampler, tasks_per_step=2, num_steps=1)
+  jax.eval_shape(many, state)
+  stored = wj.evaluation.evaluate(inner, wj.MetaParams(weights), wj.Task(part, part), KEY, num_tasks=5, metric="loss")
+  np.testing.assert_allclose(stored.per_task[:, -1].mean(), expected, rtol=1e-5)
+
+
 def test_what_is_no_mistake_is_let_through():
   adapt(num_steps=np.int64(1))
   with_loss(lambda params, *rest: jnp.sum(params))
@@ -333,5 +384,9 @@ def test_what_is_no_mistake_is_let_through():
   losses.classification(jax.jit(NET.apply)), losses.classification(jax.tree_util.Partial(NET.apply))
   scalars = (jnp.array([1.0, 2.0]), jnp.array([0.5, 1.5]))  # one number an example
   losses.regression(lambda params, shared, x: params * x)(2.0, (), scalars)
+  grid, column = jnp.linspace(0, 1, 3), jnp.ones((3, 1))  # functions of one number of examples
+  losses.regression(lambda params, shared, x: params * (x - grid))(2.0, (), (grid, grid))
+  losses.regression(lambda params, shared, x: params * x.reshape(3, 1))(2.0, (), (grid, column))
+  losses.regression(lambda params, shared, x: params * jnp.sum(x * grid)[None])(2.0, (), (grid, jnp.ones(1)))
   tokens = (jnp.zeros((2, 4)), jnp.zeros((2, 4), int))
   losses.classification(lambda params, shared, x: x[..., None] * jnp.ones(7))((), (), tokens)
