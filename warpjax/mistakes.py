@@ -42,8 +42,8 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
     signature.bind(*parameters)
   except TypeError:
     shape = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
-    missing = " Parameters that tasks share, () for none, are its second argument." if len(parameters) == 3 else ""
-    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{missing}") from None
+    hint = " Parameters that tasks share, () for none, are its second argument." if parameters in (LOSS, APPLY) else ""
+    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{hint}") from None
 
 
 def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
@@ -71,9 +71,20 @@ def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
       raise ValueError(
         f"{name} must return a real scalar, the mean over the batch, or (scalar, aux); got {short(loss)}"
       )
+    _check_aux(aux, name)
     return loss, dict(aux)
 
   return whole
+
+
+def _check_aux(aux: Mapping, name: str) -> None:
+  for key, value in aux.items():
+    try:
+      jax.tree.map(jnp.result_type, value)
+    except TypeError:
+      raise ValueError(f"the aux of {name} must hold numbers; got {short(value)} as {key!r}") from None
+    if not isinstance(key, str):
+      raise ValueError(f"the aux of {name} must have names as keys; got {short(key)}; pass {str(key)!r}")
 
 
 def check_meta_params(meta_params: Any) -> None:
@@ -101,15 +112,40 @@ def check_task(task: Any) -> None:
 
 
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
-  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none."""
-  if jax.tree.leaves(meta_params.rule):
+  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none, or those of another rule.
+
+  Restored without a template, tuples are lists, so paths are compared and not structures. A rule may take shapes that
+  spread over those of its `init`.
+  """
+  wanted = _shapes_by_path(jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial)))
+  given = _shapes_by_path(meta_params.rule)
+  if not wanted:
     return
-  shapes = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
-  if jax.tree.leaves(shapes):
+  differing = [path for path in wanted if path not in given or not _spreads(given[path], wanted[path])]
+  differing += [path for path in given if path not in wanted]
+  if differing:
+    path = differing[0]
+    got = f"got {_shown(given, path)} where it has {_shown(wanted, path)}" if given else "got none"
     raise ValueError(
-      f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; got none; pass "
+      f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; {got}; pass "
       "MetaParams(initial, shared, rule=rule.init(key, initial)), or the meta_params of training.init"
     )
+
+
+def _shapes_by_path(tree: PyTree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
+
+
+def _shown(shapes: dict[str, tuple[int, ...]], path: str) -> str:
+  return f"{path or 'an array'} {list(shapes[path])}" if path in shapes else f"no {path or 'array'}"
+
+
+def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
+  try:
+    return np.broadcast_shapes(shape, over) == over
+  except ValueError:
+    return False
 
 
 def check_sampler(sampler: Any, name: str = "sampler") -> None:
@@ -122,6 +158,14 @@ def check_sampler(sampler: Any, name: str = "sampler") -> None:
   if inspect.isgeneratorfunction(getattr(sampler, "func", sampler)):
     raise ValueError(f"{wanted}; got a generator function; return one Task in the place of `yield`")
   check_takes(name, sampler, ("key",))
+
+
+def check_step(step: Any) -> None:
+  """Raises a ValueError for what is no meta-step, such as the meta-gradient that it is made of."""
+  try:
+    check_takes("step", step, ("state", "tasks"))
+  except ValueError as error:
+    raise ValueError(f"{str(error).rstrip('.')}; training.meta_step(meta_grad, optimizer) makes one") from None
 
 
 def check_state(state: Any) -> None:
