@@ -27,6 +27,11 @@ def add_to(sums: PyTree, tree: PyTree) -> PyTree:
   return jax.tree.map(lambda total, leaf: total + leaf.astype(total.dtype), sums, tree)
 
 
+def take(tree: PyTree, index: Any) -> PyTree:
+  """`leaf[index]` of each leaf; an array of NumPy's takes no traced index by itself."""
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
+
+
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
   """The leaves of `tree` in the dtypes of `like`.
 

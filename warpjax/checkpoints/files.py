@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.mistakes import short
 from warpjax.types import PyTree
 
 STATE, RECORD = "state", "record"
@@ -142,6 +143,19 @@ def digest(tree: PyTree) -> str:
   return result.hexdigest()
 
 
+def arrays(tree: PyTree, name: str) -> PyTree:
+  """The tree with its Python numbers as arrays; raises a ValueError, with the path, for leaves without numbers."""
+
+  def array(path: Any, leaf: Any) -> Any:
+    with contextlib.suppress(TypeError):  # of what JAX has no type for, such as a text
+      made = leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jnp.result_type(leaf))
+      if _is_key(made) or np.dtype(made.dtype).kind in "biufcV":  # V: bfloat16 and its like
+        return made
+    raise ValueError(f"{name}{jax.tree_util.keystr(path)} must be an array or a number; got {short(leaf)}")
+
+  return jax.tree_util.tree_map_with_path(array, tree)
+
+
 def raw_key(leaf: Any) -> Any:
   """The numbers of a typed random key, or their shape and dtype; any other leaf as it is."""
   if not _is_key(leaf):
@@ -153,8 +167,9 @@ def _saved(folder: pathlib.Path) -> Any:
   """The tree of a checkpoint, each leaf its shape and dtype."""
   import orbax.checkpoint as ocp
 
-  with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler(use_ocdbt=False))) as checkpointer:
-    return checkpointer.metadata(folder / STATE).item_metadata.tree
+  # Of the handler: a Checkpointer also looks for a file that only it would write, and warns at each reading.
+  with contextlib.closing(ocp.StandardCheckpointHandler(use_ocdbt=False)) as handler:
+    return handler.metadata(folder / STATE).tree
 
 
 def _described(tree: PyTree) -> dict[str, str]:
