@@ -68,15 +68,14 @@ def margins(apply: Apply) -> LossFn:
     x, y, weights = padding.unpack(batch)
     check_targets(y)
     logits = padding.apply_to(apply, params, shared, x)
-    check_labels(y, logits)
+    loss = _cross_entropy(logits, y, weights)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
     margins = jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)
     if weights is not None:
       margins = jnp.where(weights[:, None] > 0, margins, -jnp.inf)
-    accuracy = _accuracy(logits, y, weights)
-    return _cross_entropy(logits, y, weights), {"accuracy": accuracy, "margins": margins}
+    return loss, {"accuracy": _accuracy(logits, y, weights), "margins": margins}
 
   return loss_fn
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.numerics import named_leaves
 from warpjax.types import Aux, LossFn, MetaParams, Params, PyTree, Task, UpdateRule
 
 LOSS = ("params", "shared", "batch")
@@ -117,8 +118,8 @@ def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
   Restored without a template, tuples are lists, so paths are compared and not structures. A rule may take shapes that
   spread over those of its `init`.
   """
-  wanted = _shapes_by_path(jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial)))
-  given = _shapes_by_path(meta_params.rule)
+  made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
+  wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))
   if not wanted:
     return
   differing = [path for path in wanted if path not in given or not _spreads(given[path], wanted[path])]
@@ -130,11 +131,6 @@ def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
       f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; {got}; pass "
       "MetaParams(initial, shared, rule=rule.init(key, initial)), or the meta_params of training.init"
     )
-
-
-def _shapes_by_path(tree: PyTree) -> dict[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
 
 
 def _shown(shapes: dict[str, tuple[int, ...]], path: str) -> str:
@@ -203,7 +199,6 @@ def check_labels(labels: Any, logits: Any) -> None:
   """
   if not hasattr(labels, "dtype"):
     raise ValueError(f"x and y must be arrays; got {short(labels)} as y; pass jnp.asarray(y)")
-  check_targets(labels)
   classes, wanted = jnp.shape(logits)[-1:], jnp.shape(logits)[:-1]
   got = f"got {labels.dtype}{list(labels.shape)} for logits {list(jnp.shape(logits))}"
   if not wanted:

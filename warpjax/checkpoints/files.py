@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.mistakes import short
+from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
 STATE, RECORD = "state", "record"
@@ -35,7 +36,7 @@ def handlers() -> Any:
 
 def record_of(state: PyTree, extra: dict[str, Any]) -> dict[str, Any]:
   """What is kept beside the arrays of `state`, a tree of host arrays: digests of the whole and of each leaf."""
-  leaves = {path: digest(leaf) for path, leaf in by_path(state).items()}
+  leaves = {path: digest(leaf) for path, leaf in named_leaves(state)}
   return {"sha256": digest(state), "leaves": leaves, "extra": extra}
 
 
@@ -90,7 +91,7 @@ def read_block(folder: pathlib.Path, name: str, template: PyTree | None = None) 
     args = ocp.args.PyTreeRestore(item={name: like}, partial_restore=True)
     found = jax.tree.map(np.asarray, checkpointer.restore(folder / STATE, args=args)[name])
   expected = read_record(folder).get("leaves", {})  # checkpoints of older versions have none
-  for path, leaf in by_path({name: found}).items():
+  for path, leaf in named_leaves({name: found}):
     _check_digest(f"{path} has", digest(leaf), expected.get(path, digest(leaf)))
   return jax.tree.map(jnp.asarray, found)
 
@@ -126,11 +127,6 @@ def identity(folder: pathlib.Path) -> tuple[int, int] | None:
   except FileNotFoundError:
     return None
   return status.st_ino, status.st_ctime_ns
-
-
-def by_path(tree: PyTree) -> dict[str, Any]:
-  """The leaves of a tree by their paths, such as "meta_params/initial/w"."""
-  return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def digest(tree: PyTree) -> str:
@@ -174,7 +170,7 @@ def _saved(folder: pathlib.Path) -> Any:
 
 def _described(tree: PyTree) -> dict[str, str]:
   raw = jax.tree.map(raw_key, tree)
-  return {path: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in by_path(raw).items()}
+  return {path: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in named_leaves(raw)}
 
 
 def _check_digest(what: str, actual: str, expected: str) -> None:

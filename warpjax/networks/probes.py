@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
 _MODES = ("train", "training", "is_training", "use_running_average", "deterministic")
@@ -134,7 +135,7 @@ def _reads_stats(calls: Calls, kwargs: Mapping[str, Any], some: PyTree) -> bool:
 
 def _read_paths(calls: Calls) -> list[str]:
   """Where the statistics are that outputs depend on, such as `['norm_0', 'block/norm']`."""
-  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(calls.stats)]
+  names = [path for path, _ in named_leaves(calls.stats)]
   owners = sorted({name.rpartition("/")[0] or name for name in names})
   leaves, treedef = jax.tree.flatten(calls.stats)
 

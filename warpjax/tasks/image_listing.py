@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warpjax.tasks.cache import PathLike, walk
+from warpjax.tasks.cache import PathLike, own_name, walk
 
 SUFFIXES = (
   *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -62,7 +62,7 @@ def read(root: PathLike) -> Listing:
     ValueError: for images outside of a class, a class inside of a class, or two classes that are one folder.
   """
   root = pathlib.Path(root)
-  own = os.path.basename(os.path.abspath(root))  # pathlib's name of "." is empty
+  own = own_name(root)
   classes: dict[str, list[pathlib.Path]] = {}
   hidden, strange, folders = [], [], []
   for folder, inside, names in walk(root):
