@@ -115,14 +115,14 @@ def check_task(task: Any) -> None:
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
   """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none, or those of another rule.
 
-  Restored without a template, tuples are lists, so paths are compared and not structures. A rule may take shapes that
-  spread over those of its `init`.
+  Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
+  from that of the rule's `init` if it broadcasts to it.
   """
   made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
   wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))
   if not wanted:
     return
-  differing = [path for path in wanted if path not in given or not _spreads(given[path], wanted[path])]
+  differing = [path for path in wanted if path not in given or not _broadcasts(given[path], wanted[path])]
   differing += [path for path in given if path not in wanted]
   if differing:
     path = differing[0]
@@ -137,7 +137,7 @@ def _shown(shapes: dict[str, tuple[int, ...]], path: str) -> str:
   return f"{path or 'an array'} {list(shapes[path])}" if path in shapes else f"no {path or 'array'}"
 
 
-def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
+def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
   try:
     return np.broadcast_shapes(shape, over) == over
   except ValueError:

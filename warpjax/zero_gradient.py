@@ -91,7 +91,7 @@ def is_finite_at_zero(
   with jax.debug_nans(False), jax.debug_infs(False):
     try:
       lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), shapes)
-    except Exception:  # of the rule itself: whoever runs it will see it
+    except Exception:  # the rule's own error, which running it shows
       return True
     # A compiled program runs at once, whatever is being traced around it.
     program = lowered.compile()

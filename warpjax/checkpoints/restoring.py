@@ -24,7 +24,7 @@ _OK, _FAILED, _BUSY = range(3)
 
 
 class BusyError(ValueError):
-  """A checkpoint is not there or was replaced while it was read, or the first one is being written: try again."""
+  """A checkpoint cannot be read now: it is absent, is being replaced, or is the first and being written. Try again."""
 
 
 class Restored(NamedTuple):

@@ -194,7 +194,7 @@ def adagrad(learning_rate: Any, initial_accumulator: float = 0.1, eps: float = 1
 
 
 def _rule(name: str, transformation: optax.GradientTransformation, under_root: Any) -> UpdateRule:
-  """Safe where enough is under the root; else left to the estimator that differentiates it."""
+  """A rule whose derivative is finite if `under_root` is at least `_SAFE`; otherwise an estimator tries it first."""
   safe = True if is_number(under_root) and under_root >= _SAFE else None
   transform = lambda rule_params: transformation
   return UpdateRule(no_parameters, transform, name=name, finite_at_zero=safe)
