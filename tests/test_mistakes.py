@@ -13,8 +13,8 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import diagnostics, losses, meta_gradients, networks, rules, training
-from warpjax.training import replay
+from warpjax import diagnostics, losses, meta_gradients, networks, padding, rules, training
+from warpjax.training import replay, streams
 
 KEY = jax.random.key(0)
 X, Y = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.array([0, 1, 2, 0, 1])
@@ -57,6 +57,24 @@ def sines(x, y):
   return step(wj.Task((x, y), (x, y)), inner, STATE._replace(meta_params=wj.MetaParams(params)))
 
 
+def padded_loss(weights):
+  return losses.classification(padding.per_example(NET.apply))(ZEROS, (), padding.Padded(X, Y, weights))
+
+
+def padded_line(*padded):
+  loss_fn = losses.regression(padding.per_example(lambda params, shared, x: params * x))
+  tasks = wj.Task(*2 * [padding.Padded(*padded)])
+  return step(tasks, INNER._replace(loss_fn=loss_fn), STATE._replace(meta_params=wj.MetaParams(np.float32(0.0))))
+
+
+class Draws(nnx.Module):
+  def __init__(self):
+    self.dropout = nnx.Dropout(0.5)
+
+  def __call__(self, x, rngs=None):
+    return self.dropout(x, rngs=rngs)
+
+
 def generator():
   while True:
     yield TASK
@@ -79,6 +97,14 @@ MISTAKES = {
   "loss of each example": (
     lambda: with_loss(lambda params, shared, batch: batch[0] @ params),
     r"loss_fn must return a real scalar, the mean over the batch, .* got an array float32\[5\]",
+  ),
+  "a text in aux": (
+    lambda: with_loss(lambda params, shared, batch: (jnp.sum(params), {"name": "sine"})),
+    "the aux of InnerLoop.loss_fn must hold numbers; got 'sine' as 'name'",
+  ),
+  "a number as a name in aux": (
+    lambda: with_loss(lambda params, shared, batch: (jnp.sum(params), {1: jnp.sum(params)})),
+    "the aux of InnerLoop.loss_fn must have names as keys; got 1; pass '1'",
   ),
   "logits as aux": (
     lambda: with_loss(lambda params, shared, batch: (jnp.sum(params), batch[0] @ params)),
@@ -132,6 +158,20 @@ MISTAKES = {
   "forgotten rule parameters": (
     lambda: adapt(INNER._replace(rule=rules.meta_sgd(0.1))),
     r"MetaParams.rule must hold the parameters of the rule 'meta_sgd'; got none; pass .*rule.init\(key, initial\)",
+  ),
+  "parameters of a rule for another": (
+    lambda: adapt(INNER._replace(rule=rules.meta_sgd(0.1)), PARAMS._replace(rule={"learning_rate": np.float32(0.1)})),
+    r"the parameters of the rule 'meta_sgd'; got no .* where it has .*; pass MetaParams\(initial, shared, rule=rule",
+  ),
+  "parameters of a rule for other shapes": (
+    lambda: adapt(
+      INNER._replace(rule=rules.meta_sgd(0.1)), PARAMS._replace(rule=jax.tree.map(lambda leaf: np.ones(9), ZEROS))
+    ),
+    r"the parameters of the rule 'meta_sgd'; got dense_0/bias \[9\] where it has dense_0/bias \[4\]; pass",
+  ),
+  "parameters of another part of a chain": (
+    lambda: adapt(INNER._replace(rule=rules.meta_sgd(0.1)), PARAMS._replace(rule=[(), ZEROS])),
+    r"the parameters of the rule 'meta_sgd'; got no dense_0/bias where it has dense_0/bias \[4\]; pass",
   ),
   "forgotten in a chain": (
     lambda: step(inner=INNER._replace(rule=rules.chain(rules.meta_sgd(0.1), SGD))),
@@ -193,11 +233,54 @@ MISTAKES = {
   ),
   "an estimator that was not called": (
     lambda: training.meta_step(meta_gradients.unrolled, ADAM),
-    r"meta_grad must be a function \(meta_params, task, key\); got unrolled\(inner",
+    r"meta_grad must be a function \(meta_params, task, key\); got unrolled\(inner.*, which cannot be called so\.$",
   ),
   "an optimizer for a meta-gradient": (
     lambda: training.meta_step(ADAM, meta_gradients.unrolled(INNER)),
     "meta_grad must be a function .*; got a GradientTransformation",
+  ),
+  "a meta-gradient for many steps": (
+    lambda: training.many_steps(meta_gradients.unrolled(INNER), lambda key: TASK, tasks_per_step=1, num_steps=1),
+    r"step must be a function \(state, tasks\); got .*\(meta_params, task, key\), .*; training.meta_step\(meta_grad",
+  ),
+  "a meta-gradient for a stream": (
+    lambda: streams.steps(meta_gradients.unrolled(INNER), STATE, [TASKS], tasks_per_step=2),
+    r"step must be a function \(state, tasks\); got .*; training.meta_step\(meta_grad, optimizer\) makes one",
+  ),
+  "many steps for a stream": (
+    lambda: streams.steps(
+      training.many_steps(lambda s, t: None, lambda key: TASK, tasks_per_step=1, num_steps=1),
+      STATE,
+      [],
+      tasks_per_step=1,
+    ),
+    r"step must be a function \(state, tasks\); got <lambda>\(state\), which cannot",
+  ),
+  "a meta-gradient to be guarded": (
+    lambda: training.skip_nonfinite(
+      meta_gradients.along_trajectory(INNER, meta_gradients.reptile(), carry_optimizer=True)
+    ),
+    r"step must be a function \(state, tasks\); got a CarriedMetaGrad; training.meta_step\(meta_grad, opt",
+  ),
+  "a meta-gradient to be repeated": (
+    lambda: wj.meta_steps.repeated(meta_gradients.unrolled(INNER), 2),
+    r"step must be a function \(state, tasks\); got .*; training.meta_step\(meta_grad, optimizer\) makes one",
+  ),
+  "half a task in a step": (
+    lambda: training.many_steps(lambda s, t: None, lambda key: TASK, tasks_per_step=2.0, num_steps=1),
+    "tasks_per_step must be an integer of at least 1; got 2.0",
+  ),
+  "half a task in an evaluation": (
+    lambda: wj.evaluation.evaluate(INNER, PARAMS, lambda key: TASK, KEY, num_tasks=3.0),
+    "num_tasks must be an integer of at least 1; got 3.0",
+  ),
+  "half a task in a chunk": (
+    lambda: training.meta_step(meta_gradients.unrolled(INNER), ADAM, task_chunk=2.0),
+    "task_chunk must be None or an integer of at least 1; got 2.0",
+  ),
+  "a typed key in a stream": (
+    lambda: next(streams.chunks([wj.Task((X, KEY), (X, KEY))], size=1, num_tasks=1)),
+    r"sampler, item 0.support\[1\] must not be a typed key; pass jax.random.key_data\(key\)",
   ),
   "parameters for the state": (
     lambda: step(state=PARAMS),
@@ -219,6 +302,20 @@ MISTAKES = {
   ),
   # networks
   "a seed for a network": (lambda: NET.init(0, X), r"key must be a key, such as jax.random.key\(0\); got int"),
+  "a linen module for nnx": (
+    lambda: networks.from_nnx(nn.Dense(2)),
+    r"factory must be a function \(rngs\) -> nnx.Module; got a linen module, which is for from_linen",
+  ),
+  "a linen class for nnx": (lambda: networks.from_nnx(nn.Dense), "got a linen module, which is for from_linen"),
+  "an nnx module for linen": (
+    lambda: networks.from_linen(nnx.eval_shape(lambda: nnx.Linear(2, 2, rngs=nnx.Rngs(0)))),
+    r"instance of flax.linen.Module; got a Linear; pass from_nnx\(lambda rngs: ...\)\.",
+  ),
+  "a linen class": (lambda: networks.from_linen(nn.Dense), "got the class Dense; pass an instance"),
+  "an nnx call that takes rngs": (
+    lambda: networks.from_nnx(lambda rngs: Draws()).init(KEY, X),
+    r"Draws.__call__ takes rngs, which a Network does not pass on: give each layer its own where it is made, such as",
+  ),
   "key and inputs swapped": (lambda: NET.init(X, KEY), "key must be a key, .*; got an array float32"),
   "an nnx class that needs more": (
     lambda: networks.from_nnx(nnx.Linear),
@@ -231,7 +328,7 @@ MISTAKES = {
   ),
   "one task without its axis": (
     lambda: step(TASK),
-    r"tasks must have leaves \[num_tasks, examples, ...\]; got support of shapes \(5, 3\) and \(5,\), .* one task",
+    r"y must be \[batch, ...\]; got a scalar; does the batch of tasks lack .* jax.tree.map\(lambda leaf: leaf\[None\]",
   ),
   "one regression task without its axis": (
     lambda: sines(np.ones((5, 1)), np.ones((5, 1))),
@@ -240,6 +337,31 @@ MISTAKES = {
   "one regression task of scalars": (
     lambda: sines(np.ones((5, 1)), np.ones(5)),
     r"y must be \[batch, ...\]; got a scalar; does the batch of tasks lack",
+  ),
+  "one padded task without its axis": (
+    lambda: step(wj.Task(*2 * [padding.pad(X, Y, 6)]), INNER),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[\]; does the batch of tasks",
+  ),
+  "one padded regression task without its axis": (
+    lambda: padded_line(*padding.pad(X[:, :1], X[:, :1], 6)),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[\]; does the batch of tasks",
+  ),
+  "weights of a second axis": (
+    lambda: padded_loss(np.ones((5, 1), np.float32)),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[5, 1\]",
+  ),
+  "weights of a second axis, drawn": (
+    lambda: jax.eval_shape(lambda w: wj.minibatch(2)(KEY, padding.Padded(X, Y, w), 0, (), ()), np.ones((5, 1))),
+    r"the weights of a padded batch must be an array \[examples\]; got an array float32\[5, 1\]",
+  ),
+  "weights as a list": (lambda: padded_loss([1, 1, 1, 1, 0]), r"must be an array \[examples\]; got a list"),
+  "fewer weights than examples": (
+    lambda: padded_loss(np.ones(4, np.float32)),
+    r"a padded batch must have a weight for each example; got an array float32\[4\] for y \(5,\)",
+  ),
+  "a dict for a batch": (
+    lambda: adapt(task=wj.Task({"x": X, "y": Y}, {"x": X, "y": Y})),
+    r"a batch must be a pair \(x, y\), or padding.Padded.*; got a dict; pass \(batch\['x'\], batch\['y'\]\)",
   ),
   "labels out of range": (
     lambda: adapt(task=with_labels([0, 1, 2, 3, 1])),
@@ -327,6 +449,22 @@ def test_a_label_that_is_no_class_makes_a_compiled_loss_nan(label):
   assert jnp.isnan(loss) and aux["accuracy"] == pytest.approx(2 / 3)
 
 
+def test_a_task_may_be_one_input_and_one_integer():
+  """A batch of tasks `(x [n, ...], integer y [n])` under a loss of one's own looks like one classification task."""
+  loss_fn = lambda w, shared, batch: jnp.mean((batch[0] @ w - batch[1]) ** 2)
+  inner, part = wj.InnerLoop(loss_fn, SGD, 1), (X, Y)
+  weights = np.zeros(3, np.float32)
+  state = training.init(KEY, SGD, weights, (), ADAM)
+  step = training.meta_step(meta_gradients.unrolled(inner), ADAM)
+  expected = np.mean((Y - 0.2 * np.sum(X**2, -1) * Y) ** 2)  # one step from zero along each task's own x
+  np.testing.assert_allclose(step(state, wj.Task(part, part))[1]["loss"], expected, rtol=1e-5)
+  sampler = lambda key: jax.tree.map(lambda leaf: jnp.asarray(leaf)[jax.random.randint(key, (), 0, 5)], TASK)
+  many = training.many_steps(step, sampler, tasks_per_step=2, num_steps=1)
+  jax.eval_shape(many, state)
+  stored = wj.evaluation.evaluate(inner, wj.MetaParams(weights), wj.Task(part, part), KEY, num_tasks=5, metric="loss")
+  np.testing.assert_allclose(stored.per_task[:, -1].mean(), expected, rtol=1e-5)
+
+
 def test_what_is_no_mistake_is_let_through():
   adapt(num_steps=np.int64(1))
   with_loss(lambda params, *rest: jnp.sum(params))
@@ -334,5 +472,9 @@ def test_what_is_no_mistake_is_let_through():
   losses.classification(jax.jit(NET.apply)), losses.classification(jax.tree_util.Partial(NET.apply))
   scalars = (jnp.array([1.0, 2.0]), jnp.array([0.5, 1.5]))  # one number an example
   losses.regression(lambda params, shared, x: params * x)(2.0, (), scalars)
+  grid, column = jnp.linspace(0, 1, 3), jnp.ones((3, 1))  # functions of one number of examples
+  losses.regression(lambda params, shared, x: params * (x - grid))(2.0, (), (grid, grid))
+  losses.regression(lambda params, shared, x: params * x.reshape(3, 1))(2.0, (), (grid, column))
+  losses.regression(lambda params, shared, x: params * jnp.sum(x * grid)[None])(2.0, (), (grid, jnp.ones(1)))
   tokens = (jnp.zeros((2, 4)), jnp.zeros((2, 4), int))
   losses.classification(lambda params, shared, x: x[..., None] * jnp.ones(7))((), (), tokens)

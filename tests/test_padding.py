@@ -231,6 +231,8 @@ def test_what_cannot_be_padded_is_refused():
     pad(x, y[:3], 5)
   with pytest.raises(ValueError, match="at least one task"):
     pad_tasks([])
+  tasks = [Task((x, y), (x, y)), Task((x[:2], y[:2]), (x, y))]
+  chex.assert_trees_all_equal(pad_tasks(iter(tasks)), pad_tasks(tasks))
   with pytest.raises(ValueError, match=r"must be Task\(\(x, y\), \(x, y\)\); got another in place 1"):
     pad_tasks([Task((x, y), (x, y)), ((x, y), (x, y))])
 
@@ -238,9 +240,14 @@ def test_what_cannot_be_padded_is_refused():
 def test_what_a_loss_is_not_given_rightly_is_refused():
   x, y = vectors(4)
   loss_fn = losses.classification(linear)
-  with pytest.raises(ValueError, match=r"a batch of three must be padding\.Padded\(x, y, weights\)"):
+  with pytest.raises(
+    ValueError, match=r"must be a pair \(x, y\), or padding\.Padded\(x, y, weights\); got a tuple of 3"
+  ):
     loss_fn(toy.initial(), toy.shared(), (x, y, np.ones(4)))
   with pytest.raises(TypeError) as caught:
     loss_fn(toy.initial(), toy.shared(), pad(x, y, 5))
+  assert "padding.per_example(apply)" in caught.value.__notes__[0]
+  with pytest.raises(AttributeError) as caught:
+    losses.regression(lambda params, shared, x: x.reshape(-1))((), (), pad(x, x, 5))
   assert "padding.per_example(apply)" in caught.value.__notes__[0]
   assert padding.inputs((x, y)) is x

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from warpjax.checks import check_count, check_learnable, is_number
 from warpjax.differentiation import Derivative, constant
 from warpjax.mistakes import LOSS, check_takes, short
-from warpjax.padding import Padded, real_first
+from warpjax.numerics import take
+from warpjax.padding import Padded, check_weights, real_first
 from warpjax.problem import Problem, check_examples
 from warpjax.types import (
   AdaptState,
@@ -178,9 +179,9 @@ def minibatch(size: int) -> BatchFn:
     del params, shared
     order = jax.random.permutation(jax.random.fold_in(key, step), _num_examples(support, size))
     if not isinstance(support, Padded):
-      return jax.tree.map(lambda leaf: leaf[order[:size]], support)
+      return take(support, order[:size])
     (order, real), place = real_first(support, order), jnp.arange(size)
-    batch = jax.tree.map(lambda leaf: leaf[order[place % real]], support)
+    batch = take(support, order[place % real])
     return batch._replace(weights=jnp.where(place < real, batch.weights, 0))
 
   return batch_fn
@@ -221,12 +222,14 @@ def epochs(size: int) -> BatchFn:
     orders = (jax.random.permutation(jax.random.fold_in(stream, epoch), count) for epoch in (first, first + 1))
     this, following = (real_first(support, order)[0] for order in orders)
     chosen = jnp.where(position // total == first, this[position % total], following[position % total])
-    return jax.tree.map(lambda leaf: leaf[chosen], support)
+    return take(support, chosen)
 
   return batch_fn
 
 
 def _num_examples(support: PyTree, size: int) -> int:
+  if isinstance(support, Padded):
+    check_weights(support)
   leaves = jax.tree.leaves(support)
   if not leaves or not all(jnp.ndim(leaf) for leaf in leaves):
     raise ValueError(f"support must be arrays [examples, ...] to draw from; got {jax.tree.map(jnp.shape, support)!r}")

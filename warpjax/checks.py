@@ -15,10 +15,12 @@ from warpjax.types import MetaParams, UpdateRule
 _BATCHED_TOGETHER = ("rbg", "unsafe_rbg")
 
 
-def check_count(name: str, value: Any) -> None:
-  """Raises a ValueError unless `value` is an integer of at least 1."""
+def check_count(name: str, value: Any, *, optional: bool = False) -> None:
+  """Raises a ValueError unless `value` is an integer of at least 1, or, where it is optional, None."""
+  if optional and value is None:
+    return
   if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-    raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
+    raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least 1; got {value!r}")
 
 
 def check_key(key: Any, name: str = "key") -> None:
@@ -48,12 +50,6 @@ def check_key(key: Any, name: str = "key") -> None:
 def is_number(value: Any) -> bool:
   """Whether `value` is a number, of Python or NumPy, whose range can be checked; an array may be traced."""
   return isinstance(value, numbers.Real)
-
-
-def check_task_chunk(task_chunk: int | None) -> None:
-  """Raises a ValueError for a number of tasks side by side below 1; None leaves the choice."""
-  if task_chunk is not None and task_chunk < 1:
-    raise ValueError(f"task_chunk must be None or at least 1; got {task_chunk!r}")
 
 
 def check_differentiable(estimator: str, rule: UpdateRule, instead: str = "another rule") -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import padding
-from warpjax.mistakes import APPLY, check_batch_axis, check_labels, check_takes
+from warpjax.mistakes import APPLY, check_batch_axis, check_labels, check_takes, check_targets
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
 # Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
@@ -39,6 +39,7 @@ def classification(apply: Apply) -> LossFn:
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
+    check_targets(y)
     logits = padding.apply_to(apply, params, shared, x)
     return _cross_entropy(logits, y, weights), {"accuracy": _accuracy(logits, y, weights)}
 
@@ -65,16 +66,16 @@ def margins(apply: Apply) -> LossFn:
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
+    check_targets(y)
     logits = padding.apply_to(apply, params, shared, x)
-    check_labels(y, logits)
+    loss = _cross_entropy(logits, y, weights)
     probabilities = jax.nn.softmax(_at_least_float32(logits))
     behind = probabilities - jnp.take_along_axis(probabilities, y[:, None], axis=-1)
     # Compiled, a number less itself may be a rounding away from 0.
     margins = jnp.where(jax.nn.one_hot(y, behind.shape[-1], dtype=bool), 0, behind)
     if weights is not None:
       margins = jnp.where(weights[:, None] > 0, margins, -jnp.inf)
-    accuracy = _accuracy(logits, y, weights)
-    return _cross_entropy(logits, y, weights), {"accuracy": accuracy, "margins": margins}
+    return loss, {"accuracy": _accuracy(logits, y, weights), "margins": margins}
 
   return loss_fn
 
@@ -102,6 +103,7 @@ def regression(apply: Apply) -> LossFn:
 
   def loss_fn(params: Params, shared: PyTree, batch: PyTree) -> tuple[jax.Array, Aux]:
     x, y, weights = padding.unpack(batch)
+    check_targets(y)
     predictions = padding.apply_to(apply, params, shared, x)
     check_batch_axis(apply, params, shared, x, y)
     if predictions.shape != y.shape:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.numerics import named_leaves
 from warpjax.types import Aux, LossFn, MetaParams, Params, PyTree, Task, UpdateRule
 
 LOSS = ("params", "shared", "batch")
@@ -42,8 +43,8 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
     signature.bind(*parameters)
   except TypeError:
     shape = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
-    missing = " Parameters that tasks share, () for none, are its second argument." if len(parameters) == 3 else ""
-    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{missing}") from None
+    hint = " Parameters that tasks share, () for none, are its second argument." if parameters in (LOSS, APPLY) else ""
+    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{hint}") from None
 
 
 def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
@@ -71,9 +72,20 @@ def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
       raise ValueError(
         f"{name} must return a real scalar, the mean over the batch, or (scalar, aux); got {short(loss)}"
       )
+    _check_aux(aux, name)
     return loss, dict(aux)
 
   return whole
+
+
+def _check_aux(aux: Mapping, name: str) -> None:
+  for key, value in aux.items():
+    try:
+      jax.tree.map(jnp.result_type, value)
+    except TypeError:
+      raise ValueError(f"the aux of {name} must hold numbers; got {short(value)} as {key!r}") from None
+    if not isinstance(key, str):
+      raise ValueError(f"the aux of {name} must have names as keys; got {short(key)}; pass {str(key)!r}")
 
 
 def check_meta_params(meta_params: Any) -> None:
@@ -101,15 +113,35 @@ def check_task(task: Any) -> None:
 
 
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
-  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none."""
-  if jax.tree.leaves(meta_params.rule):
+  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none, or those of another rule.
+
+  Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
+  from that of the rule's `init` if it broadcasts to it.
+  """
+  made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
+  wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))
+  if not wanted:
     return
-  shapes = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
-  if jax.tree.leaves(shapes):
+  differing = [path for path in wanted if path not in given or not _broadcasts(given[path], wanted[path])]
+  differing += [path for path in given if path not in wanted]
+  if differing:
+    path = differing[0]
+    got = f"got {_shown(given, path)} where it has {_shown(wanted, path)}" if given else "got none"
     raise ValueError(
-      f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; got none; pass "
+      f"MetaParams.rule must hold the parameters of the rule {rule.name!r}; {got}; pass "
       "MetaParams(initial, shared, rule=rule.init(key, initial)), or the meta_params of training.init"
     )
+
+
+def _shown(shapes: dict[str, tuple[int, ...]], path: str) -> str:
+  return f"{path or 'an array'} {list(shapes[path])}" if path in shapes else f"no {path or 'array'}"
+
+
+def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
+  try:
+    return np.broadcast_shapes(shape, over) == over
+  except ValueError:
+    return False
 
 
 def check_sampler(sampler: Any, name: str = "sampler") -> None:
@@ -122,6 +154,14 @@ def check_sampler(sampler: Any, name: str = "sampler") -> None:
   if inspect.isgeneratorfunction(getattr(sampler, "func", sampler)):
     raise ValueError(f"{wanted}; got a generator function; return one Task in the place of `yield`")
   check_takes(name, sampler, ("key",))
+
+
+def check_step(step: Any) -> None:
+  """Raises a ValueError for what is no meta-step, such as the meta-gradient that it is made of."""
+  try:
+    check_takes("step", step, ("state", "tasks"))
+  except ValueError as error:
+    raise ValueError(f"{str(error).rstrip('.')}; training.meta_step(meta_grad, optimizer) makes one") from None
 
 
 def check_state(state: Any) -> None:
@@ -144,18 +184,10 @@ def check_optimizer(optimizer: Any) -> None:
   raise ValueError(f"optimizer must be an optax.GradientTransformation; got {short(optimizer)}{hint}")
 
 
-def check_task_axis(tasks: PyTree, name: str) -> None:
-  """Raises a ValueError for labels without an examples axis: one task, whose examples would be read as tasks."""
-  for part in ("support", "query"):
-    pair = getattr(tasks, part, None)
-    if not isinstance(pair, tuple) or len(pair) != 2 or not all(hasattr(leaf, "dtype") for leaf in pair):
-      continue
-    x, y = pair
-    if y.ndim == 1 and x.ndim > 1 and jnp.issubdtype(y.dtype, jnp.integer):
-      raise ValueError(
-        f"{name} must have leaves [num_tasks, examples, ...]; got {part} of shapes {x.shape} and {y.shape}, which are "
-        "those of one task; add its axis by jax.tree.map(lambda leaf: leaf[None], task)"
-      )
+def check_targets(y: Any) -> None:
+  """Raises a ValueError for targets that are scalars: one task, whose examples are read as tasks."""
+  if np.isscalar(y) or getattr(y, "ndim", 1) == 0:
+    raise ValueError(f"y must be [batch, ...]; got a scalar{NO_AXIS}")
 
 
 def check_labels(labels: Any, logits: Any) -> None:
@@ -167,37 +199,41 @@ def check_labels(labels: Any, logits: Any) -> None:
   """
   if not hasattr(labels, "dtype"):
     raise ValueError(f"x and y must be arrays; got {short(labels)} as y; pass jnp.asarray(y)")
-  classes, wanted, hint = jnp.shape(logits)[-1:], jnp.shape(logits)[:-1], "" if labels.shape else _NO_AXIS
+  classes, wanted = jnp.shape(logits)[-1:], jnp.shape(logits)[:-1]
   got = f"got {labels.dtype}{list(labels.shape)} for logits {list(jnp.shape(logits))}"
   if not wanted:
-    raise ValueError(f"apply must return logits [batch, classes]; {got}{hint}")
+    raise ValueError(f"apply must return logits [batch, classes]; {got}")
   if labels.shape == (*wanted, *classes):
     raise ValueError(f"y must be integers [batch], one class for each example; {got}: one-hot? pass jnp.argmax(y, -1)")
   if labels.shape != wanted:
-    raise ValueError(f"y must be integers of the shape {list(wanted)}, one for each example; {got}{hint}")
+    raise ValueError(f"y must be integers of the shape {list(wanted)}, one for each example; {got}")
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise ValueError(f"y must be integers [batch], one class for each example; {got}; pass y.astype(jnp.int32)")
-  if isinstance(labels, jax.core.Tracer) or not labels.size:
+  if isinstance(labels, jax.core.Tracer) or not labels.size or not getattr(labels, "is_fully_addressable", True):
     return
-  low, high = int(np.min(labels)), int(np.max(labels))
+  values = np.asarray(labels)  # NumPy's functions of a JAX array are JAX's, which a trace around them would trace
+  low, high = int(values.min()), int(values.max())
   if low < 0 or high >= classes[0]:
     raise ValueError(f"y must be classes 0 to {classes[0] - 1}, of which apply returns logits; got {low} to {high}")
 
 
 def check_batch_axis(apply: Callable[..., Any], params: Params, shared: PyTree, x: Any, y: Any) -> None:
-  """Raises a ValueError where y, or x, has no examples axis: one task whose examples are read as tasks."""
-  if not jnp.ndim(y):
-    raise ValueError(f"y must be [batch, ...]; got a scalar{_NO_AXIS}")
-  if not hasattr(x, "shape") or x.ndim != 1:
+  """Raises a ValueError where x is one example to apply: one task, whose examples are read as tasks.
+
+  It is certain where apply takes no other length, gives a batch of such x a batch of such y, and x has not as many
+  examples as y, or one alone. Other functions of a fixed length, of a grid in apply say, are let through.
+  """
+  if getattr(x, "ndim", 0) != 1 or x.shape[0] == y.shape[0] != 1:
     return
-  # A network whose first axis are features takes no other length; one whose first axis are examples does.
-  longer = jax.ShapeDtypeStruct((x.shape[0] + 1,), x.dtype)
-  try:
-    jax.eval_shape(lambda x: apply(params, shared, x), longer)
-  except Exception:  # what a network raises for a wrong shape is its own
-    raise ValueError(
-      f"x must be [batch, ...]; got {list(x.shape)}, which apply reads as one example{_NO_AXIS}"
-    ) from None
+
+  def shape_of(*shape: int) -> tuple[int, ...] | None:
+    try:
+      return jax.eval_shape(lambda x: apply(params, shared, x), jax.ShapeDtypeStruct(shape, x.dtype)).shape
+    except Exception:  # what a network raises for a wrong shape is its own
+      return None
+
+  if shape_of(x.shape[0] + 1) is None and shape_of(2, *x.shape) == (2, *y.shape):
+    raise ValueError(f"x must be [batch, ...]; got {list(x.shape)}, which apply reads as one example{NO_AXIS}")
 
 
 def check_floating(x: Any) -> None:
@@ -206,7 +242,7 @@ def check_floating(x: Any) -> None:
     raise ValueError("x must be floating-point, got uint8; tasks.few_shot.to_unit(x) makes it [0, 1].")
 
 
-_NO_AXIS = (
+NO_AXIS = (
   "; does the batch of tasks lack its first axis, [num_tasks, examples, ...]? "
   "One task gets it by jax.tree.map(lambda leaf: leaf[None], task)"
 )

@@ -1,4 +1,4 @@
-"""Sums that low precision does not stop, and whether a pytree is finite."""
+"""Sums that low precision does not stop, whether a pytree is finite, and its leaves by path and by index."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def sums_like(tree: PyTree) -> PyTree:
 def add_to(sums: PyTree, tree: PyTree) -> PyTree:
   """`sums + tree`, in the dtypes of the sums."""
   return jax.tree.map(lambda total, leaf: total + leaf.astype(total.dtype), sums, tree)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+  """Each leaf of a tree with its path, such as "meta_params/initial/w"."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def take(tree: PyTree, index: Any) -> PyTree:
+  """`leaf[index]` of each leaf; an array of NumPy's takes no traced index by itself."""
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:

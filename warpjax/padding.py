@@ -8,13 +8,14 @@ minibatches and batch norm. Losses hand a network `PaddedInputs`: `networks.from
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.mistakes import NO_AXIS, short
 from warpjax.types import Apply, Params, PyTree, Task
 
 
@@ -35,7 +36,9 @@ class Padded(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PaddedInputs:
-  """What the losses pass to a network for a padded batch, in the place of x; no tuple, so that none is taken for one.
+  """What the losses pass to a network for a padded batch, in the place of x.
+
+  It is not a tuple, so a pair of inputs is never mistaken for it.
 
   Attributes:
     x: Inputs, leaves `[examples, ...]`.
@@ -72,7 +75,7 @@ def pad(x: PyTree, y: PyTree, size: int) -> Padded:
   return Padded(x, y, (np.arange(size) < count).astype(np.float32))
 
 
-def pad_tasks(tasks: Sequence[Task], *, support: int | None = None, query: int | None = None) -> Task:
+def pad_tasks(tasks: Iterable[Task], *, support: int | None = None, query: int | None = None) -> Task:
   """Tasks of `(x, y)` pairs with any numbers of examples as one batch of tasks.
 
   Args:
@@ -93,7 +96,7 @@ def pad_tasks(tasks: Sequence[Task], *, support: int | None = None, query: int |
     >>> batch.support.x.shape, batch.support.weights.tolist()
     ((2, 5, 2), [[1.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
   """
-  if not tasks:
+  if not (tasks := list(tasks)):
     raise ValueError("tasks must hold at least one task; got none")
   for index, task in enumerate(tasks):
     if not isinstance(task, Task) or not all(isinstance(part, tuple) and len(part) == 2 for part in task):
@@ -134,36 +137,58 @@ def per_example(apply: Apply) -> Apply:
 
 def inputs(batch: PyTree) -> Any:
   """What a network is given of a batch: x of `(x, y)`, or `PaddedInputs`."""
-  return PaddedInputs(batch.x, batch.weights) if isinstance(batch, Padded) else batch[0]
+  if not isinstance(batch, Padded):
+    return batch[0]
+  check_weights(batch)
+  return PaddedInputs(batch.x, batch.weights)
+
+
+def check_weights(batch: Padded) -> None:
+  """Raises a ValueError for weights that are no array `[examples]`: others would broadcast to a wrong mean."""
+  weights, of_y = batch.weights, [np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch.y)]
+  hint = "" if np.ndim(weights) else NO_AXIS
+  if not hasattr(weights, "dtype") or weights.ndim != 1:
+    raise ValueError(f"the weights of a padded batch must be an array [examples]; got {short(weights)}{hint}")
+  if any(shape != weights.shape for shape in of_y):
+    raise ValueError(f"a padded batch must have a weight for each example; got {short(weights)} for y {of_y[0]}")
 
 
 def unpack(batch: PyTree) -> tuple[Any, Any, jax.Array | None]:
   """A batch `(x, y)` or `Padded` as what a network is given, targets, and weights or None.
 
   Raises:
-    ValueError: for three things that are no `Padded`, whose weights a minibatch could not know.
+    ValueError: for what is neither a pair nor a `Padded`, and weights that are no array `[examples]`.
   """
   if isinstance(batch, Padded):
     return inputs(batch), batch.y, batch.weights
-  if isinstance(batch, tuple | list) and len(batch) == 3:
-    raise ValueError("a batch of three must be padding.Padded(x, y, weights); got a tuple that is none")
-  x, y = batch
-  return x, y, None
+  return *pair_of(batch), None
+
+
+def pair_of(batch: PyTree) -> tuple[Any, Any]:
+  """x and y of a batch that is a pair; a dict of two would be unpacked to its keys."""
+  if not isinstance(batch, tuple | list) or len(batch) != 2:
+    hint = ""
+    if isinstance(batch, tuple | list):
+      hint = f" of {len(batch)}"
+    elif isinstance(batch, dict) and len(batch) == 2:
+      hint = "; pass (batch[{!r}], batch[{!r}])".format(*batch)
+    raise ValueError(f"a batch must be a pair (x, y), or padding.Padded(x, y, weights); got {short(batch)}{hint}")
+  return batch[0], batch[1]
 
 
 def map_inputs(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
   """The batch, padded or not, with `function` of its x."""
   if isinstance(batch, Padded):
     return batch._replace(x=function(batch.x))
-  x, y = batch
+  x, y = pair_of(batch)
   return function(x), y
 
 
 def apply_to(apply: Apply, params: Params, shared: PyTree, x: Any) -> Any:
-  """`apply`, whose TypeError for a padded batch says what to do about it."""
+  """`apply`, whose error for a padded batch that it does not know says what to do about it."""
   try:
     return apply(params, shared, x)
-  except TypeError as error:
+  except (AttributeError, TypeError) as error:
     if isinstance(x, PaddedInputs):
       error.add_note(
         "The batch is padded, so apply is given padding.PaddedInputs(x, weights). If it computes each example by "
@@ -185,5 +210,5 @@ def real_first(support: PyTree, order: jax.Array) -> tuple[jax.Array, Any]:
   """An order of the examples with padding moved behind what is real, and how many are real."""
   if not isinstance(support, Padded):
     return order, order.shape[0]
-  real = support.weights > 0
+  real = jnp.asarray(support.weights) > 0
   return order[jnp.argsort(~real[order], stable=True)], jnp.sum(real)

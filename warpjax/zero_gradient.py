@@ -6,6 +6,7 @@ meta-gradient NaN under Adam, though every value is finite.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warpjax import compilation
+from warpjax import compilation, jaxprs
 from warpjax.types import Params, PyTree, UpdateRule
 
 Mode = Literal["reverse", "forward"]
@@ -42,7 +43,8 @@ def check_at_zero(
   Args:
     estimator: Its name, for the message.
     rule: A differentiable rule; one with `finite_at_zero` set is not tried.
-    initial: Parameters; only structure, shapes and dtypes matter.
+    initial: Parameters; only structure, shapes and dtypes matter. The probe makes two elements an axis of them, unless
+      the rule computes otherwise there.
     held: Whether the inner gradient is constant, so that the rule is differentiated in its parameters alone.
     mode: Of differentiation. Reverse mode multiplies by zero more often.
 
@@ -72,9 +74,9 @@ def is_finite_at_zero(
     mode: As for `check_at_zero`.
 
   Returns:
-    A bool; True for a rule that cannot be run on parameters of two elements an axis, which leaves it untried.
+    A bool; True for a rule that cannot be run on these parameters, which leaves it untried.
   """
-  small = jax.tree.map(_small, initial)
+  shapes = _shapes(rule, initial)
 
   def finite(seed: jax.Array, params: Params) -> jax.Array:
     at = (params, rule.init(jax.random.key(seed), params))
@@ -88,16 +90,30 @@ def is_finite_at_zero(
   options = compilation.fast_compilation()
   with jax.debug_nans(False), jax.debug_infs(False):
     try:
-      lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), small)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+      lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), shapes)
+    except Exception:  # the rule's own error, which running it shows
       return True
     # A compiled program runs at once, whatever is being traced around it.
     program = lowered.compile()
-    return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), small)))
+    return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)))
 
 
-def _small(leaf: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct([min(size, 2) for size in jnp.shape(leaf)], jnp.result_type(leaf))
+def _shapes(rule: UpdateRule, initial: Params) -> PyTree:
+  """Two elements an axis where the rule computes the same of them as of the true shapes; else the true shapes."""
+  shape_of = lambda most: jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct([min(size, most) for size in jnp.shape(leaf)], jnp.result_type(leaf)), initial
+  )
+  small, whole = shape_of(2), shape_of(sys.maxsize)
+
+  def computed(shapes: PyTree) -> list[str] | None:
+    steps = lambda params: _two_steps(rule, params, rule.init(jax.random.key(0), params), params, False)
+    try:
+      return [equation.primitive.name for equation in jaxprs.equations(jax.make_jaxpr(steps)(shapes))]
+    except Exception:  # a rule may close over true shapes, and fail on others in any way
+      return None
+
+  of_small = computed(small)
+  return small if of_small is not None and of_small == computed(whole) else whole
 
 
 def _mask(params: Params, zeros: str) -> PyTree:

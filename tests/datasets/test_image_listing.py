@@ -65,6 +65,13 @@ def test_the_rule(tmp_path):
   ]
 
 
+@pytest.mark.parametrize("where", [".", "", "../train", "cat/.."])
+def test_a_folder_has_its_own_name_wherever_it_is_read_from(tmp_path, monkeypatch, where):
+  monkeypatch.chdir(tree(tmp_path / "train", "cat/1.png", "cat/.x", "cat/y", "dog/"))
+  _, *left_out = image_listing.read(where)
+  assert left_out == [("train/cat/.x",), ("train/cat/y",), ("train/dog/",)]
+
+
 def test_a_folder_with_nothing_else_has_no_notes(tmp_path):
   listing = image_listing.read(tree(tmp_path / ".cache" / "train", "cat/1.png"))  # a hidden folder around is nothing
   assert listing[1:] == ((), (), ()) and image_listing.notes([listing]) == []

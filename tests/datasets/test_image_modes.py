@@ -164,6 +164,21 @@ def test_a_transparent_colour_is_white(image, colour, hidden):
   assert image_modes.COMPOSED in original.changes and hidden.sum() >= 1
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_few_bits_is_white(bits):
+  """The value in the file is one of `2 ** bits`; the pixels that Pillow returns are of 256."""
+  values = RAMP & (2**bits - 1)
+  packed = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., -bits:].reshape(16, -1), axis=-1)
+  for key in {0, 1, 2**bits - 1}:
+    shown, original = decoded(png_of(packed, (16, 16, bits, 0), struct.pack(">H", key)))
+    expected = values.astype(int) * (255 // (2**bits - 1))
+    np.testing.assert_array_equal(shown, np.where(values == key, 255, expected))
+    assert image_modes.COMPOSED in original.changes and image_modes.DEEP not in original.changes
+  shown, original = decoded(png_of(packed, (16, 16, bits, 0)))
+  np.testing.assert_array_equal(shown, values.astype(int) * (255 // (2**bits - 1)))
+  assert original.changes == ()
+
+
 def test_an_alpha_that_hides_nothing_is_no_transparency():
   image = Image.fromarray(np.dstack([COLOURS, np.full_like(RAMP, 255)]))
   shown, original = decoded(saved(image), "RGB")
@@ -217,13 +232,19 @@ def test_colour_spaces(mode, kind):
 def png16(colours, transparent=None):
   """A PNG of 16 bits a channel, which Pillow reads and does not write."""
   height, width, channels = colours.shape
-  header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
-  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+  colour = struct.pack(">HHH", *transparent) if transparent else None
+  return png_of(colours.astype(">u2"), (width, height, 16, {2: 4, 3: 2}[channels]), colour)
+
+
+def png_of(rows, head, transparent=None):
+  """A PNG of rows of bytes; its head is width, height, bits and colour type."""
+  header = struct.pack(">IIBBBBB", *head, 0, 0, 0)
+  rows = b"".join(b"\0" + row.tobytes() for row in rows)
   file = io.BytesIO()
   file.write(b"\x89PNG\r\n\x1a\n")
   PngImagePlugin.putchunk(file, b"IHDR", header)
   if transparent:
-    PngImagePlugin.putchunk(file, b"tRNS", struct.pack(">HHH", *transparent))
+    PngImagePlugin.putchunk(file, b"tRNS", transparent)
   PngImagePlugin.putchunk(file, b"IDAT", zlib.compress(rows))
   PngImagePlugin.putchunk(file, b"IEND")
   return file.getvalue()
@@ -233,6 +254,25 @@ def test_colours_of_16_bits_are_told():
   shown, original = decoded(png16(np.stack(3 * [DEEP], -1)), "RGB")
   np.testing.assert_array_equal(shown[..., 1], RAMP)
   assert original == decode.Original((16, 16), "RGB", (image_modes.DEEP,))
+  for top, changes in ((65535, (image_modes.DEEP,)), (1023, (image_modes.DEEP,)), (255, ()), (15, ())):
+    values = np.arange(256, dtype=">u2") * top // 255
+    pixels = np.stack(3 * [values], -1).astype(">u2" if top > 255 else "u1")
+    data = b"P6 16 16 %d\n" % top + pixels.tobytes()
+    plain = b"P3 16 16 %d\n" % top + " ".join(map(str, pixels.ravel().tolist())).encode()
+    for file in (data, plain):
+      shown, original = decoded(file, "RGB")
+      np.testing.assert_allclose(shown[..., 1].ravel(), values * 255 / top, atol=1)
+      assert original.changes == changes, (top, file[:2])
+
+
+def test_a_bitmap_of_5_6_and_5_bits_has_not_more_than_8():
+  masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+  head = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, 16, 3, 512, 0, 0, 0, 0)
+  pixels = np.full((16, 16), 0xFFFF, "<u2")
+  pixels[:, :8] = 0x7E0
+  data = struct.pack("<2sIHHI", b"BM", 66 + 512, 0, 0, 66) + head + masks + pixels.tobytes()
+  shown, original = decoded(data, "RGB")
+  assert shown[0, 0].tolist() == [0, 255, 0] and shown[0, 15].tolist() == [255, 255, 255] and original.changes == ()
   shown, original = decoded(png16(np.stack([DEEP, DEEP[::-1]], -1)))
   np.testing.assert_allclose(shown, on_white(RAMP), atol=1)
   assert original.changes == (image_modes.DEEP, image_modes.COMPOSED)

@@ -122,7 +122,7 @@ def test_zero_leaves_are_named_by_their_path():
 
 
 def test_bad_input():
-  with pytest.raises(ValueError, match="num_tasks must be at least 1; got 0"):
+  with pytest.raises(ValueError, match="num_tasks must be an integer of at least 1; got 0"):
     diagnostics.check_learner(toy.loop(), toy.meta_params(), sampler, toy.key(), num_tasks=0)
   with pytest.raises(ValueError, match="inner must be an InnerLoop"):
     diagnostics.check_learner(toy.loss_fn, toy.meta_params(), sampler, toy.key())

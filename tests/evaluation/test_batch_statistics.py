@@ -273,7 +273,7 @@ def test_what_gives_no_statistics_is_refused_by_name():
     readouts.running(None, losses.regression)
   with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
     readouts.by_step(None, losses.regression, {})
-  with pytest.raises(ValueError, match="num_tasks must be at least 1; got 0"):
+  with pytest.raises(ValueError, match="num_tasks must be an integer of at least 1; got 0"):
     step_statistics.collect(loop(), meta_params(), sampler, KEY, NETWORK.apply_with_stats, num_tasks=0)
   for momentum in (0.0, 1.5):
     with pytest.raises(ValueError, match=f"momentum must be above 0 and at most 1; got {momentum}"):

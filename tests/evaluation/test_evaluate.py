@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import warpjax as wj
@@ -90,6 +91,16 @@ def test_mean_and_interval():
   np.testing.assert_allclose((mean, half), (3.0, 1.96 * np.sqrt((4 + 1 + 9) / 2 / 3)))
   assert mean_and_ci95(np.array([2.0]))[0] == 2 and np.isnan(mean_and_ci95(np.array([2.0]))[1])
   assert np.isnan(mean_and_ci95(np.array([]))).all()
+
+
+def test_continued_values_are_in_their_own_units():
+  rule = wj.rules.learned(optax.sgd, positive=("learning_rate",), learning_rate=0.5, momentum=0.25)
+  params = jnp.zeros(2)
+  meta_params = wj.MetaParams(params, rule=rule.init(toy.key(), params))
+  carry = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], rule.transform(meta_params.rule).init(params))
+  inner, meta_params = continued(wj.InnerLoop(loss_fn, rule, 1), meta_params, carry)
+  values = inner.rule.values(meta_params.rule)
+  np.testing.assert_allclose([values["learning_rate"], values["momentum"]], [0.5, 0.25], rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_tasks", [4, 8, 40])
@@ -207,9 +218,9 @@ def test_an_evaluator_compiles_once():
 
 def test_bad_input():
   refusals = {
-    "num_tasks must be at least 1; got 0": {"num_tasks": 0},
-    "task_chunk must be at least 1; got 0": {"task_chunk": 0},
-    "tasks_per_dispatch must be at least 1; got 0": {"tasks_per_dispatch": 0},
+    "num_tasks must be an integer of at least 1; got 0": {"num_tasks": 0},
+    "task_chunk must be None or an integer of at least 1; got 0": {"task_chunk": 0},
+    "tasks_per_dispatch must be an integer of at least 1; got 0": {"tasks_per_dispatch": 0},
     "num_steps must be an integer of at least 1; got 0": {"num_steps": 0},
     "metric must be one of 'target', 'loss'; got 'accuracy'": {"metric": "accuracy"},
     r"sampler must have leaves \[num_tasks, \.\.\.\]": {"sampler": Task(jnp.ones(3), jnp.ones(2))},

@@ -125,8 +125,7 @@ def make_mlp(activation: str, warp: str, **options: Any) -> tuple[nn.Module, Any
 
 def make_resnet12(warp: str, drop_rate: float, **options: Any) -> tuple[nn.Module, Any]:
   module = networks.ResNet12(2, warp=WARPS[warp], drop_rate=drop_rate, **options)
-  x = images(5)
-  return module, (x, jax.random.key_data(jax.random.key(2))) if drop_rate else x
+  return module, images(5)
 
 
 def make_policy(module: str, width: int) -> tuple[nn.Module, Any]:
@@ -176,7 +175,8 @@ def loss_of(family: str, *, vmap: bool, **case: Any) -> tuple[Callable[[Any], ja
   start = drawn(jax.eval_shape(module.init, jax.random.key(0), x)["params"])
 
   def loss(params: Any) -> jax.Array:
-    outputs = jax.tree.leaves(module.apply({"params": params}, x, mutable=["batch_stats"])[0])
+    rngs = {"dropout": jax.random.key(2)}  # of one mask, where a network drops anything
+    outputs = jax.tree.leaves(module.apply({"params": params}, x, mutable=["batch_stats"], rngs=rngs)[0])
     return sum(jnp.mean(jnp.sin(output + 0.3) ** 2) for output in outputs)
 
   if not vmap:

@@ -107,6 +107,40 @@ def test_a_norm_that_would_not_normalise_is_refused_with_the_call_to_write(name,
   np.testing.assert_allclose(network.apply(params, shared, X + 5), network.apply(params, shared, X), atol=1e-4)
 
 
+class AttributeMode(nn.Module):
+  train: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.BatchNorm(use_running_average=not self.train)(nn.Dense(4)(x))
+
+
+class TextMode(nn.Module):
+  @nn.compact
+  def __call__(self, x, mode="eval"):
+    return nn.BatchNorm(use_running_average=mode == "eval")(nn.Dense(4)(x))
+
+
+@pytest.mark.parametrize(
+  ("wrong", "right", "said"),
+  [
+    (
+      AttributeMode(),
+      AttributeMode(train=True),
+      r"Construct it in training mode, such as AttributeMode\(train=True\)\.",
+    ),
+    (nn.BatchNorm(True), nn.BatchNorm(False), r"such as BatchNorm\(use_running_average=False\)\."),
+    (TextMode(), None, "Pass its mode, if it is one of mode, or use a layer"),
+  ],
+  ids=["attribute", "layer", "text"],
+)
+def test_a_mode_that_no_flag_of_the_call_sets_is_refused_with_what_can_be_done(wrong, right, said):
+  with pytest.raises(ValueError, match=said):
+    from_linen(wrong).init(KEY, X)
+  network = from_linen(TextMode(), mode="train") if right is None else from_linen(right)
+  jax.eval_shape(network.init, KEY, X)
+
+
 def test_a_flag_set_to_the_wrong_side_by_hand_is_refused_too():
   with pytest.raises(ValueError, match=r"Pass from_linen\(module, train=True\)"):
     from_linen(Idiom(), train=False).init(KEY, X)

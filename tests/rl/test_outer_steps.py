@@ -157,8 +157,14 @@ REFUSED = [
   (lambda: ppo.meta_step(toy.loop(), SGD), r"must be rl.policy_gradient\(...\) for ppo"),
   (lambda: trpo.meta_step(tabular.listed_loop()._replace(rule=rules.newton_cg(2))), "newton_cg"),
   (lambda: trpo.meta_step(tabular.listed_loop(), trpo.Settings(max_kl=0.0)), "max_kl must be above 0"),
-  (lambda: trpo.meta_step(tabular.listed_loop(), task_chunk=0), "task_chunk must be None or at least 1; got 0"),
-  (lambda: ppo.meta_step(tabular.listed_loop(), SGD, task_chunk=0), "task_chunk must be None or at least 1; got 0"),
+  (
+    lambda: trpo.meta_step(tabular.listed_loop(), task_chunk=0),
+    "task_chunk must be None or an integer of at least 1; got 0",
+  ),
+  (
+    lambda: ppo.meta_step(tabular.listed_loop(), SGD, task_chunk=0),
+    "task_chunk must be None or an integer of at least 1; got 0",
+  ),
   (lambda: ppo.meta_step(tabular.listed_loop(), SGD, clip=0.0), "clip must be above 0; got 0.0"),
   (lambda: ppo.meta_step(tabular.listed_loop(), SGD, epochs=0), "epochs must be an integer of at least 1; got 0"),
   (lambda: ppo.meta_step(tabular.listed_loop(), SGD, derivative="mixed"), "derivative must be one of 'reverse'"),

@@ -104,6 +104,12 @@ def test_bad_input(make, message):
     make()
 
 
+def test_a_number_of_numpy_is_a_number():
+  rule = rules.learned(optax.sgd, learning_rate=np.float32(0.5), momentum=np.float64(0.25))
+  start = rule.init(toy.key(), jnp.zeros(1))
+  assert (float(start["learning_rate"]), float(start["momentum"])) == (0.5, 0.25)
+
+
 def test_a_partial_is_a_factory():
   rule = rules.learned(functools.partial(optax.sgd, momentum=0.9), learning_rate=0.1)
   assert set(rule.init(toy.key(), jnp.zeros(1))) == {"learning_rate"}

@@ -95,7 +95,7 @@ def test_bad_input():
   refusals = {
     "num_steps must be an integer of at least 1; got 0": {"cg_steps": 0},
     "damping must be finite and at least 0; got -1": {"damping": -1.0},
-    "max_backtracking_steps must be at least 1; got 0": {"max_backtracking_steps": 0},
+    "max_backtracking_steps must be an integer of at least 1; got 0": {"max_backtracking_steps": 0},
   }
   for message, arguments in refusals.items():
     with pytest.raises(ValueError, match=message):

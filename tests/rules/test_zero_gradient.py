@@ -43,6 +43,10 @@ REFUSED = {
     },
     "centred": functools.partial(optax.rmsprop, eps_in_sqrt=False, centered=True),
     "masked": lambda rate: optax.masked(optax.adam(rate), {"b": False, "w": True}),
+    "true shapes": lambda rate: optax.chain(
+      optax.stateless(lambda updates, params: {**updates, "w": updates["w"] * jnp.ones((2, 3))}), optax.adam(rate)
+    ),
+    "by shape": lambda rate: optax.masked(optax.adam(rate), lambda p: jax.tree.map(lambda a: a.shape == (2, 3), p)),
     "partition": lambda rate: optax.partition({"a": optax.adam(rate), "s": optax.sgd(rate)}, {"b": "s", "w": "a"}),
   },
   "a tensor": {
@@ -152,6 +156,32 @@ def test_an_eps_root_is_all_that_adam_needs():
   inner = toy.loop(rule, loss_fn=relu_loss)
   gradient = toy.run(meta_gradients.unrolled(inner), dead_unit(rule), toy.task())[1]
   assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+
+
+TOO_SMALL = {
+  "adam": lambda: rules.adam(0.01, eps_root=1e-40),
+  "adamw": lambda: rules.adamw(0.01, eps_root=1e-40),
+  "amsgrad": lambda: rules.amsgrad(0.01, eps_root=1e-40),
+  "nadam": lambda: rules.nadam(0.01, eps_root=1e-40),
+  "rmsprop": lambda: rules.rmsprop(0.01, eps=1e-30),
+  "adagrad": lambda: rules.adagrad(0.01, 0.0, 1e-30),
+}
+
+
+@pytest.mark.parametrize("name", TOO_SMALL)
+def test_too_little_under_the_root_is_refused(name):
+  """In single precision its derivative is not finite; in double precision it may be."""
+  rule = TOO_SMALL[name]()
+  call = meta_gradients.unrolled(toy.loop(rule))
+  with pytest.raises(
+    ValueError, match=f"unrolled cannot differentiate the rule '{name}': .* an element of the gradient"
+  ):
+    jax.eval_shape(call, toy.meta_params(dtype=jnp.float32), toy.task(dtype=jnp.float32), toy.key())
+  least = {"adagrad": {"initial_accumulator": 0.0, "eps": 1e-20}, "rmsprop": {"eps": 1e-20}}.get(
+    name, {"eps_root": 1e-20}
+  )
+  enough = getattr(rules, name)(0.01, **least)
+  assert enough.finite_at_zero and is_finite_at_zero(enough, toy.initial(jnp.float32))
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if RULES[name]().differentiable])

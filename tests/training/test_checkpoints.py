@@ -320,6 +320,38 @@ def test_meta_params_of_another_model_are_refused_by_path_and_shape(manager):
     checkpoints.restore_meta_params(manager.directory, step=2)
 
 
+def test_a_checkpoint_that_never_was_is_named_with_those_that_are(manager):
+  for step in (10, 20):
+    checkpoints.save(manager, step, make_state())
+  for source in (manager, pathlib.Path(manager.directory)):
+    with pytest.raises(ValueError, match=r"checkpoint 99 in .* is not there: never saved, .*; there are 10, 20\.$"):
+      checkpoints.restore_first(source, make_state(), [99])
+
+
+def test_reading_says_nothing(manager, caplog):
+  state = state_of_training()
+  checkpoints.save(manager, 1, state)
+  checkpoints.restore_meta_params(manager.directory)
+  checkpoints.restore_meta_params(manager.directory, state.meta_params)
+  with pytest.raises(ValueError, match="does not fit the template"):
+    checkpoints.restore_latest(manager.directory, {"w": jnp.ones(2)})
+  assert caplog.text == ""
+
+
+def test_numbers_are_arrays_and_texts_are_refused_by_path(manager):
+  state = {"w": jnp.ones(2), "count": 3, "rate": 0.5, "done": True, "seen": np.arange(3)}
+  checkpoints.save(manager, 1, state)
+  restored = checkpoints.restore_latest(manager.directory, state).state
+  chex.assert_trees_all_equal(restored, jax.tree.map(jnp.asarray, state))
+  with pytest.raises(ValueError, match=r"rate is float32\[\] in the checkpoint and int32\[\] in the template"):
+    checkpoints.restore_latest(manager.directory, {**state, "rate": 1})
+  with pytest.raises(ValueError, match=r"state\['w'\] must be an array or a number; got 'x'"):
+    checkpoints.save(manager, 2, {"w": "x"})
+  for restore in (checkpoints.restore_latest, checkpoints.restore_meta_params):
+    with pytest.raises(ValueError, match=r"template\['w'\] must be an array or a number; got an object"):
+      restore(manager.directory, {"w": object()})
+
+
 def test_a_flipped_bit_of_the_meta_params_falls_back(manager):
   for step in (1, 2):
     checkpoints.save(manager, step, state_of_training())

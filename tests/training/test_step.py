@@ -189,16 +189,18 @@ def test_bad_input():
   adam_carried = along_trajectory(INNER._replace(rule=rules.adam(0.1)), reptile(), carry_optimizer=True)
   state = scalar_state()
   refusals = {
-    "task_chunk must be None or at least 1; got 0": lambda: training.meta_step(estimate, OPTIMIZER, task_chunk=0),
-    "tasks_per_step must be at least 1 for a meta-gradient with state; got None": lambda: start(meta_grad=carried),
-    "with state; got 0": lambda: start(meta_grad=carried, tasks_per_step=0),
+    "task_chunk must be None or an integer of at least 1; got 0": lambda: training.meta_step(
+      estimate, OPTIMIZER, task_chunk=0
+    ),
+    "tasks_per_step must be given for a meta-gradient with state, .*": lambda: start(meta_grad=carried),
+    "^tasks_per_step must be an integer of at least 1; got 0$": lambda: start(meta_grad=carried, tasks_per_step=0),
     "the state has not the carry of this meta-gradient": lambda: training.meta_step(adam_carried, OPTIMIZER)(
       state, jnp.arange(2.0)
     ),
-    "tasks_per_step must be at least 1; got 0": lambda: training.many_steps(
+    "tasks_per_step must be an integer of at least 1; got 0": lambda: training.many_steps(
       step, jax.random.normal, tasks_per_step=0, num_steps=2
     ),
-    "num_steps must be at least 1; got 0": lambda: training.many_steps(
+    "num_steps must be an integer of at least 1; got 0": lambda: training.many_steps(
       step, jax.random.normal, tasks_per_step=2, num_steps=0
     ),
     "tasks_per_step must be a multiple of the 2 devices; got 3": lambda: jax.vmap(

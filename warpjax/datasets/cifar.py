@@ -94,7 +94,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
 
 def _source(root: pathlib.Path) -> pathlib.Path | None:
   found = tfds_files.version_dir(root, "cifar100")
-  raw = [root / _FOLDER, root / _ARCHIVE, *([root] if root.name == _FOLDER else [])]
+  raw = [root / _FOLDER, root / _ARCHIVE, *([root] if store.own_name(root) == _FOLDER else [])]
   return found or next((path for path in raw if path.exists()), None)
 
 

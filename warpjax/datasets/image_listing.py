@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warpjax.datasets.store import PathLike, walk
+from warpjax.datasets.store import PathLike, own_name, walk
 
 SUFFIXES = (
   *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -62,11 +62,12 @@ def read(root: PathLike) -> Listing:
     ValueError: for images outside of a class, a class inside of a class, or two classes that are one folder.
   """
   root = pathlib.Path(root)
+  own = own_name(root)
   classes: dict[str, list[pathlib.Path]] = {}
   hidden, strange, folders = [], [], []
   for folder, inside, names in walk(root):
     here = pathlib.Path(folder).relative_to(root).as_posix()
-    shown = lambda name, here=here: (pathlib.PurePath(root.name) / here / name).as_posix()
+    shown = lambda name, here=here: pathlib.PurePath(own, here, name).as_posix()
     hidden += [shown(name) + "/" for name in inside if is_hidden(name)]
     hidden += [shown(name) for name in names if is_hidden(name)]
     strange += [shown(name) for name in names if not is_hidden(name) and not is_image(name)]
@@ -76,7 +77,7 @@ def read(root: PathLike) -> Listing:
       classes[here] = [pathlib.Path(folder, name) for name in images]
   classes = dict(sorted(classes.items()))
   _check(root, classes)
-  return Listing(classes, *_sorted(hidden, strange, _without(root, folders, classes)))
+  return Listing(classes, *_sorted(hidden, strange, _without(own, folders, classes)))
 
 
 def notes(listings: Iterable[Listing]) -> list[str]:
@@ -94,11 +95,11 @@ def _sorted(*parts: list[str]) -> list[tuple[str, ...]]:
   return [tuple(sorted(part)) for part in parts]
 
 
-def _without(root: pathlib.Path, folders: list[str], classes: Iterable[str]) -> list[str]:
+def _without(own: str, folders: list[str], classes: Iterable[str]) -> list[str]:
   """The outermost folders that no class is in."""
   filled = {".", *classes, *(parent.as_posix() for name in classes for parent in pathlib.PurePath(name).parents)}
   outermost = [name for name in folders if name not in filled and pathlib.PurePath(name).parent.as_posix() in filled]
-  return [f"{root.name}/{name}/" for name in outermost]
+  return [f"{own}/{name}/" for name in outermost]
 
 
 def _check(root: pathlib.Path, classes: dict[str, list[pathlib.Path]]) -> None:

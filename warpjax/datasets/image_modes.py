@@ -64,8 +64,10 @@ def seen(image: Image, mode: Mode) -> tuple[Image, tuple[str, ...]]:
     ([[204, 0]], ('had transparent pixels, composed over white',))
   """
   changes = [FRAMES] * (getattr(image, "n_frames", 1) > 1)
-  deep = ";16" in str(getattr(image, "tile", ""))  # Pillow's name of the raw mode, gone once the pixels are read
+  deep, scale = _stored(image)
   orientation, turned = _read(image)
+  if scale > 1 and "transparency" in image.info:
+    image.info["transparency"] *= scale  # Pillow scales the pixels alone
   changes += [TURNED] * turned
   if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
     what = "floats" if image.mode == "F" else "integers of 32 bits, or of 16 with a sign"
@@ -84,6 +86,15 @@ def seen(image: Image, mode: Mode) -> tuple[Image, tuple[str, ...]]:
   image = image.convert(mode)
   turn: Callable[[Any], Image] = image.transpose
   return turn(_TURNS[orientation]) if orientation in _TURNS else image, tuple(changes)
+
+
+def _stored(image: Image) -> tuple[bool, int]:
+  """Whether the file has more than 8 bits a channel, and what a grey value of 2 or 4 bits is multiplied by."""
+  # How the pixels are stored, which Pillow forgets once they are read. BGR;16 has 5, 6 and 5 bits.
+  tiles = getattr(image, "tile", [])
+  stored = str(tiles).replace("BGR;16", "")
+  top = max((tile[3][1] for tile in tiles if str(tile[0]).startswith("ppm")), default=255)
+  return ";16" in stored or top > 255, 85 if "L;2" in stored else 17 if "L;4" in stored else 1
 
 
 def _read(image: Image) -> tuple[int, bool]:

@@ -66,6 +66,11 @@ def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
     yield folder, inside, names
 
 
+def own_name(folder: PathLike) -> str:
+  """The name of a folder, of "." too, which pathlib has none for."""
+  return os.path.basename(os.path.abspath(folder))
+
+
 def _refuse(error: OSError) -> None:
   raise error
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner
+from warpjax.checks import check_count
 from warpjax.diagnostics import data, derivatives
 from warpjax.diagnostics.report import Report
 from warpjax.mistakes import check_meta_params
@@ -64,8 +65,7 @@ def check_learner(
   """
   check_inner(inner)
   check_meta_params(meta_params)
-  if num_tasks < 1:
-    raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+  check_count("num_tasks", num_tasks)
   task_key, direction_key = jax.random.split(key)
   tasks = _draw(sampler, jax.random.fold_in(task_key, 0), num_tasks)
   others = None if held_out is None else _draw(held_out, jax.random.fold_in(task_key, 1), num_tasks)

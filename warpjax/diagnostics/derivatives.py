@@ -12,9 +12,9 @@ import optax
 
 from warpjax import compilation
 from warpjax.adaptation import adapt
-from warpjax.diagnostics.report import Check, named_leaves, zero_leaves
+from warpjax.diagnostics.report import Check, zero_leaves
 from warpjax.meta_gradients.unrolled import unrolled
-from warpjax.numerics import real_vdot
+from warpjax.numerics import named_leaves, real_vdot
 from warpjax.problem import Problem
 from warpjax.types import InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 from warpjax.zero_gradient import is_finite_at_zero

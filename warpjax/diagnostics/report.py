@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 
+from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
 Status = Literal["passed", "note", "warning", "failed", "skipped"]
@@ -54,9 +54,3 @@ def zero_leaves(tree: PyTree) -> list[str]:
     ['b']
   """
   return [path for path, leaf in named_leaves(tree) if not np.any(np.asarray(leaf))]
-
-
-def named_leaves(tree: PyTree) -> list[tuple[str, jax.Array]]:
-  """Each leaf with its path, the keys joined by slashes."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]

@@ -241,7 +241,8 @@ def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple
     )
 
   init = lambda key, params: (rule.init(key, params), opt_state)
-  going_on = inner._replace(rule=rule._replace(init=init, transform=transform))
+  values = lambda rule_params: rule.values(rule_params[0])
+  going_on = inner._replace(rule=rule._replace(init=init, transform=transform, values=values))
   return going_on, meta_params._replace(rule=(meta_params.rule, opt_state))
 
 
@@ -285,9 +286,8 @@ def evaluator(
     >>> [run(meta_params, tasks, jax.random.key(0), 1).summary()["mean"] for meta_params in starts]
     [2.0, 0.5]
   """
-  for name, count in (("tasks_per_dispatch", tasks_per_dispatch), ("task_chunk", task_chunk)):
-    if count is not None and count < 1:
-      raise ValueError(f"{name} must be at least 1; got {count!r}")
+  check_count("tasks_per_dispatch", tasks_per_dispatch)
+  check_count("task_chunk", task_chunk, optional=True)
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
   judged = readout or query_loss()
   measured = partial(_measure, inner, judged, ends, check_inner(inner, num_steps), metric)
@@ -317,8 +317,7 @@ def evaluator(
     report: Callable[[int], object] = lambda done: None,
     tasks_per_batch: int | None = None,
   ) -> Evaluation:
-    if num_tasks < 1:
-      raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+    check_count("num_tasks", num_tasks)
     check_key(key)
     size = min(num_tasks, tasks_per_dispatch)
     sources, stored = _sources(sampler, size, num_tasks, tasks_per_batch)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.numerics import take
 from warpjax.padding import inputs
 from warpjax.problem import Problem
 from warpjax.types import Apply, ApplyWithStats, Aux, InnerLoop, InnerStep, LossFn, Params, PyTree
@@ -156,7 +157,7 @@ def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], 
   apply = apply_with_stats
 
   def loss(problem: Problem, stats: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
-    here = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, leaf.shape[0] - 1)], stats)
+    here = jax.tree.map(lambda leaf: take(leaf, jnp.minimum(index, leaf.shape[0] - 1)), stats)
     loss_fn = loss_of(lambda p, s, x: apply(p, s, here, x)[0])
     under = problem._replace(inner=problem.inner._replace(query_loss_fn=loss_fn))
     return under.query_loss(params, problem.meta_params.shared, index)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_key
+from warpjax.checks import check_count, check_key
 from warpjax.padding import inputs
 from warpjax.problem import Problem
 from warpjax.training.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
@@ -96,8 +96,7 @@ def collector(
     >>> [run(wj.MetaParams(jnp.array(w)), sampler, jax.random.key(0))["mean"].tolist() for w in (0.0, 1.0)]
     [[0.0, 1.0], [1.0, 1.5]]
   """
-  if num_tasks < 1:
-    raise ValueError(f"num_tasks must be at least 1; got {num_tasks!r}")
+  check_count("num_tasks", num_tasks)
   per_task = partial(_of_task, inner, apply_with_stats, check_inner(inner, num_steps))
 
   @jax.jit

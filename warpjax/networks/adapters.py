@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import flax.errors
 import flax.linen as nn
 import jax
+from flax import nnx
 
 from warpjax import partition
 from warpjax.checks import check_key
+from warpjax.mistakes import short
 from warpjax.networks import masked, probes
 from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
@@ -26,7 +28,7 @@ class Network(NamedTuple):
     apply: `(params, shared, x) -> outputs`, pure and deterministic; batch norm uses the statistics of its batch.
     apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm under statistics that are given, or,
       for None, its batch's own, as `apply`; it returns those that it used, `{}` where there is no batch norm. None
-      for a network that has none, or whose are nobody else's business.
+      for a network that has none, or one that does not hand them out.
     takes_key: Whether x may be a pair `(inputs, key data)`, as `tasks.augment.keyed` makes: the network then draws its
       dropout masks from that key. It drops nothing for an x without a key.
 
@@ -56,7 +58,8 @@ def from_linen(
   """Adapts a flax linen module: modules named `warp*` go to `shared`, all else to `params`.
 
   Batch norm uses the statistics of the batch it sees, which must be the module's setting (`use_running_average=False`);
-  updates of its running averages are dropped, so that `apply` is pure.
+  updates of its running averages are dropped, so that `apply` is pure. For padded batches (`padding.Padded`) batch norm
+  leaves out what is padding. No other layer may mix examples then, such as `h - h.mean(0)`: it is not noticed.
 
   Args:
     module: Any linen module whose only collections are `params` and `batch_stats`.
@@ -83,7 +86,7 @@ def from_linen(
     ((4, 3), ())
   """
   if not isinstance(module, nn.Module):
-    raise ValueError(f"module must be an instance of flax.linen.Module, got {module!r}.")
+    raise ValueError(f"module must be an instance of flax.linen.Module; got {_kind(module)}.")
   wanted = expect_shared if expect_shared is not None or is_shared is None else True
 
   def call(variables: PyTree, x: Any, **kwargs: Any) -> Any:
@@ -132,6 +135,12 @@ def _drop_nothing(next_fun: Callable, args: tuple, kwargs: dict, context: nn.mod
     return next_fun(*args, **kwargs)
   finally:
     object.__setattr__(layer, "dropout_rate", rate)
+
+
+def _kind(module: Any) -> str:
+  if isinstance(module, type):
+    return f"the class {module.__name__}; pass an instance"
+  return short(module) + ("; pass from_nnx(lambda rngs: ...)" if isinstance(module, nnx.Module) else "")
 
 
 def _calls(module: nn.Module, call_kwargs: Mapping[str, Any], shapes: Any, x: Any) -> probes.Calls:

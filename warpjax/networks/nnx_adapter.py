@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +36,8 @@ def from_nnx(
 
   Both are plain nested dicts. Batch norm is put in training mode, so it uses the statistics of its batch and `apply` is
   pure; updates of running averages are dropped. Random streams that the module keeps are no state of the network.
+  Padded batches (`padding.Padded`) are refused where there is an `nnx.BatchNorm`. No other layer may mix examples then,
+  such as `h - h.mean(0)`: it is not noticed.
 
   Args:
     factory: `(rngs) -> module`; `init` calls it with `nnx.Rngs(key)`.
@@ -62,6 +65,8 @@ def from_nnx(
   """
   if isinstance(factory, nnx.Module) or not callable(factory):
     raise ValueError(f"factory must be a function (rngs) -> nnx.Module, got {type(factory).__name__}; pass a lambda.")
+  if hasattr(factory, "init_with_output"):
+    raise ValueError("factory must be a function (rngs) -> nnx.Module; got a linen module, which is for from_linen")
   check_takes("factory", factory, ("rngs",))
 
   # The most specific filter comes first: WarpParam is a Param, and the first match takes a variable.
@@ -92,7 +97,16 @@ def from_nnx(
 
     def run(kwargs: Mapping[str, Any], keyed: bool, stats: PyTree, data: jax.Array) -> PyTree:
       params, shared = to_zeros(params_state), to_zeros(shared_state)
-      return module_of(params, shared, stats, probes.key_of(data), drops=keyed)(x, **kwargs)
+      module = module_of(params, shared, stats, probes.key_of(data), drops=keyed)
+      try:
+        return module(x, **kwargs)
+      except Exception as error:  # flax's own for a missing key does not say where one can come from
+        if "rngs" not in kwargs and "rngs" in inspect.signature(kind.__call__).parameters:
+          raise ValueError(
+            f"{kind.__name__}.__call__ takes rngs, which a Network does not pass on: give each layer its own where it "
+            "is made, such as nnx.Dropout(0.5, rngs=rngs)"
+          ) from error
+        raise
 
     stats = jax.eval_shape(lambda: to_zeros(statistics))
     return probes.Calls("from_nnx", kind, call_kwargs, run, stats)

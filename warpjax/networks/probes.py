@@ -1,4 +1,4 @@
-"""What a user's module does, found by tracing it: nothing is computed or compiled."""
+"""What a user's module does, learned by tracing it: nothing is computed or compiled."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
 _MODES = ("train", "training", "is_training", "use_running_average", "deterministic")
@@ -83,7 +84,7 @@ def _check(calls: Calls, takes_key: bool) -> None:
   name = calls.module.__name__
   if stale(calls.kwargs):
     fix = _other_mode(calls, lambda kwargs: not stale(kwargs))
-    how = "Use a layer without them"
+    how = _by_hand(calls)
     if fix is not None:
       how = f"Pass {_spell(calls, fix, takes_key or draws(fix))}, so that it uses the statistics of its batch"
     raise ValueError(
@@ -134,7 +135,7 @@ def _reads_stats(calls: Calls, kwargs: Mapping[str, Any], some: PyTree) -> bool:
 
 def _read_paths(calls: Calls) -> list[str]:
   """Where the statistics are that outputs depend on, such as `['norm_0', 'block/norm']`."""
-  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(calls.stats)]
+  names = [path for path, _ in named_leaves(calls.stats)]
   owners = sorted({name.rpartition("/")[0] or name for name in names})
   leaves, treedef = jax.tree.flatten(calls.stats)
 
@@ -163,6 +164,17 @@ def _toggled(calls: Calls) -> Iterator[Mapping[str, Any]]:
       yield {**calls.kwargs, name: not value}
     elif value is None and name in _MODES:
       yield from ({**calls.kwargs, name: flag} for flag in (True, False))
+
+
+def _by_hand(calls: Calls) -> str:
+  """What to write where no flag of the call helps: the mode may be an attribute, or an argument of another type."""
+  module: Any = calls.module
+  made, called = (inspect.signature(function).parameters for function in (module.__init__, module.__call__))
+  if modes := [mode for mode in _MODES if mode in made]:
+    return f"Construct it in training mode, such as {module.__name__}({modes[0]}={'train' in modes[0]})"
+  if arguments := [name for name, p in list(called.items())[2:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]:
+    return f"Pass its mode, if it is one of {', '.join(arguments)}, or use a layer without them"
+  return "Use a layer without them"
 
 
 def _spell(calls: Calls, kwargs: Mapping[str, Any], takes_key: bool) -> str:

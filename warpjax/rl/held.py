@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable, check_learnable, check_task_chunk
+from warpjax.checks import check_count, check_differentiable, check_learnable
 from warpjax.differentiation import check_choice
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
@@ -139,5 +139,5 @@ def check(name: str, inner: InnerLoop, derivative: str, task_chunk: Any = None) 
     raise ValueError(f"InnerLoop.loss_fn must be rl.policy_gradient(...) for {name}; got {inner.loss_fn!r}")
   check_choice("derivative", derivative, Derivative)
   check_differentiable(name, inner.rule)
-  check_task_chunk(task_chunk)
+  check_count("task_chunk", task_chunk, optional=True)
   return inner.loss_fn.policy

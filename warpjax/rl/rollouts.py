@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_count
 from warpjax.rl.environments import Environment
 from warpjax.rl.policies import Policy
 from warpjax.types import BatchFn, Params, PyTree, QueryBatchFn, Task
@@ -155,8 +156,7 @@ def batches(
     (3, 2)
   """
   for name, count in (("num_steps", num_steps), ("num_episodes", num_episodes), ("unroll", unroll)):
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-      raise ValueError(f"{name} must be an integer of at least 1; got {count!r}")
+    check_count(name, count)
 
   def fresh(key: jax.Array, task: PyTree, params: Params, shared: PyTree) -> Batch:
     episodes = rollout(

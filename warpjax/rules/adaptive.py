@@ -15,6 +15,9 @@ from warpjax.rules.checks import check_learning_rate
 from warpjax.rules.stateless import no_parameters
 from warpjax.types import UpdateRule
 
+# The derivative of 1 / sqrt(eps) is of the size of eps ** -1.5, which single precision holds down to 1e-25.
+_SAFE = 1e-20
+
 
 def adam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
   """Adam, safe to differentiate through: `m / (sqrt(v + eps_root) + eps)`.
@@ -191,7 +194,7 @@ def adagrad(learning_rate: Any, initial_accumulator: float = 0.1, eps: float = 1
 
 
 def _rule(name: str, transformation: optax.GradientTransformation, under_root: Any) -> UpdateRule:
-  """Safe where a positive number is under the root; else left to the estimator that differentiates it."""
-  safe = True if is_number(under_root) and under_root > 0 else None
+  """A rule whose derivative is finite if `under_root` is at least `_SAFE`; otherwise an estimator tries it first."""
+  safe = True if is_number(under_root) and under_root >= _SAFE else None
   transform = lambda rule_params: transformation
   return UpdateRule(no_parameters, transform, name=name, finite_at_zero=safe)

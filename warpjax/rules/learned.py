@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.checks import is_number
 from warpjax.numerics import cast_like, real_dtype
 from warpjax.types import Params, PyTree, UpdateRule
 
@@ -76,7 +77,7 @@ def _check(factory: Any, positive: Sequence[str], hyperparameters: dict[str, flo
   if not hyperparameters:
     raise ValueError("learned needs a hyper-parameter to learn, such as learning_rate=0.1; got none")
   for name, value in hyperparameters.items():
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not is_number(value) or not math.isfinite(value):
       raise ValueError(f"{name} must be a finite number, where it starts; got {value!r}")
     if name in positive and value <= 0:
       raise ValueError(f"{name} must start above 0, as it is in positive; got {value!r}")

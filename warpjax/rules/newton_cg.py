@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import linear_solve
+from warpjax.checks import check_count
 from warpjax.numerics import real_vdot
 from warpjax.types import LinearSolve, Params, PyTree, UpdateRule
 
@@ -38,8 +39,7 @@ def newton_cg(cg_steps: int = 5, *, damping: float = 0.0, max_backtracking_steps
     Martens 2010 (Hessian-free optimisation); Rajeswaran et al. 2019, arXiv 1909.04630, section 4.
   """
   solve = linear_solve.cg(cg_steps, damping=damping, tol=1e-10)
-  if max_backtracking_steps < 1:
-    raise ValueError(f"max_backtracking_steps must be at least 1; got {max_backtracking_steps!r}")
+  check_count("max_backtracking_steps", max_backtracking_steps)
   search = optax.scale_by_backtracking_linesearch(max_backtracking_steps, decrease_factor=0.5, increase_factor=1.0)
   transformation = _newton(solve, search)
   return UpdateRule(lambda key, params: (), lambda rule_params: transformation, differentiable=False, name="newton_cg")

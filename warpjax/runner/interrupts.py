@@ -43,6 +43,13 @@ def ignore() -> None:
   _handle(signal.SIG_IGN)
 
 
+def heard(number: int) -> bool:
+  """Whether this thread may handle the signal: the main thread may, unless the process was started to ignore it."""
+  # A shell starts its background jobs with SIGINT ignored. None is a handler that Python did not set.
+  main = threading.current_thread() is threading.main_thread()
+  return main and signal.getsignal(number) not in (None, signal.SIG_IGN)
+
+
 def leave_interrupted() -> NoReturn:
   """Ends the process at once, since XLA may still compute."""
   with contextlib.suppress(Exception):
@@ -62,9 +69,5 @@ def _raise(number: int, frame: Any) -> None:
 
 
 def _handle(handler: Any) -> Any:
-  """Sets the handler where Python's own or one of these is set; returns the one before, None where nothing changed."""
-  if threading.current_thread() is not threading.main_thread():
-    return None
-  before = signal.getsignal(signal.SIGINT)
-  # A process that was started with SIGINT ignored, such as a shell's background job, keeps it so.
-  return None if before in (None, signal.SIG_IGN) else signal.signal(signal.SIGINT, handler)
+  """Sets the handler of SIGINT where it is `heard`; returns the one before, None where nothing changed."""
+  return signal.signal(signal.SIGINT, handler) if heard(signal.SIGINT) else None

@@ -46,7 +46,7 @@ def for_run(
   Args:
     config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
     directory: The workdir.
-    check: Raises a ValueError for a config that is no good; called before anything is measured, on every host.
+    check: Raises a ValueError for an invalid config; called on every host before anything is measured.
     listed: Backends whose lowering is known; nothing is measured on them.
     command: Measures, and prints its times as JSON.
     seconds: After how long the measurement is given up.

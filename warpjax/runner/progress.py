@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from warpjax.runner import interrupts
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -93,11 +94,7 @@ def stop_signal() -> Iterator[Callable[[], int]]:
     answered.extend(came)
     return answered[0] if answered else 0
 
-  if threading.current_thread() is not threading.main_thread():
-    yield lambda: 0  # only the main thread may handle signals
-    return
-  # A process that was started with a signal ignored, such as a shell's background job, keeps it so.
-  numbers = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) not in (None, signal.SIG_IGN)]
+  numbers = filter(interrupts.heard, (signal.SIGTERM, signal.SIGINT))
   before = {number: signal.signal(number, handle) for number in numbers}
   try:
     yield asked

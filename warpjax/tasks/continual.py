@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.meta_gradients.trajectory import Contribution
+from warpjax.numerics import take
 from warpjax.problem import Problem
 from warpjax.types import Aux, Batch, BatchFn, InnerLoop, InnerStep, LossFn, Params, PyTree, Task, TaskSampler
 
@@ -99,7 +100,7 @@ def in_sequence(steps_each: int) -> BatchFn:
 
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del key, params, shared
-    return jax.tree.map(lambda leaf: leaf[_current(step, steps_each, leaf.shape[0])], support)
+    return jax.tree.map(lambda leaf: take(leaf, _current(step, steps_each, leaf.shape[0])), support)
 
   return batch_fn
 

@@ -31,11 +31,6 @@ def as_in_batches(x: jax.Array) -> jax.Array:
   return to_unit(x) if x.dtype == jnp.uint8 else x
 
 
-def to_unit_inverted(images: jax.Array) -> jax.Array:
-  """`1 - x / 255`: ink and paper change places."""
-  return 1 - to_unit(images)
-
-
 def sampler(
   images: Any,
   ways: int,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.checks import check_count
+from warpjax.mistakes import check_step
 from warpjax.training.step import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
 from warpjax.types import Task
 
@@ -73,6 +74,7 @@ def repeated(step: StepFn, times: int) -> StepFn:
     >>> int(state.step), float(state.meta_params.initial)  # 0, 1, 1.75
     (1, 1.75)
   """
+  check_step(step)
   check_count("times", times)
 
   def many(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:

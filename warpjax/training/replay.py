@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_key, check_learnable
+from warpjax.checks import check_count, check_key, check_learnable
 from warpjax.differentiation import check_choice
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
@@ -281,8 +281,7 @@ def _check(inner: InnerLoop, objective: ReplayObjective, eta: Any, initial: Any,
   if objective != "released_approx":
     warp(objective).check(inner)
   for name, count in (("eta", eta), ("task_chunk", task_chunk)):
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-      raise ValueError(f"{name} must be None or an integer of at least 1; got {count!r}")
+    check_count(name, count, optional=True)
 
 
 def _check_initial(inner: InnerLoop, initial: Any) -> None:

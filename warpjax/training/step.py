@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_rule
-from warpjax.checks import check_learnable, check_task_chunk
-from warpjax.mistakes import check_optimizer, check_sampler, check_state, check_takes
+from warpjax.checks import check_count, check_learnable
+from warpjax.mistakes import check_optimizer, check_sampler, check_state, check_step, check_takes
 from warpjax.numerics import is_finite
 from warpjax.training.task_batch import (
   adapt_keys,
@@ -95,8 +95,9 @@ def init(
   check_learnable(meta_params)
   carry: PyTree = ()
   if isinstance(meta_grad, CarriedMetaGrad):
-    if not tasks_per_step or tasks_per_step < 1:
-      raise ValueError(f"tasks_per_step must be at least 1 for a meta-gradient with state; got {tasks_per_step!r}")
+    if tasks_per_step is None:
+      raise ValueError("tasks_per_step must be given for a meta-gradient with state, which has a slot for each task")
+    check_count("tasks_per_step", tasks_per_step)
     one = meta_grad.init(meta_params)
     slots = 1 if meta_grad.in_turn else tasks_per_step
     carry = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf)[None], slots, axis=0), one)
@@ -137,7 +138,7 @@ def meta_step(
     >>> float(state.meta_params.initial), float(metrics["loss"])
     (1.5, 5.0)
   """
-  check_task_chunk(task_chunk)
+  check_count("task_chunk", task_chunk, optional=True)
   if not isinstance(meta_grad, CarriedMetaGrad):
     check_takes("meta_grad", meta_grad, ("meta_params", "task", "key"))
   check_optimizer(optimizer)
@@ -197,9 +198,9 @@ def many_steps(
     (3, (3,))
   """
   check_sampler(sampler)
-  for name, count in (("tasks_per_step", tasks_per_step), ("num_steps", num_steps)):
-    if count < 1:
-      raise ValueError(f"{name} must be at least 1; got {count!r}")
+  check_step(step)
+  check_count("tasks_per_step", tasks_per_step)
+  check_count("num_steps", num_steps)
 
   def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -235,6 +236,8 @@ def skip_nonfinite(step: StepFn) -> StepFn:
     >>> float(state.meta_params.initial), int(state.step), int(metrics["skipped"])
     (2.0, 1, 1)
   """
+
+  check_step(step)
 
   def guarded(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     new, metrics = step(state, tasks)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from warpjax.checks import check_count
+from warpjax.mistakes import check_step
 from warpjax.training.task_batch import count_tasks
 from warpjax.types import PyTree, Task
 
@@ -60,6 +61,7 @@ def steps(
     2 3.03125
     3 1.923828125
   """
+  check_step(step)
   check_count("tasks_per_step", tasks_per_step)
   if num_steps is not None:
     check_count("num_steps", num_steps)
@@ -143,9 +145,11 @@ def _arrays(item: Any, name: str) -> Task:
     raise ValueError(f"{name} must be a Task(support, query), as (Task(*pair) for pair in pairs) makes; got {got}")
 
   def array(path: Any, leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array):
-      return leaf
     where = f"{name}{jax.tree_util.keystr(path)}"
+    if isinstance(leaf, jax.Array):
+      if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"{where} must not be a typed key; pass jax.random.key_data(key), and wrap it in the loss")
+      return leaf
     try:
       values = np.asarray(leaf)
     except Exception as error:  # of whatever library the leaf is from

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.checks import check_key
-from warpjax.mistakes import check_sampler, check_task_axis
+from warpjax.mistakes import check_sampler
 from warpjax.numerics import add_to, cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
@@ -66,7 +66,6 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
     )
   if not shapes[0][0]:
     raise ValueError(f"{name} must hold one task or more; got leaves of the shapes {', '.join(map(str, shapes))}")
-  check_task_axis(tasks, name)
   return shapes[0][0]
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.mistakes import short
+from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
 STATE, RECORD = "state", "record"
@@ -34,7 +36,7 @@ def handlers() -> Any:
 
 def record_of(state: PyTree, extra: dict[str, Any]) -> dict[str, Any]:
   """What is kept beside the arrays of `state`, a tree of host arrays: digests of the whole and of each leaf."""
-  leaves = {path: digest(leaf) for path, leaf in by_path(state).items()}
+  leaves = {path: digest(leaf) for path, leaf in named_leaves(state)}
   return {"sha256": digest(state), "leaves": leaves, "extra": extra}
 
 
@@ -89,7 +91,7 @@ def read_block(folder: pathlib.Path, name: str, template: PyTree | None = None) 
     args = ocp.args.PyTreeRestore(item={name: like}, partial_restore=True)
     found = jax.tree.map(np.asarray, checkpointer.restore(folder / STATE, args=args)[name])
   expected = read_record(folder).get("leaves", {})  # checkpoints of older versions have none
-  for path, leaf in by_path({name: found}).items():
+  for path, leaf in named_leaves({name: found}):
     _check_digest(f"{path} has", digest(leaf), expected.get(path, digest(leaf)))
   return jax.tree.map(jnp.asarray, found)
 
@@ -127,11 +129,6 @@ def identity(folder: pathlib.Path) -> tuple[int, int] | None:
   return status.st_ino, status.st_ctime_ns
 
 
-def by_path(tree: PyTree) -> dict[str, Any]:
-  """The leaves of a tree by their paths, such as "meta_params/initial/w"."""
-  return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def digest(tree: PyTree) -> str:
   """The SHA-256 of a pytree's leaves with their paths, dtypes and shapes, as hexadecimal digits."""
   result = hashlib.sha256()
@@ -140,6 +137,19 @@ def digest(tree: PyTree) -> str:
     result.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
     result.update(np.ascontiguousarray(array).tobytes())
   return result.hexdigest()
+
+
+def arrays(tree: PyTree, name: str) -> PyTree:
+  """The tree with its Python numbers as arrays; raises a ValueError, with the path, for leaves without numbers."""
+
+  def array(path: Any, leaf: Any) -> Any:
+    with contextlib.suppress(TypeError):  # of what JAX has no type for, such as a text
+      made = leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jnp.result_type(leaf))
+      if _is_key(made) or np.dtype(made.dtype).kind in "biufcV":  # V: bfloat16 and its like
+        return made
+    raise ValueError(f"{name}{jax.tree_util.keystr(path)} must be an array or a number; got {short(leaf)}")
+
+  return jax.tree_util.tree_map_with_path(array, tree)
 
 
 def raw_key(leaf: Any) -> Any:
@@ -153,13 +163,14 @@ def _saved(folder: pathlib.Path) -> Any:
   """The tree of a checkpoint, each leaf its shape and dtype."""
   import orbax.checkpoint as ocp
 
-  with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler(use_ocdbt=False))) as checkpointer:
-    return checkpointer.metadata(folder / STATE).item_metadata.tree
+  # Of the handler: a Checkpointer also looks for a file that only it would write, and warns at each reading.
+  with contextlib.closing(ocp.StandardCheckpointHandler(use_ocdbt=False)) as handler:
+    return handler.metadata(folder / STATE).tree
 
 
 def _described(tree: PyTree) -> dict[str, str]:
   raw = jax.tree.map(raw_key, tree)
-  return {path: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in by_path(raw).items()}
+  return {path: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in named_leaves(raw)}
 
 
 def _check_digest(what: str, actual: str, expected: str) -> None:

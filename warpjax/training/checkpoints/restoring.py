@@ -19,11 +19,12 @@ from warpjax.types import MetaParams, PyTree
 T = TypeVar("T")
 
 _SAVING = "*.orbax-checkpoint-tmp*"  # the folders of saves in progress
+_REPLACED = "was replaced while it was read; try again"
 _OK, _FAILED, _BUSY = range(3)
 
 
 class BusyError(ValueError):
-  """A checkpoint was replaced while it was read, or the first one is being written: try again."""
+  """A checkpoint cannot be read now: it is absent, is being replaced, or is the first and being written. Try again."""
 
 
 class Restored(NamedTuple):
@@ -64,9 +65,10 @@ def restore_first(
     The first whole checkpoint, or None where `order` is empty.
 
   Raises:
-    BusyError: If a checkpoint was deleted or replaced while it was read.
-    ValueError: If there are checkpoints and none can be used. Nothing is renamed then, since the likelier cause is a
-      template of another model; what differs is named by path and shape.
+    BusyError: If a checkpoint of `order` is not there, or was deleted or replaced while it was read.
+    ValueError: If the template holds what is neither array nor number; or if there are checkpoints and none can be
+      used. Nothing is renamed then, since the likelier cause is a template of another model; what differs is named by
+      path and shape.
 
   Example:
     >>> import tempfile
@@ -77,6 +79,7 @@ def restore_first(
     >>> restored.step, restored.state["w"].tolist(), restored.extra
     (10, [1.0, 1.0], {'loss': 0.5})
   """
+  template = files.arrays(template, "template")
   return _first_whole(
     source,
     order,
@@ -94,7 +97,7 @@ def restore_meta_params(
   Args:
     source: The directory of checkpoints, or a manager, of states with a field `meta_params`, such as `TrainState`.
     template: Meta-parameters, or their shapes and dtypes (`jax.eval_shape`). None takes what was saved: dicts and lists
-      stay, NamedTuples come back as dicts and tuples as lists.
+      stay, NamedTuples come back as dicts, tuples as lists, and keys of dicts that are integers as strings.
     step: The checkpoint; None for the newest that is whole.
     warn: Called with a message for each checkpoint that was not used.
 
@@ -116,6 +119,7 @@ def restore_meta_params(
     >>> meta_params.initial["w"].shape, meta_params.rule["w"].shape
     ((2, 3), (2, 3))
   """
+  template = files.arrays(template, "template")
 
   def read(folder: pathlib.Path) -> tuple[MetaParams, dict[str, Any]]:
     found = files.read_block(folder, "meta_params", template)
@@ -126,8 +130,7 @@ def restore_meta_params(
     order = saved[::-1] if step is None else [each for each in saved if each == step]
     if not order:
       wanted = "" if step is None else f" {step}"
-      there = ", ".join(map(str, saved)) or "none"
-      raise ValueError(f"{directory_of(source)} holds no checkpoint{wanted}; it has {there}.")
+      raise ValueError(f"{directory_of(source)} holds no checkpoint{wanted}; it has {_listed(saved)}.")
     explain = lambda folder: files.misfits(folder, template, "meta_params") if template is not None else ""
     restored = _first_whole(source, order, read, explain, warn)
     assert restored is not None  # there was one to try
@@ -170,7 +173,7 @@ def _first_whole(
     restored, failure, status = _attempt(directory / str(step), read, explain)
     worst = _worst_of_hosts(status)
     if worst == _BUSY:
-      raise BusyError(f"checkpoint {step} in {directory} was replaced while it was read; try again.")
+      raise BusyError(f"checkpoint {step} in {directory} {failure or _REPLACED}.")
     if worst == _FAILED or restored is None:
       failures[step] = failure or "another process could not read it"
       continue
@@ -196,12 +199,18 @@ def _attempt(
   try:
     return read(folder), "", _OK
   except Exception as error:  # orbax, tensorstore and json raise many types, and each means the same here
-    if before is None or files.identity(folder) != before:
+    if before is None:
+      return None, f"is not there: never saved, or deleted since; there are {_listed(steps(folder.parent))}", _BUSY
+    if files.identity(folder) != before:
       return None, "", _BUSY
     with contextlib.suppress(Exception):  # its description may be what is damaged
       if differing := explain(folder):
         return None, f"it does not fit the template: {differing}", _FAILED
     return None, f"{type(error).__name__}: {_first_line(error)}", _FAILED
+
+
+def _listed(saved: Sequence[int]) -> str:
+  return ", ".join(map(str, saved)) or "none"
 
 
 def _put_aside(manager: Manager, step: int) -> None:

@@ -79,11 +79,12 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
   Args:
     manager: From `open_manager`.
     step: The meta-step, above those of the checkpoints that are there.
-    state: A pytree of arrays; typed random keys keep their type.
+    state: A pytree of arrays and numbers; typed random keys keep their type.
     extra: A JSON object to keep beside it.
 
   Raises:
-    ValueError: If there is a checkpoint at `step` or above it, or an array has no elements, which orbax does not save.
+    ValueError: If there is a checkpoint at `step` or above it, a leaf is neither array nor number, or an array has no
+      elements, which orbax does not save.
 
   Example:
     >>> import tempfile
@@ -97,6 +98,7 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
   newest = max(steps(manager), default=-1)
   if step <= newest:
     raise ValueError(f"step must be above that of the newest checkpoint, {newest}; got {step}.")
+  state = files.arrays(state, "state")
   for path, leaf in jax.tree.leaves_with_path(state):
     if not np.size(leaf):
       name = jax.tree_util.keystr(path)
