@@ -1,4 +1,4 @@
-"""Recipes: rows over common settings, over other rows and over other files, and what is said of one that is not there."""
+"""Recipes: rows over common settings, over other rows and over other files, and the errors about missing ones."""
 
 from __future__ import annotations
 
@@ -138,7 +138,10 @@ def test_of_one_method_the_name_can_be_left_out(write):
 @pytest.mark.parametrize(
   ("source", "message"),
   [
-    ("sinusiod:maml", r"--config must be FILE.py:METHOD or NAME:METHOD; 'sinusiod' is not there; did you mean 'sinusoid'"),
+    (
+      "sinusiod:maml",
+      r"--config must be FILE.py:METHOD or NAME:METHOD; 'sinusiod' is not there; did you mean 'sinusoid'",
+    ),
     ("configs/omniglt.py:maml", "'configs/omniglt.py' is not there; did you mean 'omniglot'"),
     ("somewhere/else.py:maml", "'somewhere/else.py' is not there"),
     ("sinusoid:mamll", r"sinusoid.py has no method 'mamll'; did you mean 'maml'\? Allowed: maml, fomaml"),
@@ -153,7 +156,10 @@ def test_what_is_not_there_is_named_with_the_nearest(source, message):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("METHODS = {'a': {'base': 'bb'}, 'b': {}}", r"METHODS\['a'\] has the base 'bb', which is not there; did you mean 'b'"),
+    (
+      "METHODS = {'a': {'base': 'bb'}, 'b': {}}",
+      r"METHODS\['a'\] has the base 'bb', which is not there; did you mean 'b'",
+    ),
     ("METHODS = {'a': {'base': 'a'}}", r"METHODS\['a'\] is its own base, by a\."),
     ("METHODS = {'a': {'base': 'b'}, 'b': {'base': 'a'}}", r"METHODS\['a'\] is its own base, by a and b\."),
     ("BASE = 'alpah'\nMETHODS = {}", r"'alpah' is not there; did you mean 'alpha'"),

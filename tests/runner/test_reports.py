@@ -84,7 +84,10 @@ def test_check_says_what_it_cannot_check():
 
 def test_kinks_near_the_initial_parameters_are_no_fault():
   """Biases of zero put ReLUs within 1e-5 of their kinks, where differences over longer steps are off by a tenth."""
-  assert check.check(experiment.build(recipes.settings("sinusoid:maml")), num_tasks=2)["finite differences"].status == "passed"
+  assert (
+    check.check(experiment.build(recipes.settings("sinusoid:maml")), num_tasks=2)["finite differences"].status
+    == "passed"
+  )
 
 
 STEPS_OF_THEIR_OWN = {
