@@ -238,7 +238,7 @@ VARIANTS = {
   "_strict": {"data": {"queries": 15}, "eval": {"norm_stats": "support", "num_tasks": 1_000, "val_tasks": 300}},
 }
 
-# A smaller network, fewer steps and queries: for a learning curve in 2 h 30 min of a core. The other rows: as long as a
+# A smaller network, fewer steps and queries: for a learning curve in some hours of a core. The other rows: as long as a
 # quarter of an hour of a core, no validation. The bound on the meta-gradient stays that of the mean loss.
 METHODS |= {
   "_own_steps": {

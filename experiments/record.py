@@ -9,7 +9,6 @@ A row's record is replaced by that of a newer run. `python -m experiments.report
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -40,45 +39,50 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
   Raises:
     ValueError: For a tree with changes, a run that is not finished, or one that belongs to no row of a recipe here.
   """
-  if changes := provenance.git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"):
-    raise ValueError(f"the tree has changes, so that no commit has what was run; commit them: {changes.split()[-1]}.")
+  if changes := provenance.changes():
+    raise ValueError(f"the tree has changes that no commit has; commit them first: {', '.join(changes)}.")
   config = workdir.read_json(directory / workdir.CONFIG)
-  result = workdir.read_json(directory / (f"evaluation_{evaluation}.json" if evaluation else workdir.RESULT))
-  if config is None or result is None or "mean" not in result:
-    raise ValueError(f"--workdir must be a finished run or sweep over seeds; {directory} is not.")
-  recipe = recipes.load(config["experiment"])
-  method = row or config["method"]
+  whole = workdir.read_json(directory / workdir.RESULT)
+  result = workdir.read_json(directory / f"evaluation_{evaluation}.json") if evaluation else whole
+  _check_finished(directory, config, whole)
+  if result is None:
+    raise ValueError(f"{directory} has no evaluation_{evaluation}.json; experiments.evaluate makes it.")
+  recipe, method = recipes.load(config["experiment"]), row or config["method"]
   if recipe.path.parent not in recipes.FOLDERS or not recipe.has(method):
     raise ValueError(f"records are of rows in configs/; {config['experiment']}:{method} is none.")
   changed = dict(_changed(recipe, method, config, result.get("changed", {})))
-  if result["num_meta_steps"] != config["num_meta_steps"]:
-    steps = config["num_meta_steps"], result["num_meta_steps"]
-    raise ValueError("{} is to have {} meta-steps; its result is of {}.".format(directory, *steps))
-  if "init_from" in result:
-    raise ValueError(f"{directory} began from the parameters of another run, so its number is not the row's.")
-  found = _record(directory, config, result, changed, evaluation)
-  extra = {"reason": reason, "trained_as": config["method"] if row else ""}
-  return {**found, "method": method, **{key: value for key, value in extra.items() if value}}
-
-
-def _record(
-  directory: pathlib.Path, config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapping[str, Any], name: str
-) -> dict[str, Any]:
-  seeds = result.get("seeds", [config.get("seed", 0)])
-  first = directory if "seed" in config else directory / f"seed_{seeds[0]}"
-  made = (workdir.read_json(first / workdir.RESULT) or {}).get("provenance") or provenance.of_run()
-  seconds = result.get("wall_seconds", (workdir.read_json(directory / workdir.RESULT) or {}).get("wall_seconds"))
-  settings = {} if name else changed
+  extra = {"changed": changed, "reason": reason, "trained_as": config["method"] if row else ""}
   return {
     **{key: value for key, value in result.items() if key not in LEFT_OUT},
-    "over": "seeds" if len(seeds) > 1 else "tasks",
-    "seeds": seeds,
+    "method": method,
     "tasks_per_step": config["tasks_per_step"],
-    **({"changed": changed} if changed else {}),
-    "command": _command(config, seeds, settings) if not name else _evaluate_command(config, name, result),
-    **made,
-    "wall_seconds": seconds,
+    **{key: value for key, value in extra.items() if value},
+    "command": _evaluate_command(config, evaluation, result) if evaluation else _command(config, result, changed),
+    **_of_the_run(directory, config, whole),
   }
+
+
+def _check_finished(directory: pathlib.Path, config: Any, result: Any) -> None:
+  if config is None or result is None or "mean" not in result:
+    raise ValueError(f"--workdir must be a finished run or sweep over seeds; {directory} is not.")
+  if (steps := result["num_meta_steps"]) != config["num_meta_steps"]:
+    raise ValueError(f"{directory} is to have {config['num_meta_steps']} meta-steps; its result is of {steps}.")
+  if "init_from" in result:
+    raise ValueError(f"{directory} began from the parameters of another run, so its number is not the row's.")
+
+
+def _of_the_run(directory: pathlib.Path, config: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+  """Seeds, seconds, commit, versions and machine; those of the recording where the run is older than they are."""
+  seeds = _seeds(config, whole)
+  first = workdir.read_json(directory / f"seed_{seeds[0]}" / workdir.RESULT) or whole
+  made = first.get("provenance")
+  note = {} if made else {"note": "commit, versions and machine are those of the recording"}
+  over = "seeds" if len(seeds) > 1 else "tasks"
+  return {"over": over, "seeds": seeds, "wall_seconds": whole["wall_seconds"], **(made or provenance.of_run()), **note}
+
+
+def _seeds(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[int]:
+  return result.get("seeds", [config.get("seed", 0)])
 
 
 def _changed(
@@ -106,26 +110,30 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
       yield f"{prefix}{key}", value
 
 
-def _command(config: Mapping[str, Any], seeds: Sequence[int], changed: Mapping[str, Any]) -> str:
-  name = f"{config['experiment']}.py:{config['method']}"
-  seed = f" --seeds={','.join(map(str, seeds))}" if "seed" not in config else f" --config.seed={seeds[0]}" * seeds[0]
+def _command(config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+  seeds = _seeds(config, result)
+  one = f" --config.seed={seeds[0]}" * (seeds[0] > 0)
+  seed = one if "seed" in config else f" --seeds={','.join(map(str, seeds))}"
   settings = "".join(f" --config.{key}={value}" for key, value in changed.items())
-  workdir_of = f"runs/{config['experiment']}/{config['method']}"
-  return f"python -m experiments.train --config=configs/{name} --workdir={workdir_of}{seed}{settings}"
+  source = f"configs/{config['experiment']}.py:{config['method']}"
+  return f"python -m experiments.train --config={source} --workdir={_place(config)}{seed}{settings}"
 
 
 def _evaluate_command(config: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
   settings = "".join(f" --set={key}={value}" for key, value in result.get("changed", {}).items())
   tasks = f" --num_tasks={result['num_tasks']}" if result["num_tasks"] != config["eval"]["num_tasks"] else ""
-  where = f"runs/{config['experiment']}/{config['method']}"
-  return f"python -m experiments.evaluate --workdir={where} --name={name}{settings}{tasks}"
+  return f"python -m experiments.evaluate --workdir={_place(config)} --name={name}{settings}{tasks}"
 
 
-def write(found: Mapping[str, Any], *, further: str = "", folder: pathlib.Path = records.FOLDER) -> pathlib.Path:
+def _place(config: Mapping[str, Any]) -> str:
+  return f"runs/{config['experiment']}/{config['method']}"
+
+
+def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path = records.FOLDER) -> pathlib.Path:
   """Writes a record in the place of the row's older one, or as a further number of it.
 
   Args:
-    found: Of `make`.
+    record: Of `make`.
     further: The name of an evaluation that is one more number of a record that is there.
     folder: Where records are.
 
@@ -135,17 +143,17 @@ def write(found: Mapping[str, Any], *, further: str = "", folder: pathlib.Path =
   Raises:
     ValueError: If the record that a number should join is not there.
   """
-  path = folder / found["experiment"] / f"{found['method']}.json"
+  path = folder / record["experiment"] / f"{record['method']}.json"
   if further:
-    there = workdir.read_json(path)
-    if there is None:
+    before = workdir.read_json(path)
+    if before is None:
       raise ValueError(f"--evaluation={further} joins the record of its row, {path.name}; record the run first.")
-    kept = [other for other in there.get("others", []) if other.get("name") != further]
-    number = records.number(found["mean"], found["ci95"], found["metric"])
-    other = {"name": further, "what": f"evaluated by {found['command']}", "number": number}
-    found = {**there, "others": [*kept, other]}
+    kept = [other for other in before.get("others", []) if other.get("name") != further]
+    number = records.number(record["mean"], record["ci95"], record["metric"])
+    other = {"name": further, "what": f"evaluated by {record['command']}", "number": number}
+    record = {**before, "others": [*kept, other]}
   path.parent.mkdir(parents=True, exist_ok=True)
-  workdir.write_json(path, found)
+  workdir.write_json(path, record)
   return path
 
 
@@ -155,9 +163,9 @@ def main(argv: Sequence[str]) -> int:
   with cli.errors_in_one_line():
     if FLAGS.row and not FLAGS.evaluation:
       raise ValueError("--row needs --evaluation, which is the number of that row.")
-    found = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
-    path = write(found, further="" if FLAGS.row else FLAGS.evaluation)
-    print(json.dumps({"record": str(path), "number": records.measured(found)}))
+    record = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
+    path = write(record, further="" if FLAGS.row else FLAGS.evaluation)
+    print(f"{records.measured(record)} is in {path}; python -m experiments.report prints it in the tables.")
   return 0
 
 

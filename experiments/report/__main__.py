@@ -27,10 +27,10 @@ BLOCKS = {"highlights": lambda name: tables.highlights(), "paper": tables.paper,
 
 def results() -> str:
   """The whole of RESULTS.md."""
-  found, parts = list(tables.entries()), [sections.HEAD]
-  small = [entry for entry in found if tables.is_smoke(entry)]
+  every, parts = list(tables.entries()), [sections.HEAD]
+  small = [entry for entry in every if tables.is_smoke(entry)]
   for section in sections.SECTIONS:
-    if shown := [entry for entry in found if entry.section == section and entry not in small]:
+    if shown := [entry for entry in every if entry.section == section and entry not in small]:
       parts += [f"## {section.title}\n\n{section.text}\n", f"{tables.of(shown, tables.COLUMNS)}\n"]
       parts.append(tables.others(shown))
   parts += [sections.SMOKE_HEAD, tables.notes(small), f"{tables.of(small, tables.OF_SMOKE)}\n"]
@@ -48,8 +48,8 @@ def files() -> dict[pathlib.Path, str]:
   return {ROOT / "RESULTS.md": results(), **filled}
 
 
-def _block(found: re.Match[str]) -> str:
-  return f"{found[1]}{BLOCKS[found[2]](found[3])}\n{found[4]}"
+def _block(match: re.Match[str]) -> str:
+  return f"{match[1]}{BLOCKS[match[2]](match[3])}\n{match[4]}"
 
 
 def stale() -> dict[pathlib.Path, str]:
@@ -62,12 +62,12 @@ def main(argv: Sequence[str]) -> int:
   """Exits with 0, or with `--check` 1 where a file is stale."""
   del argv
   with cli.errors_in_one_line():
-    found = stale()
-    if FLAGS.check and found:
-      names = ", ".join(str(path.relative_to(ROOT)) for path in found)
+    texts = stale()
+    if FLAGS.check and texts:
+      names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
       print(f"error: {names} must be what the records say; run python -m experiments.report.", file=sys.stderr)
       return 1
-    for path, text in found.items():
+    for path, text in texts.items():
       workdir.write_text(path, text)
   return 0
 

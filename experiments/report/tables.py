@@ -34,17 +34,17 @@ class Entry(NamedTuple):
 def entries() -> Iterator[Entry]:
   """The measured rows, section by section, in the order of the recipes."""
   for section in sections.SECTIONS:
-    recipe, found = recipes.load(section.recipe), records.load(section.recipe)
+    recipe, measured = recipes.load(section.recipe), records.load(section.recipe)
     for method in (name + suffix for name in recipe.methods for suffix in ("", *recipe.variants)):
-      if method in found and re.fullmatch(section.pattern, method):
-        yield Entry(section, recipe, method, found[method])
+      if method in measured and re.fullmatch(section.pattern, method):
+        yield Entry(section, recipe, method, measured[method])
 
 
 def is_smoke(entry: Entry) -> bool:
-  """Whether a row sized for a CPU is too small to be compared with its paper, and does not reach it all the same."""
+  """Whether a row is too small to be compared with its paper, and does not reach it all the same."""
   record = entry.record
   here, paper = (row["num_meta_steps"] * row["tasks_per_step"] for row in (record, entry.recipe.settings(entry.whole)))
-  return entry.method.endswith("_cpu") and here < SMOKE * paper and not reaches(entry)
+  return here < SMOKE * paper and not reaches(entry)
 
 
 def reaches(entry: Entry) -> bool:
@@ -61,7 +61,7 @@ def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
   """The cells of a row by column; `alone` for its numbers without transduction."""
   _, recipe, method, record = entry
   also, said = recipe.also(method), recipe.settings(method).get("published", {})
-  found = {**record, **record["support_plus_one"]} if alone else record
+  result = {**record, **record["support_plus_one"]} if alone else record
   number = also["support_plus_one"][0] if alone else said.get("number")
   scale = 100 if record["metric"] == "accuracy" else 1
   changed = "".join(f" --config.{key}={value}" for key, value in record.get("changed", {}).items())
@@ -69,8 +69,8 @@ def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
     "task": entry.section.title,
     "method": entry.whole + ", no transduction" * alone,
     "published": records.published(recipe, method, alone=alone),
-    "measured": records.measured(found, per_step="per_step" in also),
-    "gap": "" if number is None else f"{scale * (found['mean'] - number):+.2f}",
+    "measured": records.measured(result, per_step="per_step" in also),
+    "gap": "" if number is None else f"{scale * (result['mean'] - number):+.2f}",
     "recipe": f"`{recipe.name}.py:{method}{changed}`",
     "budget": budget(entry),
     "test tasks": f"{record['num_tasks']:,}" if record["num_tasks"] else records.NOTHING,
@@ -109,42 +109,47 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   return "\n".join([line(columns), "|" + "---|" * len(columns), *map(line, rows)])
 
 
-def of(found: Sequence[Entry], columns: Sequence[str]) -> str:
+def of(shown: Sequence[Entry], columns: Sequence[str]) -> str:
   """The table of some rows, with one more line for numbers without transduction that the paper has too."""
   rows = []
-  for entry in found:
+  for entry in shown:
     both = all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method)))
-    rows += [cells(entry, alone=alone) for alone in (False, True)[: 1 + (both and "method" in columns)]]
+    rows += [cells(entry, alone=alone) for alone in (False, True)[: 1 + both]]
   return table(columns, [[row[name] for name in columns] for row in rows])
 
 
-def others(found: Sequence[Entry]) -> str:
+def others(shown: Sequence[Entry]) -> str:
   """The further numbers of some rows, as a list; "" for none."""
   lines = []
-  for entry in found:
+  for entry in shown:
     for index, other in enumerate(entry.record.get("others", ())):
       lines += [f"- `{entry.recipe.name}.py:{entry.method}`"] if index == 0 else []
       lines.append(f"  - {other['what']}: {other['number']}")
   return "\n".join(["Other runs:", "", *lines, ""]) if lines else ""
 
 
-def notes(found: Sequence[Entry]) -> str:
+def notes(shown: Sequence[Entry]) -> str:
   """What holds for each task of a table, those with the same words together."""
   titles: dict[str, dict[str, None]] = {}
-  for entry in found:
+  for entry in shown:
     titles.setdefault(entry.section.text, {})[entry.section.title] = None
   return "".join(f"- {'; '.join(names)}: {text}\n" for text, names in titles.items())
 
 
 def highlights() -> str:
   """README's table."""
-  found = {f"{entry.recipe.name}:{entry.method}": entry for entry in entries()}
-  return of([found[name] for name in sections.HIGHLIGHTS], OF_HIGHLIGHTS)
+  named = {f"{entry.recipe.name}:{entry.method}": entry for entry in entries()}
+  rows = []
+  for entry in (named[name] for name in sections.HIGHLIGHTS):
+    row = cells(entry)
+    row["budget"] += ", smoke size" * is_smoke(entry)
+    rows.append([row[name] for name in OF_HIGHLIGHTS])
+  return table(OF_HIGHLIGHTS, rows)
 
 
 def paper(prefix: str) -> str:
-  """The table of a paper's page: the rows of its method that have a number, published or measured."""
-  rows = [row for recipe in _trained() for row in listing.rows(recipe) if listing.prefix_of(row.method) == prefix]
+  """The table of a paper's page: the rows of its methods that have a number, published or measured."""
+  rows = [row for recipe in _trained() for row in listing.rows(recipe) if row.paper == listing.PAPERS[prefix]]
   said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
   lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
   return table(("recipe", "published", "measured"), lines)
@@ -167,10 +172,10 @@ def not_run() -> str:
   """The rows that nobody has run, once."""
   lines = []
   for recipe in _trained():
-    found = records.load(recipe.name)
-    missing = [f"`{method}`" for method in recipe.methods if method not in found]
+    measured = records.load(recipe.name)
+    missing = [f"`{method}`" for method in recipe.methods if method not in measured]
     shown = ["every row"] if len(missing) == len(recipe.methods) else missing
-    shown += [f"every `{suffix}`" for suffix in recipe.variants if not any(name.endswith(suffix) for name in found)]
+    shown += [f"every `{suffix}`" for suffix in recipe.variants if not any(name.endswith(suffix) for name in measured)]
     lines += [f"- `{recipe.name}.py`: {', '.join(shown)}"] if missing else []
   return "\n".join(lines)
 

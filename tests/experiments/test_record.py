@@ -111,9 +111,14 @@ def test_an_evaluation_can_be_the_number_of_another_row(copied):
     record.make(copied, evaluation="7_shots", row="learned")
 
 
+def test_an_evaluation_that_is_not_there_is_named(finished):
+  with pytest.raises(ValueError, match="has no evaluation_9_shots.json; experiments.evaluate makes it"):
+    record.make(finished, evaluation="9_shots")
+
+
 def test_a_tree_with_changes_is_refused(finished, monkeypatch):
   monkeypatch.setattr(provenance, "git", lambda *arguments: " M warpjax/problem.py")
-  with pytest.raises(ValueError, match="the tree has changes, .*: warpjax/problem.py"):
+  with pytest.raises(ValueError, match="the tree has changes that no commit has; .*: warpjax/problem.py"):
     record.make(finished)
 
 

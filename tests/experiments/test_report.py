@@ -90,6 +90,12 @@ def test_cells_of_a_row():
   assert "--config.eval.norm_stats=support_plus_one" in studies["recipe"] and studies["gap"] == ""
 
 
+def test_the_page_of_a_paper_has_the_rows_of_all_of_its_methods():
+  maml, reptile = tables.paper("maml"), tables.paper("reptile")
+  assert "`omniglot.py:fomaml_cpu`" in maml and "`omniglot.py:imaml_cpu`" not in maml
+  assert "`reptile_studies.py:sum_4_cpu`" in reptile and "`omniglot.py:reptile_cpu`" in reptile
+
+
 def test_the_time_of_one_seed_with_the_machine_of_the_run():
   record = {"wall_seconds": 2 * 5400.0, "seeds": [0, 1], "machine": {"cpu": "a CPU", "cores": 2}}
   assert tables.time(record) == "90 min, a CPU, 2 cores"

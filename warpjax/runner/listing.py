@@ -52,11 +52,11 @@ class Row(NamedTuple):
 
 def rows(recipe: recipes.Recipe) -> list[Row]:
   """The methods of a recipe file, and those of its variants that were measured; the measured ones first."""
-  found = records.load(recipe.name) if recipe.path.parent in recipes.FOLDERS else {}
+  made = records.load(recipe.name) if recipe.path.parent in recipes.FOLDERS else {}
   listed = []
-  for method in dict.fromkeys([*recipe.methods, *filter(recipe.has, found)]):
+  for method in dict.fromkeys([*recipe.methods, *filter(recipe.has, made)]):
     per_step = "per_step" in recipe.also(method)
-    measured = records.measured(found[method], per_step=per_step) if method in found else NOT_RUN
+    measured = records.measured(made[method], per_step=per_step) if method in made else NOT_RUN
     listed.append(Row(recipe.name, method, paper(recipe, method), records.published(recipe, method), measured))
   return sorted(listed, key=lambda row: row.measured == NOT_RUN)
 
@@ -89,11 +89,11 @@ def is_trained(recipe: recipes.Recipe) -> bool:
   return bool(recipe.common)
 
 
-def select(found: Iterable[Row], *, paper: str = "", method: str = "", measured: bool = False) -> list[Row]:
+def select(every: Iterable[Row], *, paper: str = "", method: str = "", measured: bool = False) -> list[Row]:
   """The rows whose paper and method contain these words, capitals or not; with `measured`, those that were run."""
   return [
     row
-    for row in found
+    for row in every
     if paper.lower() in row.paper.lower()
     and method.lower() in row.method.lower()
     and not (measured and row.measured in (NOT_RUN, records.NOTHING))
@@ -122,15 +122,15 @@ def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", meas
       modes = "|".join(recipe.methods)
       command = f"python -m experiments.{recipe.name} --config=configs/{recipe.name}.py:{modes} --workdir=DIR"
       parts += [] if paper or method or measured else [f"{title}\n  {command}"]
-    elif found := select(rows(recipe), paper=paper, method=method, measured=measured):
-      parts.append(f"{title}\n{_aligned([Row('', 'method', 'paper', 'published', 'measured'), *found])}")
+    elif chosen := select(rows(recipe), paper=paper, method=method, measured=measured):
+      parts.append(f"{title}\n{_aligned([Row('', 'method', 'paper', 'published', 'measured'), *chosen])}")
   if not parts:
     raise ValueError(f"no row has paper {paper!r} and method {method!r}{' and was measured' * measured}.")
   return "\n\n".join([USAGE, *parts])
 
 
-def _aligned(found: Sequence[Row]) -> str:
-  lines = [(row.method, row.published, row.measured, row.paper) for row in found]
+def _aligned(chosen: Sequence[Row]) -> str:
+  lines = [(row.method, row.published, row.measured, row.paper) for row in chosen]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return "\n".join(
     "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

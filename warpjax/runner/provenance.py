@@ -17,8 +17,9 @@ _VERSIONS = ("warpjax", "jax", "flax", "optax", "numpy")
 
 def of_run() -> dict[str, Any]:
   """`commit`, `versions` and `machine` of this process; `commit` is None outside of a checkout."""
+  name = commit()
   return {
-    "commit": commit(),
+    "commit": f"{name}, with changes" if name and changes() else name,
     "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS}},
     "machine": {"cpu": cpu(), "cores": cores(), "device": jax.devices()[0].device_kind},
   }
@@ -27,6 +28,12 @@ def of_run() -> dict[str, Any]:
 def commit() -> str | None:
   """The commit of the checkout that warpjax is in; None where it is in none."""
   return git("rev-parse", "HEAD")
+
+
+def changes() -> list[str]:
+  """The files that differ from the commit; records, which a commit gathers, are left out."""
+  lines = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") or ""
+  return [line.split()[-1] for line in lines.splitlines()]
 
 
 def git(*arguments: str) -> str | None:
