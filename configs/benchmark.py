@@ -15,42 +15,7 @@ peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, hi
   ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, in turns; the ratios are of
   medians, with bootstrap intervals over the rounds.
 
-iMAML's figure, on one core:
-
-Relative error of the meta-gradient of the initial parameters after 256 inner steps (`:accuracy`), on the
-ill-conditioned regression and on the network, whose inner problem 256 steps do not solve (its reference is 400 steps in
-double precision):
-
-| estimator | gradients, Hessian-vector products | regression | network |
-|---|---|---|---|
-| `mixed` (`reverse`: twice the products) | 513, 256 | 3.1e-5 | 0.070 |
-| `implicit_cg_20` | 278, 21 | 1.4e-3 | 0.014 |
-| `implicit_cg_5` | 263, 6 | 0.24 | 0.087 |
-| `implicit_cg_2` | 260, 3 | 0.60 | 0.38 |
-| `truncate_4` | 261, 4 | 1.5 | 0.60 |
-| `first_order` | 257, 0 | 2.9 | 1.6 |
-| `implicit_nystrom_20` | 279, 22 | 2.2 | 1.2 |
-| `forward_8` | 2056, 2048 | 2.6 | 11.0 |
-| `es_16` | 8192, 0 | 1.7 | 8.4 |
-
-Temporaries of one task's meta-gradient, MiB, by inner steps (`:memory --config.peak_steps="()"`):
-
-| estimator | 1 | 4 | 16 | 64 | 256 |
-|---|---|---|---|---|---|
-| `reverse_save_all` | 19.4 | 72.8 | 236 | 886 | 3,488 |
-| `mixed_save_gradients` | 19.3 | 16.6 | 21.7 | 42.2 | 124 |
-| `implicit` (5 CG steps) | 15.6 | 15.6 | 15.6 | 15.6 | 15.6 |
-| `first_order` | 7.5 | 7.4 | 7.4 | 7.4 | 7.4 |
-
-Seconds of a meta-step of 8 tasks, by inner steps (`:scaling --config.axes.tasks="()" --config.axes.width="()"
---config.axes.devices="()"`, an EPYC with AVX-512):
-
-| method | 1 | 4 | 16 | 64 |
-|---|---|---|---|---|
-| `maml` (mixed mode) | 0.033 | 0.060 | 0.136 | 0.393 |
-| `imaml` (5 CG steps) | 0.052 | 0.070 | 0.084 | 0.149 |
-| `fomaml` | 0.029 | 0.033 | 0.059 | 0.127 |
-| `reptile` | 0.013 | 0.017 | 0.039 | 0.117 |
+What was measured is in results/benchmark and RESULTS.md.
 """
 
 UNROLLED = {

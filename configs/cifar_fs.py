@@ -9,30 +9,8 @@ Rows end in _5shot for 5 shots, in _strict for the strict protocol, e.g. maml_5s
 classified under the batch statistics of the support set alone (no transduction), the checkpoint is chosen by 300
 validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2 the 95% interval is over seeds.
 
-| row                | published, 1 shot | published, 5 shots | measured    | strict, measured |
-|--------------------|-------------------|--------------------|-------------|------------------|
-| maml               | -                 | -                  | not yet run | not yet run      |
-| fomaml             | -                 | -                  | not yet run | not yet run      |
-| anil               | -                 | -                  | not yet run | not yet run      |
-| meta_sgd           | -                 | -                  | not yet run | not yet run      |
-| reptile            | -                 | -                  | not yet run | not yet run      |
-| leap               | -                 | -                  | not yet run | not yet run      |
-| imaml              | -                 | -                  | not yet run | not yet run      |
-| imaml_hf           | -                 | -                  | not yet run | not yet run      |
-| t_net              | -                 | -                  | not yet run | not yet run      |
-| warp_maml          | -                 | -                  | not yet run | not yet run      |
-| warp_leap_online   | -                 | -                  | not yet run | not yet run      |
-| warp_leap_offline  | -                 | -                  | not yet run | not yet run      |
-| meta_lstm          | -                 | -                  | not yet run | not yet run      |
-| meta_curvature     | -                 | -                  | not yet run | not yet run      |
-| mamlpp             | -                 | -                  | not yet run | not yet run      |
-| maml_48            | -                 | -                  | not yet run | not yet run      |
-| maml_resnet12      | -                 | -                  | not yet run | not yet run      |
-| warp_maml_resnet12 | -                 | -                  | not yet run | not yet run      |
-
-All rows:
-As in configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there, whose
-experiments on other images have the same settings.
+All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there,
+whose experiments on other images have the same settings.
 """
 
 BASE = "mini_imagenet"

@@ -1,17 +1,8 @@
 """The demo: four methods on MAML's sine waves (10 shots), sized for seconds; `make demo` runs all and draws them.
 
 Task: y = A sin(x - phase), A in [0.1, 5], phase in [0, pi], x in [-5, 5] (Finn, Abbeel, Levine 2017, arXiv
-1703.03400, 5.1). Published: figures only.
+1703.03400, 5.1); the mean squared error after 10 steps on 600 new waves. Published: figures only.
 Command: python -m experiments.demo --workdir=runs/demo
-
-Mean squared error after 10 steps on 600 new waves; all four and the pictures in 128 s on one core:
-
-| method   | published | measured        |
-|----------|-----------|-----------------|
-| maml     | a figure  | 0.180 +/- 0.022 |
-| meta_sgd | a figure  | 0.033 +/- 0.004 |
-| reptile  | a figure  | 0.157 +/- 0.025 |
-| imaml    | -         | 0.450 +/- 0.090 |
 
 The numbers of steps, tasks and step sizes are ours.
 """
@@ -60,3 +51,5 @@ METHODS = {
     "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "clip_norm": 10.0},
   },
 }
+
+ALSO_PUBLISHED = dict.fromkeys(("maml", "meta_sgd", "reptile"), {"figure": "a figure"})

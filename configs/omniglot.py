@@ -2,203 +2,35 @@
 
 Command: python -m experiments.train --config=configs/omniglot.py:maml --workdir=runs/omniglot/maml
 Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/maml --num_tasks=4000
-
-| method         | published         | measured    | meta-steps, tasks of the paper's | time |
-|----------------|-------------------|-------------|----------------------------------|------|
-| maml           | 98.7 +/- 0.4      | not yet run |                                  |      |
-| fomaml         | 98.3 +/- 0.5      | not yet run |                                  |      |
-| anil           | -                 | not yet run |                                  |      |
-| meta_sgd       | 99.53 +/- 0.26    | not yet run |                                  |      |
-| reptile        | 97.68 +/- 0.04    | not yet run |                                  |      |
-| reptile_serial | -                 | not yet run |                                  |      |
-| leap           | -                 | not yet run |                                  |      |
-| imaml          | 99.16 +/- 0.35    | not yet run |                                  |      |
-| imaml_hf       | 99.50 +/- 0.26    | not yet run |                                  |      |
-| t_net          | -                 | not yet run |                                  |      |
-| warp_maml      | -                 | not yet run |                                  |      |
-| meta_lstm      | -                 | not yet run |                                  |      |
-| meta_curvature | -                 | not yet run |                                  |      |
-| mamlpp         | 99.47             | not yet run |                                  |      |
-
-5 shots, 20 ways, and both, of the papers that are compared here, with the settings of each paper:
-
-| method               | published      | measured    |
-|----------------------|----------------|-------------|
-| maml_5shot           | 99.9 +/- 0.1   | not yet run |
-| fomaml_5shot         | 99.2 +/- 0.2   | not yet run |
-| meta_sgd_5shot       | 99.93 +/- 0.09 | not yet run |
-| reptile_5shot        | 99.48 +/- 0.06 | not yet run |
-| imaml_5shot          | 99.67 +/- 0.12 | not yet run |
-| imaml_hf_5shot       | 99.74 +/- 0.11 | not yet run |
-| mamlpp_5shot         | 99.93          | not yet run |
-| maml_20way           | 95.8 +/- 0.3   | not yet run |
-| fomaml_20way         | 89.4 +/- 0.5   | not yet run |
-| anil_20way           | 96.2 +/- 0.5   | not yet run |
-| meta_sgd_20way       | 95.93          | not yet run |
-| reptile_20way        | 89.43 +/- 0.14 | not yet run |
-| imaml_20way          | 94.46 +/- 0.42 | not yet run |
-| imaml_hf_20way       | 96.18 +/- 0.36 | not yet run |
-| maml_20way_5shot     | 98.9 +/- 0.2   | not yet run |
-| fomaml_20way_5shot   | 97.9 +/- 0.1   | not yet run |
-| anil_20way_5shot     | 98.0 +/- 0.3   | not yet run |
-| meta_sgd_20way_5shot | 98.97          | not yet run |
-| reptile_20way_5shot  | 97.12 +/- 0.32 | not yet run |
-| imaml_20way_5shot    | 98.69 +/- 0.10 | not yet run |
-| imaml_hf_20way_5shot | 99.14 +/- 0.10 | not yet run |
-
-Recipes sized for one CPU core, whose time is given (accuracy on 4000 test tasks, interval over tasks, seed 0):
-
-| method       | published      | measured       | meta-steps, tasks of paper's   | time      |
-|--------------|----------------|----------------|--------------------------------|-----------|
-| maml_cpu     | 98.7 +/- 0.4   | 98.68 +/- 0.18 | 14,000 of 60,000, 16 of 32     | 33 min    |
-| fomaml_cpu   | 98.3 +/- 0.5   | 98.29 +/- 0.20 | 30,000 of 60,000, 16 of 32     | 30 min    |
-| anil_cpu     | -              | 97.12 +/- 0.24 | 8,000 of 60,000, 16 of 32      | 20 min    |
-| meta_sgd_cpu | 99.53 +/- 0.26 | 99.07 +/- 0.15 | 14,000 of 60,000, 16 of 32     | 34 min    |
-| reptile_cpu  | 97.68 +/- 0.04 | 97.24 +/- 0.24 | 40,000 of 100,000, 5 of 5      | 61 min    |
-| imaml_cpu    | 99.16 +/- 0.35 | 96.18 +/- 0.27 | 4,000 of 20,000, 8 of 32       | 41 min    |
-| meta_lstm_cpu      | -        | 91.46 +/- 0.43 | 6,000 of 75,000, 4 of 1        | 34 min    |
-| meta_curvature_cpu | -        | 99.35 +/- 0.13 | 10,000 of 60,000, 16 of 32     | 40 min    |
-
-5 shots, likewise; the EPYC (7003, AVX2) had other work beside:
-
-| method             | published      | measured       | meta-steps, tasks of paper's | time             |
-|--------------------|----------------|----------------|------------------------------|------------------|
-| maml_5shot_cpu     | 99.9 +/- 0.1   | 99.47 +/- 0.05 | 28,000 of 60,000, 4 of 32    | 91 min, AMD EPYC |
-| fomaml_5shot_cpu   | 99.2 +/- 0.2   | 98.89 +/- 0.07 | 7,000 of 60,000, 8 of 32     | 17 min, AMD EPYC |
-| meta_sgd_5shot_cpu | 99.93 +/- 0.09 | 99.46 +/- 0.05 | 10,000 of 60,000, 8 of 32    | 69 min, AMD EPYC |
-| reptile_5shot_cpu  | 99.48 +/- 0.06 | 99.27 +/- 0.12 | 40,000 of 100,000, 5 of 5    | 73 min, AMD EPYC |
-
-20 ways, accuracy on 1000 test tasks, times of an EPYC with AVX-512:
-
-| method               | published      | measured       | meta-steps, tasks of paper's | time                 |
-|----------------------|----------------|----------------|------------------------------|----------------------|
-| maml_20way_cpu       | 95.8 +/- 0.3   | 92.69 +/- 0.35 | 5,000 of 60,000, 16 of 16    | 16 min, EPYC AVX-512 |
-| fomaml_20way_cpu     | 89.4 +/- 0.5   | 88.61 +/- 0.43 | 5,000 of 60,000, 16 of 16    | 11 min, EPYC AVX-512 |
-| meta_sgd_20way_cpu   | 95.93          | 94.12 +/- 0.32 | 5,000 of 60,000, 16 of 32    | 17 min, EPYC AVX-512 |
-| reptile_20way_cpu    | 89.43 +/- 0.14 | 74.78 +/- 0.61 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
-| imaml_20way_cpu      | 94.46 +/- 0.42 | 64.30 +/- 0.68 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
-| maml_20way_5shot_cpu     | 98.9 +/- 0.2   | 96.91 +/- 0.13 | 3,000 of 60,000, 4 of 16     | 16 min, EPYC AVX-512 |
-| fomaml_20way_5shot_cpu   | 97.9 +/- 0.1   | 95.93 +/- 0.14 | 3,000 of 60,000, 4 of 16     | 13 min, EPYC AVX-512 |
-| meta_sgd_20way_5shot_cpu | 98.97          | 97.26 +/- 0.12 | 3,000 of 60,000, 4 of 32     | 15 min, EPYC AVX-512 |
-| reptile_20way_5shot_cpu  | 97.12 +/- 0.32 | 91.77 +/- 0.39 | 8,000 of 200,000, 5 of 5     | 19 min, EPYC AVX-512 |
-| imaml_hf_20way_cpu       | 96.18 +/- 0.36 | 47.51 +/- 0.69 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
-| imaml_hf_20way_5shot_cpu | 99.14 +/- 0.10 | 66.26 +/- 0.38 | 350 of 20,000, 8 of 32       | 10 min, EPYC AVX-512 |
-| anil_20way_cpu           | 96.2 +/- 0.5   | 90.30 +/- 0.43 | 5,000 of 60,000, 16 of 16    | 17 min, EPYC AVX-512 |
-| anil_20way_5shot_cpu     | 98.0 +/- 0.3   | 93.06 +/- 0.24 | 3,000 of 60,000, 4 of 16     | 16 min, EPYC AVX-512 |
-| imaml_20way_5shot_cpu    | 98.69 +/- 0.10 | 84.90 +/- 0.27 | 1,500 of 20,000, 8 of 32     | 14 min, EPYC AVX-512 |
-
-reptile_20way_5shot_cpu is trained as reptile_20way_cpu is, so its number is of that run, by python -m
-experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu --set=data.shots=5 --name=5_shots. So are
-imaml_20way_5shot_cpu and imaml_hf_20way_5shot_cpu as their rows of 1 shot, and imaml_hf_5shot_cpu, with
---set=data.queries=5 --num_tasks=1000 besides: trained with 5 shots, for 800 meta-steps of 4 tasks in 22 min
-(--config.data.train_shots=5 --config.data.train_queries=5 --config.num_meta_steps=800 --config.tasks_per_step=4),
-imaml_20way_5shot_cpu had 59.82 +/- 0.53.
-MAML takes one inner step in training where its paper takes five: steps of
-0.5, 1.0, 2.0 and 4.0 had 72.4, 74.1, 74.6 and 72.1 in training at the end of 500 meta-steps (maml_20way with
---config.inner.num_steps=1 --config.num_meta_steps=500 --config.tasks_per_step=8 --config.network.head_init=xavier
---config.optimizer.learning_rate=3e-3 --config.inner.learning_rate=2.0). FOMAML takes three of 1.0: in 600 meta-steps,
-likewise, 70.3, with one 60.8, with one of 2.0 18.1, with five of 0.5 71.3.
-
-5 ways by iMAML, 4000 test tasks (imaml_hf_5shot_cpu 1000):
-
-| method               | published      | measured       | meta-steps, tasks of paper's | time                 |
-|----------------------|----------------|----------------|------------------------------|----------------------|
-| imaml_hf_cpu         | 99.50 +/- 0.26 | 89.97 +/- 0.45 | 4,000 of 20,000, 8 of 32     | 31 min, EPYC AVX-512 |
-| imaml_hf_5shot_cpu   | 99.74 +/- 0.11 | 95.91 +/- 0.29 | 4,000 of 20,000, 8 of 32     | 31 min, EPYC AVX-512 |
-| imaml_5shot_cpu      | 99.67 +/- 0.12 | 94.86 +/- 0.16 | 1,000 of 20,000, 8 of 32     | 12 min, EPYC AVX-512 |
-
-20 ways, 1 shot, at equal meta-steps (1,000 of 4 tasks, 16 filters, 5 steps), 1000 test tasks, interval over 3 seeds:
-python -m experiments.train --config=configs/omniglot.py:warp_maml_20way_small_cpu --seeds=0,1,2
---workdir=runs/warp_maml_20
-
-| method                    | published, 60,000 of 16 tasks | measured      | time, one seed |
-|---------------------------|-------------------------------|---------------|----------------|
-| maml_20way_small_cpu      | 95.8 +/- 0.3                  | 57.6 +/- 10.5 | 2 min          |
-| warp_maml_20way_small_cpu | -                             | 71.6 +/- 6.0  | 24 min         |
-
-Warp-MAML minus MAML, paired by seed: +14.1 +/- 5.2. Inner steps of 0.5, a quarter of the paper's, as MAML learns less
-with longer ones here: on seed 0 48.4 +/- 0.7 with 1.0, 43.3 +/- 0.7 with 2.0 (over 1000 tasks).
-
-Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's they stay black
-and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
+_5shot, _20way and _20way_5shot are the other tasks of the papers that are compared here, with each paper's settings.
 
 All numbers are transductive: batch norm sees the query examples of a task together. With up to 25 of them, or when
 asked, result.json has `support_plus_one` beside it, where each query example is classified with the support set alone,
 as Reptile's numbers without transduction are, and always `support` and `running`, under the statistics of the support
-set and of the inner steps:
+set and of the inner steps. Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's
+they stay black and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
 
-| method                  | alone, published | alone, measured |
-|-------------------------|------------------|-----------------|
-| reptile_cpu             | 95.39 +/- 0.09   | 95.09 +/- 0.30  |
-| reptile_5shot_cpu       | 98.90 +/- 0.10   | 98.58 +/- 0.17  |
-| reptile_20way_cpu       | 88.14 +/- 0.15   | 72.76 +/- 0.61  |
-| reptile_20way_5shot_cpu | 96.65 +/- 0.33   | 90.79 +/- 0.40  |
-
-maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code. Its loss is a sum over
-  the 5 examples divided by the shots, so its step size of 0.4 is 2.0 on the mean loss used here. One inner step in
-  training, three at test, K query examples of each class, rotations for each class of a task at training and test,
-  batch norm with an offset and no scale, which no task adapts. The recipes for CPU have half the step size (those that
-  end in 20way_small_cpu a quarter), but maml_20way_cpu, maml_20way_5shot_cpu and maml_5shot_cpu the paper's, with
-  which the last learns faster: 97.88 in training over meta-steps 2,501 to 3,000, 97.64 with
-  --config.inner.learning_rate=1.0.
-anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's, in the recipes for CPU with
-  three inner steps in training. With 20 ways its paper's own MAML has 93.7 +/- 0.7 with 1 shot and 96.4 +/- 0.1 with 5,
-  below those of MAML's paper.
-meta_sgd: Li et al. 2017, arXiv 1707.09835, one inner step, step sizes from U(0.005, 0.1). The paper's network has
-  max-pooling and a layer of 32 before the head; here it is MAML's, so that the methods compare, and so are the tasks a
-  meta-step, the query examples and the optimizer, which the paper does not state. For the paper's network:
-  --config.network.name=meta_sgd_omniglot --config.network.adapts=all. In meta_sgd_cpu the step sizes learn ten times
-  faster than the network, at 3e-2: after 1,500 meta-steps 95.64 +/- 0.85 (--config.num_meta_steps=1500
-  --config.eval.num_tasks=500), at the same rate 93.44 +/- 1.04 (--config.optimizer.rule_learning_rate=3e-3 too).
-reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 3: Adam at 1e-3 with b1 = 0, 5 steps of 10 out of 10
-  shots, outer step 1 annealed to 0, 5 tasks a meta-step, rotated characters as further training classes, no rotation
-  at test, 50 steps of 5 at test. Adam's moments go on from task to task, in each of the 5 places of a meta-step, and
-  test tasks start from them (the mean over the places), as in the released code, which never resets them. With fresh
-  moments at test (--config.eval.optimizer_state=fresh), whose first steps are all of one length, the same reptile_cpu
-  had 95.71 +/- 0.29; with fresh moments in training too (--config.meta_gradient.carry_optimizer=False
-  --config.eval.optimizer_state=fresh --config.num_meta_steps=16000) it had 82.9 on 400 test tasks.
-reptile_serial: The same with one task a meta-step.
+maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code.
+anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's.
+meta_sgd: Li et al. 2017, arXiv 1707.09835, on MAML's network, so that the methods compare.
+reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 3. reptile_serial: one task a meta-step.
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has another Omniglot experiment; the step sizes here are ours.
-imaml: Rajeswaran et al. 2019, arXiv 1909.04630, table 2: lambda = 2, 5 CG steps, 16 inner steps at 0.1, the paper's
-  operator (I + H / lambda); --config.meta_gradient.operator=released for that of its released code, which differs: it
-  halves the meta-gradient, beside the same eps of 1e-3 in Adam.
-  Its released test permutes the characters by another seed than training, so that 73% of its test characters were
-  trained on; whether the published numbers come from it is not known. It takes 16 plain steps, without the
-  proximal term (--config.eval.prox=0). Its training takes 16 plain steps too, then moves a fifth of the way back to the
-  initial parameters. Here the term is in every step, as in the paper's equation.
-imaml_cpu: lambda = 0.5. At 2 (imaml with --config.tasks_per_step=8 --config.data.train_queries=5) the relative residual
-  of the linear system passed 1 within 140 meta-steps and the accuracy stopped at 59, as 16 steps of 0.1 no longer
-  solved the inner problem.
-imaml_hf: The Hessian-free inner solver: 5 CG steps for the direction, then a line search; its 6 steps, and the damping
-  of 5 that is added to the Hessian, are ours. From the initial parameters 8 steps (--config.num_meta_steps=1
-  --config.inner.num_steps=8) leave an inner gradient of norm 0.44 with it, 1.32 without (--config.inner.damping=0.0),
-  imaml's 16 steps one of 0.26. With 3 steps and no damping (--config.inner.num_steps=3 --config.inner.damping=0.0
-  --config.num_meta_steps=120 --config.tasks_per_step=8 --config.optimizer.learning_rate=3e-3) the residual of the
-  linear system stays above 3 and the accuracy in training below 46.
-imaml_hf_cpu, imaml_hf_20way_cpu: lambda = 0.5 too. At 2 (--config.inner.prox=2.0) the accuracy of imaml_hf_cpu in
-  training was 72 to 75 over meta-steps 1,400 to 2,460, where it is 84 to 88. At the end of 120
-  (--config.num_meta_steps=120 --config.optimizer.schedule=constant) it was 59.3 with 2, 68.5 with 0.5, and with a
-  damping of 2 besides 66.3. imaml_hf_20way_cpu had 37.90 +/- 0.67 with 2.
+imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630, table 2, by gradient descent and by the Hessian-free solver.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
 warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online from the
-  identity (those of the released multi-shot code from random weights). For 20 ways at equal steps:
-  --config.data.ways=20 here and for maml.
+  identity (those of the released multi-shot code from random weights).
 meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", which has no Omniglot experiment:
-  the settings are those of mini-ImageNet's 1-shot tasks in its released code (32 filters, 12 steps on the whole support
-  set, one task a meta-step, 15 queries of each class, gradient norm clipped at 0.25), on MAML's network for Omniglot.
-  Gradients are held constant. meta_lstm_cpu has 16 filters, as its time goes into an LSTM step for every parameter,
-  takes 5 steps, and learns the rule at 1e-2. Its budget bounds it: accuracy in training, 87.3, 87.7, 88.9, 89.2 over
-  the third to the sixth thousand of meta-steps, still rose when the annealed step size ended it.
-meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a meta-learned preconditioner, a Kronecker product for
-  every tensor. Its inner step size is MAML's. The budget bounds meta_curvature_cpu too: 99.36 in training over
-  the last two thousand meta-steps (99.23 over the two before), no more than on new characters.
-mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code, whose split is 1150, 50 and 423 (here
-  1200 and 423) and whose step size ends at 1e-5 (here 0): a step size for every tensor and step from 0.1, 5 steps, the
-  loss after each step annealed to the last one over 10 epochs of 500 meta-steps, 8 tasks a meta-step, cosine, rotations
-  in training alone. Second order from the start, as released; the paper's annealing of the order is
-  --config.meta_gradient.first_order_epochs=50. Batch norm has a scale and an offset for every step; its per-step
-  statistics, which its code does not use, are --config.eval.norm_stats=per_step. The rest of the network is MAML's. The
-  published number is as listed by Lian et al. 2020, without an interval.
+  the settings are those of mini-ImageNet's 1-shot tasks, on MAML's network for Omniglot.
+meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a Kronecker product for every tensor.
+mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
+What each paper states, and where the rows differ, is on its page in docs/papers.
+
+_cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and what stands
+  beside each row. reptile_20way_5shot_cpu, imaml_20way_5shot_cpu, imaml_hf_20way_5shot_cpu and imaml_hf_5shot_cpu are
+  trained as their rows of 1 shot are: python -m experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu
+  --set=data.shots=5 --name=5_shots, of iMAML with --set=data.queries=5 --num_tasks=1000 besides.
+maml_20way_small_cpu, warp_maml_20way_small_cpu: Equal meta-steps, for three seeds (--seeds=0,1,2). Inner steps of 0.5,
+  a quarter of the paper's, as MAML learns less with longer ones here.
 """
 
 MAML = "Finn et al. 2017, arXiv 1703.03400"
@@ -368,6 +200,14 @@ METHODS |= {
   },
   "imaml_20way_5shot": {"base": ("imaml_20way", "_5shot"), "published": {"number": 0.9869, "interval": 0.001}},
   "imaml_hf_20way_5shot": {"base": ("imaml_hf_20way", "_5shot"), "published": {"number": 0.9914, "interval": 0.001}},
+}
+
+# Without transduction.
+ALSO_PUBLISHED = {
+  "reptile": {"support_plus_one": (0.9539, 0.0009)},
+  "reptile_5shot": {"support_plus_one": (0.989, 0.001)},
+  "reptile_20way": {"support_plus_one": (0.8814, 0.0015)},
+  "reptile_20way_5shot": {"support_plus_one": (0.9665, 0.0033)},
 }
 
 # Recipes for one CPU core: fewer tasks a step, a smaller initial head, a larger annealed outer step.

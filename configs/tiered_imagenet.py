@@ -8,38 +8,12 @@ Rows end in _5shot for 5 shots, in _strict for the strict protocol, e.g. maml_5s
 classified under the batch statistics of the support set alone (no transduction), the checkpoint is chosen by 300
 validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2 the 95% interval is over seeds.
 
-| row                | published, 1 shot | published, 5 shots | measured    | strict, measured |
-|--------------------|-------------------|--------------------|-------------|------------------|
-| maml               | 51.67 +/- 1.81    | 70.30 +/- 1.75     | not yet run | not yet run      |
-| fomaml             | -                 | -                  | not yet run | not yet run      |
-| anil               | -                 | -                  | not yet run | not yet run      |
-| meta_sgd           | 52.80 +/- 0.44    | 62.35 +/- 0.26     | not yet run | not yet run      |
-| reptile            | -                 | -                  | not yet run | not yet run      |
-| leap               | -                 | -                  | not yet run | not yet run      |
-| imaml              | 38.54 +/- 1.37    | 60.24 +/- 0.76     | not yet run | not yet run      |
-| imaml_hf           | -                 | -                  | not yet run | not yet run      |
-| t_net              | -                 | -                  | not yet run | not yet run      |
-| warp_maml          | 57.20             | -                  | not yet run | not yet run      |
-| warp_leap_online   | -                 | -                  | not yet run | not yet run      |
-| warp_leap_offline  | -                 | -                  | not yet run | not yet run      |
-| meta_lstm          | -                 | -                  | not yet run | not yet run      |
-| meta_curvature     | -                 | -                  | not yet run | not yet run      |
-| mamlpp             | -                 | -                  | not yet run | not yet run      |
-| maml_48            | -                 | -                  | not yet run | not yet run      |
-| maml_resnet12      | -                 | -                  | not yet run | not yet run      |
-| warp_maml_resnet12 | -                 | -                  | not yet run | not yet run      |
-
-| row                       | published      | measured    |
-|---------------------------|----------------|-------------|
-| warp_leap_offline_640shot | 80.40 +/- 1.60 | not yet run |
-
 warp_leap_offline_640shot: Flennerhag et al. 2020, arXiv 1909.00025, section 4.2, 10-way 640-shot. What the paper does
 not state is that of its multi-shot Omniglot; 640 shots are read as 100 steps of 64 images over 10 classes. A task is
 6,900 images, so it wants an accelerator.
 
-All rows:
-As in configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there, whose
-experiments on other images have the same settings.
+All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there,
+whose experiments on other images have the same settings.
 """
 
 WARP = "Flennerhag et al. 2020, arXiv 1909.00025"

@@ -19,7 +19,7 @@ import generated  # noqa: E402
 project, author, copyright = "warpjax", "the warpjax authors", "the warpjax authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_math_renderer = "mathml"
-exclude_patterns = ["_build", "papers/results"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "warpjax"
 html_static_path = ["_static"]
@@ -80,6 +80,5 @@ def setup(app: Any) -> None:
   shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")
   generated.write_experiments(HERE / "experiments")
-  generated.write_results(HERE / "papers" / "results")
   app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
   app.connect("autodoc-skip-member", _no_fields)

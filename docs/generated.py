@@ -1,4 +1,4 @@
-"""The pages made from the code: the API, a page for each public module; experiments; each paper's table of results."""
+"""The pages made from the code: the API, a page for each public module, and a page for each recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pkgutil
 import types
 
 import warpjax
-from warpjax.runner import listing
+from warpjax.runner import recipes
 
 PAGE = """# {name}
 
@@ -33,7 +33,7 @@ The docstrings, module by module. The nouns are in [](warpjax.types.md).
 """
 EXPERIMENT = """# {name}
 
-The docstring of `configs/{name}.py`: paper, command, published, measured.
+The docstring of `configs/{name}.py`: paper, command, protocol. `RESULTS.md` has what was measured.
 
 ```text
 {docstring}
@@ -88,18 +88,11 @@ def write_api(folder: pathlib.Path) -> None:
   _write(folder, pages)
 
 
-def write_results(folder: pathlib.Path) -> None:
-  """Writes a table for each paper: the configs of its methods, with the numbers that their docstrings have."""
-  rows = [row for name in listing.experiments() for row in listing.rows(name)]
-  of_paper = {name: [row for row in rows if row.paper == paper] for name, paper in listing.PAPERS.items()}
-  _write(folder, {f"{name}.md": listing.markdown(found) for name, found in of_paper.items()})
-
-
 def write_experiments(folder: pathlib.Path) -> None:
   """Writes a page for each config file, its docstring, and an index of them."""
-  titles = listing.experiments()
-  documented = {name: importlib.import_module(f"configs.{name}").__doc__ or "" for name in titles}
-  pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text.strip()) for name, text in documented.items()}
+  documented = {name: recipes.load(name).doc.strip() for name in recipes.names()}
+  titles = {name: text.split("\n")[0] for name, text in documented.items()}
+  pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text) for name, text in documented.items()}
   rows = [f"| [{name}]({name}.md) | {title} |" for name, title in titles.items()]
   _write(folder, pages | {"index.md": EXPERIMENTS.format(rows="\n".join(rows), names="\n".join(titles))})
 

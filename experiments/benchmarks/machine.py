@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import datetime
 import os
-import pathlib
 import platform
 from typing import Any
 
 import jax
 
-from experiments.peers import cases
+from warpjax.runner import provenance
 
 
 def machine() -> dict[str, Any]:
   """The processor, its cores that this process may use, their load before it, the devices, versions and the date."""
-  model = platform.processor() or platform.machine()
-  info = pathlib.Path("/proc/cpuinfo")
-  if info.exists():
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    model = names[0] if names else model
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-    "processor": model,
-    "cores": cases.cores(),
+    "processor": provenance.cpu(),
+    "cores": provenance.cores(),
     "load_before": os.getloadavg()[0],
     "devices": [device.device_kind for device in jax.devices()],
     "jax": jax.__version__,

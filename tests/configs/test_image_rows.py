@@ -166,15 +166,3 @@ def test_a_strict_row_differs_in_its_protocol_alone():
       assert plain[name] == strict[name]
     assert strict["data"]["queries"] == 15 and strict["eval"]["norm_stats"] == "support"
     assert "published" not in strict
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_docstring_is_a_lab_note(file):
-  recipe = RECIPES[file]
-  assert f"--config=configs/{file}.py:maml" in recipe.doc and "arXiv" in recipe.doc
-  for method in recipe.methods:
-    row = recipe.settings(method)
-    if not method.endswith("_5shot") and not (method.endswith("_cpu") and file != "mini_imagenet"):
-      assert f"| {method} " in recipe.doc
-    if "published" in row and not method.endswith("_cpu"):
-      assert f"{100 * row['published']['number']:.2f}" in recipe.doc

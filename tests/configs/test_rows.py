@@ -127,20 +127,6 @@ def test_smaller_recipe_is_another_size_of_its_row(file, method, images):
   experiment.build(tiny.config(file, method), **images)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_docstring_is_a_lab_note(file):
-  recipe = recipes.load(file)
-  assert f"--config=configs/{file}.py:" in recipe.doc or "experiments.demo" in recipe.doc
-  assert "arXiv" in recipe.doc
-  for method in recipes.load(file).names():
-    row = recipe.settings(method)
-    if file != "demo":
-      assert f"| {method} " in recipe.doc
-    if published := row.get("published"):
-      number, end = (100 if file == "omniglot" else 1) * published["number"], " +/- " if published["interval"] else " "
-      assert any(f"{number:.{digits}f}{end}" in recipe.doc for digits in (1, 2))
-
-
 def test_misspelt_method_names_the_nearest():
   with pytest.raises(ValueError, match=r"configs/sinusoid.py has no method 'mamll'; did you mean 'maml'\?"):
     recipes.settings("sinusoid:mamll")

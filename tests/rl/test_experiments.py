@@ -177,13 +177,6 @@ def test_refusals():
     experiments.build(tiny(MAZE, "rnn", tasks_per_step=2))
 
 
-def test_docstrings_are_lab_notes():
-  for recipe in (NAVIGATION, MAZE):
-    assert f"--config=configs/{recipe.name}.py:" in recipe.doc and "arXiv" in recipe.doc
-    for method in recipe.methods:
-      assert f"| {method} " in recipe.doc
-
-
 @pytest.mark.parametrize(("method", "odd"), [("random", True), ("maml", False)])
 def test_the_policy_that_nobody_trained_has_tanh_units(method, odd):
   table = NAVIGATION.settings(method)["network"]

@@ -1,4 +1,4 @@
-"""Recipes: rows over common settings, over other rows and other files, and the refusal of one that is not there."""
+"""Recipes: rows over common settings, over other rows and over other files, and the errors about missing ones."""
 
 from __future__ import annotations
 

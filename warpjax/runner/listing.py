@@ -1,15 +1,11 @@
-"""What there is to run: every config's methods, with their papers and the numbers published and measured.
-
-The numbers are read from the tables of the configs' docstrings, which are the one place where they are written.
-"""
+"""What there is to run: the rows of recipes, with their papers and the numbers published and measured."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warpjax.runner import recipes
+from warpjax.runner import recipes, records
 
 # By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
@@ -32,18 +28,19 @@ PAPERS = {
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
 }
-NOTHING, NOT_RUN, ALONE = "-", "not yet run", "_alone"
+NOT_RUN = "not yet run"
+USAGE = "warpjax train --config=EXPERIMENT:METHOD --workdir=DIR"
 
 
 class Row(NamedTuple):
   """One method of one experiment; numbers are text, "-" where there is none.
 
   Attributes:
-    experiment: The config file's name.
-    method: After the colon of `--config=configs/NAME.py:METHOD`.
+    experiment: The recipe file's name.
+    method: After the colon of `--config=NAME:METHOD`.
     paper: Where the method comes from.
     published: The number of a paper for this experiment.
-    measured: What this repository measured, or "not yet run".
+    measured: What a record has, or "not yet run".
   """
 
   experiment: str
@@ -53,96 +50,87 @@ class Row(NamedTuple):
   measured: str
 
 
-def experiments() -> dict[str, str]:
-  """The name of each config file that can be trained, and the first line of its docstring."""
-  return {name: recipes.load(name).doc.split("\n")[0] for name in recipes.names()}
+def rows(recipe: recipes.Recipe) -> list[Row]:
+  """The methods of a recipe file and their variants, the measured ones first."""
+  made = records.load(recipe.name) if recipe.path.parent in recipes.FOLDERS else {}
+  listed = []
+  for method in recipe.names():
+    per_step = "per_step" in recipe.also(method)
+    measured = records.measured(made[method], per_step=per_step) if method in made else NOT_RUN
+    listed.append(Row(recipe.name, method, paper(recipe, method), records.published(recipe, method), measured))
+  return sorted(listed, key=lambda row: row.measured == NOT_RUN)
 
 
-def rows(experiment: str) -> list[Row]:
-  """The methods of one config file."""
-  recipe = recipes.load(experiment)
-  found, unsaid = tables(recipe.doc), NOT_RUN if is_trained(experiment) else NOTHING
+def paper(recipe: recipes.Recipe, method: str) -> str:
+  """The paper that a method comes from: by its name, else that of its published number.
+
+  Example:
+    >>> [paper(recipes.load("multi_shot_omniglot"), method) for method in ("warp_leap_offline", "scratch")]
+    ['Flennerhag et al. 2020, arXiv 1909.00025', 'Flennerhag et al. 2020, arXiv 1909.00025, 25 alphabets']
+  """
+  if prefix := prefix_of(method):
+    return PAPERS[prefix]
+  also = recipe.also(method)
+  return recipe.settings(method).get("published", also).get("source", records.NOTHING)
+
+
+def prefix_of(method: str) -> str:
+  """The key of `PAPERS` that a method belongs to, "" for none.
+
+  Example:
+    >>> prefix_of("imaml_hf_cpu"), prefix_of("imaml_nystrom"), prefix_of("scratch")
+    ('imaml', 'imaml_nystrom', '')
+  """
+  return next((name for name in sorted(PAPERS, reverse=True) if f"{method}_".startswith(f"{name}_")), "")
+
+
+def is_trained(recipe: recipes.Recipe) -> bool:
+  """Whether `warpjax train` takes the recipe; the benchmark has a command of its own."""
+  return bool(recipe.common)
+
+
+def select(every: Iterable[Row], *, paper: str = "", method: str = "", measured: bool = False) -> list[Row]:
+  """The rows whose paper and method contain these words, capitals or not; with `measured`, those that were run."""
   return [
-    Row(experiment, m, paper(m), found.get((m, "published"), NOTHING), found.get((m, "measured"), unsaid))
-    for m in recipe.names()
+    row
+    for row in every
+    if paper.lower() in row.paper.lower()
+    and method.lower() in row.method.lower()
+    and not (measured and row.measured in (NOT_RUN, records.NOTHING))
   ]
 
 
-def is_trained(experiment: str) -> bool:
-  """Whether `experiments.train` takes the config file; the benchmark has a script of its own."""
-  return bool(recipes.load(experiment).common)
+def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", measured: bool = False) -> str:
+  """Recipes and their rows, for a terminal.
 
+  Args:
+    sources: Names or paths of recipes; none for all that are installed.
+    paper: As for `select`.
+    method: As for `select`.
+    measured: As for `select`.
 
-def tables(text: str) -> dict[tuple[str, str], str]:
-  """The cells of a docstring's tables, by the row's first cell and the first word of the column's head.
+  Returns:
+    A table for each recipe that has such rows.
 
-  A column of "5 shots" belongs to the row's `_5shot`, one that is "strict" to its `_strict`; one that begins with
-  "alone" has the row's numbers without transduction, as `_alone`.
-
-  Example:
-    >>> tables('''
-    ... | method | published mse | measured |
-    ... |--------|---------------|----------|
-    ... | maml   | 1.13 +/- 0.18 | 0.98     |
-    ... ''')
-    {('maml', 'published'): '1.13 +/- 0.18', ('maml', 'measured'): '0.98'}
+  Raises:
+    ValueError: For a recipe that is not there, or where no row is selected.
   """
-  cells: dict[tuple[str, str], str] = {}
-  head: list[str] | None = None
-  for line in text.splitlines():
-    if not line.startswith("|"):
-      head = None
-    elif head is None:
-      head = _cells(line)
-    elif not set(line) <= set("|-: "):
-      name, *values = _cells(line)
-      cells |= {_place(name, title): value for title, value in zip(head[1:], values, strict=False) if value}
-  return cells
+  parts = []
+  for recipe in map(recipes.load, sources or recipes.names()):
+    title = f"{recipe.name}: {recipe.doc.strip().splitlines()[0] if recipe.doc.strip() else recipe.path}"
+    if not is_trained(recipe):
+      modes = "|".join(recipe.methods)
+      command = f"python -m experiments.{recipe.name} --config=configs/{recipe.name}.py:{modes} --workdir=DIR"
+      parts += [] if paper or method or measured else [f"{title}\n  {command}"]
+    elif chosen := select(rows(recipe), paper=paper, method=method, measured=measured):
+      parts.append(f"{title}\n{_aligned([Row('', 'method', 'paper', 'published', 'measured'), *chosen])}")
+  if not parts:
+    raise ValueError(f"no row has paper {paper!r} and method {method!r}{' and was measured' * measured}.")
+  return "\n\n".join([USAGE, *parts])
 
 
-def _place(name: str, title: str) -> tuple[str, str]:
-  suffix = "_5shot" * ("5 shots" in title) + "_strict" * title.startswith("strict") + ALONE * title.startswith("alone")
-  kind = next((kind for kind in ("measured", "published") if kind in title), re.split(r"\W", title)[0])
-  return name + suffix, kind
-
-
-def paper(method: str) -> str:
-  """The paper that a method comes from, by its name.
-
-  Example:
-    >>> paper("imaml_hf"), paper("warp_leap_offline"), paper("scratch")
-    ('Rajeswaran et al. 2019, arXiv 1909.04630', 'Flennerhag et al. 2020, arXiv 1909.00025', '-')
-  """
-  return next((PAPERS[name] for name in sorted(PAPERS, reverse=True) if f"{method}_".startswith(f"{name}_")), NOTHING)
-
-
-def text() -> str:
-  """Every experiment and method, for a terminal."""
-  parts = ["python -m experiments.train --config=configs/EXPERIMENT.py:METHOD --workdir=DIR"]
-  for name, title in experiments().items():
-    if not is_trained(name):
-      modes = "|".join(row.method for row in rows(name))
-      parts.append(f"{name}: {title}\n  python -m experiments.{name} --config=configs/{name}.py:{modes} --workdir=DIR")
-      continue
-    lines = [
-      ("method", "published", "measured", "paper"),
-      *((r.method, r.published, r.measured, r.paper) for r in rows(name)),
-    ]
-    parts.append(f"{name}: {title}\n" + _aligned(lines))
-  return "\n\n".join(parts)
-
-
-def markdown(found: Sequence[Row]) -> str:
-  """A Markdown table of rows."""
-  lines = [f"| `{r.experiment}.py:{r.method}` | {r.published} | {r.measured} |" for r in found]
-  return "\n".join(["| config | published | measured |", "|---|---|---|", *lines])
-
-
-def _cells(line: str) -> list[str]:
-  return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def _aligned(chosen: Sequence[Row]) -> str:
+  lines = [(row.method, row.published, row.measured, row.paper) for row in chosen]
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return "\n".join(
     "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -12,6 +12,9 @@ A row is laid over the common settings. Further words of a recipe:
 * `VARIANTS = {"_strict": {...}}`: every method exists with that suffix too, laid over by that table, without its
   published number.
 * `"published": None` takes a row's published number away.
+* `ALSO_PUBLISHED = {"maml": {"figure": "about 125"}}`: what else the paper says of a row, besides a number that the
+  row's result is compared with: `figure`, what a figure shows; `per_step`, the means after the steps before the last;
+  `support_plus_one`, number and interval without transduction; `source`.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class Recipe(NamedTuple):
     common: What all of its methods share.
     methods: The rows of its methods, bases laid under them.
     variants: Suffixes of methods, and what each lays over them.
+    also_published: What else the paper says of a row.
   """
 
   name: str
@@ -51,6 +55,7 @@ class Recipe(NamedTuple):
   common: Table
   methods: Mapping[str, Table]
   variants: Mapping[str, Table]
+  also_published: Mapping[str, Table] = types.MappingProxyType({})
 
   def settings(self, method: str) -> dict[str, Any]:
     """All settings that the recipe gives for a method, to keep and to change.
@@ -66,7 +71,17 @@ class Recipe(NamedTuple):
 
   def has(self, method: str) -> bool:
     """Whether there is such a method, that of a variant among them."""
-    return method in self.methods or any(method.removesuffix(suffix) in self.methods for suffix in self.variants)
+    return method in self.names()
+
+  def also(self, method: str) -> Table:
+    """What else the paper says of a row, a row sized for a CPU standing for its paper's."""
+    return self.also_published.get(method) or self.also_published.get(self.whole(method), {})
+
+  def whole(self, method: str) -> str:
+    """The row of the paper's size that a row sized for a CPU belongs to; the row itself where there is none."""
+    parts = method.split("_")
+    names = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+    return next((name for name in names if name in self.methods), method) if parts[-1] == "cpu" else method
 
   def _row(self, method: str) -> Table:
     if method in self.methods:
@@ -119,10 +134,8 @@ def find(source: str | os.PathLike[str], beside: pathlib.Path = pathlib.Path()) 
     ValueError: If there is none, naming the nearest.
   """
   path = pathlib.Path(source)
-  for candidate in (
-    beside / path,
-    *(folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path)),
-  ):
+  ours = [folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path)]
+  for candidate in (beside / path, *ours):
     if candidate.is_file():
       return candidate.resolve()
   raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} is not there{_near(path)}")
@@ -181,7 +194,8 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
         name: lay_over(unpublished(below.methods.get(name, {})), methods.get(name, {}))
         for name in {**below.methods, **methods}
       }
-  return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants)
+  also = getattr(module, "ALSO_PUBLISHED", {})
+  return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants, also)
 
 
 def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from warpjax.runner import experiment as experiments
-from warpjax.runner import hosts, loop, measure, origins, schema, selection, watch, workdir
+from warpjax.runner import hosts, loop, measure, origins, provenance, schema, selection, watch, workdir
 from warpjax.runner.plots import canvas, figures
 from warpjax.runner.writers import Writer
 
@@ -141,6 +141,7 @@ def _train_and_evaluate(
     "wall_seconds": round(trained.seconds, 3),
     "num_devices": devices,
     "skipped": trained.skipped,
+    "provenance": provenance.of_run(),
   }
   result = origins.recorded(result, trained.origin)
 

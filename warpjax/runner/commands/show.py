@@ -1,20 +1,34 @@
-"""Lists what there is to run: every recipe's methods, with their papers and the numbers published and measured."""
+"""Lists what there is to run: every recipe's methods, with their papers and the numbers published and measured.
+
+warpjax list --experiment=omniglot --method=maml --measured
+warpjax list --config=my_method.py
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from absl import flags
+
 from warpjax.runner import cli, listing
+from warpjax.runner.cli import FLAGS
 
 
 def main(argv: Sequence[str]) -> int:
-  """Prints the list."""
+  """Prints the list; exits with 0, or 1 where there is nothing to print."""
   del argv
-  print(listing.text())
+  with cli.errors_in_one_line():
+    sources = [*FLAGS.config, *FLAGS.experiment]
+    print(listing.text(sources, paper=FLAGS.paper, method=FLAGS.method, measured=FLAGS.measured))
   return 0
 
 
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(places=False)
+  flags.DEFINE_multi_string("config", [], "A recipe file of your own, such as my_method.py; repeatable.")
+  flags.DEFINE_multi_string("experiment", [], "The name of a recipe, such as omniglot; repeatable.")
+  flags.DEFINE_string("paper", "", "Rows of papers with this in their names, such as Finn or 1703.03400.")
+  flags.DEFINE_string("method", "", "Rows with this in their names, such as meta_sgd.")
+  flags.DEFINE_bool("measured", False, "Only rows that were measured.")
   cli.run(main)

@@ -1,0 +1,104 @@
+"""What RESULTS.md and the tables of README are made of: data alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Section(NamedTuple):
+  """Rows of a recipe that belong together: those whose names match the pattern whole."""
+
+  title: str
+  recipe: str
+  pattern: str
+  text: str
+
+
+ONE_SEED = "One seed, the interval over test tasks."
+ALPHABETS = (
+  "On one split of the alphabets; the paper's interval is the standard deviation over runs, each with a split of its "
+  "own. Accuracy is under running statistics, MAML's under those of the batch, as in the released code. One seed, the "
+  "interval over the 10 test alphabets, each adapted to three times; with five seeds, over seeds."
+)
+NUMBERS_OF_ALPHABETS = {
+  **{f"{n} alphabet{'s' * (n > 1)}": rf".*_{n}_cpu" for n in (1, 3, 5)},
+  "10 alphabets": r".*(?<!_ladder)(?<!_\d)(?<!_\d\d)_cpu",
+  **{f"{n} alphabets": rf".*_{n}_cpu" for n in (15, 20)},
+  "25 alphabets": r".*_25_cpu|(?!.*_cpu).*",
+}
+IMAGES = {
+  "mini_imagenet": "mini-ImageNet",
+  "tiered_imagenet": "tiered-ImageNet",
+  "cifar_fs": "CIFAR-FS",
+  "fc100": "FC100",
+}
+SHOTS = {"1 shot": r"(?!.*(5shot|640shot)).*", "5 shots": r".*_5shot.*"}
+SECTIONS = (
+  Section("Omniglot, 5 ways, 1 shot", "omniglot", r"(?!.*(20way|5shot)).*", ONE_SEED),
+  Section("Omniglot, 5 ways, 5 shots", "omniglot", r"(?!.*20way).*_5shot.*", ONE_SEED),
+  Section("Omniglot, 20 ways, 1 shot", "omniglot", r"(?!.*5shot).*_20way.*", f"{ONE_SEED} `small`: over three seeds."),
+  Section("Omniglot, 20 ways, 5 shots", "omniglot", r".*_20way_5shot.*", ONE_SEED),
+  *(
+    Section(f"Multi-shot Omniglot, {alphabets}", "multi_shot_omniglot", pattern, ALPHABETS)
+    for alphabets, pattern in NUMBERS_OF_ALPHABETS.items()
+  ),
+  Section(
+    "Multi-shot Omniglot, 25 alphabets, the ablation ladder",
+    "multi_shot_omniglot",
+    r".*_ladder_cpu",
+    f"From no warp-layers to two layers of them, at a quarter of the meta-steps. {ALPHABETS}",
+  ),
+  Section("Sine regression, 5 shots, mean squared error", "sinusoid", ".*", ONE_SEED),
+  Section("The demo, mean squared error", "demo", ".*", ONE_SEED),
+  Section("Continual sines, mean squared error", "continual", ".*", ONE_SEED),
+  Section("Reptile's studies of inner gradients", "reptile_studies", ".*", f"{ONE_SEED} Without transduction."),
+  Section(
+    "Point navigation, return",
+    "navigation",
+    ".*",
+    f"{ONE_SEED} `random`: over five seeds. Of `maml` and `random` after 0, 1, 2, 3 and 4 steps.",
+  ),
+  Section(
+    "The maze, reward of an episode",
+    "maze",
+    ".*",
+    "Over the last 1000 of 10,020 episodes of the life, in training; the paper has 60,000. Three seeds, the interval "
+    "over seeds.",
+  ),
+  Section("Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 functions held out, the interval over them."),
+  Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
+  *(
+    Section(f"{title}, 5 ways, {shots}", recipe, pattern, ONE_SEED)
+    for recipe, title in IMAGES.items()
+    for shots, pattern in SHOTS.items()
+  ),
+  Section("tiered-ImageNet, 10 ways, 640 shots", "tiered_imagenet", ".*640shot.*", ONE_SEED),
+)
+BENCHMARKS = ("accuracy", "memory", "scaling", "peers")
+HIGHLIGHTS = (
+  *(f"omniglot:{name}" for name in ("maml_cpu", "fomaml_cpu", "meta_sgd_cpu", "reptile_cpu", "imaml_cpu")),
+  *(f"sinusoid:{name}" for name in ("maml", "meta_sgd")),
+  *(f"multi_shot_omniglot:{name}_25_cpu" for name in ("warp_leap_offline", "leap", "fine_tuning")),
+  *("continual:warp", "maze:rnn", "maze:warp_rnn", "mini_imagenet:maml_5shot_cpu"),
+)
+"""The rows of README's table."""
+
+HEAD = """# Results
+
+The papers' numbers beside those measured here. `python -m experiments.report` writes this file from the records in
+`results/`, one for each row, which have the command, the machine, the protocol and other runs of the row. A recipe is
+run by `python -m experiments.train --config=configs/RECIPE --workdir=DIR`. A budget is meta-steps by tasks in each:
+here, and in the row of full size, which is the paper's where the paper states it. Meta-SGD's and WarpGrad's papers do
+not state the tasks a meta-step of their few-shot rows. `_cpu` recipes have other step sizes and schedules besides. The
+gap is measured minus published; for errors below 0 is better.
+
+Published intervals: MAML, FOMAML and iMAML 95% over 600 tasks; Reptile from three seeds; WarpGrad the deviation over
+runs; Meta-SGD does not say. Measured ones are 95%, as each section says. Batch norm sees the query examples of a
+few-shot task together, as in the papers, but not in the rows that have no transduction. Times are of one core of an
+Intel Xeon, where the row names no other machine. No accelerator was at hand.
+"""
+SMOKE_HEAD = """## Smoke size
+
+Rows that had less than a fifth of their paper's tasks, and that do not reach the paper's number or have none. They show
+that a recipe learns. A gap to the paper would say nothing, so there is no such column.
+"""

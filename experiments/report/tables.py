@@ -1,0 +1,184 @@
+"""The tables: a line for each measured row, made from its record and its recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from experiments.report import sections
+from experiments.report.sections import Section
+from warpjax.runner import listing, recipes, records, workdir
+
+SMOKE = 0.2  # of the paper's tasks
+LOWER_IS_BETTER = ("mse", "loss")
+COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")
+OF_SMOKE = ("task", *(name for name in COLUMNS if name != "gap"))
+OF_HIGHLIGHTS = ("task", "recipe", "measured", "published", "budget", "time")
+
+
+class Entry(NamedTuple):
+  """A measured row."""
+
+  section: Section
+  recipe: recipes.Recipe
+  method: str
+  record: records.Record
+
+  @property
+  def whole(self) -> str:
+    """The row of its paper's size."""
+    return self.recipe.whole(self.method)
+
+
+def entries() -> Iterator[Entry]:
+  """The measured rows, section by section, in the order of the recipes."""
+  for section in sections.SECTIONS:
+    recipe, measured = recipes.load(section.recipe), records.load(section.recipe)
+    for method in (name + suffix for name in recipe.methods for suffix in ("", *recipe.variants)):
+      if method in measured and re.fullmatch(section.pattern, method):
+        yield Entry(section, recipe, method, measured[method])
+
+
+def is_smoke(entry: Entry) -> bool:
+  """Whether a row is too small to be compared with its paper, and does not reach it all the same."""
+  record = entry.record
+  here, paper = (row["num_meta_steps"] * row["tasks_per_step"] for row in (record, entry.recipe.settings(entry.whole)))
+  return here < SMOKE * paper and not reaches(entry)
+
+
+def reaches(entry: Entry) -> bool:
+  """Whether the measured interval reaches the published one, or half a percent of accuracy below the number."""
+  said, record = entry.recipe.settings(entry.method).get("published"), entry.record
+  if said is None:
+    return False
+  short = said["number"] - record["mean"]
+  slack = max(said["interval"], 0.005) if record["metric"] == "accuracy" else said["interval"]
+  return (-short if record["metric"] in LOWER_IS_BETTER else short) <= record["ci95"] + slack
+
+
+def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
+  """The cells of a row by column; `alone` for its numbers without transduction."""
+  _, recipe, method, record = entry
+  also, said = recipe.also(method), recipe.settings(method).get("published", {})
+  result = {**record, **record["support_plus_one"]} if alone else record
+  number = also["support_plus_one"][0] if alone else said.get("number")
+  scale = 100 if record["metric"] == "accuracy" else 1
+  changed = "".join(f" --config.{key}={value}" for key, value in record.get("changed", {}).items())
+  return {
+    "task": entry.section.title,
+    "method": entry.whole + ", no transduction" * alone,
+    "published": records.published(recipe, method, alone=alone),
+    "measured": records.measured(result, per_step="per_step" in also),
+    "gap": "" if number is None else f"{scale * (result['mean'] - number):+.2f}",
+    "recipe": f"`{recipe.name}.py:{method}{changed}`",
+    "budget": budget(entry),
+    "test tasks": f"{record['num_tasks']:,}" if record["num_tasks"] else records.NOTHING,
+    "time": time(record),
+    "reason": record.get("reason", ""),
+  }
+
+
+def budget(entry: Entry) -> str:
+  """Meta-steps by tasks, and those of the row of full size where they differ."""
+  rows = (entry.record, entry.recipe.settings(entry.whole))
+  here, paper = (f"{row['num_meta_steps']:,} x {row['tasks_per_step']}" for row in rows)
+  return here if here == paper else f"{here} of {paper}"
+
+
+def time(record: records.Record) -> str:
+  """The time of one seed, with the machine where it is known from the run."""
+  if record.get("wall_seconds") is None:
+    return record.get("time", "")
+  seconds = record["wall_seconds"] / len(record["seeds"])
+  sizes = (("h", 3600), ("min", 60), ("s", 1))
+  unit, size = next((unit, size) for unit, size in sizes if seconds >= 2 * size or size == 1)
+  return f"{seconds / size:.{int(unit == 'h')}f} {unit}, {record['machine']['cpu']}, {record['machine']['cores']} cores"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A Markdown table.
+
+  Example:
+    >>> print(table(["a", "b"], [["1", ""]]))
+    | a | b |
+    |---|---|
+    | 1 | |
+  """
+  line = lambda row: "|" + "".join(f" {cell} |" if cell else " |" for cell in row)
+  return "\n".join([line(columns), "|" + "---|" * len(columns), *map(line, rows)])
+
+
+def of(shown: Sequence[Entry], columns: Sequence[str]) -> str:
+  """The table of some rows, with one more line for numbers without transduction that the paper has too."""
+  rows = []
+  for entry in shown:
+    both = all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method)))
+    rows += [cells(entry, alone=alone) for alone in (False, True)[: 1 + both]]
+  return table(columns, [[row[name] for name in columns] for row in rows])
+
+
+def others(shown: Sequence[Entry]) -> str:
+  """The further numbers of some rows, as a list; "" for none."""
+  lines = []
+  for entry in shown:
+    for index, other in enumerate(entry.record.get("others", ())):
+      lines += [f"- `{entry.recipe.name}.py:{entry.method}`"] if index == 0 else []
+      lines.append(f"  - {other['what']}: {other['number']}")
+  return "\n".join(["Other runs:", "", *lines, ""]) if lines else ""
+
+
+def notes(shown: Sequence[Entry]) -> str:
+  """What holds for each task of a table, those with the same words together."""
+  titles: dict[str, dict[str, None]] = {}
+  for entry in shown:
+    titles.setdefault(entry.section.text, {})[entry.section.title] = None
+  return "".join(f"- {'; '.join(names)}: {text}\n" for text, names in titles.items())
+
+
+def highlights() -> str:
+  """README's table."""
+  named = {f"{entry.recipe.name}:{entry.method}": entry for entry in entries()}
+  rows = []
+  for entry in (named[name] for name in sections.HIGHLIGHTS):
+    row = cells(entry)
+    row["budget"] += ", smoke size" * is_smoke(entry)
+    rows.append([row[name] for name in OF_HIGHLIGHTS])
+  return table(OF_HIGHLIGHTS, rows)
+
+
+def paper(prefix: str) -> str:
+  """The table of a paper's page: the rows of its methods that have a number, published or measured."""
+  rows = [row for recipe in _trained() for row in listing.rows(recipe) if row.paper == listing.PAPERS[prefix]]
+  said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
+  lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
+  return table(("recipe", "published", "measured"), lines)
+
+
+def benchmark(name: str) -> str:
+  """A table of the benchmark, with what it is and its command."""
+  record: Any = workdir.read_json(records.FOLDER / "benchmark" / f"{name}.json")
+  machine, versions = record["machine"], record.get("versions", {})
+  on = [
+    machine["cpu"],
+    f"{machine['cores']} core{'s' * (machine['cores'] > 1)}",
+    *(f"{name} {version}" for name, version in versions.items()),
+  ]
+  about = f"{record['text']} Measured on: {', '.join(on)}. Command: `{record['command']}`."
+  return f"{about}\n\n{table(record['columns'], record['rows'])}"
+
+
+def not_run() -> str:
+  """The rows that nobody has run, once."""
+  lines = []
+  for recipe in _trained():
+    measured = records.load(recipe.name)
+    missing = [f"`{method}`" for method in recipe.methods if method not in measured]
+    shown = ["every row"] if len(missing) == len(recipe.methods) else missing
+    shown += [f"every `{suffix}`" for suffix in recipe.variants if not any(name.endswith(suffix) for name in measured)]
+    lines += [f"- `{recipe.name}.py`: {', '.join(shown)}"] if missing else []
+  return "\n".join(lines)
+
+
+def _trained() -> list[recipes.Recipe]:
+  return [recipe for recipe in map(recipes.load, recipes.names()) if listing.is_trained(recipe)]

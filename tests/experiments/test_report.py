@@ -1,0 +1,115 @@
+"""RESULTS.md, README and the docs are what the records say, and say why a number is short of its paper's."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from experiments.report import __main__ as report
+from experiments.report import tables
+from warpjax.runner import recipes, records
+
+ENTRIES = list(tables.entries())
+FIELDS = {"metric", "mean", "ci95", "over", "seeds", "num_tasks", "num_meta_steps", "tasks_per_step", "command"}
+INTERVAL = re.compile(r"\d[\d.]* \+/- [\d.]+")
+
+
+def entry(name):
+  return next(entry for entry in ENTRIES if f"{entry.recipe.name}:{entry.method}" == name)
+
+
+def test_the_files_are_what_is_written_now():
+  assert not report.stale(), "run python -m experiments.report"
+
+
+def test_a_stale_file_is_named_and_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(report, "ROOT", tmp_path)
+  readme = tmp_path / "README.md"
+  readme.write_text("before\n<!-- report: highlights -->\n98.0\n<!-- end of report -->\nafter\n")
+  found = report.stale()
+  assert set(found) == {readme, tmp_path / "RESULTS.md"}
+  for path, text in found.items():
+    path.write_text(text)
+  lines = readme.read_text().splitlines()
+  assert (lines[0], lines[-1]) == ("before", "after") and "98.0" not in lines and not report.stale()
+
+
+def test_every_record_belongs_to_a_row_and_to_one_section():
+  shown = [(entry.recipe.name, entry.method) for entry in ENTRIES]
+  folders = [path for path in records.FOLDER.iterdir() if path.name != "benchmark"]
+  assert sorted(shown) == sorted((folder.name, path.stem) for folder in folders for path in folder.glob("*.json"))
+  for recipe, method in shown:
+    record = records.load(recipe)[method]
+    assert (record["experiment"], record["method"]) == (recipe, method) and recipes.load(recipe).has(method)
+    assert set(record) >= FIELDS and set(record) & {"origin", "commit"}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.recipe.name}-{entry.method}")
+def test_a_number_outside_its_paper_s_interval_says_why(entry):
+  said, record = entry.recipe.settings(entry.method).get("published"), entry.record
+  if said is None or record["metric"] == "height":
+    return
+  short = (said["number"] - record["mean"]) * (-1 if record["metric"] in tables.LOWER_IS_BETTER else 1)
+  assert short <= said["interval"] + 1e-9 or record["reason"]
+
+
+def test_no_measured_number_is_typed_a_second_time():
+  """Intervals of records are in no page but between the report's marks, and in no recipe."""
+  said = [records.measured(entry.record) for entry in ENTRIES]
+  said += [other["number"] for entry in ENTRIES for other in entry.record.get("others", ())]
+  found = {text for each in said for text in INTERVAL.findall(each)}
+  patterns = (*report.PAGES, "docs/concepts/*.md", "configs/*.py")
+  for path in (path for pattern in patterns for path in report.ROOT.glob(pattern)):
+    text = report.BLOCK.sub("", path.read_text(encoding="utf-8"))
+    assert not found & set(INTERVAL.findall(text)), path
+
+
+def test_rows_that_had_little_and_do_not_reach_their_paper_are_of_a_smoke_size():
+  assert not tables.is_smoke(entry("omniglot:maml_cpu"))  # a ninth of the tasks, and the paper's number
+  assert tables.is_smoke(entry("omniglot:imaml_cpu")) and tables.is_smoke(entry("omniglot:anil_cpu"))
+  assert not tables.is_smoke(entry("omniglot:reptile_cpu"))  # two fifths
+  smoke = report.results().split("## Smoke size")[1].split("\n## ")[0]
+  assert "`omniglot.py:imaml_cpu`" in smoke and "| gap |" not in smoke and "`omniglot.py:maml_cpu`" not in smoke
+
+
+def test_an_error_reaches_its_paper_from_above():
+  maml = entry("sinusoid:maml")
+  mean = maml.recipe.settings("maml")["published"]["number"]
+  assert tables.reaches(maml._replace(record={**maml.record, "mean": mean - 1.0}))
+  assert not tables.reaches(maml._replace(record={**maml.record, "mean": mean + 1.0}))
+
+
+def test_cells_of_a_row():
+  cells = tables.cells(entry("omniglot:reptile_cpu"))
+  assert cells["method"] == "reptile" and cells["budget"] == "40,000 x 5 of 100,000 x 5"
+  assert cells["published"] == "97.68 +/- 0.04" and float(cells["gap"]) < 0
+  alone = tables.cells(entry("omniglot:reptile_cpu"), alone=True)
+  assert alone["method"] == "reptile, no transduction" and alone["published"] == "95.39 +/- 0.09"
+  studies = tables.cells(entry("reptile_studies:g_1_cpu"))
+  assert "--config.eval.norm_stats=support_plus_one" in studies["recipe"] and studies["gap"] == ""
+
+
+def test_the_page_of_a_paper_has_the_rows_of_all_of_its_methods():
+  maml, reptile = tables.paper("maml"), tables.paper("reptile")
+  assert "`omniglot.py:fomaml_cpu`" in maml and "`omniglot.py:imaml_cpu`" not in maml
+  assert "`reptile_studies.py:sum_4_cpu`" in reptile and "`omniglot.py:reptile_cpu`" in reptile
+
+
+def test_the_time_of_one_seed_with_the_machine_of_the_run():
+  record = {"wall_seconds": 2 * 5400.0, "seeds": [0, 1], "machine": {"cpu": "a CPU", "cores": 2}}
+  assert tables.time(record) == "90 min, a CPU, 2 cores"
+  assert tables.time({**record, "wall_seconds": 2 * 9000.0}) == "2.5 h, a CPU, 2 cores"
+
+
+def test_rows_that_were_never_run_are_listed_once():
+  text = report.results()
+  never = text.split("## Never run")[1]
+  assert "`maze.py`: `hebbian`" in never and "not yet run" not in text
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_s_docstring_is_short_and_names_paper_and_command(name):
+  doc = recipes.load(name).doc
+  assert len(doc.splitlines()) <= 40 and "arXiv" in doc and "python -m experiments." in doc
+  assert " +/- " not in doc and "not yet run" not in doc
