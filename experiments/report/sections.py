@@ -76,12 +76,12 @@ SECTIONS = (
 )
 BENCHMARKS = ("accuracy", "memory", "scaling", "peers")
 HIGHLIGHTS = (
-  *(f"omniglot:{name}" for name in ("maml_cpu", "fomaml_cpu", "meta_sgd_cpu", "reptile_cpu", "imaml_cpu")),
-  *(f"sinusoid:{name}" for name in ("maml", "meta_sgd")),
-  *(f"multi_shot_omniglot:{name}_25_cpu" for name in ("warp_leap_offline", "leap", "fine_tuning")),
-  *("continual:warp", "maze:rnn", "maze:warp_rnn", "mini_imagenet:maml_5shot_cpu"),
+  "Omniglot, 5 ways, 1 shot",
+  "Multi-shot Omniglot, 25 alphabets",
+  "Sine regression, 5 shots, mean squared error",
+  "Point navigation, return",
 )
-"""The rows of README's table."""
+"""The sections of README's tables."""
 
 HEAD = """# Results
 
@@ -99,6 +99,6 @@ Intel Xeon, where the row names no other machine. No accelerator was at hand.
 """
 SMOKE_HEAD = """## Smoke size
 
-Rows that had less than a fifth of their paper's tasks, and that do not reach the paper's number or have none. They show
-that a recipe learns. A gap to the paper would say nothing, so there is no such column.
+Rows that had less than a fifth of their paper's training tasks. They show that a recipe learns. A gap to the paper
+would compare budgets and not methods, so there is no such column.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.report import sections
@@ -11,10 +11,9 @@ from experiments.report.sections import Section
 from warpjax.runner import listing, recipes, records, workdir
 
 SMOKE = 0.2  # of the paper's tasks
-LOWER_IS_BETTER = ("mse", "loss")
 COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")
 OF_SMOKE = ("task", *(name for name in COLUMNS if name != "gap"))
-OF_HIGHLIGHTS = ("task", "recipe", "measured", "published", "budget", "time")
+OF_HIGHLIGHTS = ("recipe", "measured", "published", "tasks of the paper's", "time")
 
 
 class Entry(NamedTuple):
@@ -40,21 +39,20 @@ def entries() -> Iterator[Entry]:
         yield Entry(section, recipe, method, measured[method])
 
 
+def share(entry: Entry) -> float:
+  """The row's training tasks as a share of its paper's."""
+  here, paper = (row["num_meta_steps"] * row["tasks_per_step"] for row in _sizes(entry))
+  return here / paper
+
+
 def is_smoke(entry: Entry) -> bool:
-  """Whether a row is too small to be compared with its paper, and does not reach it all the same."""
-  record = entry.record
-  here, paper = (row["num_meta_steps"] * row["tasks_per_step"] for row in (record, entry.recipe.settings(entry.whole)))
-  return here < SMOKE * paper and not reaches(entry)
+  """Whether a row is too small to be compared with its paper, whatever was measured."""
+  return share(entry) < SMOKE
 
 
-def reaches(entry: Entry) -> bool:
-  """Whether the measured interval reaches the published one, or half a percent of accuracy below the number."""
-  said, record = entry.recipe.settings(entry.method).get("published"), entry.record
-  if said is None:
-    return False
-  short = said["number"] - record["mean"]
-  slack = max(said["interval"], 0.005) if record["metric"] == "accuracy" else said["interval"]
-  return (-short if record["metric"] in LOWER_IS_BETTER else short) <= record["ci95"] + slack
+def _sizes(entry: Entry) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+  """The row as it was run, and of its paper's size."""
+  return entry.record, entry.recipe.settings(entry.whole)
 
 
 def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
@@ -81,8 +79,7 @@ def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
 
 def budget(entry: Entry) -> str:
   """Meta-steps by tasks, and those of the row of full size where they differ."""
-  rows = (entry.record, entry.recipe.settings(entry.whole))
-  here, paper = (f"{row['num_meta_steps']:,} x {row['tasks_per_step']}" for row in rows)
+  here, paper = (f"{row['num_meta_steps']:,} x {row['tasks_per_step']}" for row in _sizes(entry))
   return here if here == paper else f"{here} of {paper}"
 
 
@@ -137,14 +134,17 @@ def notes(shown: Sequence[Entry]) -> str:
 
 
 def highlights() -> str:
-  """README's table."""
-  named = {f"{entry.recipe.name}:{entry.method}": entry for entry in entries()}
-  rows = []
-  for entry in (named[name] for name in sections.HIGHLIGHTS):
-    row = cells(entry)
-    row["budget"] += ", smoke size" * is_smoke(entry)
-    rows.append([row[name] for name in OF_HIGHLIGHTS])
-  return table(OF_HIGHLIGHTS, rows)
+  """README's tables: of some sections every row whose paper has a number for it."""
+  every, parts = list(entries()), []
+  for title in sections.HIGHLIGHTS:
+    shown = [entry for entry in every if entry.section.title == title and _is_published(entry)]
+    rows = [{**cells(entry), "tasks of the paper's": f"{share(entry):.0%}"} for entry in shown]
+    parts.append(f"**{title}**\n\n{table(OF_HIGHLIGHTS, [[row[name] for name in OF_HIGHLIGHTS] for row in rows])}")
+  return "\n\n".join(parts)
+
+
+def _is_published(entry: Entry) -> bool:
+  return "published" in entry.recipe.settings(entry.method)
 
 
 def paper(prefix: str) -> str:
