@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from warpjax.datasets import omniglot, splits, tfds_files, tfds_omniglot
+from warpjax.datasets import omniglot, splits, tfds_files, tfds_images
 from warpjax.datasets.store import DatasetNotFoundError
 
 TREE = {
@@ -138,7 +138,7 @@ def test_a_network_that_never_answers_is_given_up_soon(monkeypatch):
 
   monkeypatch.setattr(tfds_files.urllib.request, "urlopen", hang)
   with pytest.raises(ConnectionError, match=r"waited 0.1 s"):
-    tfds_omniglot.prepare("/nowhere")
+    tfds_images.prepare_omniglot("/nowhere")
   assert not released.is_set()
   released.set()
 
@@ -154,8 +154,8 @@ def test_a_set_that_only_tensorflow_reads_is_named(tmp_path):
 def test_archives_that_are_not_there_are_named(tmp_path):
   pytest.importorskip("tensorflow_datasets")
   with pytest.raises(FileNotFoundError, match=r"archives must hold images_\w+.zip"):
-    tfds_omniglot.prepare(tmp_path / "data", tmp_path)
-  assert not tfds_omniglot.is_prepared(tmp_path / "data")
+    tfds_images.prepare_omniglot(tmp_path / "data", tmp_path)
+  assert not tfds_images.has_omniglot(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_importing_the_package_imports_no_data_library():
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="TFDS_DATA_DIR is not set: no prepared Omniglot")
 def test_the_real_set(tmp_path):
   root = os.environ["TFDS_DATA_DIR"]
-  if not tfds_omniglot.is_prepared(root):
+  if not tfds_images.has_omniglot(root):
     pytest.skip("TFDS_DATA_DIR holds no prepared Omniglot")
   data = omniglot.load(root, tmp_path, resample="box")
   assert data.images.shape == (1623, 20, 28, 28, 1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warpjax.datasets import decode, image_listing, splits, store, tfds_omniglot
+from warpjax.datasets import decode, image_listing, splits, store, tfds_images
 from warpjax.datasets.store import DatasetNotFoundError, PathLike
 
 _PUBLISHED = decode.Original((105, 105), "1")
@@ -78,7 +78,7 @@ def load(
   decoder.check()
   root, origin = _root(data_dir)
   folders = _raw_folders(root)
-  if not folders and not tfds_omniglot.is_prepared(root):
+  if not folders and not tfds_images.has_omniglot(root):
     _prepare(root, origin, download)
   sources = folders or [root / "omniglot"]
   settings = {"source": store.fingerprint(*sources), "invert": invert, "version": 2, **decoder._asdict()}
@@ -115,7 +115,7 @@ def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
   reason = "download is off"
   if download:
     try:
-      return tfds_omniglot.prepare(root)
+      return tfds_images.prepare_omniglot(root)
     except ConnectionError as error:
       reason = str(error)
   raise DatasetNotFoundError(
@@ -138,7 +138,7 @@ def _make(
     names, images = [name for name, _ in files], decode.read([paths for _, paths in files], decoder, originals)
     notes = image_listing.notes(listings)
   else:
-    (names, images), notes = tfds_omniglot.read(root, decoder, originals), []
+    (names, images), notes = tfds_images.read_omniglot(root, decoder, originals), []
   originals.pop(_PUBLISHED, None)
   rows = []
   for index in np.argsort(names):

@@ -22,14 +22,14 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from warpjax.datasets import cifar, mini_imagenet, tfds_omniglot, tiered_imagenet
+from warpjax.datasets import cifar, mini_imagenet, tfds_images, tiered_imagenet
 from warpjax.runner import cli, interrupts
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 _ARCHIVES = flags.DEFINE_string("archives", None, "Archives, or a folder with them, used instead of the network.")
 
 PREPARE = {
-  "omniglot": tfds_omniglot.prepare,
+  "omniglot": tfds_images.prepare_omniglot,
   "cifar100": cifar.prepare,
   "mini_imagenet": mini_imagenet.prepare,
   "tiered_imagenet": tiered_imagenet.prepare,
