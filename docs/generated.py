@@ -8,7 +8,7 @@ import pkgutil
 import types
 
 import warpjax
-from warpjax.runner import recipes
+from warpjax.runner.config import recipes
 
 PAGE = """# {name}
 

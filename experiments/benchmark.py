@@ -22,8 +22,9 @@ from experiments.benchmarks.machine import machine
 from experiments.peers import cases as peers_cases
 from experiments.peers import group as peers_group
 from experiments.peers import report as peers_report
-from warpjax.runner import cli, schema
+from warpjax.runner import cli
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import schema
 
 Row = dict[str, Any]
 

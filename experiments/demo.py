@@ -16,9 +16,10 @@ from absl import flags
 
 import warpjax as wj
 from configs import demo
-from warpjax.runner import cli, loop, recipes, run
+from warpjax.runner import cli, loop, run
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import recipes
 from warpjax.runner.plots import canvas, figures
 from warpjax.tasks import sinusoid
 

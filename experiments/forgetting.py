@@ -15,9 +15,10 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from warpjax.runner import cli, loop, settings, workdir
+from warpjax.runner import cli, loop, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import settings
 from warpjax.runner.plots import canvas, figures
 
 

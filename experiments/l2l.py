@@ -21,9 +21,10 @@ from absl import flags
 
 import warpjax as wj
 from warpjax import evaluation, rules
-from warpjax.runner import cli, loop, recipes, run, workdir
+from warpjax.runner import cli, loop, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import recipes
 from warpjax.runner.plots import canvas
 from warpjax.types import PyTree, UpdateRule
 

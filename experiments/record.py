@@ -15,8 +15,11 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, provenance, recipes, records, schema, workdir
+from warpjax.runner import cli, workdir
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import recipes, schema
+from warpjax.runner.machine import provenance
+from warpjax.runner.reporting import records
 
 # Settings that change no number, or are stated elsewhere in the record.
 OF_THE_MACHINE = ("task_chunk", "steps_per_dispatch", "checkpoint_every", "network.lowering")

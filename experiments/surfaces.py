@@ -16,9 +16,10 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from warpjax.runner import cli, loop, recipes, run, workdir
+from warpjax.runner import cli, loop, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import recipes
 from warpjax.runner.plots import canvas
 from warpjax.tasks import surfaces
 from warpjax.types import PyTree

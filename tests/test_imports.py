@@ -28,6 +28,23 @@ LAYERS = (
   {"diagnostics"},
   {"runner"},
 )
+# The same of the runner's modules, each of which has a name of its own.
+RUNNER = (
+  {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "schema", "workdir"},
+  {"hosts", "progress", "records", "remembered", "watch", "writers"},
+  {"base", "meta_gradients", "optimizers", "rules", "warp"},
+  {"image_data", "listing", "multi_shot", "optimizees", "reinforcement", "synthetic"},
+  {"learners"},
+  {"registry"},
+  {"experiment"},
+  {"protocol", "settings"},
+  {"cli", "figures", "measure"},
+  {"curves", "lowering", "selection"},
+  {"origins"},
+  {"loop"},
+  {"run"},
+  {"grid"},
+)
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")
 OUTSIDE = {"configs", "experiments", "tests"}
@@ -68,6 +85,23 @@ def test_files_of_data_import_nothing_else_of_the_library():
     if module_of(path) == "datasets":
       names = [name for name in imported(path) if name.startswith("warpjax")]
       assert all(name.startswith("warpjax.datasets") for name in names), path
+
+
+def runner_module(name: str) -> str:
+  """The module of the runner that an imported name is, or is of; "" for none."""
+  parts = name.removeprefix("warpjax.runner").split(".") if name.startswith("warpjax.runner.") else []
+  return next((part for part in parts if any(part in row for row in RUNNER)), "")
+
+
+def test_the_modules_of_the_runner_import_downwards():
+  level = {module: number for number, row in enumerate(RUNNER) for module in row}
+  outside = ("__init__", "__main__")  # the commands and the Python API are above all of them
+  files = [path for path in FILES if module_of(path) == "runner" and path.stem not in outside]
+  files = [path for path in files if path.parent.name != "commands"]
+  assert sorted(level) == sorted(path.stem for path in files)
+  for path in files:
+    below = {module for module in map(runner_module, imported(path)) if module and module != path.stem}
+    assert all(level[module] < level[path.stem] for module in below), f"{path}: {below}"
 
 
 def test_every_layer_exists():

@@ -17,7 +17,7 @@ MOST = 15  # modules of machinery in a folder
 # A new method, network, sampler, data set or command is one file there, so that these grow.
 GROW = ("warpjax/rules", "warpjax/meta_gradients", "warpjax/networks", "warpjax/tasks", "warpjax/rl", "experiments")
 # Who turns a name into a module: of the config, of a recipe's file, and of a library that is patched.
-BY_NAME = {"runner/registry.py", "runner/recipes.py", "datasets/tfds_files.py"}
+BY_NAME = {"runner/config/registry.py", "runner/config/recipes.py", "datasets/tfds_files.py"}
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -50,7 +50,7 @@ def test_reading_every_recipe_loads_neither_jax_nor_flax():
 
 def test_the_reader_of_recipes_is_as_light_as_they_are():
   """So that a list of what there is to run, and --help, need not wait for JAX."""
-  names = imported(LIBRARY / "runner" / "recipes.py")
+  names = imported(LIBRARY / "runner" / "config" / "recipes.py")
   assert all(name.split(".")[0] in sys.stdlib_module_names for name in names), names
 
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from warpjax.runner import recipes
+from warpjax.runner.config import recipes
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

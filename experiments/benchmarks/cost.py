@@ -15,8 +15,8 @@ import optax
 
 from warpjax import losses, networks, training
 from warpjax.diagnostics import cost
-from warpjax.runner import registry, schema
 from warpjax.runner.components import outer_step
+from warpjax.runner.config import registry, schema
 from warpjax.tasks import few_shot, sinusoid
 from warpjax.training import parallel
 from warpjax.types import InnerLoop, MetaParams, Task

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from warpjax.runner import registry, schema
 from warpjax.runner.components import outer_step
+from warpjax.runner.config import registry, schema
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
 
 Estimator = Callable[[InnerLoop], Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from warpjax.runner import provenance
+from warpjax.runner.machine import provenance
 
 
 def machine() -> dict[str, Any]:

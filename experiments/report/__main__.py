@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.report import sections, tables
-from warpjax.runner import cli, records, workdir
+from warpjax.runner import cli, workdir
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.reporting import records
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ("README.md", "docs/*.md", "docs/papers/*.md")

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from experiments.report import sections
 from experiments.report.sections import Section
-from warpjax.runner import listing, recipes, records, workdir
+from warpjax.runner import workdir
+from warpjax.runner.config import listing, recipes
+from warpjax.runner.reporting import records
 
 SMOKE = 0.2  # of the paper's tasks
 COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")

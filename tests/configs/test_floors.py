@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from warpjax import evaluation
-from warpjax.runner import recipes, run
+from warpjax.runner import run
+from warpjax.runner.config import recipes
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.datasets import image_files
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, measure, recipes
+from warpjax.runner import experiment, loop, measure
 from warpjax.runner.components import norm_stats
+from warpjax.runner.config import recipes
 from warpjax.training import parallel
 
 FILES = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.runner import tiny as tiny_configs
-from warpjax.runner import experiment, loop, measure, protocol, recipes, settings
+from warpjax.runner import experiment, loop, measure
+from warpjax.runner.config import recipes, settings
+from warpjax.runner.reporting import protocol
 from warpjax.training import parallel
 
 SHARED = {"num_meta_steps": 2, "tasks_per_step": 2, "checkpoint_every": 2, "steps_per_dispatch": 2}

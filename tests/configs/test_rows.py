@@ -12,7 +12,9 @@ from PIL import Image
 
 from tests.runner import tiny
 from warpjax.datasets import omniglot as omniglot_files
-from warpjax.runner import experiment, loop, measure, protocol, recipes
+from warpjax.runner import experiment, loop, measure
+from warpjax.runner.config import recipes
+from warpjax.runner.reporting import protocol
 from warpjax.training import parallel
 
 FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")

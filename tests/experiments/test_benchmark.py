@@ -15,7 +15,7 @@ from experiments.benchmarks import accuracy, cases, cost, count, estimators, mem
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
-from warpjax.runner import recipes
+from warpjax.runner.config import recipes
 
 STEPS = 3
 ALONG = along_trajectory

@@ -10,7 +10,8 @@ import pytest
 from experiments import l2l
 from tests.runner import tiny
 from warpjax import rules
-from warpjax.runner import experiment, loop, measure, recipes
+from warpjax.runner import experiment, loop, measure
+from warpjax.runner.config import recipes
 from warpjax.training import parallel
 
 TINY = {

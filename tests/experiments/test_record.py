@@ -13,8 +13,10 @@ import pytest
 
 from experiments import record
 from tests.runner import tiny
-from warpjax.runner import measure, provenance, recipes, run, workdir
+from warpjax.runner import measure, run, workdir
 from warpjax.runner.commands import evaluate
+from warpjax.runner.config import recipes
+from warpjax.runner.machine import provenance
 
 ROOT = pathlib.Path(__file__).parents[2]
 

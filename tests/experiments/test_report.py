@@ -8,7 +8,8 @@ import pytest
 
 from experiments.report import __main__ as report
 from experiments.report import tables
-from warpjax.runner import recipes, records
+from warpjax.runner.config import recipes
+from warpjax.runner.reporting import records
 
 ENTRIES = list(tables.entries())
 FIELDS = {"metric", "mean", "ci95", "over", "seeds", "num_tasks", "num_meta_steps", "tasks_per_step", "command"}

@@ -16,7 +16,8 @@ from experiments import navigation as navigation_script
 from tests import toy
 from warpjax import rl
 from warpjax.runner import experiment as experiments
-from warpjax.runner import loop, recipes, run
+from warpjax.runner import loop, run
+from warpjax.runner.config import recipes
 from warpjax.runner.families import reinforcement
 from warpjax.runner.plots import figures
 

@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, recipes, run, settings, workdir
+from warpjax.runner import experiment, run, workdir
+from warpjax.runner.config import recipes, settings
 
 _COMPILATIONS: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(

@@ -19,7 +19,8 @@ import pytest
 from tests.runner import tiny
 from tests.runner.commands import replacing, until
 from warpjax.datasets import tfds_files
-from warpjax.runner import cli, watch, workdir
+from warpjax.runner import cli, workdir
+from warpjax.runner.reporting import watch
 
 TRAIN = "experiments.train"
 SETTINGS = {

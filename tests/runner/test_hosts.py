@@ -16,7 +16,8 @@ import pytest
 
 from tests.runner import tiny
 from tests.runner.commands import ROOT, replacing, until
-from warpjax.runner import cli, experiment, hosts, loop, workdir
+from warpjax.runner import cli, experiment, loop, workdir
+from warpjax.runner.machine import hosts
 from warpjax.training import checkpoints, parallel
 
 SETTINGS = {
@@ -218,7 +219,8 @@ def test_a_port_where_a_run_has_just_ended_is_free():
 
 
 WAITING = """
-from warpjax.runner import hosts, cli
+from warpjax.runner.machine import hosts
+from warpjax.runner import cli
 
 def main(argv):
   with cli.errors_in_one_line():

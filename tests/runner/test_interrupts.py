@@ -16,8 +16,9 @@ import pytest
 
 from tests.runner import tiny
 from tests.runner.commands import until
-from warpjax.runner import cli, interrupts, run, workdir
+from warpjax.runner import cli, run, workdir
 from warpjax.runner.commands import evaluate
+from warpjax.runner.machine import interrupts
 
 ROOT = pathlib.Path(__file__).parents[2]
 LINE = "Interrupted; what was saved before stays."

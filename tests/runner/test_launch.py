@@ -14,8 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from warpjax.runner import experiment, recipes, registry, run, settings, workdir
+from warpjax.runner import experiment, run, workdir
 from warpjax.runner.commands import evaluate
+from warpjax.runner.config import recipes, registry, settings
 from warpjax.runner.plots import figures
 
 ROOT = pathlib.Path(__file__).parents[2]

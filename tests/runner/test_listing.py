@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from warpjax.runner import listing, recipes, records
+from warpjax.runner.config import listing, recipes
+from warpjax.runner.reporting import records
 
 
 def test_rows_have_the_recipe_s_and_the_record_s_numbers():

@@ -12,8 +12,9 @@ import pytest
 from tests.runner import tiny
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
-from warpjax.runner import lowering, remembered, run, workdir
+from warpjax.runner import run, workdir
 from warpjax.runner.commands import evaluate
+from warpjax.runner.machine import lowering, remembered
 
 CONFIG = tiny.config("omniglot", "maml")
 SLOW, FAST = ({"value": time, "gradient": time, "second_order": time / 2} for time in (0.2, 0.1))
@@ -55,7 +56,9 @@ def test_it_is_measured_once_and_remembered(choose, capsys, command, expected):
 
 
 def test_the_process_that_measures_has_this_package_and_the_standard_library():
-  code = "import json, types, warpjax.runner.lowering as here; print(json.dumps([types.__name__, here.__file__]))"
+  code = (
+    "import json, types, warpjax.runner.machine.lowering as here; print(json.dumps([types.__name__, here.__file__]))"
+  )
   assert lowering._measure([sys.executable, "-c", code], 120.0) == ["types", lowering.__file__]
 
 

@@ -7,8 +7,9 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, origins, registry, run, selection, workdir
+from warpjax.runner import experiment, loop, origins, run, selection, workdir
 from warpjax.runner.commands import evaluate
+from warpjax.runner.config import registry
 from warpjax.training import checkpoints
 
 PUBLISHED = {"published": {"number": 1.0, "interval": 0.1, "source": "nobody"}}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, measure, progress
+from warpjax.runner import experiment, loop, measure
+from warpjax.runner.reporting import progress
 
 
 def printed(capsys, **settings):

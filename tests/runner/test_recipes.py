@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from warpjax.runner import recipes
+from warpjax.runner.config import recipes
 
 ALPHA = '''"""Alpha."""
 

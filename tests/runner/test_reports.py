@@ -8,9 +8,10 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, recipes, workdir
+from warpjax.runner import experiment, loop, workdir
 from warpjax.runner.commands import check, fits
 from warpjax.runner.components import norm_stats, outer_step
+from warpjax.runner.config import recipes
 
 CONFIG = tiny.config("sinusoid", "maml")
 

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, measure, progress, run, settings, workdir
+from warpjax.runner import experiment, loop, measure, run, workdir
 from warpjax.runner.commands import evaluate, plot
+from warpjax.runner.config import settings
 from warpjax.runner.plots import figures
+from warpjax.runner.reporting import progress
 from warpjax.training import parallel
 from warpjax.training.step import averaging_over
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from warpjax.runner import recipes, registry, schema, settings
+from warpjax.runner.config import recipes, registry, schema, settings
 
 
 def target(

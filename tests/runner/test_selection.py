@@ -16,10 +16,12 @@ from experiments import throughput
 from tests.datasets import image_files
 from tests.runner import tiny
 from warpjax.evaluation import step_statistics
-from warpjax.runner import experiment, loop, measure, protocol, recipes, run, selection, workdir
+from warpjax.runner import experiment, loop, measure, run, selection, workdir
 from warpjax.runner.commands import evaluate
 from warpjax.runner.components import norm_stats
+from warpjax.runner.config import recipes
 from warpjax.runner.families import base, image_data
+from warpjax.runner.reporting import protocol
 from warpjax.training import parallel
 from warpjax.types import InnerLoop
 

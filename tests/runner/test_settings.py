@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from warpjax.runner import experiment, recipes, settings
+from warpjax.runner import experiment
+from warpjax.runner.config import recipes, settings
 
 MAML = recipes.settings("sinusoid:maml")
 

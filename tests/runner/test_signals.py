@@ -9,7 +9,9 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, hosts, loop, progress, run, selection, watch, workdir
+from warpjax.runner import experiment, loop, run, selection, workdir
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import progress, watch
 from warpjax.training import checkpoints
 
 

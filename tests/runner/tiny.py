@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from warpjax.runner import recipes, schema
+from warpjax.runner.config import recipes, schema
 
 SINES = {
   "num_meta_steps": 6,

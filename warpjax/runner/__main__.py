@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from warpjax.runner import interrupts, recipes
+from warpjax.runner.config import recipes
+from warpjax.runner.machine import interrupts
 
 COMMANDS = {
   "train": "meta-train and evaluate one config",

@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from warpjax.runner import hosts, interrupts, recipes, registry, workdir
-from warpjax.runner import settings as settings_of_run
+from warpjax.runner import workdir
+from warpjax.runner.config import recipes, registry
+from warpjax.runner.config import settings as settings_of_run
+from warpjax.runner.machine import hosts, interrupts
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes

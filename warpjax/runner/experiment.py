@@ -12,8 +12,8 @@ import warpjax as wj
 from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.redrawn import Draw
-from warpjax.runner import registry, schema
 from warpjax.runner.components import norm_stats, outer_step
+from warpjax.runner.config import registry, schema
 from warpjax.runner.families import base
 from warpjax.tasks import augment
 from warpjax.training import TrainState

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from warpjax.runner import hosts, run, settings, workdir
+from warpjax.runner import run, workdir
+from warpjax.runner.config import settings
+from warpjax.runner.machine import hosts
 from warpjax.runner.plots import canvas
 
 PICTURE = "sweep.png"

@@ -15,10 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax import training
-from warpjax.runner import hosts, origins, progress, registry, selection, watch, workdir
-from warpjax.runner import writers as writing
+from warpjax.runner import origins, selection, workdir
+from warpjax.runner.config import registry
 from warpjax.runner.experiment import Experiment
-from warpjax.runner.writers import Writer
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import progress, watch
+from warpjax.runner.reporting import writers as writing
+from warpjax.runner.reporting.writers import Writer
 from warpjax.tasks import few_shot
 from warpjax.training import TrainState, checkpoints, parallel
 from warpjax.types import MetaParams, TaskSampler

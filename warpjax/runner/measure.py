@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from warpjax import evaluation
-from warpjax.runner import hosts, progress, protocol
 from warpjax.runner.experiment import Experiment
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import progress, protocol
 from warpjax.training import TrainState
 from warpjax.types import Task, TaskSampler
 

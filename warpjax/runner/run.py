@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from warpjax.runner import experiment as experiments
-from warpjax.runner import hosts, loop, measure, origins, provenance, schema, selection, watch, workdir
+from warpjax.runner import loop, measure, origins, selection, workdir
+from warpjax.runner.config import schema
+from warpjax.runner.machine import hosts, provenance
 from warpjax.runner.plots import canvas, figures
-from warpjax.runner.writers import Writer
+from warpjax.runner.reporting import watch
+from warpjax.runner.reporting.writers import Writer
 
 
 def train_and_evaluate(

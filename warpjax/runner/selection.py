@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 
-from warpjax.runner import hosts, measure, workdir
+from warpjax.runner import measure, workdir
 from warpjax.runner.experiment import Experiment
-from warpjax.runner.writers import Writer
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting.writers import Writer
 from warpjax.training import TrainState, checkpoints, parallel
 
 BEST = "best"

@@ -11,10 +11,12 @@ import warpjax as wj
 from tests.runner import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
-from warpjax.runner import experiment, loop, measure, protocol, registry, run
+from warpjax.runner import experiment, loop, measure, run
 from warpjax.runner.commands import evaluate
 from warpjax.runner.components import norm_stats
+from warpjax.runner.config import registry
 from warpjax.runner.families import base, image_data, multi_shot
+from warpjax.runner.reporting import protocol
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.types import MetaParams, Task
 

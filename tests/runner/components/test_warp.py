@@ -13,8 +13,9 @@ from experiments import forgetting
 from experiments import surfaces as surfaces_experiment
 from tests import toy
 from warpjax.runner import experiment as experiments
-from warpjax.runner import loop, recipes
+from warpjax.runner import loop
 from warpjax.runner.components import learners, meta_gradients, warp
+from warpjax.runner.config import recipes
 from warpjax.runner.families import multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.training import parallel

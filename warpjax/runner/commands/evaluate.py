@@ -18,9 +18,12 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, hosts, loop, measure, origins, protocol, settings, workdir
+from warpjax.runner import cli, loop, measure, origins, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import settings
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import protocol
 
 
 def evaluate(

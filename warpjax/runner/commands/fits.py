@@ -18,10 +18,11 @@ from absl import flags
 from warpjax import meta_gradients, training
 from warpjax.diagnostics import cost
 from warpjax.differentiation import Derivative, Memory
-from warpjax.runner import cli, loop, registry, schema
+from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.components import outer_step
+from warpjax.runner.config import registry, schema
 from warpjax.types import InnerLoop
 
 POLICIES: tuple[tuple[Derivative, Memory], ...] = (

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from warpjax.datasets import cifar, mini_imagenet, tfds_images, tiered_imagenet
-from warpjax.runner import cli, interrupts
+from warpjax.runner import cli
+from warpjax.runner.machine import interrupts
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where to prepare it; TFDS_DATA_DIR, else ~/tensorflow_datasets.")
 _ARCHIVES = flags.DEFINE_string("archives", None, "Archives, or a folder with them, used instead of the network.")

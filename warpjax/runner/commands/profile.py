@@ -19,9 +19,11 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from warpjax.runner import cli, hosts, loop, schema
+from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import schema
+from warpjax.runner.machine import hosts
 
 KINDS = ("products", "copies", "elements")
 PRODUCTS = ("dot_general", "conv_general_dilated")

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from warpjax.runner import cli, listing
+from warpjax.runner import cli
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import listing
 
 
 def main(argv: Sequence[str]) -> int:

@@ -20,10 +20,13 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, grid, hosts, listing, loop, lowering, origins, protocol, run, settings
+from warpjax.runner import cli, grid, loop, origins, run
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.commands import tune
-from warpjax.runner.writers import WRITERS
+from warpjax.runner.config import listing, settings
+from warpjax.runner.machine import hosts, lowering
+from warpjax.runner.reporting import protocol
+from warpjax.runner.reporting.writers import WRITERS
 
 
 def _init() -> origins.InitFrom | None:

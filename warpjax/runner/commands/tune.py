@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from warpjax.runner import cli, hosts, loop, lowering, recipes, remembered, schema, workdir
+from warpjax.runner import cli, loop, workdir
 from warpjax.runner import experiment as experiments
+from warpjax.runner.config import recipes, schema
+from warpjax.runner.machine import hosts, lowering, remembered
 
 Changes = dict[str, Any]
 ROUNDS = 5

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from warpjax import networks, partition
 from warpjax.networks import conv, presets
-from warpjax.runner import schema
 from warpjax.runner.components import warp as warp_settings
 from warpjax.runner.components.warp import ACTIVATIONS, Activation
+from warpjax.runner.config import schema
 from warpjax.runner.families import multi_shot, optimizees, reinforcement, synthetic
 
 NO_WARP: dict[str, Any] = {}

@@ -12,8 +12,8 @@ import optax
 from warpjax import linear_solve, meta_gradients, training
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.redrawn import Draw
-from warpjax.runner import schema
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
+from warpjax.runner.config import schema
 from warpjax.training import compose
 from warpjax.types import CarriedMetaGrad, InnerLoop, Params
 

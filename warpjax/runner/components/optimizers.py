@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import optax
 
-from warpjax.runner import schema
+from warpjax.runner.config import schema
 from warpjax.training import optimizers
 
 Schedule = Literal["constant", "linear", "cosine"]

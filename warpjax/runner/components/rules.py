@@ -11,7 +11,7 @@ import optax
 
 import warpjax as wj
 from warpjax import rules
-from warpjax.runner import schema
+from warpjax.runner.config import schema
 from warpjax.types import InnerLoop, LossFn, Params, PyTree, UpdateRule
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from warpjax import meta_gradients, networks
 from warpjax.meta_gradients import Contribution
-from warpjax.runner import schema
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep, Tables
+from warpjax.runner.config import schema
 from warpjax.tasks import continual
 from warpjax.training import replay
 from warpjax.types import Aux, InnerLoop

@@ -13,9 +13,9 @@ import numpy as np
 from warpjax import losses, networks, tasks
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
-from warpjax.runner import schema
 from warpjax.runner.components import norm_stats
-from warpjax.runner.schema import OfProblem, OfTest, OfTraining
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import jax
 
 from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, tiered_imagenet
-from warpjax.runner import schema
 from warpjax.runner.components import norm_stats
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.runner.families.base import Data, Spec, costly, tell
-from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import augment, few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.types import InnerLoop, Params, PyTree, QueryBatchFn, Task, full_query

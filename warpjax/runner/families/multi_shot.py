@@ -12,10 +12,10 @@ from warpjax import networks
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.problem import Problem
-from warpjax.runner import schema
 from warpjax.runner.components import norm_stats, outer_step
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfProblem, OfTraining
 from warpjax.runner.families.base import Data, Spec, tell
-from warpjax.runner.schema import OfProblem, OfTraining
 from warpjax.tasks import augment, few_shot, multi_shot
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 

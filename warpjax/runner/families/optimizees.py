@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax import networks
-from warpjax.runner import schema
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfProblem
 from warpjax.runner.families import base
 from warpjax.runner.families.base import Data, Spec
-from warpjax.runner.schema import OfProblem
 from warpjax.tasks import few_shot, optimizees
 from warpjax.types import Apply, InnerLoop, LossFn, Params, PyTree, TaskSampler
 

@@ -15,12 +15,12 @@ from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
 from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
-from warpjax.runner import schema
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
 from warpjax.runner.components.warp import ACTIVATIONS, Activation
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.runner.families.base import Data, Spec
-from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 

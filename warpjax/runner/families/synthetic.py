@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from warpjax import networks, tasks
-from warpjax.runner import schema
+from warpjax.runner.config import schema
+from warpjax.runner.config.schema import OfTraining
 from warpjax.runner.families.base import Data, Spec
-from warpjax.runner.schema import OfTraining
 from warpjax.types import InnerLoop, LossFn, Params, PyTree
 
 

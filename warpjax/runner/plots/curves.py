@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warpjax.runner import schema, workdir
+from warpjax.runner import workdir
+from warpjax.runner.config import schema
 from warpjax.runner.plots import canvas, figures
 
 Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from warpjax import evaluation
-from warpjax.runner import settings, workdir
+from warpjax.runner import workdir
+from warpjax.runner.config import settings
 from warpjax.runner.plots import canvas
 
 

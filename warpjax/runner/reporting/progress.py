@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from warpjax.runner import interrupts
+from warpjax.runner.machine import interrupts
 
 Report = Callable[[int, Mapping[str, float]], None]
 

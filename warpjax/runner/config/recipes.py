@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 Table = Mapping[str, Any]
 
-FOLDERS = (pathlib.Path(__file__).parents[1] / "recipes", pathlib.Path(__file__).parents[2] / "configs")
+FOLDERS = (pathlib.Path(__file__).parents[2] / "recipes", pathlib.Path(__file__).parents[3] / "configs")
 """Where recipes are that are named without a path: in an installed package, and in a checkout."""
 
 

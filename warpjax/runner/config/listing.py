@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warpjax.runner import recipes, records
+from warpjax.runner.config import recipes
+from warpjax.runner.reporting import records
 
 # By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {

@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from warpjax.runner import schema, workdir
+from warpjax.runner import workdir
+from warpjax.runner.config import schema
 
 Writer = Callable[[Mapping[str, Any]], object]
 """Called with each row: `step`, `split` ("train" or "val"), and values by name."""

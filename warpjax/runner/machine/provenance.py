@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 _VERSIONS = ("warpjax", "jax", "flax", "optax", "numpy")
 
 

@@ -22,12 +22,14 @@ import jax
 
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
-from warpjax.runner import cli, hosts, recipes, remembered, schema, workdir
+from warpjax.runner import cli, workdir
 from warpjax.runner.components import learners
+from warpjax.runner.config import recipes, schema
+from warpjax.runner.machine import hosts, remembered
 
 STORE = "lowering"
 SECONDS = 180.0  # a limit; both take seconds where they work
-COMMAND = (sys.executable, "-m", "warpjax.runner.lowering")
+COMMAND = (sys.executable, "-m", "warpjax.runner.machine.lowering")
 CHOICES = tuple(each for each in conv.LOWERINGS if each != "auto")
 
 
@@ -122,7 +124,7 @@ def _measured(command: Sequence[str], seconds: float, cache_dir: str | None) -> 
 
 def _measure(command: Sequence[str], seconds: float) -> Any:
   """The times, from a process of its own: what crashes or hangs there leaves the run alone."""
-  root = pathlib.Path(__file__).parents[2]
+  root = pathlib.Path(__file__).parents[3]
   # This process may hold most of the device's memory already.
   environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
   if platforms := getattr(jax.config, "jax_platforms", None):

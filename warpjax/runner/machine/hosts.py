@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from warpjax.runner import interrupts, workdir
+from warpjax.runner import workdir
+from warpjax.runner.machine import interrupts
 
 # How long a process waits for the others at the start. JAX itself would wait longer and then abort without a word.
 START_SECONDS = 300.0

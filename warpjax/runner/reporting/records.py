@@ -10,11 +10,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from warpjax.runner import recipes, workdir
+from warpjax.runner import workdir
+from warpjax.runner.config import recipes
 
 Record = Mapping[str, Any]
 
-FOLDER = pathlib.Path(__file__).parents[2] / "results"
+FOLDER = pathlib.Path(__file__).parents[3] / "results"
 NOTHING = "-"
 
 _ACCURACY = ("omniglot", "multi_shot_omniglot", "mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")

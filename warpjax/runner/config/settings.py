@@ -11,8 +11,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from warpjax.runner import experiment, registry, schema
+from warpjax.runner import experiment
 from warpjax.runner.components import warp
+from warpjax.runner.config import registry, schema
 
 Table = Mapping[str, Any]
 _UNSET = object()
@@ -53,7 +54,7 @@ def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
       or a value of another type.
 
   Example:
-    >>> from warpjax.runner import recipes
+    >>> from warpjax.runner.config import recipes
     >>> with_overrides(recipes.settings("sinusoid:maml"), ["inner.num_steps=5"])["inner"]["num_steps"]
     5
   """
@@ -78,7 +79,7 @@ def values(settings: Table, given: Sequence[str]) -> dict[str, Any]:
     ValueError: As `with_overrides`.
 
   Example:
-    >>> from warpjax.runner import recipes
+    >>> from warpjax.runner.config import recipes
     >>> values(recipes.settings("sinusoid:maml"), ["eval.num_steps=5", "eval.norm_stats=support"])
     {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
   """

@@ -16,8 +16,8 @@ from typing import Any
 
 from warpjax import losses
 from warpjax.meta_gradients.redrawn import Draw
-from warpjax.runner import schema
 from warpjax.runner.components import learners, meta_gradients, optimizers, rules, warp
+from warpjax.runner.config import schema
 from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
 from warpjax.types import InnerLoop, LossFn
 
