@@ -69,11 +69,12 @@ def modules() -> dict[str, types.ModuleType]:
 def names(name: str, module: types.ModuleType) -> list[str]:
   """The full names of a module's public functions and classes: its `__all__`, else what it defines."""
   exported = vars(module).get("__all__")
+  public = {key: getattr(module, key) for key in exported or vars(module)}
   return [
     f"{name}.{key}"
-    for key, value in vars(module).items()
+    for key, value in public.items()
     if isinstance(value, types.FunctionType | type)
-    and (key in exported if exported else value.__module__ == name and not key.startswith("_"))
+    and (exported or (value.__module__ == name and not key.startswith("_")))
   ]
 
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+import warpjax
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 # A module may import those of the rows above its own; a new module gets a place here.
@@ -108,9 +110,36 @@ def test_every_layer_exists():
   assert set(LEVEL) <= {module_of(path) for path in FILES}
 
 
+def test_importing_the_package_alone_imports_none_of_it():
+  """So that a command hears Ctrl-C, and answers --help, before the seconds that importing JAX takes."""
+  code = (
+    "import sys, warpjax, warpjax.runner.__main__; print([n for n in ('jax', 'numpy', 'absl') if n in sys.modules])"
+  )
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_no_other():
+  assert all(getattr(warpjax, name) is not None for name in warpjax.__all__)
+  assert set(warpjax.__all__) <= set(dir(warpjax)) and warpjax.types.Task is warpjax.Task
+  assert warpjax.sanity is warpjax.diagnostics  # its name in version 0.1.0
+  for name in ("adpat", "__wrapped__", "_nothing"):
+    assert not hasattr(warpjax, name)
+
+
+def test_a_first_use_inside_of_jit_leaks_no_tracer():
+  used = "[getattr(warpjax, name) for name in warpjax.__all__]"
+  program = f"jax.jit(lambda x: ({used}, x + 1)[1])"
+  code = f"import jax, warpjax\nwith jax.checking_leaks(): print({program}(1))"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == "2"
+
+
 def test_import_is_light_and_starts_no_backend():
   heavy = ["tensorflow_datasets", "tensorflow", "orbax", "gymnax", "matplotlib", "PIL", "tqdm", "flax", "jax.extend"]
   loaded = f"[name for name in {heavy} if name in sys.modules]"
-  code = f"import sys, warpjax; from jax._src import xla_bridge; print({loaded}, xla_bridge.backends_are_initialized())"
+  used = "[getattr(warpjax, name) for name in warpjax.__all__ if name != 'networks']"
+  code = f"import sys, warpjax; {used}; from jax._src import xla_bridge as xla; print({loaded}, "
+  code += "xla.backends_are_initialized())"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout.strip() == "[] False"

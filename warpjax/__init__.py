@@ -5,29 +5,31 @@ Which parameters adapt (`MetaParams`), how they adapt (`rules`), how the meta-gr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
-from warpjax import (
-  datasets,
-  diagnostics,
-  evaluation,
-  linear_solve,
-  losses,
-  meta_gradients,
-  padding,
-  rl,
-  rules,
-  tasks,
-  training,
-)
-from warpjax.adaptation import adapt, epochs, full_batch, full_query, minibatch
-from warpjax.diagnostics import cost, geometry
-from warpjax.training import checkpoints, optimizers, parallel, replay, streams
-from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task, Trajectory, UpdateRule
-
 if TYPE_CHECKING:
-  from warpjax import networks
+  from warpjax import (
+    datasets,
+    diagnostics,
+    evaluation,
+    linear_solve,
+    losses,
+    meta_gradients,
+    networks,
+    padding,
+    rl,
+    rules,
+    tasks,
+    training,
+  )
+  from warpjax.adaptation import adapt, epochs, full_batch, full_query, minibatch
+  from warpjax.diagnostics import cost, geometry
+  from warpjax.training import checkpoints, optimizers, parallel, replay, streams
+  from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task, Trajectory, UpdateRule
 
 __version__ = "0.1.0"
 
@@ -65,9 +67,17 @@ __all__ = [
   "training",
 ]
 
-
-# Where version 0.1.0 had them, and where they are.
+# Where the functions and classes are.
+_HOMES = {
+  **dict.fromkeys(("adapt", "epochs", "full_batch", "full_query", "minibatch"), "adaptation"),
+  **dict.fromkeys(
+    ("CarriedMetaGrad", "InnerLoop", "MetaGradFn", "MetaParams", "Task", "Trajectory", "UpdateRule"), "types"
+  ),
+}
+# Where modules are that version 0.1.0 had in this folder.
 _MOVED = {
+  **{name: f"diagnostics.{name}" for name in ("cost", "geometry")},
+  **{name: f"training.{name}" for name in ("checkpoints", "optimizers", "parallel", "replay", "streams")},
   "meta_steps": "training.compose",
   "norm_stats": "evaluation.readouts",
   "sanity": "diagnostics",
@@ -76,7 +86,18 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-  # Flax takes longer to import than everything else here together, and a learner of one's own may not need it.
-  if name == "networks" or name in _MOVED:
-    return importlib.import_module(f"warpjax.{_MOVED.get(name, name)}")
-  raise AttributeError(f"module 'warpjax' has no attribute {name!r}")
+  """Imports a name when it is first used, so that a command answers, and hears Ctrl-C, before JAX is imported."""
+  home = _HOMES.get(name)
+  place = home or _MOVED.get(name, name)
+  if name.startswith("_") or importlib.util.find_spec(f"warpjax.{place}") is None:
+    raise AttributeError(f"module 'warpjax' has no attribute {name!r}")
+  jax = sys.modules.get("jax")
+  # The first use may be inside of jit, where an array that a module makes would be one of the traced program.
+  with getattr(jax, "ensure_compile_time_eval", contextlib.nullcontext)():
+    found = importlib.import_module(f"warpjax.{place}")
+  globals()[name] = getattr(found, name) if home else found
+  return globals()[name]
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -57,8 +57,10 @@ def assert_interrupted(process):
   assert err.count(LINE) == 1 and not any(word in err for word in BAD), err
 
 
-def test_while_it_imports():
-  process = start("experiments.train", [*SINES, "--workdir=/nowhere/at/all"])
+@pytest.mark.parametrize("command", [["experiments.train"], ["warpjax.runner", "train"]], ids=" ".join)
+def test_while_it_imports(command):
+  module, *arguments = command
+  process = start(module, [*arguments, *SINES, "--workdir=/nowhere/at/all"])
   process.send_signal(signal.SIGINT)
   assert_interrupted(process)
 

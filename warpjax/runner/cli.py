@@ -13,8 +13,7 @@ import jax
 from absl import app, flags, logging
 
 from warpjax.runner import workdir
-from warpjax.runner.config import recipes, registry
-from warpjax.runner.config import settings as settings_of_run
+from warpjax.runner.config import settings
 from warpjax.runner.machine import hosts, interrupts
 
 FLAGS = flags.FLAGS
@@ -93,11 +92,7 @@ def config() -> dict[str, Any]:
   Raises:
     ValueError: Where the file cannot be read, or has no such method, or a setting is none of it.
   """
-  settings = recipes.settings(FLAGS.config)
-  settings = settings_of_run.without_published(settings, _overrides)
-  settings = settings_of_run.with_overrides(settings, _overrides)
-  modules = registry.user_modules(settings)
-  return {**settings, "modules": modules} if modules else settings
+  return settings.load_config(FLAGS.config, *_overrides)
 
 
 def places() -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from warpjax.runner.machine import hosts, provenance
 from warpjax.runner.plots import canvas, figures
 from warpjax.runner.reporting import watch
 from warpjax.runner.reporting.writers import Writer
+from warpjax.training import TrainState
 
 
 def train_and_evaluate(
@@ -59,6 +60,40 @@ def train_and_evaluate(
   with _held(directory) as path:
     _prepare(path, settings)
     return _run(programs, path, init, writers)
+
+
+class Restored(NamedTuple):
+  """A run that was read from its workdir.
+
+  Attributes:
+    experiment: What its config builds: data, network, inner loops, readouts.
+    state: That of the checkpoint which the result was measured on.
+  """
+
+  experiment: experiments.Experiment
+  state: TrainState
+
+
+def restore(
+  directory: str | os.PathLike[str], *, data_dir: str | None = None, cache_dir: str | None = None
+) -> Restored:
+  """Reads a run from its workdir, where it may still be training; nothing is written.
+
+  Args:
+    directory: The workdir.
+    data_dir: Where prepared data are.
+    cache_dir: Where arrays made from them go.
+
+  Returns:
+    The experiment and its state.
+
+  Raises:
+    ValueError: For a folder that holds no run, or a run without a checkpoint.
+    FileNotFoundError: For data that are not there.
+  """
+  path = pathlib.Path(directory)
+  experiment = experiments.build(workdir.config_of_run(path, "directory"), data_dir=data_dir, cache_dir=cache_dir)
+  return Restored(experiment, loop.restore(experiment, path))
 
 
 def check(

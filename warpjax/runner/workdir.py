@@ -85,6 +85,19 @@ def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.
   return directory
 
 
+def config_of_run(path: pathlib.Path, what: str = "--workdir") -> dict[str, Any]:
+  """The config of the run in a workdir.
+
+  Raises:
+    ValueError: If there is none, or it is that of a sweep, whose workdir holds no run itself.
+  """
+  config = read_json(path / CONFIG)
+  if config is None:
+    raise ValueError(f"{what} must hold a {CONFIG}; {path} does not.")
+  check_is_one_run(what, path, config)
+  return config
+
+
 def check_is_one_run(what: str, path: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Raises a ValueError if the config is that of a sweep, whose workdir holds no run itself."""
   if "seed" not in config:

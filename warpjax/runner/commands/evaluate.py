@@ -53,10 +53,7 @@ def evaluate(
     ValueError: If the directory is no workdir, or holds no checkpoint, or a setting is not one of the test's.
   """
   path = pathlib.Path(directory)
-  config = workdir.read_json(path / workdir.CONFIG)
-  if config is None:
-    raise ValueError(f"--workdir must hold a {workdir.CONFIG}; {path} does not.")
-  workdir.check_is_one_run("--workdir", path, config)
+  config = workdir.config_of_run(path)
   if not re.fullmatch(r"[\w.-]*", name):
     raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
   experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)

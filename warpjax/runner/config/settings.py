@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from warpjax.runner import experiment
 from warpjax.runner.components import warp
-from warpjax.runner.config import registry, schema
+from warpjax.runner.config import recipes, registry, schema
 
 Table = Mapping[str, Any]
 _UNSET = object()
@@ -37,6 +37,32 @@ class Setting(NamedTuple):
   required: bool
   doc: str
   marks: frozenset[str] = frozenset()
+
+
+def load_config(source: str, *given: str) -> dict[str, Any]:
+  """The settings of a row of a recipe, with some in place of the row's.
+
+  With settings of other tasks than the row's, it has no published number.
+
+  Args:
+    source: `FILE.py:METHOD`, or `NAME:METHOD` of a recipe, as for `--config`.
+    *given: `KEY=VALUE`, such as "inner.learning_rate=0.02", as for `--config.KEY=VALUE`.
+
+  Returns:
+    Nested dicts, for `warpjax.runner.build` and `warpjax.runner.train_and_evaluate`.
+
+  Raises:
+    ValueError: For a file, a method or a setting that there is not, naming the nearest, or a value of another type.
+
+  Example:
+    >>> from warpjax import runner
+    >>> runner.load_config("sinusoid:maml", "inner.num_steps=5")["inner"]
+    {'rule': 'sgd', 'learning_rate': 0.01, 'num_steps': 5}
+  """
+  settings = recipes.settings(source)
+  settings = with_overrides(without_published(settings, given), given)
+  modules = registry.user_modules(settings)
+  return {**settings, "modules": modules} if modules else settings
 
 
 def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
