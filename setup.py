@@ -3,6 +3,9 @@
 import pathlib
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
 
 # tensorflow-datasets needs the other two and declares neither.
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
@@ -24,6 +27,22 @@ TEST_CORE = [
   "ruff>=0.12",
 ]
 
+
+class BuildWithRecipes(build_py):
+  """Ships configs/ as warpjax/recipes/, where recipes are found by name outside of a checkout."""
+
+  def run(self):
+    super().run()
+    if not self.editable_mode:
+      folder = pathlib.Path(self.build_lib, "warpjax", "recipes")
+      self.mkpath(str(folder))
+      for path in RECIPES:
+        self.copy_file(str(path), str(folder / path.name))
+
+  def get_source_files(self):
+    return [*super().get_source_files(), *map(str, RECIPES)]
+
+
 setup(
   name="warpjax",
   version="0.1.0",
@@ -33,6 +52,7 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["warpjax", "warpjax.*"]),
   package_data={"warpjax": ["py.typed", "datasets/class_splits/*.txt"]},
+  cmdclass={"build_py": BuildWithRecipes},
   entry_points={"console_scripts": ["warpjax = warpjax.runner.__main__:main"]},
   python_requires=">=3.11",
   install_requires=[

@@ -1,7 +1,7 @@
 """CIFAR-FS: 5-way 1-shot and 5-shot, 64, 16 and 20 classes of CIFAR-100 at random.
 
 Data: Bertinetto et al. 2019, arXiv 1805.08136; CIFAR-100 as tensorflow-datasets prepares it
-(python -m experiments.prepare_data cifar100 --data_dir=DIR), or its binary archive, 32x32. None of the papers of these
+(warpjax prepare cifar100 --data_dir=DIR), or its binary archive, 32x32. None of the papers of these
 methods has numbers for it.
 
 Command: python -m experiments.train --config=configs/cifar_fs.py:maml --workdir=runs/maml --data_dir=DIR

@@ -1,7 +1,7 @@
 """mini-ImageNet: 5-way 1-shot and 5-shot, 64 classes to train on, 16 for validation, 20 to test.
 
 Data: the 84x84 images in folders {train,val,test}/<wnid>/*, in folders <wnid>/*, beside train.csv, val.csv and
-test.csv (Ravi and Larochelle 2017), or as experiments.prepare_data makes them from one of these or from a zip archive.
+test.csv (Ravi and Larochelle 2017), or as warpjax prepare makes them from one of these or from a zip archive.
 A part of the set is loaded and called partial, in result.json too; --config.data.require_complete=True refuses it.
 
 Command: python -m experiments.train --config=configs/mini_imagenet.py:maml --workdir=runs/maml --data_dir=FOLDER

@@ -108,7 +108,7 @@ def test_a_faulty_file_is_one_error(folder, tmp_path, name, change, message):
 
 def test_an_absent_or_broken_archive_is_one_error(tmp_path, monkeypatch):
   monkeypatch.setattr(tfds_files, "_probe", lambda url: (_ for _ in ()).throw(ConnectionError("no answer")))
-  with pytest.raises(DatasetNotFoundError, match=r"CIFAR-100 was not found .*no answer.*prepare_data cifar100"):
+  with pytest.raises(DatasetNotFoundError, match=r"CIFAR-100 was not found .*no answer.*warpjax prepare cifar100"):
     cifar.load("cifar_fs", tmp_path)
   (tmp_path / "cifar-100-binary.tar.gz").write_bytes(b"not an archive")
   with pytest.raises(ValueError, match=r"cannot be read \(.*\); fetch it again"):

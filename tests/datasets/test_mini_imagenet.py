@@ -235,9 +235,7 @@ def test_an_absent_set_is_one_message(tmp_path, monkeypatch, given):
 
 def test_an_archive_is_to_be_unpacked(tmp_path):
   (tmp_path / "mini.zip").touch()
-  command = (
-    r"It is a file: unpack it first, or python -m experiments.prepare_data mini_imagenet --archives=.*mini\.zip\."
-  )
+  command = r"It is a file: unpack it first, or warpjax prepare mini_imagenet --archives=.*mini\.zip\."
   with pytest.raises(DatasetNotFoundError, match=command):
     mini_imagenet.load(tmp_path / "mini.zip", tmp_path / "cache")
 

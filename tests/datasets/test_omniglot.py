@@ -114,7 +114,7 @@ def test_an_absent_set_is_one_message_at_once(tmp_path, download):
   message = str(caught.value)
   assert str(tmp_path / "absent") in message and "(from data_dir)" in message
   assert ("no network in tests" if download else "download is off") in message
-  for part in ("images_background/", "{train,val,test}/", "python -m experiments.prepare_data omniglot --data_dir=DIR"):
+  for part in ("images_background/", "{train,val,test}/", "warpjax prepare omniglot --data_dir=DIR"):
     assert part in message
   assert not (tmp_path / "absent").exists() and not (tmp_path / "cache").exists()
 

@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from warpjax import runner
+from warpjax.runner.config import schema, settings
+
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [path for folder in (".", "concepts", "papers") for path in sorted((DOCS / folder).glob("*.md"))]
@@ -51,6 +54,28 @@ def test_links_lead_somewhere(page):
       assert target.stem in GENERATED.modules(), link
     elif target.parts[0] not in ("api", "experiments"):
       assert (DOCS / target).exists(), link
+
+
+def test_the_recipe_of_your_own_method_is_built(tmp_path, monkeypatch):
+  """The first block is a file, which brings a rule; the marks of the tasks are those that there are."""
+  text = (DOCS / "your_method.md").read_text(encoding="utf-8")
+  blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  (tmp_path / "my_method.py").write_text(blocks[0])
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  try:
+    config = runner.load_config("my_method.py:mine", "inner.num_steps=3")
+    assert runner.build(config).inner.num_steps == 3 and "published" not in config
+    tasks = next(block for block in blocks if "Annotated" in block)
+    (tmp_path / "my_lines.py").write_text(tasks)
+    lines = settings.reference({**config, "data": {"name": "my_lines:lines"}})
+    marks = {setting.path: set(setting.marks) for setting in lines}
+    assert marks["data.shots"] == {"test"} and marks["data.noise"] == {"problem"}
+  finally:
+    for name in ("my_method", "my_lines"):
+      sys.modules.pop(name, None)
+  words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
+  assert words == set(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE))
 
 
 def test_the_code_about_your_own_network_runs():

@@ -180,7 +180,7 @@ def test_absent_data_say_where_and_how(tmp_path, monkeypatch):
   with pytest.raises(FileNotFoundError) as error:
     experiment.build(tiny.config("omniglot", "maml"), data_dir=str(place))
   assert str(place) in str(error.value) and "omniglot" in str(error.value).lower()
-  assert "experiments.prepare_data" in str(error.value)
+  assert "warpjax prepare" in str(error.value)
   assert len(_COMPILATIONS) == before
 
 

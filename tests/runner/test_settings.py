@@ -91,7 +91,15 @@ def test_the_row_stays_as_it_is():
   (["num_meta_stepz=3"], r"config\.num_meta_stepz is not a setting; did you mean 'num_meta_steps'\? Allowed: .*seed, "),
   (["inner.learning_rat=1"], r"config\.inner\.learning_rat is not .* 'learning_rate'\? Allowed: rule, learning_rate, "),
   (["network.warp.knd=scale"], r"config\.network\.warp\.knd is not .* 'kind'\? Allowed: kind, activation, batch_norm"),
-  (["evaluation.num_tasks=3"], r"config\.evaluation\.num_tasks is not a setting; did you mean 'eval\.num_tasks'\?"),
+  (
+    ["evaluation.num_tasks=3"],
+    r"config\.evaluation\.num_tasks is not a setting; did you mean 'eval\.num_tasks'\? "
+    r"`warpjax train .* --settings` lists all \d+\.$",
+  ),
+  (
+    ["learning_rate=0.1"],
+    r"config\.learning_rate is not a setting; did you mean 'inner\.learning_rate' or 'optimizer\.learning_rate'\?",
+  ),
   (["inner.b1=0.5"], r"config\.inner\.b1 is not a setting"),
   (["inner=3"], r"config\.inner is not a setting"),
   (["inner.num_steps"], r"a setting must be KEY=VALUE, such as inner\.num_steps=5; got 'inner\.num_steps'"),

@@ -110,7 +110,7 @@ def _fetched(root: pathlib.Path, download: bool) -> pathlib.Path:
   raise DatasetNotFoundError(
     f"CIFAR-100 was not found in {root}, and was not fetched: {reason}. Looked for cifar100/<version>/ as"
     f" tensorflow-datasets prepares it, for {_FOLDER}/ and for {_ARCHIVE} (the binary version: the Python version is a"
-    " pickle, which is not read). To prepare it where there is internet: python -m experiments.prepare_data cifar100"
+    " pickle, which is not read). To prepare it where there is internet: warpjax prepare cifar100"
     " --data_dir=DIR; from the archive: the same with --archives=FOLDER. Then pass --data_dir=DIR."
   )
 

@@ -122,7 +122,7 @@ def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
     f"Omniglot was not found in {root} (from {origin}), and was not fetched: {reason}."
     " Looked for omniglot/<version>/ as tensorflow-datasets prepares it, for"
     " images_background/<Alphabet>/characterNN/*.png, and for {train,val,test}/<class>/*."
-    " To prepare it where there is internet: python -m experiments.prepare_data omniglot --data_dir=DIR;"
+    " To prepare it where there is internet: warpjax prepare omniglot --data_dir=DIR;"
     " from the four archives: the same with --archives=FOLDER. Then pass --data_dir=DIR or set TFDS_DATA_DIR=DIR."
   )
 

@@ -36,11 +36,11 @@ def absent(published: Published, roots: Sequence[pathlib.Path], option: str) -> 
   classes = f" of the {len(published.split.all)} classes" if published.split else ""
   archive = ""
   if option == "data_dir" and roots and roots[0].is_file():
-    prepare = [f", or python -m experiments.prepare_data {name} --archives={roots[0]}" for name in published.folders]
+    prepare = [f", or warpjax prepare {name} --archives={roots[0]}" for name in published.folders]
     archive = f" It is a file: unpack it first{''.join(prepare[:1])}."
   return (
     f"{published.title} was not found: looked in {where} for {{train,val,test}}/<class>/*, for <class>/*{classes}, for "
-    "train.csv, val.csv and test.csv beside the images or images/, and for <version>/ of experiments.prepare_data."
+    "train.csv, val.csv and test.csv beside the images or images/, and for <version>/ of warpjax prepare."
     f"{archive} It cannot be downloaded freely: put the images into one of these shapes and pass --{option}=DIR."
   )
 

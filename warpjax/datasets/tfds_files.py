@@ -63,7 +63,7 @@ def open_folder(folder: pathlib.Path) -> Any:
   if file_format != "array_record":
     raise DatasetNotFoundError(
       f"{folder} was prepared as {file_format}, which needs TensorFlow to read; prepare it as array_record in another"
-      f" folder: python -m experiments.prepare_data {name} --data_dir=DIR"
+      f" folder: warpjax prepare {name} --data_dir=DIR"
     )
   return import_tfds(name).builder_from_directory(str(folder))
 

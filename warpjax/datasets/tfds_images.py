@@ -53,7 +53,7 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, list[Record]]]:
   if set(features) != _FEATURES or not set(_SPLITS.values()) <= set(parts):
     raise ValueError(
       f"{folder} must have the features {', '.join(sorted(_FEATURES))} and the splits {', '.join(_SPLITS.values())}, "
-      f"as python -m experiments.prepare_data {name} makes them; got {', '.join(features)} and {', '.join(parts)}."
+      f"as warpjax prepare {name} makes them; got {', '.join(features)} and {', '.join(parts)}."
     )
   decoders = {"image": tfds_files.import_tfds(name).decode.SkipDecoding()}
   return {part: _records(builder.as_data_source(of, decoders=decoders), features) for part, of in _SPLITS.items()}

@@ -1,4 +1,4 @@
-"""One config in, one workdir with a result out: what `experiments.train` runs."""
+"""One config in, one workdir with a result out: what `warpjax train` runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Checks the learner of a config: its meta-gradient, its tasks, what its query loss mixes.
 
-  python -m experiments.check --config=configs/sinusoid.py:maml --config.inner.num_steps=2
+  warpjax check --config=configs/sinusoid.py:maml --config.inner.num_steps=2
 
 Prints a table, and exits with 1 when something failed.
 """

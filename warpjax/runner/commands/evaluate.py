@@ -1,7 +1,7 @@
 """Evaluates a workdir again: more test tasks, or under other settings of the test.
 
-  python -m experiments.evaluate --workdir=runs/maml --num_tasks=4000
-  python -m experiments.evaluate --workdir=runs/maml --set=eval.num_steps=5 --set=data.shots=20 --name=20_shots
+  warpjax evaluate --workdir=runs/maml --num_tasks=4000
+  warpjax evaluate --workdir=runs/maml --set=eval.num_steps=5 --set=data.shots=20 --name=20_shots
 
 Writes `evaluation.json`, or `evaluation_NAME.json`, in the form of `result.json`.
 """
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
 def command() -> None:
   """Defines the flags and runs."""
   cli.define()
-  flags.DEFINE_string("workdir", None, "A workdir that experiments.train made.", required=True)
+  flags.DEFINE_string("workdir", None, "A workdir that warpjax train made.", required=True)
   flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
   flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
   flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")

@@ -1,6 +1,6 @@
 """The largest number of inner steps that fits into memory, for each way to differentiate and each memory policy.
 
-  python -m experiments.fits --config=configs/omniglot.py:maml --gib=4 --config.tasks_per_step=32
+  warpjax fits --config=configs/omniglot.py:maml --gib=4 --config.tasks_per_step=32
 
 Each program is compiled and none is run, so the budget may be larger than what this machine has. What the unrolled
 meta-gradients need grows with the steps; the config's own estimator is the last row.

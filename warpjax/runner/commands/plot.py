@@ -1,11 +1,11 @@
 """Compares workdirs: training curves and adaptation curves in a picture, and a table of them.
 
-python -m experiments.plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
+warpjax plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
 
-python -m experiments.plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
+warpjax plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
 
 With `--against` the results are drawn against that setting of their configs, a curve for each method. The workdir of a
-sweep (`experiments.train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown` prints the table
+sweep (`warpjax train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown` prints the table
 in Markdown.
 """
 

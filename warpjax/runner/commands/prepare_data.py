@@ -1,9 +1,9 @@
 """Prepares a data set on the disk, for reading without a network.
 
-python -m experiments.prepare_data omniglot --data_dir=DIR [--archives=FOLDER]
-python -m experiments.prepare_data cifar100 --data_dir=DIR [--archives=FOLDER]
-python -m experiments.prepare_data mini_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
-python -m experiments.prepare_data tiered_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
+warpjax prepare omniglot --data_dir=DIR [--archives=FOLDER]
+warpjax prepare cifar100 --data_dir=DIR [--archives=FOLDER]
+warpjax prepare mini_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
+warpjax prepare tiered_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
 
 Without --archives the first two are downloaded. With it, FOLDER holds the archives that would be downloaded: for
 omniglot images_background.zip, images_evaluation.zip, images_background_small1.zip and images_background_small2.zip,
@@ -11,7 +11,7 @@ for cifar100 (CIFAR-FS, FC100) cifar-100-binary.tar.gz.
 
 mini-ImageNet and tiered-ImageNet cannot be downloaded freely. They are prepared from a folder of image files,
 {train,val,test}/<wnid>/*, <wnid>/* or {train,val,test}.csv beside the images, or from a zip archive of one; the files
-keep their bytes. A folder need not be prepared: experiments.train takes it as --data_dir too.
+keep their bytes. A folder need not be prepared: warpjax train takes it as --data_dir too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the time of a meta-step goes, by layer and operation.
 
-  python -m experiments.profile --config=configs/omniglot.py:maml_cpu
+  warpjax profile --config=configs/omniglot.py:maml_cpu
 
 Times are the operations' own, as XLA's profiler sees them; where several run side by side they add up to more than the
 clock shows.

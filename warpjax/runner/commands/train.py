@@ -1,6 +1,6 @@
 """Meta-trains and evaluates one config.
 
-  python -m experiments.train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
+  warpjax train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
 
 Running the same command again goes on where it stopped; a finished workdir prints its result, or trains longer with a
 larger `--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run.

@@ -1,9 +1,9 @@
 """Measures how a meta-step is best computed on this machine: tasks side by side, and how convolutions are lowered.
 
-  python -m experiments.tune --config=configs/omniglot.py:maml
+  warpjax tune --config=configs/omniglot.py:maml
 
 Prints what each choice takes and the flags of the fastest, and remembers it in the user's cache by machine and config;
-`experiments.train --tune` starts a new run with it. The choice changes a run by rounding alone.
+`warpjax train --tune` starts a new run with it. The choice changes a run by rounding alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.s
     ValueError: For a bad config; with several processes.
   """
   if jax.process_count() > 1:
-    raise ValueError("--tune measures on one host; run experiments.tune there and give every host the flags it prints.")
+    raise ValueError("--tune measures on one host; run warpjax tune there and give every host the flags it prints.")
   settings = schema.given(config)
   known = remembered.recall(STORE, _name(settings), places.get("cache_dir"))
   fits = isinstance(known, dict) and known.keys() == set(Measured._fields)

@@ -259,10 +259,15 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _unknown(key: str, there: Mapping[str, Setting]) -> str:
-  table = key.rpartition(".")[0]
-  beside = [path for path in there if path.rpartition(".")[0] == table] or list(there)
-  names = [path.removeprefix(f"{table}.") if table else path for path in beside]
-  near = schema.nearest(key.rpartition(".")[2] if table else key, names)
+  """What to say of a setting that there is not: the nearest, and those of its table or how to list all of them."""
+  table, _, name = key.rpartition(".")
+  names = [path.rpartition(".")[2] for path in there if path.rpartition(".")[0] == table]
+  if not names:
+    listed = f"`warpjax train --config=FILE:METHOD --settings` lists all {len(there)}"
+    return f"config.{key} is not a setting{schema.nearest(key, there)} {listed}."
+  near = schema.nearest(name, names)
+  if near == "." and (elsewhere := [path for path in there if path.endswith(f".{name}")]):
+    near = f"; did you mean {' or '.join(map(repr, elsewhere))}?"
   return f"config.{key} is not a setting{near} Allowed: {', '.join(names)}."
 
 

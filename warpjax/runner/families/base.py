@@ -45,7 +45,7 @@ class Spec(NamedTuple):
   """What is known of the data before it is read.
 
   Attributes:
-    metric: A key of `builders.LOSSES`.
+    metric: A key of `registry.LOSSES`.
     num_outputs: Width of the network's head.
     load: Reads the data; fails at once where it is not there, or too small for the tasks.
     norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.

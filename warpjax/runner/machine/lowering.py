@@ -2,7 +2,7 @@
 
   python -m experiments.lowering
 
-`experiments.train` runs this in a process of its own at the first new run on such a device, writes the choice into the
+`warpjax train` runs this in a process of its own at the first new run on such a device, writes the choice into the
 run's config.json as `network.lowering`, and remembers it in the user's cache until the device or a version changes.
 `--config.network.lowering=lax`, `patches` or `auto` (as the table says) takes the place of the measurement.
 """

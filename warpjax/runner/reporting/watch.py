@@ -32,7 +32,7 @@ def warn_of_still_leaves(before: Any, after: Any, count: int, say: Say) -> None:
   if still:
     say(
       f"Warning: {', '.join(still)} did not move in {count} meta-steps: the meta-gradient there is exactly zero, as it "
-      "is for what each task draws for itself, or its outer learning rate is. `python -m experiments.check` tells more."
+      "is for what each task draws for itself, or its outer learning rate is. `warpjax check` tells more."
     )
 
 
