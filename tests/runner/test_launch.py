@@ -96,9 +96,9 @@ METHODS = {
 '''
 
 
-def launch(command, *arguments, cwd):
+def launch(command, *arguments, cwd, root=ROOT):
   """`python -m warpjax.runner COMMAND` from a folder that knows nothing of the repository."""
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg", "PYTHONPATH": str(root)}
   line = [sys.executable, "-m", "warpjax.runner", command, *arguments]
   return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
@@ -228,3 +228,35 @@ def test_a_module_that_is_gone_is_refused_in_one_line(trained, tmp_path):
   with pytest.raises(ValueError, match=r"the config names my_method:..., and No module named 'my_method'") as error:
     experiment.build(json.loads((folder / workdir.CONFIG).read_text()))
   assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+  """The package as a wheel has it: without the repository beside it."""
+  folder = tmp_path_factory.mktemp("installed")
+  line = [sys.executable, "setup.py", "-q", "build", f"--build-lib={folder}/lib", f"--build-base={folder}/base"]
+  subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=280, check=True)
+  return folder / "lib"
+
+
+def test_recipes_are_installed_with_the_package(installed):
+  assert {path.name for path in (installed / "warpjax" / "recipes").glob("*.py")} == {
+    path.name for path in (ROOT / "configs").glob("*.py")
+  }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_is_launched_where_only_the_package_is_installed(installed, tmp_path):
+  (tmp_path / "my_method.py").write_text(METHOD)
+  for command in (
+    ("train", "--config=my_method.py:mine", "--workdir=run"),
+    ("train", "--config=my_method.py:mine", "--workdir=run", "--config.num_meta_steps=6"),
+    ("evaluate", "--workdir=run", "--num_tasks=7"),
+    ("plot", "--workdirs=run", "--output=run.png"),
+  ):
+    done = launch(*command, cwd=tmp_path, root=installed)
+    assert done.returncode == 0, done.stderr
+  assert workdir.read_json(tmp_path / "run" / workdir.EVALUATION)["num_tasks"] == 7
+  assert workdir.read_json(tmp_path / "run" / workdir.RESULT)["num_meta_steps"] == 6
+  assert (tmp_path / "run.png").exists()
