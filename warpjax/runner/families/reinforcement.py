@@ -126,8 +126,8 @@ def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Netw
 
   def network(num_outputs: int, width: int = 100) -> networks.Network:
     whole = networks.from_linen(module(width, num_outputs))
-    first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))
-    return networks.Network(lambda key, x: whole.init(key, first), whole.apply)
+    first: Any = lambda: (None, jnp.zeros((1, mazes.NUM_FEATURES)))  # made in a trace: nothing is to compile here
+    return networks.Network(lambda key, x: whole.init(key, first()), whole.apply)
 
   return network
 
