@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -32,6 +33,7 @@ _NAMES = {
   str: "a string",
   dict: "a table",
 }
+_SEQUENCES = (tuple, list, collections.abc.Sequence)
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -73,8 +75,8 @@ def call(
 def _check(
   where: str, table: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str], also: Iterable[str]
 ) -> None:
-  parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in given and p.kind in KINDS}
-  hints = typing.get_type_hints(function)
+  also = list(also)
+  hints, parameters = hints_of(function), parameters_of(function, (*given, *also))
   for key, value in table.items():
     if key not in parameters:
       allowed = [*parameters, *also]
@@ -85,6 +87,49 @@ def _check(
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
       raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
+
+
+def parameters_of(function: Callable[..., Any], but: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+  """The arguments that a config can give, but for some: those that data can be, and those that must be given.
+
+  Example:
+    >>> def rule(rate: float, seed: int = 0, init: Callable | None = None): ...
+    >>> list(parameters_of(rule, ("seed",)))
+    ['rate']
+  """
+  hints, but = hints_of(function), set(but)
+  return {
+    name: parameter
+    for name, parameter in inspect.signature(function).parameters.items()
+    if name not in but
+    and parameter.kind in KINDS
+    and (parameter.default is parameter.empty or is_data(hints.get(name, Any)))
+  }
+
+
+def hints_of(function: Callable[..., Any], marks: bool = False) -> dict[str, Any]:
+  """The annotations of a function, of a class, or of what a `functools.partial` calls; with `Annotated` if `marks`."""
+  return typing.get_type_hints(called(function), include_extras=marks)
+
+
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+  """What a `functools.partial` calls; another function itself."""
+  return function.func if isinstance(function, functools.partial) else function
+
+
+def is_data(hint: Any) -> bool:
+  """Whether a config can hold a value of the type; functions, arrays and modules it cannot.
+
+  Example:
+    >>> is_data(float | Callable[[int], float]), is_data(Callable[[int], float] | None), is_data(tuple[int, ...])
+    (True, False, True)
+  """
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Annotated:
+    return is_data(args[0])
+  if origin in (typing.Union, types.UnionType):
+    return any(map(is_data, args))
+  return hint is Any or origin in (typing.Literal, *_SEQUENCES) or hint in (*_NAMES, list, tuple) or origin is dict
 
 
 def given(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +171,7 @@ def matches(value: Any, hint: Any) -> bool:
     return value in args
   if origin in (typing.Union, types.UnionType):
     return any(matches(value, arg) for arg in args)
-  if origin in (tuple, list, collections.abc.Sequence):
+  if origin in _SEQUENCES:
     return isinstance(value, tuple | list) and _elements_match(value, args)
   if hint in (int, float) and isinstance(value, bool):
     return False
@@ -147,7 +192,7 @@ def describe(hint: Any) -> str:
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
   if origin in (typing.Union, types.UnionType):
-    return " or ".join(describe(arg) for arg in args if arg is not type(None))  # None is what is not given
-  if origin in (tuple, list, collections.abc.Sequence):
+    return " or ".join(describe(arg) for arg in args if is_data(arg))  # None is what is not given
+  if origin in _SEQUENCES:
     return f"a sequence, each {describe(args[0])}"
   return _NAMES.get(hint, str(hint))

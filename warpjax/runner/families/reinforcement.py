@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from warpjax.rl.objectives import Estimator
 from warpjax.runner import schema
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
-from warpjax.runner.components.warp import ACTIVATIONS, Activation
 from warpjax.runner.families.base import Data, Spec
 from warpjax.runner.schema import OfProblem, OfTest, OfTraining
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
@@ -107,18 +106,6 @@ def gaussian_policy(apply: Apply) -> rl.Policy:
 def policy_loss(apply: Apply) -> Any:
   """The loss of the metric "return", which `navigation` and `maze` put their own in the place of."""
   return rl.policy_gradient(gaussian_policy(apply))
-
-
-def gaussian_mlp(
-  num_outputs: int,
-  features: Sequence[int] = (100, 100),
-  init_std: float = 1.0,
-  activation: Activation = "relu",
-) -> networks.Network:
-  """The policy of point navigation."""
-  if init_std <= 0:
-    raise ValueError(f"config.network.init_std must be above 0; got {init_std}.")
-  return networks.from_linen(networks.GaussianMLP(tuple(features), num_outputs, init_std, ACTIVATIONS[activation]))
 
 
 def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Network]:
