@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_key, check_learnable
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.redrawn import Draw, start_of
 from warpjax.problem import Problem
@@ -366,8 +366,7 @@ def _measure(
   def at(readout: Readout, seen: PyTree, params: Params, index: Any) -> jax.Array:
     loss, aux = readout.loss(problem, seen, params, index)
     measured = {**aux, "loss": loss}
-    if metric not in measured:
-      raise ValueError(f"metric must be one of {', '.join(map(repr, measured))}; got {metric!r}")
+    check_choice("metric", metric, measured)
     # A network that has diverged still has an accuracy: what its NaNs are taken for.
     return jnp.where(jnp.isfinite(loss), measured[metric], jnp.nan)
 

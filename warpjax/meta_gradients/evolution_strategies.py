@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_key, check_learnable
-from warpjax.differentiation import check_choice, constant
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
+from warpjax.differentiation import constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem, has_prox

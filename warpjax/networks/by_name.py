@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice
+
 Function = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
 T = TypeVar("T")
@@ -39,6 +41,5 @@ def chosen(argument: str, choice: str | T, allowed: Mapping[str, T]) -> T:
   """
   if not isinstance(choice, str):
     return choice
-  if choice not in allowed:
-    raise ValueError(f"{argument} must be a function, or one of {', '.join(map(repr, allowed))}; got {choice!r}")
+  check_choice(argument, choice, allowed)
   return allowed[choice]

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.by_name import HEAD_INITS, Dtype, HeadInit, Initializer, Norm, ParamDtype, chosen
@@ -18,7 +19,7 @@ from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
 Layer = Literal["conv", "norm", "relu", "leaky_relu", "pool"]
 Readout = Literal["mean", "flatten"]
-LAYERS, READOUTS = get_args(Layer), get_args(Readout)
+LAYERS = get_args(Layer)
 
 
 class Conv4(nn.Module):
@@ -148,8 +149,7 @@ class Conv4(nn.Module):
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
     check_floating(x)
-    if self.readout not in READOUTS:
-      raise ValueError(f"readout must be one of {READOUTS}, got {self.readout!r}.")
+    check_choice("readout", self.readout, Readout)
     if set(self.layers) - set(LAYERS) or tuple(self.layers).count("conv") != 1 or tuple(self.layers).count("norm") > 1:
       raise ValueError(f"layers must have 'conv' once, 'norm' at most once and only {LAYERS}, got {self.layers!r}.")
     if self.warp is not None:

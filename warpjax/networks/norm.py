@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-KINDS = ("batch", "group", "layer")
+from warpjax.checks import check_choice
+from warpjax.networks.by_name import Norm
+
 FIXED = ("axis", "axis_name", "axis_index_groups", "use_fast_variance", "force_float32_reductions")
 
 
@@ -100,8 +102,7 @@ def norm_layer(
   Raises:
     ValueError: for an unknown kind.
   """
-  if kind not in KINDS:
-    raise ValueError(f"norm must be one of {KINDS}, got {kind!r}.")
+  check_choice("norm", kind, Norm)
   if kind == "batch":
     return BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, use_scale=use_scale, **named)
   # flax's fast variance is clipped by a maximum, whose derivative rests on two numbers being equal.

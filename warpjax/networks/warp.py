@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import flax.linen as nn
 import jax
 
+from warpjax.checks import check_choice, check_count
 from warpjax.networks import conv
 from warpjax.networks.by_name import ACTIVATIONS, Activation, Dtype, Function, Initializer, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer, torch_bias, torch_uniform
@@ -52,10 +53,8 @@ class WarpSpec(NamedTuple):
 
 def check(spec: WarpSpec, kinds: tuple[Kind, ...] = KINDS) -> None:
   """Raises `ValueError` if `spec` cannot be used in a network that takes `kinds`."""
-  if spec.kind not in kinds:
-    raise ValueError(f"warp.kind must be one of {kinds} in this network, got {spec.kind!r}.")
-  if spec.num_layers < 1:
-    raise ValueError(f"warp.num_layers must be at least 1, got {spec.num_layers}; warp=None means no warp-layers.")
+  check_choice("warp.kind", spec.kind, kinds)
+  check_count("warp.num_layers", spec.num_layers)
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")
 

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_differentiable, check_learnable
-from warpjax.differentiation import check_choice
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_count
 from warpjax.rl.environments import Step
 from warpjax.types import Task, TaskSampler
 
@@ -102,8 +103,7 @@ def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: fl
   """
   if size < 5 or size % 2 == 0:
     raise ValueError(f"size must be odd and at least 5; got {size!r}")
-  if num_steps < 1:
-    raise ValueError(f"num_steps must be at least 1; got {num_steps!r}")
+  check_count("num_steps", num_steps)
   return Maze(size, num_steps, reward, penalty)
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import optax
 
-from warpjax.checks import is_number
-from warpjax.rules.checks import check_learning_rate
+from warpjax.checks import check_learning_rate, is_number
 from warpjax.rules.combinators import Mask
 from warpjax.rules.stateless import no_parameters
 from warpjax.types import Rate, Scalar, UpdateRule

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_real
 from warpjax.rules import lstm
-from warpjax.rules.checks import check_real
 from warpjax.types import Params, PyTree, UpdateRule
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from warpjax.rules.checks import check_learning_rate
+from warpjax.checks import check_learning_rate
 from warpjax.types import Params, PyTree, Scalar, UpdateRule
 
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.checks import is_number
-from warpjax.rules.checks import check_learning_rate
+from warpjax.checks import check_learning_rate, is_number
 from warpjax.types import Params, PyTree, Rate, Scalar, UpdateRule
 
 

@@ -33,6 +33,7 @@ _NAMES = {
   str: "a string",
   dict: "a table",
 }
+_UNIONS = (typing.Union, types.UnionType)
 _SEQUENCES = (tuple, list, collections.abc.Sequence)
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -83,7 +84,8 @@ def _check(
       raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)} Allowed: {', '.join(allowed)}.")
     hint = hints.get(key, Any)
     if not matches(value, hint):
-      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}).")
+      near = nearest(value, choices(hint))
+      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}){near}")
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
       raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
@@ -127,7 +129,7 @@ def is_data(hint: Any) -> bool:
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
     return is_data(args[0])
-  if origin in (typing.Union, types.UnionType):
+  if origin in _UNIONS:
     return any(map(is_data, args))
   return hint is Any or origin in (typing.Literal, *_SEQUENCES) or hint in (*_NAMES, list, tuple) or origin is dict
 
@@ -162,6 +164,19 @@ def nearest(name: Any, allowed: Iterable[str]) -> str:
   return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def choices(hint: Any) -> list[str]:
+  """The names among the values of a type: those of its literals.
+
+  Example:
+    >>> choices(typing.Literal["all", "head"] | None)
+    ['all', 'head']
+  """
+  args = typing.get_args(hint)
+  if typing.get_origin(hint) is typing.Literal:
+    return [name for name in args if isinstance(name, str)]
+  return [name for arg in args for name in choices(arg)] if typing.get_origin(hint) in _UNIONS else []
+
+
 def matches(value: Any, hint: Any) -> bool:
   """Whether a value is of a type."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -169,7 +184,7 @@ def matches(value: Any, hint: Any) -> bool:
     return True
   if origin is typing.Literal:
     return value in args
-  if origin in (typing.Union, types.UnionType):
+  if origin in _UNIONS:
     return any(matches(value, arg) for arg in args)
   if origin in _SEQUENCES:
     return isinstance(value, tuple | list) and _elements_match(value, args)
@@ -191,7 +206,7 @@ def describe(hint: Any) -> str:
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
-  if origin in (typing.Union, types.UnionType):
+  if origin in _UNIONS:
     return " or ".join(describe(arg) for arg in args if is_data(arg))  # None is what is not given
   if origin in _SEQUENCES:
     return f"a sequence, each {describe(args[0])}"

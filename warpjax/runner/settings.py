@@ -184,7 +184,8 @@ def parse(where: str, text: str, hint: Any) -> Any:
   """
   value = _parsed(text, hint)
   if value is _UNSET:
-    raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}.")
+    near = schema.nearest(text, schema.choices(hint))
+    raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}{near}")
   return value
 
 

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_key, check_learnable
-from warpjax.differentiation import check_choice
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
