@@ -15,7 +15,7 @@ import optax
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.evaluation.readouts import Readout, query_loss
-from warpjax.meta_gradients.redrawn import Draw, start_of
+from warpjax.meta_gradients.own_parameters import Draw, start_of
 from warpjax.problem import Problem
 from warpjax.training.streams import chunks
 from warpjax.training.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
@@ -146,7 +146,7 @@ def evaluate(
     metric: The name in the query loss's aux, or "loss".
     readout: What judges each point, e.g. `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
-    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.redrawn`.
+    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.own_parameters`.
     task_chunk: Tasks side by side.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 

@@ -11,7 +11,7 @@ import optax
 import warpjax as wj
 from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
-from warpjax.meta_gradients.redrawn import Draw
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import registry, schema
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.families import base

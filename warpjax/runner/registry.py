@@ -17,7 +17,7 @@ from typing import Any
 import optax
 
 from warpjax import losses, meta_gradients, networks, rules
-from warpjax.meta_gradients.redrawn import Draw
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components, schema
 from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
 from warpjax.types import InnerLoop, LossFn

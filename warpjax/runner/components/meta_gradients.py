@@ -11,7 +11,7 @@ import optax
 
 from warpjax import linear_solve, meta_gradients, training
 from warpjax.meta_gradients.directions import Distribution
-from warpjax.meta_gradients.redrawn import Draw
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import schema
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
@@ -115,7 +115,7 @@ def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "no
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
   own = DRAWS[redrawn]
-  return made if own is None else meta_gradients.redrawn(made, own)
+  return made if own is None else meta_gradients.own_parameters(made, own)
 
 
 def another_head(key: jax.Array, initial: Params) -> Params:
