@@ -10,7 +10,7 @@ from warpjax.checks import check_count
 from warpjax.rl import held
 from warpjax.rl.held import Derivative
 from warpjax.rl.policies import Policy
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 
@@ -98,7 +98,7 @@ def meta_step(
     metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, opt_state, state.step + 1, state.key, state.carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def check(inner: InnerLoop, clip: float, epochs: int, derivative: str, task_chunk: int | None = None) -> Policy:

@@ -14,7 +14,7 @@ from warpjax.numerics import real_vdot
 from warpjax.rl import held
 from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
@@ -110,7 +110,7 @@ def meta_step(
     metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, state.opt_state, state.step + 1, state.key, state.carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def trust_region(

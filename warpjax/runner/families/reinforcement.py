@@ -113,8 +113,13 @@ def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Netw
 
   def network(num_outputs: int, width: int = 100) -> networks.Network:
     whole = networks.from_linen(module(width, num_outputs))
-    first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))
-    return networks.Network(lambda key, x: whole.init(key, first), whole.apply)
+
+    def init(key: jax.Array, x: Any) -> tuple[Params, PyTree]:
+      del x
+      first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))
+      return whole.init(key, first)
+
+    return networks.Network(init, whole.apply)
 
   return network
 
