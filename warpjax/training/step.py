@@ -53,7 +53,20 @@ class TrainState(NamedTuple):
 
 # No named tuple, as `jax.jit` needs weak references. Compared by identity, as functions are.
 @dataclasses.dataclass(frozen=True, eq=False)
-class StepFn:
+class _OverAxis:
+  function: Callable[..., tuple[TrainState, Metrics]]
+  axis_name: str | None = None
+
+  @property
+  def __wrapped__(self) -> Callable[..., tuple[TrainState, Metrics]]:
+    return self.function
+
+  @property
+  def __name__(self) -> str:
+    return self.function.__name__  # which compiled programs have too
+
+
+class StepFn(_OverAxis):
   """A meta-step, `(state, tasks) -> (state, metrics)`.
 
   Attributes:
@@ -61,35 +74,18 @@ class StepFn:
     axis_name: The axis that it averages over, None for none; what runs the step checks that the two agree.
   """
 
-  function: Step
-  axis_name: str | None = None
-
-  @property
-  def __name__(self) -> str:
-    """That of the function, which compiled programs have too."""
-    return self.function.__name__
-
   def __call__(self, state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     """One meta-step."""
     return self.function(state, tasks)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dispatch:
+class Dispatch(_OverAxis):
   """Several meta-steps in one call, `(state) -> (state, metrics)`, metrics of leaves `[num_steps]`.
 
   Attributes:
     function: The meta-steps.
     axis_name: As of `StepFn`.
   """
-
-  function: Callable[[TrainState], tuple[TrainState, Metrics]]
-  axis_name: str | None = None
-
-  @property
-  def __name__(self) -> str:
-    """That of the function, which compiled programs have too."""
-    return self.function.__name__
 
   def __call__(self, state: TrainState) -> tuple[TrainState, Metrics]:
     """The meta-steps."""
@@ -301,7 +297,7 @@ def skip_nonfinite(step: Step) -> StepFn:
 
 def axis_of(step: Callable[..., Any], otherwise: str | None = None) -> str | None:
   """The axis that a `StepFn` or a `Dispatch` averages over; `otherwise` for a function, which does not say it."""
-  return step.axis_name if isinstance(step, StepFn | Dispatch) else otherwise
+  return step.axis_name if isinstance(step, _OverAxis) else otherwise
 
 
 def check_averaging_over(axis_name: str | None, step: Callable[..., Any]) -> None:
