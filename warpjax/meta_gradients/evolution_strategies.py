@@ -101,9 +101,9 @@ def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any,
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), jax.eval_shape(function, tree))
 
   states = empty(lambda point: Problem(inner, point, task, key).start(), meta_params, num_pairs, 2)
-  total, held = empty(lambda point: point, meta_params, num_pairs), empty(lambda example: example, task)
+  total, kept_task = empty(lambda point: point, meta_params, num_pairs), empty(lambda example: example, task)
   blank = jnp.zeros_like(jax.random.key_data(key))
-  return Lifetime(jnp.zeros((), jnp.int32), states, total, held, blank)
+  return Lifetime(jnp.zeros((), jnp.int32), states, total, kept_task, blank)
 
 
 def _window(

@@ -70,9 +70,9 @@ class Maze(NamedTuple):
     ahead = state.position + jnp.asarray(MOVES, jnp.int32)[action]
     blocked = jnp.asarray(walls(self.size))[ahead[0], ahead[1]]
     position = jnp.where(blocked, state.position, ahead)
-    found = jnp.all(position == goal)
-    reward = self.reward * found - self.penalty * blocked
-    position = jnp.where(found, self._elsewhere(key, goal), position)
+    reached = jnp.all(position == goal)
+    reward = self.reward * reached - self.penalty * blocked
+    position = jnp.where(reached, self._elsewhere(key, goal), position)
     state = MazeState(position, state.time + 1, reward, jnp.asarray(action, jnp.int32))
     return self._observe(state), state, reward, jnp.zeros((), bool), {}
 

@@ -84,11 +84,14 @@ def meta_step(
     mean = held.hold(inner, policy, state, tasks, axis_name=axis_name, task_chunk=task_chunk)
 
     def epoch(point: tuple[MetaParams, PyTree], _: None) -> tuple[tuple[MetaParams, PyTree], tuple[Metrics, Metrics]]:
-      here, opt_state = point
+      meta_params, opt_state = point
       slope = jax.value_and_grad(objective, has_aux=True)
-      (loss, aux), gradient = mean(lambda episodes, key: slope(here, episodes, key))
-      updates, opt_state = optimizer.update(gradient, opt_state, here)
-      return (optax.apply_updates(here, updates), opt_state), ({**aux, "loss": loss}, norms("grad_norm", gradient))
+      (loss, aux), gradient = mean(lambda episodes, key: slope(meta_params, episodes, key))
+      updates, opt_state = optimizer.update(gradient, opt_state, meta_params)
+      return (optax.apply_updates(meta_params, updates), opt_state), (
+        {**aux, "loss": loss},
+        norms("grad_norm", gradient),
+      )
 
     start = (state.meta_params, state.opt_state)
     (meta_params, opt_state), (seen, gradients) = jax.lax.scan(epoch, start, None, length=epochs)

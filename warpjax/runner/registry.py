@@ -234,11 +234,11 @@ def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
   for name, origin in recorded.items():
     if origin["folder"] not in sys.path:
       sys.path.append(origin["folder"])
-    found = _origin(name)
-    if found["sha256"] != origin["sha256"]:
+    now = _origin(name)
+    if now["sha256"] != origin["sha256"]:
       raise ValueError(
-        f"{name}, which the config names, has changed since the run began: {found['folder']} has SHA-256 "
-        f"{found['sha256'][:12]}; {origin['folder']} had {origin['sha256'][:12]}. Put it back, or use a new --workdir."
+        f"{name}, which the config names, has changed since the run began: {now['folder']} has SHA-256 "
+        f"{now['sha256'][:12]}; {origin['folder']} had {origin['sha256'][:12]}. Put it back, or use a new --workdir."
       )
 
 
@@ -257,9 +257,9 @@ def _origin(name: str) -> dict[str, str]:
 def _imported(where: str, name: str) -> Callable[..., Any]:
   module, _, attribute = name.partition(":")
   try:
-    found = getattr(importlib.import_module(module), attribute, None)
+    function = getattr(importlib.import_module(module), attribute, None)
   except ImportError as error:
     raise ValueError(f"{where} must be module:function; got {name!r}, and {error}.") from None
-  if not callable(found):
+  if not callable(function):
     raise ValueError(f"{where} must be module:function; {module} has no function {attribute!r}.")
-  return found
+  return function
