@@ -115,18 +115,18 @@ def meta_step(
 
 def trust_region(
   settings: Settings,
-  start: PyTree,
+  point: PyTree,
   gradient: PyTree,
   curvature: Callable[[PyTree], PyTree],
   evaluate: Callable[[PyTree], tuple[jax.Array, Aux]],
 ) -> tuple[PyTree, Metrics]:
-  """The longest allowed step from `start`, or none.
+  """The longest allowed step from `point`, or none.
 
   Args:
     settings: The numbers.
-    start: Parameters.
-    gradient: Of the loss at `start`.
-    curvature: The Hessian of the divergence at `start` times a vector.
+    point: Parameters.
+    gradient: Of the loss at `point`.
+    curvature: The Hessian of the divergence at `point` times a vector.
     evaluate: `(parameters) -> (loss, aux)`; aux holds `kl`.
 
   Returns:
@@ -138,10 +138,10 @@ def trust_region(
   bent = real_vdot(direction, optax.tree.add_scale(product(direction), settings.damping, direction))
   # A gradient of zero has no direction, and asks for no step.
   length = jnp.where(bent > 0, jnp.sqrt(2 * settings.max_kl / jnp.where(bent > 0, bent, 1)), 0)
-  loss, aux = evaluate(start)
+  loss, aux = evaluate(point)
 
   def at(scale: jax.Array) -> PyTree:
-    return jax.tree.map(lambda p, d: p - (scale * length * d).astype(p.dtype), start, direction)
+    return jax.tree.map(lambda p, d: p - (scale * length * d).astype(p.dtype), point, direction)
 
   def attempt(state: Any) -> Any:
     count, _, _, _ = state
@@ -153,7 +153,7 @@ def trust_region(
   go_on = lambda state: ~state[3] & (state[0] < settings.backtracks)
   _, scale, kl, accepted = jax.lax.while_loop(go_on, attempt, start)
   scale, kl = jnp.where(accepted, scale, 0), jnp.where(accepted, kl, 0)
-  moved = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), at(scale), start)
+  moved = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), at(scale), point)
   return moved, {**aux, "loss": loss, "kl": kl, "step_scale": scale}
 
 
