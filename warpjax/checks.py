@@ -28,7 +28,7 @@ def check_choice(name: str, value: Any, allowed: Any) -> None:
   """Raises a ValueError that names the argument unless `value` is among `allowed`, a `Literal` or a collection.
 
   Example:
-    >>> check_choice("memory", "none", Literal["auto", "recompute"])
+    >>> check_choice("memory", "none", ("auto", "recompute"))
     Traceback (most recent call last):
     ValueError: memory must be one of 'auto', 'recompute'; got 'none'
   """

@@ -144,7 +144,7 @@ def meta_step(
     >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
     >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=5)
     >>> optimizer = optimizers.per_block(initial=optax.sgd(0.1), shared=optax.adam(1e-3))
-    >>> state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), optimizer)
+    >>> state = wj.training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), optimizer)
     >>> state, metrics = jax.jit(meta_step(inner, optimizer))(state, wj.Task(*2 * [jnp.array([1.0, 2.0])]))
     >>> int(state.step), int(state.opt_state.shared[0].count)  # 2 tasks of 5 points
     (1, 10)
