@@ -16,7 +16,7 @@ from absl import flags
 
 import warpjax as wj
 from configs import demo
-from warpjax.runner import cli, loop, run
+from warpjax.runner import cli, loop, measure, run
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
@@ -27,7 +27,7 @@ SHOWN_STEPS = (0, 1, 10)
 NUM_WAVES = 3
 
 
-def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[dict[str, Any]] | int:
+def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[measure.Result] | int:
   """Trains and evaluates each method in `directory/METHOD`, and draws `curves.png` and `adapted.png` in `directory`.
 
   Args:
@@ -40,7 +40,7 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
   """
   configs = [{**recipes.settings(f"demo:{method}"), **overrides} for method in methods]
   places = [directory / method for method in methods]
-  results: list[dict[str, Any]] = []
+  results: list[measure.Result] = []
   for config, place in zip(configs, places, strict=True):
     result = run.train_and_evaluate(config, place)
     if isinstance(result, int):

@@ -177,6 +177,6 @@ def test_the_tables_are_complete():
   contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
   whole = {"forward_gradient", "evolution_strategies"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
-  others = {"annealed_step_weights", "redrawn", "truncated_unroll"}
+  others = {"annealed_step_weights", "own_parameters", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
   assert contributions | whole <= set(ESTIMATORS)

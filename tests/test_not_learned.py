@@ -39,13 +39,15 @@ def refusal(block):
   return rf"MetaParams.{block}\['table'\] must be real or complex numbers, as it is learned; got"
 
 
-@pytest.mark.parametrize("name", [*ESTIMATORS, "blockwise", "redrawn", "online"])
+@pytest.mark.parametrize("name", [*ESTIMATORS, "blockwise", "own_parameters", "online"])
 @pytest.mark.parametrize("block", MetaParams._fields)
 def test_every_estimator(name, block):
   inner = toy.loop()
   others = {
     "blockwise": lambda: meta_gradients.blockwise(initial=meta_gradients.unrolled(inner)),
-    "redrawn": lambda: meta_gradients.redrawn(ESTIMATORS["reptile"](inner), lambda key, initial: {"b": initial["b"]}),
+    "own_parameters": lambda: meta_gradients.own_parameters(
+      ESTIMATORS["reptile"](inner), lambda key, initial: {"b": initial["b"]}
+    ),
     "online": lambda: rl.online(inner),
   }
   estimator = others[name]() if name in others else ESTIMATORS[name](inner)

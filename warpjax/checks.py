@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warpjax.mistakes import check_meta_params
-from warpjax.types import MetaParams, UpdateRule
+from warpjax.types import MetaParams, Params, UpdateRule
 
 # Under vmap these draw all numbers from the first key, and so other numbers in a batch of another size.
 _BATCHED_TOGETHER = ("rbg", "unsafe_rbg")
 
 
-def check_count(name: str, value: Any, *, optional: bool = False) -> None:
-  """Raises a ValueError unless `value` is an integer of at least 1, or, where it is optional, None."""
+def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False) -> None:
+  """Raises a ValueError unless `value` is an integer of at least `least`, or, where it is optional, None."""
   if optional and value is None:
     return
-  if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-    raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least 1; got {value!r}")
+  if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least {least}; got {value!r}")
+
+
+def check_choice(name: str, value: Any, allowed: Any) -> None:
+  """Raises a ValueError that names the argument unless `value` is among `allowed`, a `Literal` or a collection.
+
+  Example:
+    >>> check_choice("memory", "none", ("auto", "recompute"))
+    Traceback (most recent call last):
+    ValueError: memory must be one of 'auto', 'recompute'; got 'none'
+  """
+  choices = get_args(allowed) or tuple(allowed)
+  if value not in choices:
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_learning_rate(learning_rate: Any) -> None:
+  """Raises a ValueError unless `learning_rate` is positive and finite, an array, or a schedule."""
+  if callable(learning_rate) or isinstance(learning_rate, (jax.Array, np.ndarray)):
+    return
+  if isinstance(learning_rate, bool) or not is_number(learning_rate) or not 0 < learning_rate < float("inf"):
+    raise ValueError(f"learning_rate must be a positive number or an optax schedule; got {learning_rate!r}")
+
+
+def check_real(name: str, params: Params) -> None:
+  """Raises a ValueError that names the rule for complex parameters, whose sign and logarithm it reads."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if jnp.iscomplexobj(leaf):
+      raise ValueError(f"{name} takes real parameters; got {leaf.dtype} at params{jax.tree_util.keystr(path)}")
 
 
 def check_key(key: Any, name: str = "key") -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 
@@ -143,9 +143,3 @@ def checkpoint_step(step: Callable, derivative: Derivative, memory: Memory) -> C
   policy = jax.checkpoint_policies.save_only_these_names(INNER_GRADIENT) if memory == "save_gradients" else None
   # Inside a scan the loop itself already keeps XLA from merging the recomputation with the forward pass.
   return jax.checkpoint(step, policy=policy, prevent_cse=False)
-
-
-def check_choice(name: str, value: Any, allowed: Any) -> None:
-  """Raises a ValueError that names the argument unless `value` is one of the literals `allowed`."""
-  if value not in get_args(allowed):
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; got {value!r}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
+from warpjax.checks import check_choice, check_count
 from warpjax.numerics import real_vdot
 from warpjax.types import Aux, LinearSolve, PyTree
 
@@ -155,8 +156,7 @@ def nystrom(
   _check(rank, count="rank", shift=shift, damping=damping)
   if shift == 0:
     raise ValueError(f"shift must be above 0; got {shift!r}")
-  if sketch not in get_args(Sketch):
-    raise ValueError(f"sketch must be one of {', '.join(map(repr, get_args(Sketch)))}; got {sketch!r}")
+  check_choice("sketch", sketch, Sketch)
 
   def solve(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
     flat, unravel = _coordinates(b)
@@ -204,8 +204,7 @@ def _add_scaled(x: PyTree, scale: Any, y: PyTree) -> PyTree:
 
 
 def _check(number: int, *, count: str = "num_steps", **nonnegative: float) -> None:
-  if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-    raise ValueError(f"{count} must be an integer of at least 1; got {number!r}")
+  check_count(count, number)
   for name, value in nonnegative.items():
     if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
       raise ValueError(f"{name} must be finite and at least 0; got {value!r}")

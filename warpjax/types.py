@@ -16,6 +16,12 @@ Params = PyTree
 Batch = PyTree
 Aux = dict[str, jax.Array]
 
+Scalar = float | jax.Array
+"""A hyper-parameter: a number, or an array `()` where it is meta-learned."""
+
+Rate = Scalar | optax.Schedule
+"""A learning rate: a hyper-parameter, or a schedule over steps."""
+
 LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
 """`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars, or
 of arrays for an evaluation that asks for them. A loss may also return the scalar alone."""

@@ -12,7 +12,7 @@ import warpjax as wj
 from tests import toy
 from warpjax import losses, rules
 from warpjax.evaluation import ci95_of_few, continued, evaluate, evaluator, mean_and_ci95, over_tasks
-from warpjax.meta_gradients.redrawn import start_of
+from warpjax.meta_gradients.own_parameters import start_of
 from warpjax.training.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 

@@ -80,7 +80,7 @@ def test_group_and_layer_norm_see_one_example_alone(module, norm):
 @pytest.mark.parametrize(
   ("bad", "message"),
   [
-    ({"norm": "bach"}, r"norm must be one of \('batch', 'group', 'layer'\), got 'bach'"),
+    ({"norm": "bach"}, "norm must be one of 'batch', 'group', 'layer'; got 'bach'"),
     ({"drop_rate": 1.0}, "drop_rate must be at least 0 and below 1, got 1.0"),
   ],
 )

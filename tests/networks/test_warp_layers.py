@@ -133,5 +133,5 @@ def test_bad_specs_are_refused(x):
   ):
     with pytest.raises(ValueError, match=message):
       Warp(spec).init(jax.random.key(0), x)
-  with pytest.raises(ValueError, match="warp.kind must be one of \\('linear', 'scale'\\)"):
+  with pytest.raises(ValueError, match="warp.kind must be one of 'linear', 'scale'; got"):
     networks.MLP(warp=WarpSpec()).init(jax.random.key(0), jnp.ones((2, 1)))

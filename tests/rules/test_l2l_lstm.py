@@ -83,7 +83,7 @@ def test_the_scale_s_derivative_is_the_slope_of_the_loss():
   [
     ({"units": ()}, "units must hold the size of one layer or more"),
     ({"units": (20, 0)}, "units must be an integer of at least 1; got 0"),
-    ({"p": -1.0}, "p must be None, or positive and finite"),
+    ({"p": -1.0}, "p must be None, or finite and at least 0"),
     ({"scale": 0.0}, "scale must be positive and finite; got 0.0"),
   ],
 )

@@ -60,5 +60,5 @@ def test_alphas_meta_gradient_by_finite_differences(derivative):
 
 @pytest.mark.parametrize("init", [(0.2, 0.1), "0.1", (0.1, 0.2, 0.3), (0.1,), None, float("nan"), (0.1, float("inf"))])
 def test_bad_bounds(init):
-  with pytest.raises(ValueError, match="init must be a number or increasing bounds"):
+  with pytest.raises(ValueError, match="learning_rate must be a number or increasing bounds"):
     rules.meta_sgd(init)

@@ -93,7 +93,7 @@ def test_at_a_minimum_it_stays():
 
 def test_bad_input():
   refusals = {
-    "num_steps must be an integer of at least 1; got 0": {"cg_steps": 0},
+    "cg_steps must be an integer of at least 1; got 0": {"cg_steps": 0},
     "damping must be finite and at least 0; got -1": {"damping": -1.0},
     "max_backtracking_steps must be an integer of at least 1; got 0": {"max_backtracking_steps": 0},
   }

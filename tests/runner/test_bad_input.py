@@ -26,7 +26,10 @@ SINUSOID = [
   ({"data": {"shot": 3}}, r"config\.data\.shot is not a setting; did you mean 'shots'\?"),
   ({"eval": {"num_task": 3}}, r"config\.eval\.num_task is not a setting; did you mean 'num_tasks'\?"),
   ({"network": {"name": "mpl"}}, r"config\.network\.name has no 'mpl'; did you mean 'mlp'\?"),
-  ({"network": {"adapts": "haed"}}, r"config\.network\.adapts has no 'haed'; did you mean 'head'\?"),
+  (
+    {"network": {"adapts": "haed"}},
+    r"config\.network\.adapts must be one of .*; got 'haed' \(str\); did you mean 'head'\?",
+  ),
   ({"inner": {"rule": "sdg"}}, r"config\.inner\.rule has no 'sdg'; did you mean 'sgd'\?"),
   ({"meta_gradient": {"derivative": "mixd"}}, r"config\.meta_gradient\.derivative must be one of 'mixed', 'reverse'"),
   ({"optimizer": {"schedule": "liner"}}, r"config\.optimizer\.schedule must be one of 'constant', 'linear'"),
@@ -49,7 +52,7 @@ SINUSOID = [
   ({"optimizer": {"clip": -1.0}}, r"config\.optimizer\.clip must be at least 0; got -1\.0"),
   ({"inner": {"batch_size": 3}}, r"config\.inner\.batch_size needs inner\.batch"),
   ({"inner": {"batch": "epochs"}}, r"config\.inner\.batch_size must be at least 1; got 0"),
-  ({"data": {"shots": 0}}, r"shots must be at least 1; got 0"),
+  ({"data": {"shots": 0}}, r"shots must be an integer of at least 1; got 0"),
   ({"inner": {"nesterov": True}}, r"config\.inner\.nesterov needs inner\.momentum above 0; got None"),
   (
     {"network": {"warp": {"num_layers": 2}}},

@@ -22,8 +22,7 @@ from warpjax.runner.commands import evaluate, plot
 from warpjax.runner.config import settings
 from warpjax.runner.plots import figures
 from warpjax.runner.reporting import progress
-from warpjax.training import parallel
-from warpjax.training.step import averaging_over
+from warpjax.training import StepFn, parallel
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tiny.config("sinusoid", "maml")
@@ -164,7 +163,7 @@ def test_what_is_not_finite_can_be_skipped_and_is_counted(finished, tmp_path, mo
       new, metrics = step(state, jax.tree.map(lambda leaf: jax.numpy.where(bad, jax.numpy.nan, leaf), tasks))
       return new, metrics
 
-    return averaging_over(step.axis_name, broken)
+    return StepFn(broken, step.axis_name)
 
   monkeypatch.setattr(loop.training, "meta_step", poisoned)
   with monkeypatch.context() as patch:

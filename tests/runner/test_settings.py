@@ -46,7 +46,7 @@ def test_each_type_is_read_from_text(hint, text, value):
   (float, "fast", "a number"),
   (float, "True", "a number"),
   (bool, "1", "True or False"),
-  (Literal["mixed", "reverse"], "mixd", "one of 'mixed', 'reverse'"),
+  (Literal["mixed", "reverse"], "fast", "one of 'mixed', 'reverse'"),
   (Sequence[int], "1,b", "a sequence, each an integer"),
   (tuple[float, float], "1,2,3", "a sequence, each a number"),
   (int | None, "1.5", "an integer"),
@@ -55,6 +55,13 @@ def test_a_value_of_another_type_is_refused(hint, text, allowed):
   with pytest.raises(ValueError) as error:
     settings.parse("config.x", text, hint)
   assert str(error.value) == f"config.x must be {allowed}; got {text!r}."
+
+
+def test_a_value_that_is_near_a_choice_is_told_so():
+  with pytest.raises(
+    ValueError, match=r"config\.x must be one of 'mixed', 'reverse'; got 'mixd'; did you mean 'mixed'\?"
+  ):
+    settings.parse("config.x", "mixd", Literal["mixed", "reverse"] | None)
 
 
 @pytest.mark.parametrize(("given", "table", "expected"), [

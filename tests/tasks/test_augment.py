@@ -96,7 +96,7 @@ def test_batch_functions_are_augmented_anew_at_every_step():
     ({"degrees": (10, 0)}, r"degrees must be increasing bounds \(low, high\); got \(10, 0\)"),
     ({"scale": (1.2, 0.8)}, "scale must be increasing bounds"),
     ({"scale": (0.0, 1.0)}, "scale must be positive"),
-    ({"interpolation": "cubic"}, "interpolation must be one of bilinear, nearest; got 'cubic'"),
+    ({"interpolation": "cubic"}, "interpolation must be one of 'bilinear', 'nearest'; got 'cubic'"),
     ({"translate": 3}, "translate must be a fraction of the image, 0 to 1; got 3"),
   ],
 )

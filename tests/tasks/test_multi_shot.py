@@ -70,7 +70,7 @@ def test_all_tasks_are_each_alphabet_once():
     (lambda: multi_shot.sampler(IMAGES), "images must be uint8 .*; got uint8 of shape"),
     (lambda: multi_shot.sampler(_arrays() / 255), "images must be uint8 .*; got float"),
     (lambda: multi_shot.sampler(_arrays(), held_out=20), "held_out must be 1 to 19, .*; got 20"),
-    (lambda: multi_shot.sampler(_arrays(), query="all"), "query must be one of held_out, support; got 'all'"),
+    (lambda: multi_shot.sampler(_arrays(), query="all"), "query must be one of 'held_out', 'support'; got 'all'"),
   ],
 )
 def test_bad_arguments(make, message):

@@ -31,7 +31,7 @@ def test_the_loss_is_the_squared_residual_and_zero_at_the_solution():
 
 
 def test_bad_dim():
-  with pytest.raises(ValueError, match="dim must be at least 1; got 0"):
+  with pytest.raises(ValueError, match="dim must be an integer of at least 1; got 0"):
     optimizees.quadratics(0)
 
 

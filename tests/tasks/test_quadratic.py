@@ -94,7 +94,7 @@ def test_tasks_differ_and_carry_noise():
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
-    ({"dim": 0}, "dim must be at least 1; got 0"),
+    ({"dim": 0}, "dim must be an integer of at least 1; got 0"),
     ({"condition_number": 0.5}, "condition_number must be at least 1; got 0.5"),
     ({"noise": -1.0}, "noise must not be negative; got -1.0"),
   ],

@@ -72,9 +72,9 @@ def test_the_dtype_is_the_default_one():
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
-    ({"variant": "sine"}, "variant must be one of maml, meta_sgd, reptile; got 'sine'"),
-    ({"variant": "maml", "shots": 0}, "shots must be at least 1; got 0"),
-    ({"variant": "maml", "queries": 0}, "queries must be at least 1; got 0"),
+    ({"variant": "sine"}, "variant must be one of 'maml', 'meta_sgd', 'reptile'; got 'sine'"),
+    ({"variant": "maml", "shots": 0}, "shots must be an integer of at least 1; got 0"),
+    ({"variant": "maml", "queries": 0}, "queries must be an integer of at least 1; got 0"),
     ({"variant": "maml", "shots": None}, "shots must be a number"),
   ],
 )

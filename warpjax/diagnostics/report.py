@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from warpjax.checks import check_choice
 from warpjax.numerics import named_leaves
 from warpjax.types import PyTree
 
@@ -34,10 +35,9 @@ class Report:
 
   def __getitem__(self, name: str) -> Check:
     """The finding of the check with that name."""
-    found = {check.name: check for check in self.checks}
-    if name not in found:
-      raise ValueError(f"name must be one of {', '.join(map(repr, found))}; got {name!r}")
-    return found[name]
+    by_name = {check.name: check for check in self.checks}
+    check_choice("name", name, by_name)
+    return by_name[name]
 
   def __str__(self) -> str:
     """A table, one line for each check."""

@@ -13,13 +13,16 @@ import numpy as np
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_key, check_learnable
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.evaluation.readouts import Readout, query_loss
-from warpjax.meta_gradients.redrawn import Draw, start_of
+from warpjax.meta_gradients.own_parameters import Draw, start_of
 from warpjax.problem import Problem
 from warpjax.training.streams import chunks
 from warpjax.training.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
+
+Measured = tuple[jax.Array, dict[str, jax.Array]]
+"""The metric after each step, and under each further readout at the end point."""
 
 
 class Evaluation(NamedTuple):
@@ -144,10 +147,10 @@ def evaluate(
     tasks_per_batch: Tasks in each item of an iterable; None where an item is one task.
     num_steps: Inner steps K; None for the inner loop's own.
     metric: The name in the query loss's aux, or "loss".
-    readout: What judges each point, e.g. `norm_stats.running(...)`; None for the inner loop's query loss.
+    readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
-    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.redrawn`.
-    task_chunk: Tasks side by side.
+    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.own_parameters`.
+    task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
   Returns:
@@ -263,10 +266,10 @@ def evaluator(
     inner: As for `evaluate`, and so are the others.
     num_steps: Inner steps K.
     metric: What is measured.
-    readout: What judges each point.
-    others: What else judges the end point.
+    readout: The loss at each point.
+    others: Further losses at the end point.
     draw: What each task draws for itself.
-    task_chunk: Tasks side by side.
+    task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks in one call.
 
   Returns:
@@ -289,24 +292,9 @@ def evaluator(
   check_count("tasks_per_dispatch", tasks_per_dispatch)
   check_count("task_chunk", task_chunk, optional=True)
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
-  judged = readout or query_loss()
-  measured = partial(_measure, inner, judged, ends, check_inner(inner, num_steps), metric)
-
-  def per_task(meta_params: MetaParams, data: list[PyTree], task: Task, key: jax.Array) -> Any:
-    return measured(start_of(draw, meta_params, key) if draw else meta_params, data, task, key)
-
-  @partial(jax.jit, static_argnums=5)
-  def part(
-    meta_params: MetaParams, data: list[PyTree], sampler: TaskSampler | Task, key: jax.Array, first: Any, count: int
-  ) -> Any:
-    indices = first + jnp.arange(count)
-    if isinstance(sampler, Task):
-      tasks = jax.tree.map(lambda leaf: leaf[indices % leaf.shape[0]], sampler)
-    else:
-      tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
-    chunk = min(count, task_chunk or default_task_chunk(tasks))
-    return map_tasks(lambda args: per_task(meta_params, data, *args), (tasks, keys), chunk)
+  along = readout or query_loss()
+  measured = partial(_measure, inner, along, ends, check_inner(inner, num_steps), metric)
+  part = jax.jit(partial(_part, measured, draw, task_chunk), static_argnums=5)
 
   def run(
     meta_params: MetaParams,
@@ -321,16 +309,43 @@ def evaluator(
     check_key(key)
     size = min(num_tasks, tasks_per_dispatch)
     sources, stored = _sources(sampler, size, num_tasks, tasks_per_batch)
-    given = [judged.data if data is None else data, *(other.data for other in ends.values())]
+    readout_data = [along.data if data is None else data, *(other.data for other in ends.values())]
     parts = []
     # The last part is computed whole and cut, so that nothing compiles twice.
     for first, source in zip(range(0, num_tasks, size), sources, strict=False):
-      parts.append(jax.device_get(part(meta_params, given, source, key, first, size)))
+      parts.append(jax.device_get(part(meta_params, readout_data, source, key, first, size)))
       report(min(first + size, num_tasks))
     curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run
+
+
+def _part(
+  measured: Callable[[MetaParams, Sequence[PyTree], Task, jax.Array], Measured],
+  draw: Draw | None,
+  task_chunk: int | None,
+  meta_params: MetaParams,
+  data: Sequence[PyTree],
+  sampler: TaskSampler | Task,
+  key: jax.Array,
+  first: jax.Array,
+  count: int,
+) -> Measured:
+  """One dispatch: tasks `first` to `first + count`, adapted to and measured."""
+  indices = first + jnp.arange(count)
+  if isinstance(sampler, Task):
+    tasks = jax.tree.map(lambda leaf: leaf[indices % leaf.shape[0]], sampler)
+  else:
+    tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
+  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
+
+  def one(args: tuple[Task, jax.Array]) -> Measured:
+    task, task_key = args
+    return measured(start_of(draw, meta_params, task_key) if draw else meta_params, data, task, task_key)
+
+  chunk = min(count, task_chunk or default_task_chunk(tasks))
+  return map_tasks(one, (tasks, keys), chunk)
 
 
 def _sources(
@@ -358,7 +373,7 @@ def _measure(
   data: Sequence[PyTree],
   task: Task,
   key: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> Measured:
   check_learnable(meta_params, ("initial", "shared"))
   problem = Problem(inner, meta_params, task, key)
   readouts = [readout, *others.values()]
@@ -366,8 +381,7 @@ def _measure(
   def at(readout: Readout, seen: PyTree, params: Params, index: Any) -> jax.Array:
     loss, aux = readout.loss(problem, seen, params, index)
     measured = {**aux, "loss": loss}
-    if metric not in measured:
-      raise ValueError(f"metric must be one of {', '.join(map(repr, measured))}; got {metric!r}")
+    check_choice("metric", metric, measured)
     # A network that has diverged still has an accuracy: what its NaNs are taken for.
     return jnp.where(jnp.isfinite(loss), measured[metric], jnp.nan)
 

@@ -6,8 +6,8 @@ from warpjax.meta_gradients.forward_gradient import forward_gradient
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
+from warpjax.meta_gradients.own_parameters import own_parameters
 from warpjax.meta_gradients.path_loss import annealed_step_weights
-from warpjax.meta_gradients.redrawn import redrawn
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
@@ -28,10 +28,12 @@ __all__ = [
   "implicit_released",
   "leap",
   "one_step",
-  "redrawn",
+  "own_parameters",
   "reptile",
   "truncated_unroll",
   "unrolled",
   "warp",
   "zeros",
 ]
+
+redrawn = own_parameters  # the name that it had before

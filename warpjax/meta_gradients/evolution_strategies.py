@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_key, check_learnable
-from warpjax.differentiation import check_choice, constant
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
+from warpjax.differentiation import constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem, has_prox
@@ -101,9 +101,9 @@ def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any,
     return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), jax.eval_shape(function, tree))
 
   states = empty(lambda point: Problem(inner, point, task, key).start(), meta_params, num_pairs, 2)
-  total, held = empty(lambda point: point, meta_params, num_pairs), empty(lambda example: example, task)
+  total, kept_task = empty(lambda point: point, meta_params, num_pairs), empty(lambda example: example, task)
   blank = jnp.zeros_like(jax.random.key_data(key))
-  return Lifetime(jnp.zeros((), jnp.int32), states, total, held, blank)
+  return Lifetime(jnp.zeros((), jnp.int32), states, total, kept_task, blank)
 
 
 def _window(

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_differentiable, check_learnable
-from warpjax.differentiation import check_choice, constant
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
+from warpjax.differentiation import constant
 from warpjax.meta_gradients.directions import Distribution, directions
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem

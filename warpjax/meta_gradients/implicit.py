@@ -8,7 +8,7 @@ import jax
 import optax
 
 from warpjax import linear_solve
-from warpjax.checks import is_number
+from warpjax.checks import check_count, is_number
 from warpjax.meta_gradients.trajectory import Contribution, zeros
 from warpjax.problem import Problem, loss_of
 from warpjax.types import AdaptState, Aux, InnerLoop, LinearSolve, MetaParams, Params, PyTree
@@ -80,6 +80,9 @@ def implicit_released(cg_steps: int = 5) -> Contribution:
   Returns:
     A contribution, as `implicit`.
 
+  Raises:
+    ValueError: when `cg_steps` is below 1.
+
   Example:
     >>> isinstance(implicit_released(), Contribution)
     True
@@ -87,6 +90,7 @@ def implicit_released(cg_steps: int = 5) -> Contribution:
   Reference:
     Released code of arXiv 1909.04630, defaults `cg_damping=1`, `lam + 10`.
   """
+  check_count("cg_steps", cg_steps)
   return implicit(linear_solve.cg(cg_steps, damping=1.0, tol=1e-5), prox_offset=10.0)
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
-from warpjax.checks import check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
+from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, check_choice, checkpoint_step, constant
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
+from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import weighted_path
 from warpjax.problem import Problem
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
@@ -126,8 +126,7 @@ def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str,
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
   check_choice("memory", memory, Memory)
-  if truncate is not None and (isinstance(truncate, bool) or not isinstance(truncate, int) or truncate < 0):
-    raise ValueError(f"truncate must be None or an integer of at least 0; got {truncate!r}")
+  check_count("truncate", truncate, least=0, optional=True)
   if step_weights is not None:
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
     if seen != (num_steps,):

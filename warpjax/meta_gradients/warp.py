@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import jax
 
-from warpjax.differentiation import check_choice
+from warpjax.checks import check_choice
 from warpjax.meta_gradients.trajectory import Contribution, zeros
 from warpjax.numerics import add_to, cast_like, sums_like
 from warpjax.problem import Problem

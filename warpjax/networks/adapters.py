@@ -16,7 +16,7 @@ from warpjax import partition
 from warpjax.checks import check_key
 from warpjax.mistakes import short
 from warpjax.networks import masked, probes
-from warpjax.networks.batch_norm import BATCH_STATS, linen_apply_with_stats
+from warpjax.networks.statistics import BATCH_STATS, linen_apply_with_stats
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
 
 

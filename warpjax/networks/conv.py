@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from warpjax.checks import check_choice
+
 Lowering = Literal["auto", "patches", "lax"]
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
@@ -75,8 +77,7 @@ def conv_general_dilated(
     >>> import flax.linen as nn
     >>> layer = nn.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)
   """
-  if lowering not in LOWERINGS:
-    raise ValueError(f"lowering must be one of {LOWERINGS}, got {lowering!r}.")
+  check_choice("lowering", lowering, Lowering)
   options = dict(
     lhs_dilation=lhs_dilation,
     rhs_dilation=rhs_dilation,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
+from warpjax.networks.by_name import HEAD_INITS, Dtype, HeadInit, Initializer, Norm, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer
 from warpjax.networks.norm import norm_layer
 from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
-LAYERS = ("conv", "norm", "relu", "leaky_relu", "pool")
-READOUTS = ("mean", "flatten")
+Layer = Literal["conv", "norm", "relu", "leaky_relu", "pool"]
+Readout = Literal["mean", "flatten"]
+LAYERS = get_args(Layer)
 
 
 class Conv4(nn.Module):
@@ -42,7 +45,8 @@ class Conv4(nn.Module):
     norm_groups: Groups of channels for "group".
     kernel_init: Of convolutions and fully connected layers.
     bias_init: Of biases, batch norm's excepted: a function from a layer's fan-in to an initializer; `None` for zeros.
-    head_init: Of the head's kernel; `None` for `kernel_init`.
+    head_init: Of the head's kernel: "normal" (of deviation 1), "xavier" (uniform), or a function; `None` for
+      `kernel_init`.
     warp: Warp-layers after each block, named `warp_0` to `warp_3`; `None` for none.
     conv_general_dilated: The convolution; a drop-in for `jax.lax.conv_general_dilated`.
     dtype: Compute dtype; default: that of input and parameters.
@@ -59,25 +63,25 @@ class Conv4(nn.Module):
 
   num_classes: int = 5
   width: int = 64
-  layers: Sequence[str] = ("conv", "norm", "relu")
+  layers: Sequence[Layer] = ("conv", "norm", "relu")
   strides: int = 2
   padding: str | int = "SAME"
   pool_padding: str = "VALID"
-  readout: str = "mean"
+  readout: Readout = "mean"
   hidden: Sequence[int] = ()
   num_blocks: int = 4
   conv_bias: bool = False
   norm_scale: bool = False
   norm_epsilon: float = 1e-3
-  norm: str = "batch"
+  norm: Norm = "batch"
   norm_groups: int = 8
-  kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
+  kernel_init: Initializer = nn.initializers.xavier_uniform()
   bias_init: BiasInit | None = None
-  head_init: Callable[..., jax.Array] | None = nn.initializers.normal(1.0)
+  head_init: HeadInit | Initializer | None = "normal"
   warp: WarpSpec | None = None
   conv_general_dilated: Callable[..., jax.Array] = conv.conv_general_dilated
-  dtype: Any = None
-  param_dtype: Any = float
+  dtype: Dtype | None = None
+  param_dtype: ParamDtype = float
 
   @nn.compact
   def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
@@ -91,7 +95,7 @@ class Conv4(nn.Module):
     x = jnp.mean(x, axis=(1, 2)) if self.readout == "mean" else x.reshape(x.shape[0], -1)
     for i, width in enumerate(self.hidden):
       x = nn.relu(self._dense(x, width, f"dense_{i}", self.kernel_init))
-    head_init = self.head_init or self.kernel_init
+    head_init = chosen("head_init", self.head_init or self.kernel_init, HEAD_INITS)
     if self.warp is not None and self.warp.head:
       x = self._dense(x, x.shape[-1], "head", head_init)
       return warp_head(self.warp, self.num_classes, x.shape[-1], **self._dtypes())(x)
@@ -131,7 +135,7 @@ class Conv4(nn.Module):
       **self._dtypes(),
     )
 
-  def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
+  def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Initializer) -> jax.Array:
     bias_init = bias_initializer(self.bias_init, x.shape[-1])
     return nn.Dense(width, kernel_init=kernel_init, bias_init=bias_init, name=name, **self._dtypes())(x)
 
@@ -145,8 +149,7 @@ class Conv4(nn.Module):
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
     check_floating(x)
-    if self.readout not in READOUTS:
-      raise ValueError(f"readout must be one of {READOUTS}, got {self.readout!r}.")
+    check_choice("readout", self.readout, Readout)
     if set(self.layers) - set(LAYERS) or tuple(self.layers).count("conv") != 1 or tuple(self.layers).count("norm") > 1:
       raise ValueError(f"layers must have 'conv' once, 'norm' at most once and only {LAYERS}, got {self.layers!r}.")
     if self.warp is not None:

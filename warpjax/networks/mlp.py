@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from warpjax.networks.by_name import ACTIVATIONS, Activation, Dtype, Function, Initializer, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer
-from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
+from warpjax.networks.warp import Kind, Warp, WarpSpec, check, warp_head
 
-WARP_KINDS = ("linear", "scale")
+WARP_KINDS: tuple[Kind, ...] = ("linear", "scale")
 
 
 class MLP(nn.Module):
@@ -20,7 +21,7 @@ class MLP(nn.Module):
   Attributes:
     features: Width of each hidden layer.
     num_outputs: Width of the head.
-    activation: Applied after each hidden layer.
+    activation: Applied after each hidden layer: "relu", "tanh", or a function.
     kernel_init: Of every kernel.
     bias_init: Of every bias: a function from the layer's number of inputs to an initializer; `None` for zeros.
     warp: Warp-layers ("linear" or "scale") after each hidden layer, named `warp_0`, `warp_1`, ...; `None` for none.
@@ -36,20 +37,21 @@ class MLP(nn.Module):
 
   features: Sequence[int] = (40, 40)
   num_outputs: int = 1
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
-  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  activation: Activation | Function = "relu"
+  kernel_init: Initializer = nn.initializers.lecun_normal()
   bias_init: BiasInit | None = None
   warp: WarpSpec | None = None
-  dtype: Any = None
-  param_dtype: Any = float
+  dtype: Dtype | None = None
+  param_dtype: ParamDtype = float
 
   @nn.compact
   def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
     """`[..., num_inputs] -> [..., num_outputs]`."""
     if self.warp is not None:
       check(self.warp, WARP_KINDS)
+    activation = chosen("activation", self.activation, ACTIVATIONS)
     for i, width in enumerate(self.features):
-      x = self.activation(self._dense(x, width, f"dense_{i}"))
+      x = activation(self._dense(x, width, f"dense_{i}"))
       if self.warp is not None:
         warp = Warp(self.warp, dtype=self.dtype, param_dtype=self.param_dtype, name=f"warp_{i}")
         x = warp(x, use_running_average=use_running_average)

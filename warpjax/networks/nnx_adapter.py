@@ -113,9 +113,9 @@ def from_nnx(
 
   def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
     check_key(key)
-    found = calls(probes.split_key(x)[0] if takes_key else x)
-    probes.check_arguments("from_nnx", found.module, call_kwargs)
-    probes.check_calls(found, takes_key)
+    traced = calls(probes.split_key(x)[0] if takes_key else x)
+    probes.check_arguments("from_nnx", traced.module, call_kwargs)
+    probes.check_calls(traced, takes_key)
     states: Any = nnx.split(factory(nnx.Rngs(key)), *filters)
     shared, params = (nnx.to_pure_dict(state) or () for state in states[1:3])
     check_split(params, shared, expect_shared)

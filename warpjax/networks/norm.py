@@ -8,7 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-KINDS = ("batch", "group", "layer")
+from warpjax.checks import check_choice
+from warpjax.networks.by_name import Norm
+
 FIXED = ("axis", "axis_name", "axis_index_groups", "use_fast_variance", "force_float32_reductions")
 
 
@@ -40,8 +42,8 @@ class BatchNorm(nn.BatchNorm):
     for name in FIXED:
       if getattr(self, name) != (default := getattr(nn.BatchNorm, name)):
         raise ValueError(f"{name} must be {default} (flax.linen.BatchNorm has others); got {getattr(self, name)!r}")
-    given = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-    mean, var = self._stats(x, given, mask)
+    use_given = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+    mean, var = self._stats(x, use_given, mask)
     slope, values = jax.lax.rsqrt(var + self.epsilon), [x]
     if self.use_scale:
       values.append(self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype))
@@ -53,12 +55,12 @@ class BatchNorm(nn.BatchNorm):
     slope, offset = (jnp.expand_dims(value, range(x.ndim - 1)) for value in (slope, offset))
     return (x * slope + offset).astype(nn.dtypes.canonicalize_dtype(*values, dtype=self.dtype))
 
-  def _stats(self, x: jax.Array, given: bool, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+  def _stats(self, x: jax.Array, use_given: bool, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     kept = [
       self.variable("batch_stats", name, make, x.shape[-1:], jnp.float32)
       for name, make in (("mean", jnp.zeros), ("var", jnp.ones))
     ]
-    if given:
+    if use_given:
       return kept[0].value, kept[1].value
     x, axes = x.astype(jnp.promote_types(x.dtype, jnp.float32)), range(x.ndim - 1)
     mean = jnp.mean(x, axes, where=mask)
@@ -100,8 +102,7 @@ def norm_layer(
   Raises:
     ValueError: for an unknown kind.
   """
-  if kind not in KINDS:
-    raise ValueError(f"norm must be one of {KINDS}, got {kind!r}.")
+  check_choice("norm", kind, Norm)
   if kind == "batch":
     return BatchNorm(use_running_average, momentum=0.9, epsilon=epsilon, use_scale=use_scale, **named)
   # flax's fast variance is clipped by a maximum, whose derivative rests on two numbers being equal.

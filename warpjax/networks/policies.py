@@ -7,13 +7,14 @@ a Warp-RNN share has the same names and starts from the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.networks.by_name import Activation, Function
 from warpjax.networks.initializers import torch_bias
 from warpjax.networks.mlp import MLP
 from warpjax.types import PyTree
@@ -27,8 +28,8 @@ class GaussianMLP(nn.Module):
   Attributes:
     features: Width of each hidden layer.
     num_outputs: Dimensions of an action.
-    init_std: The deviation at the start.
-    activation: Of the hidden layers.
+    init_std: The deviation at the start, above 0.
+    activation: Of the hidden layers: "relu", "tanh", or a function.
 
   Reference:
     Finn, Abbeel, Levine 2017, arXiv 1703.03400, released code: 100-100, deviations that start at 1 and are learned.
@@ -37,7 +38,13 @@ class GaussianMLP(nn.Module):
   features: Sequence[int] = (100, 100)
   num_outputs: int = 2
   init_std: float = 1.0
-  activation: Callable[[jax.Array], jax.Array] = nn.relu
+  activation: Activation | Function = "relu"
+
+  def __post_init__(self) -> None:
+    """Raises a ValueError for a deviation that is none."""
+    if not self.init_std > 0:
+      raise ValueError(f"init_std must be above 0; got {self.init_std!r}")
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

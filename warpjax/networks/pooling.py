@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from warpjax.checks import check_count
+from warpjax.checks import check_choice, check_count
 
 
 def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Array:
@@ -35,8 +35,7 @@ def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Arra
     >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
     [[5.0, 7.0], [13.0, 15.0]]
   """
-  if padding not in ("VALID", "SAME"):
-    raise ValueError(f"padding must be 'VALID' or 'SAME', got {padding!r}.")
+  check_choice("padding", padding, ("VALID", "SAME"))
   check_count("size", size)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"x must be floating-point to be pooled; got {x.dtype}.")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
+from warpjax.networks.by_name import Dtype, Initializer, Norm, ParamDtype
 from warpjax.networks.norm import norm_layer
 from warpjax.networks.warp import Warp, WarpSpec, check, warp_head
 
@@ -51,14 +52,14 @@ class ResNet12(nn.Module):
   widths: Sequence[int] = (64, 160, 320, 640)
   drop_rate: float = 0.0
   block_size: int = 5
-  norm: str = "batch"
+  norm: Norm = "batch"
   norm_groups: int = 8
   norm_epsilon: float = 1e-5
-  kernel_init: Callable[..., jax.Array] = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+  kernel_init: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
   warp: WarpSpec | None = None
   conv_general_dilated: Callable[..., jax.Array] = conv.conv_general_dilated
-  dtype: Any = None
-  param_dtype: Any = float
+  dtype: Dtype | None = None
+  param_dtype: ParamDtype = float
 
   @nn.compact
   def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:

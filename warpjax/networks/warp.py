@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
 
+from warpjax.checks import check_choice, check_count
 from warpjax.networks import conv
+from warpjax.networks.by_name import ACTIVATIONS, Activation, Dtype, Function, Initializer, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer, torch_bias, torch_uniform
 from warpjax.networks.norm import BatchNorm
 
 CONV_KERNELS = {"conv1x1": (1, 1), "conv3x3": (3, 3)}
-KINDS = ("linear", "scale", *CONV_KERNELS)
+Kind = Literal["linear", "scale", "conv1x1", "conv3x3"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class WarpSpec(NamedTuple):
@@ -22,7 +25,7 @@ class WarpSpec(NamedTuple):
 
   Attributes:
     kind: "linear" (dense, over the last axis), "conv1x1", "conv3x3", or "scale" (one factor per channel).
-    activation: After the kernel, e.g. `flax.linen.relu`; `None` for a linear warp.
+    activation: After the kernel: "relu", "tanh" or a function; `None` for a linear warp.
     batch_norm: A batch norm before the kernel and, with `residual`, one after the sum.
     residual: Adds the layer's input to its output; a 1x1 kernel adjusts the input if the widths differ.
     num_layers: How many such layers after each block.
@@ -36,24 +39,22 @@ class WarpSpec(NamedTuple):
   Reference: Flennerhag et al. 2020, arXiv 1909.00025, appendix F (the capacity ladder), and its released code.
   """
 
-  kind: str = "conv3x3"
-  activation: Callable[[jax.Array], jax.Array] | None = None
+  kind: Kind = "conv3x3"
+  activation: Activation | Function | None = None
   batch_norm: bool = False
   residual: bool = False
   num_layers: int = 1
   hidden_width: int | None = None
   identity_init: bool = False
   head: bool = False
-  kernel_init: Callable[..., jax.Array] = torch_uniform
+  kernel_init: Initializer = torch_uniform
   bias_init: BiasInit | None = torch_bias
 
 
-def check(spec: WarpSpec, kinds: tuple[str, ...] = KINDS) -> None:
+def check(spec: WarpSpec, kinds: tuple[Kind, ...] = KINDS) -> None:
   """Raises `ValueError` if `spec` cannot be used in a network that takes `kinds`."""
-  if spec.kind not in kinds:
-    raise ValueError(f"warp.kind must be one of {kinds} in this network, got {spec.kind!r}.")
-  if spec.num_layers < 1:
-    raise ValueError(f"warp.num_layers must be at least 1, got {spec.num_layers}; warp=None means no warp-layers.")
+  check_choice("warp.kind", spec.kind, kinds)
+  check_count("warp.num_layers", spec.num_layers)
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")
 
@@ -87,8 +88,8 @@ class Warp(nn.Module):
   spec: WarpSpec = WarpSpec()
   conv_general_dilated: Callable[..., jax.Array] = conv.conv_general_dilated
   norm_epsilon: float = 1e-5
-  dtype: Any = None
-  param_dtype: Any = float
+  dtype: Dtype | None = None
+  param_dtype: ParamDtype = float
 
   @nn.compact
   def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
@@ -106,7 +107,7 @@ class Warp(nn.Module):
       h = self._norm(f"norm_in_{index}", use_running_average)(h)
     h = self._kernel(h, width, f"{spec.kind}_{index}")
     if spec.activation is not None:
-      h = spec.activation(h)
+      h = chosen("activation", spec.activation, ACTIVATIONS)(h)
     if spec.identity_init:
       # A zero kernel before a ReLU would never move: its gradient is zero. A zero factor after it does.
       return x + (h if spec.activation is None else self._scale(h, f"gate_{index}", nn.initializers.zeros_init()))
@@ -136,11 +137,11 @@ class Warp(nn.Module):
       name=name,
     )(x)
 
-  def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Callable[..., jax.Array]) -> jax.Array:
+  def _dense(self, x: jax.Array, width: int, name: str, kernel_init: Initializer) -> jax.Array:
     inits: dict[str, Any] = {"kernel_init": kernel_init, "bias_init": _bias(self.spec, x.shape[-1])}
     return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
-  def _scale(self, x: jax.Array, name: str, init: Callable[..., jax.Array]) -> jax.Array:
+  def _scale(self, x: jax.Array, name: str, init: Initializer) -> jax.Array:
     x, factor = nn.dtypes.promote_dtype(x, self.param(name, init, x.shape[-1:], self.param_dtype), dtype=self.dtype)
     return x * factor
 
@@ -155,5 +156,5 @@ class Warp(nn.Module):
     )
 
 
-def _bias(spec: WarpSpec, fan_in: int) -> Callable[..., jax.Array]:
+def _bias(spec: WarpSpec, fan_in: int) -> Initializer:
   return bias_initializer(None if spec.identity_init else spec.bias_init, fan_in)

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_differentiable, check_learnable
-from warpjax.differentiation import check_choice
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
 from warpjax.problem import Problem
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
@@ -81,8 +80,8 @@ def hold(
   return mean
 
 
-def _hold_one(inner: InnerLoop, policy: Policy, here: MetaParams, task: Task, key: jax.Array) -> Held:
-  problem = Problem(inner, here, task, key)
+def _hold_one(inner: InnerLoop, policy: Policy, meta_params: MetaParams, task: Task, key: jax.Array) -> Held:
+  problem = Problem(inner, meta_params, task, key)
 
   def step(state: AdaptState, index: jax.Array) -> tuple[AdaptState, PyTree]:
     batch = problem.batch(state.params, index)
@@ -91,8 +90,8 @@ def _hold_one(inner: InnerLoop, policy: Policy, here: MetaParams, task: Task, ke
 
   final, support = jax.lax.scan(step, problem.start(), jnp.arange(inner.num_steps))
   # Apart from the keys of the inner steps, which fold their index in.
-  query = inner.query_batch_fn(jax.random.fold_in(key, inner.num_steps), task, final.params, here.shared)
-  return Held(support, query, policy.sequence(final.params, here.shared, query.episodes.observations).action)
+  query = inner.query_batch_fn(jax.random.fold_in(key, inner.num_steps), task, final.params, meta_params.shared)
+  return Held(support, query, policy.sequence(final.params, meta_params.shared, query.episodes.observations).action)
 
 
 def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Gain) -> Objective:

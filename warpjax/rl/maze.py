@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_count
 from warpjax.rl.environments import Step
 from warpjax.types import Task, TaskSampler
 
@@ -69,9 +70,9 @@ class Maze(NamedTuple):
     ahead = state.position + jnp.asarray(MOVES, jnp.int32)[action]
     blocked = jnp.asarray(walls(self.size))[ahead[0], ahead[1]]
     position = jnp.where(blocked, state.position, ahead)
-    found = jnp.all(position == goal)
-    reward = self.reward * found - self.penalty * blocked
-    position = jnp.where(found, self._elsewhere(key, goal), position)
+    reached = jnp.all(position == goal)
+    reward = self.reward * reached - self.penalty * blocked
+    position = jnp.where(reached, self._elsewhere(key, goal), position)
     state = MazeState(position, state.time + 1, reward, jnp.asarray(action, jnp.int32))
     return self._observe(state), state, reward, jnp.zeros((), bool), {}
 
@@ -102,8 +103,7 @@ def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: fl
   """
   if size < 5 or size % 2 == 0:
     raise ValueError(f"size must be odd and at least 5; got {size!r}")
-  if num_steps < 1:
-    raise ValueError(f"num_steps must be at least 1; got {num_steps!r}")
+  check_count("num_steps", num_steps)
   return Maze(size, num_steps, reward, penalty)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice
 from warpjax.rl.environments import Step
 from warpjax.types import Task, TaskSampler
 
@@ -93,8 +94,7 @@ def point_navigation(
     >>> point_navigation("squared_distance", goal_size=0)
     PointNavigation(reward='squared_distance', varying_start=False, goal_size=0)
   """
-  if reward not in get_args(Reward):
-    raise ValueError(f"reward must be one of {', '.join(map(repr, get_args(Reward)))}; got {reward!r}")
+  check_choice("reward", reward, Reward)
   if not goal_size >= 0:
     raise ValueError(f"goal_size must be at least 0; got {goal_size!r}")
   return PointNavigation(reward, varying_start, goal_size)

@@ -10,11 +10,12 @@ surrogate of MAML's released code), by 0.18 with "ratio", and by rounding (1e-15
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice
 from warpjax.rl.advantages import discounted, gae
 from warpjax.rl.policies import Policy
 from warpjax.rl.rollouts import Batch, Episodes, masked_mean
@@ -89,8 +90,7 @@ def policy_gradient(policy: Policy, estimator: Estimator = "score") -> PolicyGra
   Reference:
     Finn et al. 2017, arXiv 1703.03400, equation 4; the ratio: Rothfuss et al. 2018, arXiv 1810.06784, equation 12.
   """
-  if estimator not in get_args(Estimator):
-    raise ValueError(f"estimator must be one of {', '.join(map(repr, get_args(Estimator)))}; got {estimator!r}")
+  check_choice("estimator", estimator, Estimator)
   return PolicyGradient(policy, estimator)
 
 

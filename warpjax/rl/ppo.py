@@ -10,7 +10,7 @@ from warpjax.checks import check_count
 from warpjax.rl import held
 from warpjax.rl.held import Derivative
 from warpjax.rl.policies import Policy
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 
@@ -84,11 +84,14 @@ def meta_step(
     mean = held.hold(inner, policy, state, tasks, axis_name=axis_name, task_chunk=task_chunk)
 
     def epoch(point: tuple[MetaParams, PyTree], _: None) -> tuple[tuple[MetaParams, PyTree], tuple[Metrics, Metrics]]:
-      here, opt_state = point
+      meta_params, opt_state = point
       slope = jax.value_and_grad(objective, has_aux=True)
-      (loss, aux), gradient = mean(lambda episodes, key: slope(here, episodes, key))
-      updates, opt_state = optimizer.update(gradient, opt_state, here)
-      return (optax.apply_updates(here, updates), opt_state), ({**aux, "loss": loss}, norms("grad_norm", gradient))
+      (loss, aux), gradient = mean(lambda episodes, key: slope(meta_params, episodes, key))
+      updates, opt_state = optimizer.update(gradient, opt_state, meta_params)
+      return (optax.apply_updates(meta_params, updates), opt_state), (
+        {**aux, "loss": loss},
+        norms("grad_norm", gradient),
+      )
 
     start = (state.meta_params, state.opt_state)
     (meta_params, opt_state), (seen, gradients) = jax.lax.scan(epoch, start, None, length=epochs)
@@ -98,7 +101,7 @@ def meta_step(
     metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, opt_state, state.step + 1, state.key, state.carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def check(inner: InnerLoop, clip: float, epochs: int, derivative: str, task_chunk: int | None = None) -> Policy:

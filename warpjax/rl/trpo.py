@@ -14,7 +14,7 @@ from warpjax.numerics import real_vdot
 from warpjax.rl import held
 from warpjax.rl.held import Derivative, Held
 from warpjax.rl.policies import Policy
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
@@ -92,42 +92,42 @@ def meta_step(
   objective = held.objective(inner, policy, derivative, lambda ratio, advantages: ratio * advantages)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
-    here = state.meta_params
+    start = state.meta_params
     mean = held.hold(inner, policy, state, tasks, axis_name=axis_name, task_chunk=task_chunk)
 
     def curvature(vector: MetaParams) -> MetaParams:
       def product(episodes: Held, key: jax.Array) -> MetaParams:
         slope = jax.grad(lambda at: objective(at, episodes, key)[1]["kl"])
-        return jax.jvp(slope, (here,), (vector,))[1]
+        return jax.jvp(slope, (start,), (vector,))[1]
 
       return mean(product)
 
-    judge = lambda at: mean(lambda episodes, key: objective(at, episodes, key))
-    gradient = mean(lambda episodes, key: jax.grad(objective, has_aux=True)(here, episodes, key)[0])
-    meta_params, metrics = trust_region(settings, here, gradient, curvature, judge)
+    evaluate = lambda at: mean(lambda episodes, key: objective(at, episodes, key))
+    gradient = mean(lambda episodes, key: jax.grad(objective, has_aux=True)(start, episodes, key)[0])
+    meta_params, metrics = trust_region(settings, start, gradient, curvature, evaluate)
     metrics["return_before"] = mean(lambda episodes, key: episodes.return_before())
     metrics |= norms("grad_norm", gradient)
     metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, state.opt_state, state.step + 1, state.key, state.carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def trust_region(
   settings: Settings,
-  here: PyTree,
+  point: PyTree,
   gradient: PyTree,
   curvature: Callable[[PyTree], PyTree],
-  judge: Callable[[PyTree], tuple[jax.Array, Aux]],
+  evaluate: Callable[[PyTree], tuple[jax.Array, Aux]],
 ) -> tuple[PyTree, Metrics]:
-  """The longest allowed step from `here`, or none.
+  """The longest allowed step from `point`, or none.
 
   Args:
     settings: The numbers.
-    here: Parameters.
-    gradient: Of the loss at `here`.
-    curvature: The Hessian of the divergence at `here` times a vector.
-    judge: `(parameters) -> (loss, aux)`; aux holds `kl`.
+    point: Parameters.
+    gradient: Of the loss at `point`.
+    curvature: The Hessian of the divergence at `point` times a vector.
+    evaluate: `(parameters) -> (loss, aux)`; aux holds `kl`.
 
   Returns:
     The parameters after the step, and `loss` with the rest of aux before it, its `kl`, and `step_scale`.
@@ -138,22 +138,22 @@ def trust_region(
   bent = real_vdot(direction, optax.tree.add_scale(product(direction), settings.damping, direction))
   # A gradient of zero has no direction, and asks for no step.
   length = jnp.where(bent > 0, jnp.sqrt(2 * settings.max_kl / jnp.where(bent > 0, bent, 1)), 0)
-  loss, aux = judge(here)
+  loss, aux = evaluate(point)
 
   def at(scale: jax.Array) -> PyTree:
-    return jax.tree.map(lambda p, d: p - (scale * length * d).astype(p.dtype), here, direction)
+    return jax.tree.map(lambda p, d: p - (scale * length * d).astype(p.dtype), point, direction)
 
   def attempt(state: Any) -> Any:
     count, _, _, _ = state
     scale = jnp.asarray(settings.shrink, length.dtype) ** count
-    new_loss, new_aux = judge(at(scale))
+    new_loss, new_aux = evaluate(at(scale))
     return count + 1, scale, new_aux["kl"], (new_loss < loss) & (new_aux["kl"] <= settings.max_kl)
 
   start = (jnp.zeros((), jnp.int32), jnp.zeros_like(length), jnp.zeros_like(loss), jnp.zeros((), bool))
   go_on = lambda state: ~state[3] & (state[0] < settings.backtracks)
   _, scale, kl, accepted = jax.lax.while_loop(go_on, attempt, start)
   scale, kl = jnp.where(accepted, scale, 0), jnp.where(accepted, kl, 0)
-  moved = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), at(scale), here)
+  moved = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), at(scale), point)
   return moved, {**aux, "loss": loss, "kl": kl, "step_scale": scale}
 
 

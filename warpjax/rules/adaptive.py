@@ -1,4 +1,5 @@
-"""optax's adaptive optimizers, safe to differentiate through.
+"""optax's adaptive optimizers, safe to differentiate through. Each raises a ValueError unless `learning_rate` is
+a positive number or a schedule.
 
 Each divides by the root of an average of squared gradients. Without a number under the root, optax's default for Adam
 and its kin, the derivative at a zero gradient is NaN, and every dead unit has a zero gradient.
@@ -6,20 +7,20 @@ and its kin, the derivative at a zero gradient is NaN, and every dead unit has a
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from warpjax.checks import is_number
-from warpjax.rules.checks import check_learning_rate
+from warpjax.checks import check_learning_rate, is_number
+from warpjax.rules.combinators import Mask
 from warpjax.rules.stateless import no_parameters
-from warpjax.types import UpdateRule
+from warpjax.types import Rate, Scalar, UpdateRule
 
 # The derivative of 1 / sqrt(eps) is of the size of eps ** -1.5, which single precision holds down to 1e-25.
 _SAFE = 1e-20
 
 
-def adam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
+def adam(
+  learning_rate: Rate, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 1e-8
+) -> UpdateRule:
   """Adam, safe to differentiate through: `m / (sqrt(v + eps_root) + eps)`.
 
   With `eps_root = 0` the derivative at a zero gradient is NaN (the square root's), so the default is not zero;
@@ -50,21 +51,10 @@ def adam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, ep
   return _rule("adam", optax.adam(learning_rate, b1, b2, eps, eps_root), eps_root)
 
 
-def nadam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
-  """Adam with Nesterov's momentum, safe to differentiate through.
-
-  Args:
-    learning_rate: A positive number, or an optax schedule over inner steps.
-    b1: Decay of the first moment.
-    b2: Decay of the second moment.
-    eps: Added outside the root.
-    eps_root: Added inside the root, as in `adam`.
-
-  Returns:
-    An `UpdateRule` with rule parameters `()`.
-
-  Raises:
-    ValueError: when the learning rate is not a positive number or a schedule.
+def nadam(
+  learning_rate: Rate, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 1e-8
+) -> UpdateRule:
+  """Adam with Nesterov's momentum; arguments as for `adam`.
 
   Example:
     >>> nadam(1e-3).name
@@ -77,59 +67,10 @@ def nadam(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, e
   return _rule("nadam", optax.nadam(learning_rate, b1, b2, eps, eps_root), eps_root)
 
 
-def adamw(
-  learning_rate: Any,
-  b1: Any = 0.9,
-  b2: Any = 0.999,
-  eps: float = 1e-8,
-  eps_root: float = 1e-8,
-  weight_decay: Any = 1e-4,
-  mask: Any = None,
+def amsgrad(
+  learning_rate: Rate, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 1e-8
 ) -> UpdateRule:
-  """Adam with decoupled weight decay, safe to differentiate through: Adam's step, and `-learning_rate * decay * theta`.
-
-  Args:
-    learning_rate: A positive number, or an optax schedule over inner steps.
-    b1: Decay of the first moment.
-    b2: Decay of the second moment.
-    eps: Added outside the root.
-    eps_root: Added inside the root, as in `adam`.
-    weight_decay: Of the parameters, each step times the learning rate.
-    mask: Which parameters decay, a tree of booleans or a function from parameters to one; None for all.
-
-  Returns:
-    An `UpdateRule` with rule parameters `()`.
-
-  Raises:
-    ValueError: when the learning rate is not a positive number or a schedule.
-
-  Example:
-    >>> adamw(1e-3, weight_decay=1e-2).name
-    'adamw'
-
-  Reference:
-    Loshchilov and Hutter 2019, arXiv 1711.05101.
-  """
-  check_learning_rate(learning_rate)
-  made = optax.adamw(learning_rate, b1, b2, eps, eps_root, weight_decay=weight_decay, mask=mask)
-  return _rule("adamw", made, eps_root)
-
-
-def amsgrad(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, eps_root: Any = 1e-8) -> UpdateRule:
-  """Adam whose second moment never falls, safe to differentiate through.
-
-  Args:
-    learning_rate: A positive number, or an optax schedule over inner steps.
-    b1: Decay of the first moment.
-    b2: Decay of the second moment.
-    eps: Added outside the root.
-    eps_root: Added inside the root, as in `adam`.
-
-  Returns:
-    An `UpdateRule` with rule parameters `()`.
-
-  Raises:
-    ValueError: when the learning rate is not a positive number or a schedule.
+  """Adam whose second moment never falls; arguments as for `adam`.
 
   Example:
     >>> amsgrad(1e-3).name
@@ -142,7 +83,32 @@ def amsgrad(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8,
   return _rule("amsgrad", optax.amsgrad(learning_rate, b1, b2, eps, eps_root), eps_root)
 
 
-def rmsprop(learning_rate: Any, decay: Any = 0.9, eps: float = 1e-8, momentum: Any = None) -> UpdateRule:
+def adamw(
+  learning_rate: Rate,
+  b1: Scalar = 0.9,
+  b2: Scalar = 0.999,
+  eps: Scalar = 1e-8,
+  eps_root: Scalar = 1e-8,
+  weight_decay: Scalar = 1e-4,
+  mask: Mask | None = None,
+) -> UpdateRule:
+  """Adam's step, and `-learning_rate * weight_decay * theta`; the first five arguments are as for `adam`.
+
+  `mask` says which parameters decay: a tree of booleans or a function from parameters to one; None for all.
+
+  Example:
+    >>> adamw(1e-3, weight_decay=1e-2).name
+    'adamw'
+
+  Reference:
+    Loshchilov and Hutter 2019, arXiv 1711.05101.
+  """
+  check_learning_rate(learning_rate)
+  decayed = optax.adamw(learning_rate, b1, b2, eps, eps_root, weight_decay=weight_decay, mask=mask)
+  return _rule("adamw", decayed, eps_root)
+
+
+def rmsprop(learning_rate: Rate, decay: Scalar = 0.9, eps: Scalar = 1e-8, momentum: Scalar | None = None) -> UpdateRule:
   """`g / sqrt(v + eps)`, v the moving average of `g^2`.
 
   Args:
@@ -168,7 +134,7 @@ def rmsprop(learning_rate: Any, decay: Any = 0.9, eps: float = 1e-8, momentum: A
   return _rule("rmsprop", optax.rmsprop(learning_rate, decay, eps, momentum=momentum), eps)
 
 
-def adagrad(learning_rate: Any, initial_accumulator: float = 0.1, eps: float = 1e-7) -> UpdateRule:
+def adagrad(learning_rate: Rate, initial_accumulator: float = 0.1, eps: Scalar = 1e-7) -> UpdateRule:
   """`g / sqrt(s + eps)`, s the sum of all `g^2` so far.
 
   Args:
@@ -193,7 +159,7 @@ def adagrad(learning_rate: Any, initial_accumulator: float = 0.1, eps: float = 1
   return _rule("adagrad", optax.adagrad(learning_rate, initial_accumulator, eps), eps)
 
 
-def _rule(name: str, transformation: optax.GradientTransformation, under_root: Any) -> UpdateRule:
+def _rule(name: str, transformation: optax.GradientTransformation, under_root: Scalar) -> UpdateRule:
   """A rule whose derivative is finite if `under_root` is at least `_SAFE`; otherwise an estimator tries it first."""
   safe = True if is_number(under_root) and under_root >= _SAFE else None
   transform = lambda rule_params: transformation

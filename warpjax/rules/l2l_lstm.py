@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_real
 from warpjax.rules import lstm
-from warpjax.rules.checks import check_real
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -25,14 +24,15 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
 
   Args:
     units: Of each layer.
-    p: Gradients come as `log_and_sign` with this p; None for as they are (the paper's quadratics, with a scale of 1).
+    p: Gradients are read as `log_and_sign` with this p; 0 or None reads them unchanged, as the paper's quadratics do,
+      with a scale of 1.
     scale: Of the update.
 
   Returns:
     An `UpdateRule` whose rule parameters are the weights.
 
   Raises:
-    ValueError: when there is no layer, or a number is not positive.
+    ValueError: when there is no layer, or a number is out of range.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -48,8 +48,9 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
     raise ValueError("units must hold the size of one layer or more; got ()")
   for size in units:
     check_count("units", size)
-  if p is not None and not 0 < p < float("inf"):
-    raise ValueError(f"p must be None, or positive and finite; got {p!r}")
+  if p is not None and not 0 <= p < float("inf"):
+    raise ValueError(f"p must be None, or finite and at least 0; got {p!r}")
+  p = p or None
   if not 0 < scale < float("inf"):
     raise ValueError(f"scale must be positive and finite; got {scale!r}")
 

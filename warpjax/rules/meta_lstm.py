@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_real
 from warpjax.rules import lstm
-from warpjax.rules.checks import check_real
 from warpjax.types import Params, PyTree, UpdateRule
 
 # The gates start near descent by a tiny step: forget 0.98 to 0.99, input 0.007 to 0.018.

@@ -38,6 +38,7 @@ def newton_cg(cg_steps: int = 5, *, damping: float = 0.0, max_backtracking_steps
   Reference:
     Martens 2010 (Hessian-free optimisation); Rajeswaran et al. 2019, arXiv 1909.04630, section 4.
   """
+  check_count("cg_steps", cg_steps)
   solve = linear_solve.cg(cg_steps, damping=damping, tol=1e-10)
   check_count("max_backtracking_steps", max_backtracking_steps)
   search = optax.scale_by_backtracking_linesearch(max_backtracking_steps, decrease_factor=0.5, increase_factor=1.0)

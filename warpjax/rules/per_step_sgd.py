@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.checks import check_count
+from warpjax.checks import check_count, check_learning_rate
 from warpjax.numerics import real_dtype
-from warpjax.rules.checks import check_learning_rate
 from warpjax.types import Params, PyTree, UpdateRule
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from warpjax.checks import check_count
 from warpjax.types import Params, PyTree, UpdateRule
 
 
@@ -39,8 +40,7 @@ def per_step_values(num_steps: int) -> UpdateRule:
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (BNWB), and its released code.
   """
-  if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 2:
-    raise ValueError(f"num_steps must be an integer of at least 2, for the first has `initial`; got {num_steps!r}")
+  check_count("num_steps", num_steps, least=2)  # the first step has the initial parameters
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key

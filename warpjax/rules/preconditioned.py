@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import optax
 
-from warpjax.rules.checks import check_learning_rate
-from warpjax.types import Params, PyTree, UpdateRule
+from warpjax.checks import check_learning_rate
+from warpjax.types import Params, PyTree, Scalar, UpdateRule
 
 
 def preconditioned(
   matvec: Callable[[PyTree, Params, PyTree], PyTree],
-  learning_rate: float = 1.0,
+  learning_rate: Scalar = 1.0,
   init: Callable[[jax.Array, Params], PyTree] | None = None,
 ) -> UpdateRule:
   """`theta <- theta - learning_rate * P(theta; rule_params) g`.

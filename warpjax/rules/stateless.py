@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.checks import is_number
-from warpjax.rules.checks import check_learning_rate
-from warpjax.types import Params, PyTree, UpdateRule
+from warpjax.checks import check_learning_rate, is_number
+from warpjax.types import Params, PyTree, Rate, Scalar, UpdateRule
 
 
 def from_optax(transformation: optax.GradientTransformation, *, differentiable: bool = True) -> UpdateRule:
@@ -42,7 +41,7 @@ def from_optax(transformation: optax.GradientTransformation, *, differentiable: 
   return UpdateRule(no_parameters, lambda rule_params: transformation, differentiable, "from_optax")
 
 
-def sgd(learning_rate: Any, momentum: float | None = None, *, nesterov: bool = False) -> UpdateRule:
+def sgd(learning_rate: Rate, momentum: Scalar | None = None, *, nesterov: bool = False) -> UpdateRule:
   """Gradient descent, `theta <- theta - learning_rate * g`, on mean losses.
 
   Args:

@@ -11,7 +11,7 @@ import optax
 import warpjax as wj
 from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
-from warpjax.meta_gradients.redrawn import Draw
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.config import registry, schema
 from warpjax.runner.families import base
@@ -153,7 +153,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   tables, run, evaluation, published = _parsed(config)
   optimizer = registry.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
   spec = registry.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
-  network = registry.named("network", tables, num_outputs=spec.num_outputs)
+  network = registry.network(tables, spec.num_outputs)
   loss_of = registry.loss(run.loss, spec.metric)
   _check_choices(tables, run, evaluation, spec)
   inner, test_inner = _loops(tables, run, evaluation, spec, network, loss_of)

@@ -81,11 +81,11 @@ def train(
       return result
     found.append({"name": name, "settings": dict(pair.split("=", 1) for pair in name.split(";")), **_short(result)})
   first = next(iter(configs.values()))
-  result = {"experiment": first["experiment"], "method": first["method"], "metric": found[0]["metric"], "runs": found}
+  combined = {"experiment": first["experiment"], "method": first["method"], "metric": found[0]["metric"], "runs": found}
 
   def write() -> Any:
-    draw(result, whole / PICTURE)
-    workdir.write_json(whole / workdir.RESULT, result)
+    draw(combined, whole / PICTURE)
+    workdir.write_json(whole / workdir.RESULT, combined)
     return workdir.read_json(whole / workdir.RESULT)
 
   return hosts.from_first(write)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import jax
 import numpy as np
@@ -15,13 +15,50 @@ from warpjax.runner.reporting import progress, protocol
 from warpjax.training import TrainState
 from warpjax.types import Task, TaskSampler
 
+
+class Result(TypedDict, total=False):
+  """What `result.json` and `evaluation.json` hold; a row has besides, by name, its means under other statistics.
+
+  A diverged task is counted and named, and averaged into nothing.
+  """
+
+  experiment: str
+  method: str
+  num_meta_steps: int
+  metric: str
+  mean: float
+  ci95: float
+  num_tasks: int
+  num_distinct: int
+  per_step: list[float]
+  per_step_ci95: list[float]
+  num_diverged: int
+  diverged_tasks: list[int]
+  norm_stats: str
+  seed: int
+  seeds: list[int]
+  over_seeds: dict[str, Any]
+  over_tasks: dict[str, Any]
+  device: str
+  num_devices: int
+  wall_seconds: float
+  skipped: int
+  data: dict[str, Any]
+  protocol: dict[str, Any]
+  provenance: dict[str, Any]
+  published: dict[str, Any]
+  selected: Any
+  init_from: dict[str, Any]
+  extended: list[dict[str, Any]]
+
+
 # Test tasks come from a stream of their own, which no training seed can meet.
 _TEST_STREAM = 0x7E57
 
 
 def measure(
   experiment: Experiment, state: TrainState, *, members: Sequence[TrainState] = (), num_tasks: int | None = None
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[Result, np.ndarray]:
   """Adapts to test tasks, and reports the metric after each inner step.
 
   Args:
@@ -37,20 +74,21 @@ def measure(
   run, settings = experiment.run, experiment.evaluation
   if 1 + len(members) != (settings.ensemble or 1):
     raise ValueError(f"members must be {max(settings.ensemble - 1, 0)} states; got {len(members)}")
-  found = _evaluated(experiment, [state, *members], num_tasks or settings.num_tasks)
+  measured = _evaluated(experiment, [state, *members], num_tasks or settings.num_tasks)
   result = {
     "experiment": run.experiment,
     "method": run.method,
     "num_meta_steps": int(state.step),
     "metric": experiment.spec.metric,
-    **found.summary(),
+    **measured.summary(),
     "norm_stats": experiment.norm_stats,
     "seed": run.seed,
     "device": jax.devices()[0].device_kind,
     "data": experiment.data.description,
-    "protocol": protocol.card(experiment, len(found.per_task)),
+    "protocol": protocol.card(experiment, len(measured.per_task)),
   }
-  return result | ({"published": experiment.published} if experiment.published else {}), found.per_task
+  published = {"published": experiment.published} if experiment.published else {}
+  return cast("Result", result | published), measured.per_task
 
 
 def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Callable[..., evaluation.Evaluation]:
@@ -97,17 +135,17 @@ def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: 
   metric = "margins" if settings.ensemble else experiment.spec.metric
   evaluate = evaluator(experiment, metric=metric)
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
-  found: list[evaluation.Evaluation] = []
+  evaluated: list[evaluation.Evaluation] = []
   total, name = len(states) * num_tasks, experiment.run.name
   with progress.bar(total, 0, name, unit="test tasks", always=False, shown=hosts.is_first()) as report:
     for state in states:
-      before = len(found) * num_tasks
+      before = len(evaluated) * num_tasks
       say = lambda done, before=before: report(before + done, {})
-      found.append(evaluate(state, experiment.data.test, key, num_tasks, say))
-  return evaluation.ensemble(found) if settings.ensemble else found[0]
+      evaluated.append(evaluate(state, experiment.data.test, key, num_tasks, say))
+  return evaluation.ensemble(evaluated) if settings.ensemble else evaluated[0]
 
 
-def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> dict[str, Any]:
+def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> Result:
   """One result from several training seeds, with the interval over seeds and that over tasks apart.
 
   Args:
@@ -136,7 +174,7 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     "data",
   )
   card = results[0].get("protocol", {}) | {"seeds": [result["seed"] for result in results]}
-  return {key: results[0][key] for key in kept if key in results[0]} | {
+  combined = {key: results[0][key] for key in kept if key in results[0]} | {
     "protocol": card,
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),
@@ -148,6 +186,7 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
     **{name: _over_seeds([result[name] for result in results]) for name in _measured(results)},
     "wall_seconds": sum(result["wall_seconds"] for result in results),
   }
+  return cast("Result", combined)
 
 
 def _means(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -160,7 +199,7 @@ def _measured(results: Sequence[Mapping[str, Any]]) -> list[str]:
   return [name for name in results[0] if all(has(result, name) for result in results)]
 
 
-def _over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  means = _means(found)
-  diverged = sum(each.get("num_diverged", 0) for each in found)
+def _over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  means = _means(results)
+  diverged = sum(each.get("num_diverged", 0) for each in results)
   return {"mean": float(np.mean(means)), "ci95": evaluation.ci95_of_few(means), "num_diverged": diverged}

@@ -29,7 +29,7 @@ def train_and_evaluate(
   writers: Sequence[str | Writer] = (),
   data_dir: str | None = None,
   cache_dir: str | None = None,
-) -> dict[str, Any] | int:
+) -> measure.Result | int:
   """Trains a config in a workdir, from wherever it stands, and evaluates it.
 
   A workdir goes on where it stopped, a finished one with more `num_meta_steps` too; its `result.json` is then kept as
@@ -133,7 +133,7 @@ def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
   hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
 
 
-def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.InitFrom | None) -> Any:
+def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
   """The result of a finished run or sweep of this config, else None; only read, so no lock is needed."""
 
   def read() -> Any:
@@ -152,7 +152,7 @@ def _run(
   path: pathlib.Path,
   init: origins.InitFrom | None = None,
   writers: Sequence[str | Writer] = (),
-) -> Any:
+) -> measure.Result | int:
   """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
   finished = _finished(path, programs.experiment.settings, init)
   if finished is not None:
@@ -163,24 +163,28 @@ def _run(
 
 def _train_and_evaluate(
   programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None, writers: Sequence[str | Writer]
-) -> Any:
+) -> measure.Result | int:
   experiment = programs.experiment
   trained = loop.train(programs, path, init=init, writers=writers)
   if trained.signal:
     hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
     return trained.signal
-  states, chosen = [trained.state], {}
+  states, chosen = [trained.state], dict[str, Any]()
   if experiment.evaluation.val_tasks:
-    states, found = selection.best(experiment, path, trained.state)
-    chosen = {"num_meta_steps": int(trained.state.step), "selected": found}
-  result, per_task = measure.measure(experiment, states[0], members=states[1:])
+    states, selected = selection.best(experiment, path, trained.state)
+    chosen = {"num_meta_steps": int(trained.state.step), "selected": selected}
+  measured, per_task = measure.measure(experiment, states[0], members=states[1:])
   devices = loop.num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn)
-  result |= chosen | {
-    "wall_seconds": round(trained.seconds, 3),
-    "num_devices": devices,
-    "skipped": trained.skipped,
-    "provenance": provenance.of_run(),
-  }
+  result = (
+    {**measured}
+    | chosen
+    | {
+      "wall_seconds": round(trained.seconds, 3),
+      "num_devices": devices,
+      "skipped": trained.skipped,
+      "provenance": provenance.of_run(),
+    }
+  )
   result = origins.recorded(result, trained.origin)
 
   def write() -> Any:
@@ -210,7 +214,7 @@ def sweep(
   init: origins.InitFrom | None = None,
   writers: Sequence[str | Writer] = (),
   **places: Any,
-) -> Any:
+) -> measure.Result | int:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
   settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
   configs = [{**settings, "seed": seed} for seed in seeds]

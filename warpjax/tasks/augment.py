@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
+from warpjax.checks import check_choice
 from warpjax.padding import map_inputs
 from warpjax.tasks import few_shot
 from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
@@ -64,8 +65,7 @@ def random_affine(
     raise ValueError(f"translate must be a fraction of the image, 0 to 1; got {translate}")
   if scale[0] <= 0:
     raise ValueError(f"scale must be positive; got {scale}")
-  if interpolation not in (allowed := get_args(Interpolation)):
-    raise ValueError(f"interpolation must be one of {', '.join(allowed)}; got {interpolation!r}")
+  check_choice("interpolation", interpolation, Interpolation)
   lows, highs = np.array([np.radians(degrees), scale, *2 * [(-translate, translate)]]).T
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:

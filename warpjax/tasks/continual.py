@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_count
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.numerics import take
 from warpjax.problem import Problem
@@ -65,8 +66,7 @@ def sampler(num_subtasks: int = NUM_SUBTASKS, *, points: int = 20, ranges: int |
   """
   parts = num_subtasks if ranges is None else ranges
   for name, count in (("num_subtasks", num_subtasks), ("points", points)):
-    if count < 1:
-      raise ValueError(f"{name} must be at least 1; got {count}")
+    check_count(name, count)
   if parts < num_subtasks:
     raise ValueError(f"ranges must be at least num_subtasks, {num_subtasks}; got {ranges}")
   width = (DOMAIN[1] - DOMAIN[0]) / parts
@@ -96,7 +96,7 @@ def in_sequence(steps_each: int) -> BatchFn:
   Raises:
     ValueError: when `steps_each` is below 1.
   """
-  _check_steps(steps_each)
+  check_count("steps_each", steps_each)
 
   def batch_fn(key: jax.Array, support: PyTree, step: jax.Array, params: Params, shared: PyTree) -> Batch:
     del key, params, shared
@@ -117,7 +117,7 @@ def seen_so_far(steps_each: int) -> StepQueryFn:
   Raises:
     ValueError: when `steps_each` is below 1.
   """
-  _check_steps(steps_each)
+  check_count("steps_each", steps_each)
 
   def query(key: jax.Array, task: Task, step: jax.Array, params: Params, shared: PyTree) -> Weighted:
     del key, params, shared
@@ -180,8 +180,3 @@ def query_at_step(contribution: Contribution, query_fn: StepQueryFn) -> Contribu
 
 def _current(step: Any, steps_each: int, num_subtasks: int) -> jax.Array:
   return jnp.minimum(step // steps_each, num_subtasks - 1)
-
-
-def _check_steps(steps_each: int) -> None:
-  if isinstance(steps_each, bool) or not isinstance(steps_each, int) or steps_each < 1:
-    raise ValueError(f"steps_each must be an integer of at least 1; got {steps_each!r}")

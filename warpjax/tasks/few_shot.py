@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_choice, check_count
 from warpjax.types import PyTree, Task, TaskSampler
 
 Rotations = Literal["none", "per_class", "as_classes"]
@@ -205,8 +206,7 @@ def _check(images: Any, ways: int, shots: int, queries: int, rotations: str, cou
     raise ValueError(f"images must be [classes, examples, height, width, channels]; got shape {shape}")
   if jnp.result_type(images) != jnp.uint8:
     raise ValueError(f"images must be uint8; got {jnp.result_type(images)}")
-  if rotations not in get_args(Rotations):
-    raise ValueError(f"rotations must be one of {', '.join(get_args(Rotations))}; got {rotations!r}")
+  check_choice("rotations", rotations, Rotations)
   if rotations != "none" and shape[2] != shape[3]:
     raise ValueError(f"rotations={rotations!r} needs square images; got {shape[2]} x {shape[3]}")
   if counts is not None and (len(counts) != shape[0] or max(counts) > shape[1]):
@@ -217,8 +217,7 @@ def _check(images: Any, ways: int, shots: int, queries: int, rotations: str, cou
 
 def _check_counts(groups: str, num_groups: int, ways: int, num_examples: int, shots: int, queries: int) -> None:
   for name, count in (("ways", ways), ("shots", shots), ("queries", queries)):
-    if count < 1:
-      raise ValueError(f"{name} must be at least 1; got {count}")
+    check_count(name, count)
   if ways > num_groups:
     raise ValueError(f"ways must be at most the {num_groups} {groups} there are; got {ways}")
   if shots + queries > num_examples:

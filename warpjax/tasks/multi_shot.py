@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_choice
 from warpjax.datasets import splits
 from warpjax.types import Task, TaskSampler
 
@@ -111,5 +112,4 @@ def _check(images: Any, held_out: int, query: str) -> None:
     )
   if not 1 <= held_out < shape[2]:
     raise ValueError(f"held_out must be 1 to {shape[2] - 1}, to leave a training image; got {held_out}")
-  if query not in get_args(Query):
-    raise ValueError(f"query must be one of {', '.join(get_args(Query))}; got {query!r}")
+  check_choice("query", query, Query)

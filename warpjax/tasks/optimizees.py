@@ -47,8 +47,7 @@ def quadratics(dim: int = 10) -> TaskSampler:
   Reference:
     Andrychowicz et al. 2016, arXiv 1606.04474, section 3.1; the start's scale is its released code's.
   """
-  if dim < 1:
-    raise ValueError(f"dim must be at least 1; got {dim}")
+  check_count("dim", dim)
 
   def sample(key: jax.Array) -> Task:
     keys = jax.random.split(key, 3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_count
 from warpjax.types import Aux, Batch, PyTree, Task, TaskSampler
 
 
@@ -32,8 +33,7 @@ def sampler(dim: int = 10, *, condition_number: float = 10.0, noise: float = 0.1
     >>> matrix.shape, target.shape
     ((4, 4), (4,))
   """
-  if dim < 1:
-    raise ValueError(f"dim must be at least 1; got {dim}")
+  check_count("dim", dim)
   if condition_number < 1:
     raise ValueError(f"condition_number must be at least 1; got {condition_number}")
   if noise < 0:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_choice, check_count
 from warpjax.types import Task, TaskSampler
 
 DOMAIN = (-5.0, 5.0)
@@ -99,8 +100,8 @@ def sampler(variant: str = "maml", *, shots: int | None = 10, queries: int | Non
     raise ValueError(f"shots must be a number for variant {variant!r}: its query is random, so there is no grid to use")
   num_queries = queries if queries is not None else row.grid or shots or 0
   for name, count in (("shots", shots), ("queries", num_queries)):
-    if count is not None and count < 1:
-      raise ValueError(f"{name} must be at least 1; got {count}")
+    if count is not None:
+      check_count(name, count)
 
   num_support, num_random = shots or 0, 0 if row.grid else num_queries
 
@@ -116,6 +117,5 @@ def sampler(variant: str = "maml", *, shots: int | None = 10, queries: int | Non
 
 
 def _variant(name: str) -> Variant:
-  if name not in VARIANTS:
-    raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {name!r}")
+  check_choice("variant", name, VARIANTS)
   return VARIANTS[name]

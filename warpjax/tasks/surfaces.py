@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warpjax.checks import check_count
 from warpjax.types import Aux, LossFn, Params, PyTree, Task, TaskSampler
 
 DOMAIN = (-3.0, 3.0)
@@ -99,8 +100,7 @@ def sampler(num_starts: int = 1) -> TaskSampler:
     >>> task.support.start.shape
     (10, 2)
   """
-  if num_starts < 1:
-    raise ValueError(f"num_starts must be at least 1; got {num_starts}")
+  check_count("num_starts", num_starts)
 
   def sample(key: jax.Array) -> Task:
     start = jax.random.uniform(jax.random.fold_in(key, 1), (num_starts, 2), float, *DOMAIN)

@@ -1,10 +1,23 @@
 """Meta-training: a state, a meta-step over a task batch, and what composes, spreads, replays and saves them."""
 
 from warpjax.training import checkpoints, compose, optimizers, parallel, replay, streams, task_batch
-from warpjax.training.step import Metrics, StepFn, TrainState, init, many_steps, meta_step, sample_tasks, skip_nonfinite
+from warpjax.training.step import (
+  Dispatch,
+  Metrics,
+  Step,
+  StepFn,
+  TrainState,
+  init,
+  many_steps,
+  meta_step,
+  sample_tasks,
+  skip_nonfinite,
+)
 
 __all__ = [
+  "Dispatch",
   "Metrics",
+  "Step",
   "StepFn",
   "TrainState",
   "checkpoints",

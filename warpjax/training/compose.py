@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from warpjax.checks import check_count
 from warpjax.mistakes import check_step
-from warpjax.training.step import Metrics, StepFn, TrainState, averaging_over, check_averaging_over
+from warpjax.training.step import Metrics, Step, StepFn, TrainState, axis_of, check_averaging_over
 from warpjax.types import Task
 
 
-def in_phases(until: int, first: StepFn, then: StepFn) -> StepFn:
+def in_phases(until: int, first: Step, then: Step) -> StepFn:
   """`first` for the first `until` meta-steps of a run, `then` after; only one of them is computed.
 
   MAML++'s annealing of the derivative's order is `first` with `unrolled(inner, "first_order")`. Both take and give the
@@ -40,16 +40,16 @@ def in_phases(until: int, first: StepFn, then: StepFn) -> StepFn:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4 (derivative-order annealing).
   """
   check_count("until", until)
-  axis_name = getattr(first, "axis_name", None)
+  axis_name = axis_of(first)
   check_averaging_over(axis_name, then)
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     return jax.lax.cond(state.step < until, first, then, state, tasks)
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
-def repeated(step: StepFn, times: int) -> StepFn:
+def repeated(step: Step, times: int) -> StepFn:
   """`times` outer updates on the same tasks, as one meta-step; each task keeps its key.
 
   Args:
@@ -90,4 +90,4 @@ def repeated(step: StepFn, times: int) -> StepFn:
     means: dict[str, Any] = {name: jnp.mean(values) for name, values in metrics.items()}
     return state._replace(step=number + 1), {**means, **counts, "finite": finite}
 
-  return averaging_over(getattr(step, "axis_name", None), many)
+  return StepFn(many, axis_of(step))

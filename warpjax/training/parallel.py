@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from warpjax.training.step import TrainState, check_averaging_over
+from warpjax.training.step import Dispatch, Metrics, Step, TrainState, check_averaging_over
 from warpjax.types import PyTree, Task
 
 DEVICES = "devices"
@@ -39,11 +39,13 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
   if count % hosts:
     raise ValueError(f"num_devices must be a multiple of the {hosts} processes; got {num_devices!r}")
   by_host = [[device for device in devices if device.process_index == host] for host in range(hosts)]
-  devices = [device for mine in by_host for device in mine[: count // hosts]]
+  devices = [device for local in by_host for device in local[: count // hosts]]
   return Mesh(devices, (DEVICES,), axis_types=(AxisType.Auto,))
 
 
-def over_devices(step: Callable, mesh: Mesh, *, takes_tasks: bool = True) -> Callable:
+def over_devices(
+  step: Step | Dispatch, mesh: Mesh, *, takes_tasks: bool = True
+) -> Callable[..., tuple[TrainState, Metrics]]:
   """A meta-step whose tasks are spread over the mesh, everything else replicated.
 
   Args:

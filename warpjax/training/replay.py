@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_count, check_key, check_learnable
-from warpjax.differentiation import check_choice
+from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.trajectory import Contribution
 from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
@@ -23,7 +22,7 @@ from warpjax.mistakes import check_optimizer
 from warpjax.numerics import cast_like, sums_like
 from warpjax.problem import Problem, loss_of
 from warpjax.training import optimizers
-from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, averaging_over, norms
+from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.training.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
 from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
 
@@ -142,10 +141,10 @@ def meta_step(
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
-    >>>     >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
+    >>> loss = lambda w, s, batch: ((s * w - batch) ** 2, {})
     >>> inner = wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=5)
     >>> optimizer = optimizers.per_block(initial=optax.sgd(0.1), shared=optax.adam(1e-3))
-    >>> state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), optimizer)
+    >>> state = wj.training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), optimizer)
     >>> state, metrics = jax.jit(meta_step(inner, optimizer))(state, wj.Task(*2 * [jnp.array([1.0, 2.0])]))
     >>> int(state.step), int(state.opt_state.shared[0].count)  # 2 tasks of 5 points
     (1, 10)
@@ -186,7 +185,7 @@ def meta_step(
     metrics["finite"] = all_finite(metrics)
     return TrainState(*carry, state.step + 1, state.key, state.carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def warp_gradient(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ from warpjax.training.task_batch import (
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler, UpdateRule
 
 Metrics = dict[str, jax.Array]
-StepFn = Callable[["TrainState", Task], tuple["TrainState", Metrics]]
+Step = Callable[["TrainState", Task], tuple["TrainState", Metrics]]
+"""`(state, tasks) -> (state, metrics)`: a `StepFn`, or a function of one's own."""
 
 
 class TrainState(NamedTuple):
@@ -47,6 +49,47 @@ class TrainState(NamedTuple):
   step: jax.Array
   key: jax.Array
   carry: PyTree = ()
+
+
+# No named tuple, as `jax.jit` needs weak references. Compared by identity, as functions are.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _OverAxis:
+  function: Callable[..., tuple[TrainState, Metrics]]
+  axis_name: str | None = None
+
+  @property
+  def __wrapped__(self) -> Callable[..., tuple[TrainState, Metrics]]:
+    return self.function
+
+  @property
+  def __name__(self) -> str:
+    return self.function.__name__  # which compiled programs have too
+
+
+class StepFn(_OverAxis):
+  """A meta-step, `(state, tasks) -> (state, metrics)`.
+
+  Attributes:
+    function: The step itself.
+    axis_name: The axis that it averages over, None for none; what runs the step checks that the two agree.
+  """
+
+  def __call__(self, state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
+    """One meta-step."""
+    return self.function(state, tasks)
+
+
+class Dispatch(_OverAxis):
+  """Several meta-steps in one call, `(state) -> (state, metrics)`, metrics of leaves `[num_steps]`.
+
+  Attributes:
+    function: The meta-steps.
+    axis_name: As of `StepFn`.
+  """
+
+  def __call__(self, state: TrainState) -> tuple[TrainState, Metrics]:
+    """The meta-steps."""
+    return self.function(state)
 
 
 def init(
@@ -163,12 +206,12 @@ def meta_step(
     metrics["finite"] = all_finite(metrics)
     return TrainState(meta_params, opt_state, state.step + 1, state.key, carry), metrics
 
-  return averaging_over(axis_name, step)
+  return StepFn(step, axis_name)
 
 
 def many_steps(
-  step: StepFn, sampler: TaskSampler, *, tasks_per_step: int, num_steps: int, axis_name: str | None = None
-) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+  step: Step, sampler: TaskSampler, *, tasks_per_step: int, num_steps: int, axis_name: str | None = None
+) -> Dispatch:
   """Meta-steps in one dispatch: tasks are drawn on the device, inside the loop.
 
   Args:
@@ -210,10 +253,10 @@ def many_steps(
     return step(state, sample_tasks(sampler, task_key(state.key, state.step), local, first_task(local, axis_name)))
 
   check_averaging_over(axis_name, step)
-  return averaging_over(axis_name, lambda state: jax.lax.scan(body, state, None, length=num_steps))
+  return Dispatch(lambda state: jax.lax.scan(body, state, None, length=num_steps), axis_name)
 
 
-def skip_nonfinite(step: StepFn) -> StepFn:
+def skip_nonfinite(step: Step) -> StepFn:
   """The step, but where its loss, meta-gradient or parameters are not finite no update is made, and one is counted.
 
   What a meta-gradient carries goes on, but in the slots where the step left it not finite. Around `meta_steps.repeated`
@@ -244,25 +287,23 @@ def skip_nonfinite(step: StepFn) -> StepFn:
     learned = lambda state: (state.meta_params, state.opt_state)
     meta_params, opt_state = optax.tree.where(metrics["finite"], learned(new), learned(state))
     # The old carry of a lifetime that runs away would run away again, and of every other slot lose a step.
-    slot = lambda there, here: optax.tree.where(is_finite(there), there, here)
+    slot = lambda after, before: optax.tree.where(is_finite(after), after, before)
     carry = jax.vmap(slot)(new.carry, state.carry) if jax.tree.leaves(state.carry) else new.carry
     kept = new._replace(meta_params=meta_params, opt_state=opt_state, carry=carry)
     return kept, {**metrics, "skipped": 1 - metrics["finite"].astype(jnp.int32)}
 
-  return averaging_over(getattr(step, "axis_name", None), guarded)
+  return StepFn(guarded, axis_of(step))
 
 
-def averaging_over(axis_name: str | None, step: Callable) -> Callable:
-  """The step, marked with the axis that it averages over."""
-  step.axis_name = axis_name  # type: ignore[attr-defined]
-  return step
+def axis_of(step: Callable[..., Any], otherwise: str | None = None) -> str | None:
+  """The axis that a `StepFn` or a `Dispatch` averages over; `otherwise` for a function, which does not say it."""
+  return step.axis_name if isinstance(step, _OverAxis) else otherwise
 
 
-def check_averaging_over(axis_name: str | None, step: Callable) -> None:
-  """Raises a ValueError for a step marked with another axis: it would keep one device's result and drop the rest."""
-  found = getattr(step, "axis_name", axis_name)
-  if found != axis_name:
-    raise ValueError(f"axis_name must be the same for the step and what runs it; got {found!r} and {axis_name!r}")
+def check_averaging_over(axis_name: str | None, step: Callable[..., Any]) -> None:
+  """Raises a ValueError for a step over another axis: it would keep one device's result and drop the rest."""
+  if (own := axis_of(step, axis_name)) != axis_name:
+    raise ValueError(f"axis_name must be the same for the step and what runs it; got {own!r} and {axis_name!r}")
 
 
 def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num_tasks: int) -> None:

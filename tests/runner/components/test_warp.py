@@ -14,8 +14,8 @@ from experiments import surfaces as surfaces_experiment
 from tests import toy
 from warpjax.runner import experiment as experiments
 from warpjax.runner import loop
-from warpjax.runner.components import learners, meta_gradients, warp
-from warpjax.runner.config import recipes
+from warpjax.runner.components import meta_gradients, warp
+from warpjax.runner.config import recipes, registry
 from warpjax.runner.families import multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.training import parallel
@@ -160,7 +160,8 @@ def test_what_is_redrawn_is_one_of_two():
 @pytest.mark.parametrize("name", ["warpgrad_omniglot", "multi_headed_omniglot"])
 def test_a_config_can_have_biases_of_zero(name):
   warp = {} if name.startswith("multi") else {"warp": {"kind": "conv3x3"}}
-  network = learners.NETWORKS[name](20, width=8, bias_init="zeros", **warp)
+  table = {"name": name, "width": 8, "bias_init": "zeros", **warp}
+  network = registry.network({"network": table}, num_outputs=20)
   leaves = jax.tree.leaves_with_path(toy.jit(network.init)(jax.random.key(0), jnp.ones((1, 28, 28, 1))))
   biases = [leaf for path, leaf in leaves if path[-1].key == "bias"]
   assert len(biases) >= 9 and not np.any([np.any(bias) for bias in biases])

@@ -17,8 +17,7 @@ from tests import toy
 from warpjax import rl
 from warpjax.runner import experiment as experiments
 from warpjax.runner import loop, run
-from warpjax.runner.config import recipes
-from warpjax.runner.families import reinforcement
+from warpjax.runner.config import recipes, registry
 from warpjax.runner.plots import figures
 
 NAVIGATION, MAZE = recipes.load("navigation"), recipes.load("maze")
@@ -180,8 +179,7 @@ def test_refusals():
 
 @pytest.mark.parametrize(("method", "odd"), [("random", True), ("maml", False)])
 def test_the_policy_that_nobody_trained_has_tanh_units(method, odd):
-  table = NAVIGATION.settings(method)["network"]
-  network = reinforcement.gaussian_mlp(2, **{key: value for key, value in table.items() if key != "name"})
+  network = registry.network(NAVIGATION.settings(method), num_outputs=2)
   seen = jax.random.normal(jax.random.key(1), (20, 2))
   params, shared = network.init(jax.random.key(0), seen)
   there, opposite = (network.apply(params, shared, sign * seen)[0] for sign in (1, -1))

@@ -58,8 +58,8 @@ def evaluate(
     raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
   experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
   (state, *members), origin = loop.restore_all(experiment, path)
-  result, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
-  result = origins.recorded(result | _chosen(path), origin)
+  measured, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
+  result = origins.recorded({**measured, **_chosen(path)}, origin)
   if changed:
     result = {key: value for key, value in result.items() if key != "published"} | {"changed": dict(changed)}
     result["protocol"] |= protocol.of_training(config["data"])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
       config = tune.for_run(config, FLAGS.workdir, **cli.places())
     check = partial(run.check, config, FLAGS.workdir, **arguments)
     config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
+    result: Mapping[str, Any] | int
     if FLAGS.sweep:
       result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
     elif seeds:

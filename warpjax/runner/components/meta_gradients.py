@@ -11,7 +11,7 @@ import optax
 
 from warpjax import linear_solve, meta_gradients, training
 from warpjax.meta_gradients.directions import Distribution
-from warpjax.meta_gradients.redrawn import Draw
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.runner.config import schema
 from warpjax.training import compose
@@ -66,14 +66,6 @@ def reptile(
   return meta_gradients.along_trajectory(inner, contribution, carry_optimizer="in_turn" if in_turn else carry_optimizer)
 
 
-def leap(
-  inner: InnerLoop, norm: bool = True, loss: bool = True, stabilizer: bool = True, all_segments: bool = True
-) -> Any:
-  """Leap: the gradient of the length of the gradient path."""
-  contribution = meta_gradients.leap(norm=norm, loss=loss, stabilizer=stabilizer, all_segments=all_segments)
-  return meta_gradients.along_trajectory(inner, contribution)
-
-
 def implicit(
   inner: InnerLoop,
   operator: Literal["paper", "released"] = "paper",
@@ -101,20 +93,6 @@ def implicit(
   return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
 
 
-def one_step(inner: InnerLoop) -> Any:
-  """Differentiates the last inner step."""
-  return meta_gradients.along_trajectory(inner, meta_gradients.one_step())
-
-
-def forward_gradient(
-  inner: InnerLoop,
-  num_directions: int = 1,
-  distribution: Distribution = "normal",
-) -> Any:
-  """Directional derivatives along random directions."""
-  return meta_gradients.forward_gradient(inner, num_directions, distribution=distribution)
-
-
 def evolution_strategies(
   inner: InnerLoop,
   std: float = 0.01,
@@ -127,10 +105,17 @@ def evolution_strategies(
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
 
 
-def redrawn(made: Any, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
-  """With "head" each task starts from a head of its own at random, which is not learned; a test task too."""
+def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
+  """A meta-gradient of what a table names.
+
+  Args:
+    made: A meta-gradient, or a contribution to one, such as `leap`, which is then gathered along the trajectory.
+    inner: The inner loop.
+    redrawn: With "head" each task, a test task too, starts from a head of its own at random, which is not learned.
+  """
+  made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
   own = DRAWS[redrawn]
-  return made if own is None else meta_gradients.redrawn(made, own)
+  return made if own is None else meta_gradients.own_parameters(made, own)
 
 
 def another_head(key: jax.Array, initial: Params) -> Params:

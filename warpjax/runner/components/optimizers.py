@@ -81,12 +81,6 @@ def rule_adam(
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
-def none(num_meta_steps: int) -> optax.GradientTransformation:
-  """For meta-gradients that take their own steps."""
-  del num_meta_steps
-  return optax.identity()
-
-
 def life(num_meta_steps: int, learning_rate: float) -> optax.GradientTransformation:
   """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
   del num_meta_steps

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import optax
@@ -54,39 +54,6 @@ def sgd(
     raise ValueError(f"config.inner.later_learning_rate must be above 0, as learning_rate; got {later_learning_rate}.")
   drop = optax.piecewise_constant_schedule(learning_rate, {1: later_learning_rate / learning_rate})
   return rules.sgd(drop, momentum, nesterov=nesterov)
-
-
-def adam(
-  learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-8
-) -> UpdateRule:
-  """Adam."""
-  return rules.adam(learning_rate, b1, b2, eps, eps_root)
-
-
-def meta_sgd(learning_rate: float | tuple[float, ...] = (0.005, 0.1)) -> UpdateRule:
-  """A learned step size for every parameter, which starts there, or uniformly between two bounds."""
-  bounds: Any = learning_rate
-  return rules.meta_sgd(bounds[0] if isinstance(bounds, tuple | list) and len(bounds) == 1 else bounds)
-
-
-def newton_cg(cg_steps: int = 5, damping: float = 0.0) -> UpdateRule:
-  """A Newton direction by conjugate gradients, and a line search."""
-  return rules.newton_cg(cg_steps, damping=damping)
-
-
-def kronecker(learning_rate: float) -> UpdateRule:
-  """Meta-Curvature."""
-  return rules.kronecker(learning_rate)
-
-
-def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
-  """Ravi and Larochelle's rule."""
-  return rules.meta_lstm(units, p)
-
-
-def l2l_lstm(units: Sequence[int] = (20, 20), p: float = 5.0, scale: float = 0.01) -> UpdateRule:
-  """Andrychowicz et al.'s rule; a `p` of 0 takes gradients as they are."""
-  return rules.l2l_lstm(units, p=p or None, scale=scale)
 
 
 TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation | UpdateRule]] = {

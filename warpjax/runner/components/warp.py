@@ -20,8 +20,6 @@ from warpjax.types import Aux, InnerLoop
 
 Objective = Literal["full", "first_order"]
 Path = Literal["leap", "reptile", "none"]
-Activation = Literal["relu", "tanh"]
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
@@ -48,7 +46,7 @@ def layers(
   """The settings of warp-layers; see `networks.WarpSpec`."""
   if kind == "none":
     return None
-  function = ACTIVATIONS.get(activation)
+  function = None if activation == "none" else activation
   return networks.WarpSpec(
     kind, function, batch_norm, residual, num_layers, hidden_width or None, identity_init=identity_init, head=head
   )

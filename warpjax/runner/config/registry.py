@@ -11,12 +11,14 @@ import importlib
 import inspect
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from warpjax import losses
-from warpjax.meta_gradients.redrawn import Draw
-from warpjax.runner.components import learners, meta_gradients, optimizers, rules, warp
+import optax
+
+from warpjax import losses, meta_gradients, networks, rules
+from warpjax.meta_gradients.own_parameters import Draw
+from warpjax.runner import components
 from warpjax.runner.config import schema
 from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
 from warpjax.types import InnerLoop, LossFn
@@ -31,7 +33,7 @@ KEY = {**dict.fromkeys(KINDS, "name"), "inner": "rule"}
 
 GIVEN: dict[str, tuple[str, ...]] = {
   "data": ("data_dir", "cache_dir"),
-  "network": ("num_outputs",),
+  "network": ("num_outputs", "num_classes", "module", "parent"),
   "inner": ("loss_fn", "rule"),
   "meta_gradient": ("inner", "made"),
   "optimizer": ("num_meta_steps",),
@@ -60,41 +62,62 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "maze": reinforcement.maze,
     **image_data.SETS,
   },
-  "network": learners.NETWORKS,
+  "network": {
+    "mlp": networks.MLP,
+    "maml_sinusoid": networks.maml_sinusoid,
+    "reptile_sinusoid": networks.reptile_sinusoid,
+    "maml_omniglot": networks.maml_omniglot,
+    "meta_sgd_omniglot": networks.meta_sgd_omniglot,
+    "reptile_omniglot": networks.reptile_omniglot,
+    "imaml_omniglot": networks.imaml_omniglot,
+    "warpgrad_omniglot": networks.warpgrad_omniglot,
+    "maml_mini_imagenet": networks.maml_mini_imagenet,
+    "mamlpp_mini_imagenet": networks.mamlpp_mini_imagenet,
+    "reptile_mini_imagenet": networks.reptile_mini_imagenet,
+    "warpgrad_mini_imagenet": networks.warpgrad_mini_imagenet,
+    "resnet12": networks.ResNet12,
+    "multi_headed_omniglot": multi_shot.multi_headed,
+    "plane_warp": synthetic.plane_warp,
+    "displacement": optimizees.displacement,
+    "gaussian_mlp": networks.GaussianMLP,
+    "rnn": reinforcement.recurrent_network(networks.RNN),
+    "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),
+    "hebbian": reinforcement.recurrent_network(networks.HebbianRNN),
+  },
   "inner": {
-    "sgd": rules.sgd,
+    "sgd": components.rules.sgd,
     "adam": rules.adam,
     "meta_sgd": rules.meta_sgd,
     "newton_cg": rules.newton_cg,
     "kronecker": rules.kronecker,
     "l2l_lstm": rules.l2l_lstm,
-    "learned": rules.learned,
+    "learned": components.rules.learned,
     "meta_lstm": rules.meta_lstm,
-    "per_step_sgd": rules.per_step_sgd,
+    "per_step_sgd": components.rules.per_step_sgd,
   },
   "meta_gradient": {
-    "unrolled": meta_gradients.unrolled,
-    "truncated_unroll": meta_gradients.truncated_unroll,
-    "reptile": meta_gradients.reptile,
+    "unrolled": components.meta_gradients.unrolled,
+    "truncated_unroll": components.meta_gradients.truncated_unroll,
+    "reptile": components.meta_gradients.reptile,
     "leap": meta_gradients.leap,
-    "implicit": meta_gradients.implicit,
+    "implicit": components.meta_gradients.implicit,
     "one_step": meta_gradients.one_step,
     "forward_gradient": meta_gradients.forward_gradient,
-    "evolution_strategies": meta_gradients.evolution_strategies,
-    "warp": warp.online,
-    "warp_offline": warp.offline,
+    "evolution_strategies": components.meta_gradients.evolution_strategies,
+    "warp": components.warp.online,
+    "warp_offline": components.warp.offline,
     "multi_head": multi_shot.multi_head,
-    "untrained": warp.untrained,
+    "untrained": components.warp.untrained,
     "trpo": reinforcement.trust_region,
     "ppo": reinforcement.proximal,
     "online": reinforcement.along_life,
   },
   "optimizer": {
-    "sgd": optimizers.sgd,
-    "adam": optimizers.adam,
-    "rule_adam": optimizers.rule_adam,
-    "none": optimizers.none,
-    "life": optimizers.life,
+    "sgd": components.optimizers.sgd,
+    "adam": components.optimizers.adam,
+    "rule_adam": components.optimizers.rule_adam,
+    "none": optax.identity,
+    "life": components.optimizers.life,
   },
 }
 
@@ -110,41 +133,63 @@ def function(kind: str, where: str, name: Any) -> Callable[..., Any]:
   return schema.choose(where, name, TABLES[kind])
 
 
-def named(kind: str, tables: Mapping[str, Table], also: Sequence[str] = (), **given: Any) -> Any:
+def named(kind: str, tables: Mapping[str, Table], **given: Any) -> Any:
   """Calls the function that the table of that kind names, with the rest of the table and `given` as arguments.
 
-  `also` are keys that another reader of the table took. A function of a user's gets of `given` what it takes.
+  What it made goes, with those settings of the table that are not its own, through the kind's second reader, where it
+  has one: an inner loop around a rule, a network of a flax module, a meta-gradient of a contribution. Both get of
+  `given` what they take.
 
   Raises:
     ValueError: For a name that there is not, or an argument that `schema.call` refuses.
   """
-  where, key = f"config.{kind}", KEY[kind]
-  rest = {name: value for name, value in tables[kind].items() if name != key}
-  chosen = function(kind, f"{where}.{key}", tables[kind].get(key))
-  taken = {name: value for name, value in given.items() if name in inspect.signature(chosen).parameters}
-  return schema.call(where, rest, chosen, also=(key, *also), **taken)
+  where, key, table = f"config.{kind}", KEY[kind], tables[kind]
+  chosen = function(kind, f"{where}.{key}", table.get(key))
+  second = _second(kind, chosen)
+  others = () if second is None else tuple(schema.parameters_of(second, GIVEN[kind]))
+  own = {name: value for name, value in table.items() if name not in (key, *others)}
+  made = schema.call(where, own, chosen, also=(key, *others), **_taken(chosen, given))
+  if second is None:
+    return made
+  rest = {name: value for name, value in table.items() if name in others}
+  return schema.call(where, rest, second, **{_MADE[kind]: made}, **_taken(second, given))
 
 
-def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
-  """What `config.meta_gradient` names, and what each task draws for itself."""
-  table = dict(tables["meta_gradient"])
-  mine = {"redrawn": table.pop("redrawn")} if "redrawn" in table else {}
-  made = named("meta_gradient", {"meta_gradient": table}, also=("redrawn",), inner=inner)
-  return schema.call("config.meta_gradient", mine, meta_gradients.redrawn, made=made)
+_MADE = {"inner": "rule", "meta_gradient": "made", "network": "module"}
 
 
-def draw(table: Table) -> Draw | None:
-  """What each task draws for itself, those of the test too; None for nothing."""
-  return meta_gradients.DRAWS[table.get("redrawn", "nothing")]
+def _second(kind: str, chosen: Callable[..., Any] | None) -> Callable[..., Any] | None:
+  if kind == "network":
+    return components.learners.reader(chosen) if chosen else None
+  seconds: dict[str, Callable[..., Any]] = {
+    "inner": components.rules.loop,
+    "meta_gradient": components.meta_gradients.whole,
+  }
+  return seconds.get(kind)
+
+
+def _taken(chosen: Callable[..., Any], given: Table) -> dict[str, Any]:
+  return {name: value for name, value in given.items() if name in inspect.signature(chosen).parameters}
 
 
 def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
   """The inner loop of `config.inner`, which holds the arguments of the loop and those of its rule."""
-  loop_keys = [key for key in inspect.signature(rules.loop).parameters if key not in GIVEN["inner"]]
-  mine = {key: value for key, value in table.items() if key in loop_keys}
-  rest = {key: value for key, value in table.items() if key not in loop_keys}
-  rule = named("inner", {"inner": rest}, also=loop_keys)
-  return schema.call("config.inner", mine, rules.loop, loss_fn=loss_fn, rule=rule)
+  return named("inner", {"inner": table}, loss_fn=loss_fn)
+
+
+def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
+  """What `config.meta_gradient` names: a meta-gradient of one task, a `NeedsTask` of one, or an `OuterStep`."""
+  return named("meta_gradient", tables, inner=inner)
+
+
+def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
+  """What `config.network` names, with that many outputs: classes, or whatever the module calls them."""
+  return named("network", tables, num_outputs=num_outputs, num_classes=num_outputs)
+
+
+def draw(table: Table) -> Draw | None:
+  """What each task draws for itself, those of the test too; None for nothing."""
+  return components.meta_gradients.DRAWS[table.get("redrawn", "nothing")]
 
 
 def loss(name: str | None, metric: str) -> Callable[..., LossFn]:
@@ -160,12 +205,18 @@ def has_schedule(optimizer: Table) -> bool:
   return "schedule" not in parameters or optimizer.get("schedule") not in (None, "constant")
 
 
-def readers(kind: str, table: Table) -> list[Callable[..., Any]]:
-  """The functions whose arguments a table of a config holds; without that which it names where there is none."""
-  beside: dict[str, list[Callable[..., Any]]] = {"inner": [rules.loop], "meta_gradient": [meta_gradients.redrawn]}
-  name = table.get(KEY[kind])
+def readers(kind: str, table: Table) -> list[tuple[Callable[..., Any], tuple[str, ...]]]:
+  """The functions whose arguments a table of a config holds, each with those that are no settings of its own.
+
+  Without what the table names, where there is no such thing.
+  """
+  name, key = table.get(KEY[kind]), KEY[kind]
   known = isinstance(name, str) and (":" in name or name in TABLES[kind])
-  return [*([function(kind, f"config.{kind}.{KEY[kind]}", name)] if known else []), *beside.get(kind, [])]
+  chosen = function(kind, f"config.{kind}.{key}", name) if known else None
+  second = _second(kind, chosen)
+  others = () if second is None else tuple(schema.parameters_of(second, GIVEN[kind]))
+  first = [] if chosen is None else [(chosen, (*GIVEN[kind], key, *others))]
+  return first if second is None else [*first, (second, GIVEN[kind])]
 
 
 def user_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -184,11 +235,11 @@ def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
   for name, origin in recorded.items():
     if origin["folder"] not in sys.path:
       sys.path.append(origin["folder"])
-    found = _origin(name)
-    if found["sha256"] != origin["sha256"]:
+    now = _origin(name)
+    if now["sha256"] != origin["sha256"]:
       raise ValueError(
-        f"{name}, which the config names, has changed since the run began: {found['folder']} has SHA-256 "
-        f"{found['sha256'][:12]}; {origin['folder']} had {origin['sha256'][:12]}. Put it back, or use a new --workdir."
+        f"{name}, which the config names, has changed since the run began: {now['folder']} has SHA-256 "
+        f"{now['sha256'][:12]}; {origin['folder']} had {origin['sha256'][:12]}. Put it back, or use a new --workdir."
       )
 
 
@@ -207,9 +258,9 @@ def _origin(name: str) -> dict[str, str]:
 def _imported(where: str, name: str) -> Callable[..., Any]:
   module, _, attribute = name.partition(":")
   try:
-    found = getattr(importlib.import_module(module), attribute, None)
+    function = getattr(importlib.import_module(module), attribute, None)
   except ImportError as error:
     raise ValueError(f"{where} must be module:function; got {name!r}, and {error}.") from None
-  if not callable(found):
+  if not callable(function):
     raise ValueError(f"{where} must be module:function; {module} has no function {attribute!r}.")
-  return found
+  return function

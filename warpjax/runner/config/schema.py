@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -32,6 +33,8 @@ _NAMES = {
   str: "a string",
   dict: "a table",
 }
+_UNIONS = (typing.Union, types.UnionType)
+_SEQUENCES = (tuple, list, collections.abc.Sequence)
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -73,18 +76,62 @@ def call(
 def _check(
   where: str, table: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str], also: Iterable[str]
 ) -> None:
-  parameters = {k: p for k, p in inspect.signature(function).parameters.items() if k not in given and p.kind in KINDS}
-  hints = typing.get_type_hints(function)
+  also = list(also)
+  hints, parameters = hints_of(function), parameters_of(function, (*given, *also))
   for key, value in table.items():
     if key not in parameters:
       allowed = [*parameters, *also]
       raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)} Allowed: {', '.join(allowed)}.")
     hint = hints.get(key, Any)
     if not matches(value, hint):
-      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}).")
+      near = nearest(value, choices(hint))
+      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}){near}")
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
       raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
+
+
+def parameters_of(function: Callable[..., Any], but: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+  """The arguments that a config can give, but for some: those that data can be, and those that must be given.
+
+  Example:
+    >>> def rule(rate: float, seed: int = 0, init: Callable | None = None): ...
+    >>> list(parameters_of(rule, ("seed",)))
+    ['rate']
+  """
+  hints, but = hints_of(function), set(but)
+  return {
+    name: parameter
+    for name, parameter in inspect.signature(function).parameters.items()
+    if name not in but
+    and parameter.kind in KINDS
+    and (parameter.default is parameter.empty or is_data(hints.get(name, Any)))
+  }
+
+
+def hints_of(function: Callable[..., Any], marks: bool = False) -> dict[str, Any]:
+  """The annotations of a function, of a class, or of what a `functools.partial` calls; with `Annotated` if `marks`."""
+  return typing.get_type_hints(called(function), include_extras=marks)
+
+
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+  """What a `functools.partial` calls; another function itself."""
+  return function.func if isinstance(function, functools.partial) else function
+
+
+def is_data(hint: Any) -> bool:
+  """Whether a config can hold a value of the type; functions, arrays and modules it cannot.
+
+  Example:
+    >>> is_data(float | Callable[[int], float]), is_data(Callable[[int], float] | None), is_data(tuple[int, ...])
+    (True, False, True)
+  """
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Annotated:
+    return is_data(args[0])
+  if origin in _UNIONS:
+    return any(map(is_data, args))
+  return hint is Any or origin in (typing.Literal, *_SEQUENCES) or hint in (*_NAMES, list, tuple) or origin is dict
 
 
 def given(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +164,19 @@ def nearest(name: Any, allowed: Iterable[str]) -> str:
   return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def choices(hint: Any) -> list[str]:
+  """The names among the values of a type: those of its literals.
+
+  Example:
+    >>> choices(typing.Literal["all", "head"] | None)
+    ['all', 'head']
+  """
+  args = typing.get_args(hint)
+  if typing.get_origin(hint) is typing.Literal:
+    return [name for name in args if isinstance(name, str)]
+  return [name for arg in args for name in choices(arg)] if typing.get_origin(hint) in _UNIONS else []
+
+
 def matches(value: Any, hint: Any) -> bool:
   """Whether a value is of a type."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -124,9 +184,9 @@ def matches(value: Any, hint: Any) -> bool:
     return True
   if origin is typing.Literal:
     return value in args
-  if origin in (typing.Union, types.UnionType):
+  if origin in _UNIONS:
     return any(matches(value, arg) for arg in args)
-  if origin in (tuple, list, collections.abc.Sequence):
+  if origin in _SEQUENCES:
     return isinstance(value, tuple | list) and _elements_match(value, args)
   if hint in (int, float) and isinstance(value, bool):
     return False
@@ -146,8 +206,8 @@ def describe(hint: Any) -> str:
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
-  if origin in (typing.Union, types.UnionType):
-    return " or ".join(describe(arg) for arg in args if arg is not type(None))  # None is what is not given
-  if origin in (tuple, list, collections.abc.Sequence):
+  if origin in _UNIONS:
+    return " or ".join(describe(arg) for arg in args if is_data(arg))  # None is what is not given
+  if origin in _SEQUENCES:
     return f"a sequence, each {describe(args[0])}"
   return _NAMES.get(hint, str(hint))

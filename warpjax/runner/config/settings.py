@@ -183,8 +183,8 @@ def reference(settings: Table) -> list[Setting]:
     key = registry.KEY[name]
     names = f"One of {', '.join(registry.TABLES[name])}; or module:function."
     found.append(Setting(f"{name}.{key}", str, None, True, names))
-    for function in registry.readers(name, table):
-      found += _of(function, f"{name}.", registry.GIVEN[name])
+    for function, others in registry.readers(name, table):
+      found += _of(function, f"{name}.", others)
   if any(setting.path == "network.warp" for setting in found):
     found = [setting for setting in found if setting.path != "network.warp"] + list(_of(warp.layers, "network.warp."))
   return [*found, *_of(experiment.Evaluation, "eval.")]
@@ -211,7 +211,8 @@ def parse(where: str, text: str, hint: Any) -> Any:
   """
   value = _parsed(text, hint)
   if value is _UNSET:
-    raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}.")
+    near = schema.nearest(text, schema.choices(hint))
+    raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}{near}")
   return value
 
 
@@ -272,12 +273,10 @@ def _unknown(key: str, there: Mapping[str, Setting]) -> str:
 
 
 def _of(function: Callable[..., Any], prefix: str, given: Sequence[str] = ()) -> Iterator[Setting]:
-  hints, docs = typing.get_type_hints(function, include_extras=True), _docs(function)
-  for name, parameter in inspect.signature(function).parameters.items():
-    if name in given or parameter.kind not in schema.KINDS:
-      continue
+  hints, docs = schema.hints_of(function, marks=True), _docs(schema.called(function))
+  for name, parameter in schema.parameters_of(function, given).items():
     required = parameter.default is parameter.empty
-    default = None if required else parameter.default
+    default = None if required or callable(parameter.default) else parameter.default
     hint, *marks = _unmarked(hints.get(name, Any))
     yield Setting(f"{prefix}{name}", hint, default, required, docs.get(name, ""), frozenset(marks))
 

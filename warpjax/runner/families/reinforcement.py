@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
-from warpjax.runner.components.warp import ACTIVATIONS, Activation
 from warpjax.runner.config import schema
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.runner.families.base import Data, Spec
@@ -109,25 +108,18 @@ def policy_loss(apply: Apply) -> Any:
   return rl.policy_gradient(gaussian_policy(apply))
 
 
-def gaussian_mlp(
-  num_outputs: int,
-  features: Sequence[int] = (100, 100),
-  init_std: float = 1.0,
-  activation: Activation = "relu",
-) -> networks.Network:
-  """The policy of point navigation."""
-  if init_std <= 0:
-    raise ValueError(f"config.network.init_std must be above 0; got {init_std}.")
-  return networks.from_linen(networks.GaussianMLP(tuple(features), num_outputs, init_std, ACTIVATIONS[activation]))
-
-
 def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Network]:
   """A network of the maze: `module(width, num_actions)`."""
 
   def network(num_outputs: int, width: int = 100) -> networks.Network:
     whole = networks.from_linen(module(width, num_outputs))
-    first: Any = lambda: (None, jnp.zeros((1, mazes.NUM_FEATURES)))  # made in a trace: nothing is to compile here
-    return networks.Network(lambda key, x: whole.init(key, first()), whole.apply)
+
+    def init(key: jax.Array, x: Any) -> tuple[Params, PyTree]:
+      del x
+      first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))  # made in a trace: nothing is to compile here
+      return whole.init(key, first)
+
+    return networks.Network(init, whole.apply)
 
   return network
 

@@ -9,7 +9,6 @@ run's config.json as `network.lowering`, and remembers it in the user's cache un
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import pathlib
@@ -24,7 +23,7 @@ from warpjax.diagnostics import timing
 from warpjax.networks import conv
 from warpjax.runner import cli, workdir
 from warpjax.runner.components import learners
-from warpjax.runner.config import recipes, schema
+from warpjax.runner.config import recipes, registry, schema
 from warpjax.runner.machine import hosts, remembered
 
 STORE = "lowering"
@@ -75,8 +74,8 @@ def for_run(
 def has_convolutions(config: Mapping[str, Any]) -> bool:
   """Whether the network of a config takes a lowering."""
   network = config.get("network")
-  make = learners.NETWORKS.get(str(network.get("name"))) if isinstance(network, Mapping) else None
-  return make is not None and "lowering" in inspect.signature(make).parameters
+  make = registry.TABLES["network"].get(str(network.get("name"))) if isinstance(network, Mapping) else None
+  return make is not None and learners.reader(make) is learners.convolutional
 
 
 def of(config: Mapping[str, Any]) -> Any:

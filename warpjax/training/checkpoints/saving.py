@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import jax
 import numpy as np
@@ -14,8 +14,30 @@ import numpy as np
 from warpjax.training.checkpoints import files
 from warpjax.types import PyTree
 
-Manager = Any
-"""An open `orbax.checkpoint.CheckpointManager`, of the one run that writes to its directory."""
+
+class Manager(Protocol):
+  """An open `orbax.checkpoint.CheckpointManager`, of the one run that writes to its directory; what is used of one."""
+
+  @property
+  def directory(self) -> Any:
+    """Where the checkpoints are, a path."""
+
+  def save(self, step: int, *, args: Any) -> bool:
+    """Saves a checkpoint."""
+
+  def delete(self, step: int) -> None:
+    """Deletes one."""
+
+  def reload(self) -> None:
+    """Reads anew which checkpoints there are."""
+
+  def close(self) -> None:
+    """Ends its work."""
+
+  def __enter__(self) -> Manager: ...
+
+  def __exit__(self, *error: object) -> None: ...
+
 
 Source = Manager | str | os.PathLike[str]
 """A manager, or the directory of checkpoints, of which nothing is changed."""
@@ -116,7 +138,7 @@ def delete(manager: Manager, step: int) -> None:
   _empty_deleted(manager)
 
 
-def writes(source: Source) -> bool:
+def writes(source: Source) -> TypeGuard[Manager]:
   """Whether the source is an open manager, whose process may change the directory."""
   return not isinstance(source, str | os.PathLike)
 

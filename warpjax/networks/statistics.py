@@ -63,8 +63,8 @@ def _with_own_stats(call: Callable[..., Any], variables: PyTree, x: jax.Array) -
 
 
 def _momentum(norm: nn.BatchNorm, args: tuple, kwargs: Mapping[str, Any]) -> float:
-  given = args[1] if len(args) > 1 else kwargs.get("use_running_average")
-  if norm.use_running_average if given is None else given:
+  argument = args[1] if len(args) > 1 else kwargs.get("use_running_average")
+  if norm.use_running_average if argument is None else argument:
     raise ValueError(f"batch norm {norm.name!r} must use its batch's statistics; got use_running_average=True.")
   if not 0 <= norm.momentum < 1:
     raise ValueError(f"momentum of batch norm {norm.name!r} must be at least 0 and below 1; got {norm.momentum}.")

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from tests import toy
-from warpjax import rules
-from warpjax.meta_gradients import along_trajectory, leap, redrawn, reptile, unrolled
+from warpjax import meta_gradients, rules
+from warpjax.meta_gradients import along_trajectory, leap, own_parameters, reptile, unrolled
 from warpjax.types import Task
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -28,7 +28,7 @@ def test_it_is_the_estimator_at_the_point_drawn(make):
     return (value, {**aux, "point": meta_params}), grads
 
   meta_params, task = toy.meta_params(), toy.task()
-  (value, aux), grads = toy.run(redrawn(tells_its_point, own_bias), meta_params, task)
+  (value, aux), grads = toy.run(own_parameters(tells_its_point, own_bias), meta_params, task)
   drawn = aux.pop("point")
   assert (drawn.initial["b"] != meta_params.initial["b"]).all()
   toy.assert_close(drawn._replace(initial=drawn.initial["w"]), meta_params._replace(initial=meta_params.initial["w"]))
@@ -40,7 +40,7 @@ def test_it_is_the_estimator_at_the_point_drawn(make):
 
 
 def test_finite_differences_agree():
-  estimate, task = redrawn(unrolled(toy.loop()), own_bias), toy.task()
+  estimate, task = own_parameters(unrolled(toy.loop()), own_bias), toy.task()
   value = jax.jit(lambda meta_params: estimate(meta_params, task, toy.key())[0][0])
   _, grads = toy.run(estimate, toy.meta_params(), task)
   toy.assert_slopes(value, toy.meta_params(), grads)
@@ -49,12 +49,12 @@ def test_finite_differences_agree():
 def test_where_training_starts_does_not_matter_for_what_is_drawn():
   meta_params, task = toy.meta_params(), toy.task()
   elsewhere = meta_params._replace(initial={**meta_params.initial, "b": meta_params.initial["b"] + 1})
-  estimate = redrawn(unrolled(toy.loop()), own_bias)
+  estimate = own_parameters(unrolled(toy.loop()), own_bias)
   toy.assert_close(toy.run(estimate, meta_params, task), toy.run(estimate, elsewhere, task), rtol=0, atol=0)
 
 
 def test_every_task_draws_its_own():
-  estimate = redrawn(unrolled(toy.loop()), own_bias)
+  estimate = own_parameters(unrolled(toy.loop()), own_bias)
   one = toy.task()
   tasks = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * 3), one)
   same_key, keys = jax.numpy.stack([toy.key()] * 3), jax.random.split(toy.key(), 3)
@@ -78,18 +78,24 @@ def test_every_task_draws_its_own():
 )
 def test_what_does_not_fit_is_refused(draw, message):
   with pytest.raises(ValueError, match=message):
-    redrawn(unrolled(toy.loop()), draw)(toy.meta_params(), toy.task(), toy.key())
+    own_parameters(unrolled(toy.loop()), draw)(toy.meta_params(), toy.task(), toy.key())
 
 
 def test_other_initial_parameters_are_refused():
   draw = lambda key, initial: {"b": initial}
   with pytest.raises(ValueError, match="draw must return a dict of entries of initial, "):
-    redrawn(unrolled(toy.loop()), draw)(toy.meta_params()._replace(initial=jax.numpy.ones(3)), toy.task(), toy.key())
+    own_parameters(unrolled(toy.loop()), draw)(
+      toy.meta_params()._replace(initial=jax.numpy.ones(3)), toy.task(), toy.key()
+    )
 
 
 def test_a_meta_gradient_with_state_is_refused():
   carried = along_trajectory(toy.loop(rules.from_optax(optax.sgd(0.1, momentum=0.9))), reptile(), carry_optimizer=True)
   with pytest.raises(ValueError, match="grad_fn must be a function without state; got CarriedMetaGrad"):
-    redrawn(carried, own_bias)
+    own_parameters(carried, own_bias)
   with pytest.raises(ValueError, match="draw must be a function"):
-    redrawn(unrolled(toy.loop()), {"b": 0})
+    own_parameters(unrolled(toy.loop()), {"b": 0})
+
+
+def test_its_earlier_name_is_the_same_function():
+  assert meta_gradients.redrawn is own_parameters

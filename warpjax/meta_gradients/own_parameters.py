@@ -16,7 +16,7 @@ Draw = Callable[[jax.Array, Params], Params]
 """`(key, initial) -> {name: parameters}`: what takes the place of the entries of those names, leaf for leaf."""
 
 
-def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
+def own_parameters(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
   """The meta-gradient of tasks that begin with some parameters of their own, such as a head for their own classes.
 
   Args:
@@ -38,7 +38,7 @@ def redrawn(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
     >>> reptile = wj.meta_gradients.along_trajectory(
     ...   wj.InnerLoop(loss, wj.rules.sgd(0.1), num_steps=2), wj.meta_gradients.reptile()
     ... )
-    >>> grad_fn = redrawn(reptile, lambda key, initial: {"head": jax.random.normal(key)})
+    >>> grad_fn = own_parameters(reptile, lambda key, initial: {"head": jax.random.normal(key)})
     >>> learned = wj.MetaParams({"body": jnp.array(1.0), "head": jnp.array(0.0)})
     >>> _, grads = grad_fn(learned, wj.Task(2.0, 2.0), jax.random.key(0))
     >>> bool(grads.initial["body"] != 0), float(grads.initial["head"])
@@ -63,7 +63,7 @@ def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
   """The meta-parameters that the task of `key` begins with.
 
   Args:
-    draw: As of `redrawn`.
+    draw: As of `own_parameters`.
     meta_params: What was meta-learned.
     key: The task's key, as in a meta-gradient or an adaptation.
 
@@ -71,7 +71,7 @@ def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
     `meta_params` with what is drawn in its place.
 
   Raises:
-    ValueError: As `redrawn`, when traced.
+    ValueError: As `own_parameters`, when traced.
 
   Example:
     >>> import jax.numpy as jnp
