@@ -23,6 +23,14 @@ def check_count(name: str, value: Any, *, optional: bool = False) -> None:
     raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least 1; got {value!r}")
 
 
+def check_counts(**sizes: Any) -> None:
+  """Raises a ValueError that names the first of the sizes, or elements of sizes, that is no integer of at least 1."""
+  for name, size in sizes.items():
+    elements = {f"{name}[{i}]": each for i, each in enumerate(size)} if isinstance(size, tuple | list) else {name: size}
+    for label, element in elements.items():
+      check_count(label, element)
+
+
 def check_key(key: Any, name: str = "key") -> None:
   """Raises a ValueError for what is no key, and for keys whose numbers depend on what they are vmapped with.
 

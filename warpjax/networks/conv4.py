@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_counts
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.initializers import BiasInit, bias_initializer
@@ -145,6 +146,14 @@ class Conv4(nn.Module):
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
     check_floating(x)
+    check_counts(
+      num_classes=self.num_classes,
+      width=self.width,
+      strides=self.strides,
+      hidden=self.hidden,
+      num_blocks=self.num_blocks,
+      norm_groups=self.norm_groups,
+    )
     if self.readout not in READOUTS:
       raise ValueError(f"readout must be one of {READOUTS}, got {self.readout!r}.")
     if set(self.layers) - set(LAYERS) or tuple(self.layers).count("conv") != 1 or tuple(self.layers).count("norm") > 1:

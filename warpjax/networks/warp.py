@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from warpjax.checks import check_count
 from warpjax.networks import conv
 from warpjax.networks.initializers import BiasInit, bias_initializer, torch_bias, torch_uniform
 from warpjax.networks.norm import BatchNorm
@@ -52,8 +53,8 @@ def check(spec: WarpSpec, kinds: tuple[str, ...] = KINDS) -> None:
   """Raises `ValueError` if `spec` cannot be used in a network that takes `kinds`."""
   if spec.kind not in kinds:
     raise ValueError(f"warp.kind must be one of {kinds} in this network, got {spec.kind!r}.")
-  if spec.num_layers < 1:
-    raise ValueError(f"warp.num_layers must be at least 1, got {spec.num_layers}; warp=None means no warp-layers.")
+  check_count("warp.num_layers", spec.num_layers)  # None, in place of a spec, for no warp-layers
+  check_count("warp.hidden_width", spec.hidden_width, optional=True)
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")
 
