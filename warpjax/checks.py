@@ -24,6 +24,14 @@ def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False
     raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least {least}; got {value!r}")
 
 
+def check_counts(**sizes: Any) -> None:
+  """Raises a ValueError that names the first of the sizes, or elements of sizes, that is no integer of at least 1."""
+  for name, size in sizes.items():
+    elements = {f"{name}[{i}]": each for i, each in enumerate(size)} if isinstance(size, tuple | list) else {name: size}
+    for label, element in elements.items():
+      check_count(label, element)
+
+
 def check_choice(name: str, value: Any, allowed: Any) -> None:
   """Raises a ValueError that names the argument unless `value` is among `allowed`, a `Literal` or a collection.
 

@@ -122,3 +122,13 @@ def test_bad_arguments_are_refused():
     max_pool(jnp.ones((1, 4, 4, 1)), padding="FULL")
   with pytest.raises(ValueError, match="x must be at least 2 x 2"):
     max_pool(jnp.ones((1, 1, 4, 1)))
+
+
+def test_the_value_and_every_derivative_read_one_search_for_the_largest():
+  # Two searches are two passes over the activations: XLA does not unite them within a loop.
+  searches = lambda f: (
+    jax.jit(f).lower(jnp.ones((1, 4, 4, 1))).as_text().count("-> (tensor<1x2x2x1xf32>, tensor<1x2x2x1xi32>)")
+  )
+  value_and_gradient = jax.value_and_grad(lambda x: jnp.sum(jnp.sin(max_pool(x))))
+  assert searches(value_and_gradient) == 1
+  assert searches(lambda x: jax.jvp(value_and_gradient, (x,), (x,))) == 1

@@ -169,12 +169,12 @@ def check_split(params: Params, shared: PyTree, wanted: bool | None) -> None:
   counts = f"got {num_params} parameter arrays that adapt and {num_shared} shared"
   if num_params == 0:
     raise ValueError(
-      f"the split leaves nothing that adapts: {counts}; is_shared must be False for some parameter path."
+      f"the split of the network leaves nothing that adapts: {counts}; is_shared must be False for some parameter path."
     )
   if wanted is True and num_shared == 0:
     raise ValueError(
-      f"the split leaves nothing shared: {counts}; name modules 'warp*' (or type them WarpParam), make is_shared True "
-      "for some parameter path, or pass expect_shared=False."
+      f"the split of the network leaves nothing shared: {counts}; name modules 'warp*' (or type them WarpParam), make "
+      "is_shared True for some parameter path, or pass expect_shared=False."
     )
   if wanted is False and num_shared > 0:
-    raise ValueError(f"expect_shared=False, but the split shares something: {counts}.")
+    raise ValueError(f"expect_shared=False, but the split of the network shares something: {counts}.")

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from warpjax.checks import check_counts
 from warpjax.networks.by_name import Activation, Function
 from warpjax.networks.initializers import torch_bias
 from warpjax.networks.mlp import MLP
@@ -49,6 +50,8 @@ class GaussianMLP(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The parameters of `rl.policies.gaussian`."""
+    if not self.init_std > 0:
+      raise ValueError(f"init_std must be positive; got {self.init_std}.")
     init = nn.initializers.xavier_uniform()
     mean = MLP(self.features, self.num_outputs, self.activation, init, name="mean")(x)
     constant = nn.initializers.constant(jnp.log(self.init_std))
@@ -70,6 +73,7 @@ class RNN(nn.Module):
   @nn.compact
   def __call__(self, inputs: tuple[jax.Array | None, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One step; leading axes `[episodes]`."""
+    check_counts(width=self.width, num_actions=self.num_actions)
     hidden, x = inputs
     hidden = jnp.zeros((*x.shape[:-1], self.width)) if hidden is None else hidden
     (wx, b), (uh, c) = _Affine(self.width, name="input")(x), _Affine(self.width, name="hidden")(hidden)
@@ -97,6 +101,7 @@ class WarpRNN(nn.Module):
   @nn.compact
   def __call__(self, inputs: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array, jax.Array]:
     """One step; leading axes `[episodes]`."""
+    check_counts(width=self.width, num_actions=self.num_actions)
     memory, x = inputs
     width = self.width
     zeros = jnp.zeros((*x.shape[:-1], width))
@@ -134,6 +139,7 @@ class HebbianRNN(nn.Module):
   @nn.compact
   def __call__(self, inputs: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array, jax.Array]:
     """One step; leading axes `[episodes]`."""
+    check_counts(width=self.width, num_actions=self.num_actions)
     memory, x = inputs
     sizes = (*x.shape[:-1], self.width)
     trace, before = (jnp.zeros((*sizes, self.width)), jnp.zeros(sizes)) if memory is None else memory

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from warpjax.checks import check_choice, check_count
@@ -46,36 +47,35 @@ def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Arra
   if rows == 0 or columns == 0:
     raise ValueError(f"x must be at least {size} x {size} to be pooled, got {height} x {width} pixels.")
   windows = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
-  return _largest(windows)
-
-
-@jax.custom_jvp
-def _largest(windows: jax.Array) -> jax.Array:
-  """`[batch, rows, size, columns, size, channels] -> [batch, rows, columns, channels]`."""
   return _first_largest(windows)[0]
 
 
-@_largest.defjvp
-def _largest_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-  # `jnp.max` compares each element with the maximum. XLA may compute the two in different fusions, which round
-  # differently, so that no element equals it. A place that is an integer equals exactly one, in whichever fusion.
-  (windows,), (tangent,) = primals, tangents
-  place = _first_largest(windows)[1][:, :, None, :, None]
-  size = windows.shape[2]
-  row, column = (lax.broadcasted_iota(place.dtype, (size, 1, size, 1), axis) for axis in (0, 2))
-  chosen = jnp.where(row * size + column == place, tangent, jnp.zeros((), tangent.dtype))
-  return _largest(windows), jnp.sum(chosen, axis=(2, 4))
-
-
+@jax.custom_jvp
 def _first_largest(windows: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The largest element of each window, and its place: `row * size + column`, as an integer."""
-  size, windows = windows.shape[2], lax.stop_gradient(windows)
+  """The largest element of each window, and its place: `row * size + column`, as an integer.
+
+  `[batch, rows, size, columns, size, channels] -> 2 x [batch, rows, columns, channels]`.
+  """
+  size = windows.shape[2]
   columns = [windows[:, :, :, :, column] for column in range(size)]
   elements, column = functools.reduce(_larger, [(x, jnp.full(x.shape, i, jnp.int32)) for i, x in enumerate(columns)])
   place = lax.broadcasted_iota(jnp.int32, column.shape, 2) * size + column
   lowest = jnp.array(-jnp.inf, windows.dtype)
   # A reduction, which XLA does not fuse into what reads the place: there it would run again for every element.
   return tuple(lax.reduce((elements, place), (lowest, jnp.int32(0)), _larger, (2,)))
+
+
+@_first_largest.defjvp
+def _first_largest_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[tuple, tuple]:
+  # `jnp.max` compares each element with the maximum. XLA may compute the two in different fusions, which round
+  # differently, so that no element equals it. A place that is an integer equals exactly one, in whichever fusion.
+  (windows,), (tangent,) = primals, tangents
+  largest, place = _first_largest(windows)
+  size = windows.shape[2]
+  row, column = (lax.broadcasted_iota(place.dtype, (size, 1, size, 1), axis) for axis in (0, 2))
+  at_place = row * size + column == place[:, :, None, :, None]
+  chosen = jnp.sum(jnp.where(at_place, tangent, jnp.zeros((), tangent.dtype)), axis=(2, 4))
+  return (largest, place), (chosen, np.zeros(place.shape, jax.dtypes.float0))
 
 
 def _larger(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -260,7 +260,9 @@ def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation)
 def _check_batch(setting: str, batch_size: int, task: Task) -> None:
   examples = jax.tree.leaves(task.support)[0].shape[0]
   if batch_size > examples:
-    raise ValueError(f"{setting} must be at most the support examples of a task, {examples}; got {batch_size}.")
+    raise ValueError(
+      f"{setting} must be at most the support examples of a task, {examples} by config.data; got {batch_size}."
+    )
 
 
 def _check_ensemble(evaluation: Evaluation, run: Run, spec: base.Spec) -> None:
