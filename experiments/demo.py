@@ -27,7 +27,7 @@ SHOWN_STEPS = (0, 1, 10)
 NUM_WAVES = 3
 
 
-def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[measure.Result] | int:
+def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[measure.Result]:
   """Trains and evaluates each method in `directory/METHOD`, and draws `curves.png` and `adapted.png` in `directory`.
 
   Args:
@@ -36,16 +36,11 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
     **overrides: Settings in place of the config's.
 
   Returns:
-    The results, or the number of the signal that stopped one.
+    The results.
   """
   configs = [{**recipes.settings(f"demo:{method}"), **overrides} for method in methods]
   places = [directory / method for method in methods]
-  results: list[measure.Result] = []
-  for config, place in zip(configs, places, strict=True):
-    result = run.train_and_evaluate(config, place)
-    if isinstance(result, int):
-      return result
-    results.append(result)
+  results = [run.train_and_evaluate(config, place) for config, place in zip(configs, places, strict=True)]
   figures.draw(places, directory / "curves.png", results=results)
   draw_adapted(configs, places, directory / "adapted.png")
   return results
@@ -79,13 +74,11 @@ def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: ja
 
 
 def main(argv: Sequence[str]) -> int:
-  """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
+  """Exits with 0, or 1 on an error."""
   del argv
   started, directory = time.monotonic(), pathlib.Path(FLAGS.workdir)
   with cli.errors_in_one_line():
     results = run_methods(directory, FLAGS.methods)
-  if isinstance(results, int):
-    return 128 + results
   print(f"\nMean squared error on {results[0]['num_tasks']} new waves, by steps of adaptation to 10 points of each:\n")
   print(figures.table(results))
   print(f"\n{time.monotonic() - started:.0f} s. Look at {directory}/adapted.png and {directory}/curves.png")

@@ -147,12 +147,10 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
   figure.savefig(output, dpi=110)
 
 
-def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]] | int:
-  """Trains (or goes on), compares and draws; returns the statements, or the number of the signal that stopped it."""
+def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]]:
+  """Trains (or goes on), compares and draws; returns the statements."""
   settings = recipes.settings(f"l2l:{method}")
-  result = run.train_and_evaluate(settings, directory, **places)
-  if isinstance(result, int):
-    return result
+  run.train_and_evaluate(settings, directory, **places)
   trained = experiments.build(settings, **places)
   rule_params = loop.restore(trained, directory, say=lambda message: None).meta_params.rule
   pictures, statements = {}, []
@@ -178,12 +176,10 @@ def _interval(values: np.ndarray) -> dict[str, float]:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
+  """Exits with 0, or 1 on an error."""
   del argv
   with cli.errors_in_one_line():
     result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places())
-  if isinstance(result, int):
-    return 128 + result
   print(json.dumps(result, indent=2))
   return 0
 

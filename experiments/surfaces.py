@@ -120,12 +120,10 @@ def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
   figure.savefig(output, dpi=110)
 
 
-def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any] | int:
-  """Trains (or goes on), draws and counts; returns the statement, or the number of the signal that stopped it."""
+def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any]:
+  """Trains (or goes on), draws and counts; returns the statement."""
   settings = recipes.settings(f"surfaces:{method}")
-  result = run.train_and_evaluate(settings, directory)
-  if isinstance(result, int):
-    return result
+  run.train_and_evaluate(settings, directory)
   experiment = experiments.build(settings)
   warp = loop.restore(experiment, directory, say=lambda message: None).meta_params.shared
   keys = jax.random.split(jax.random.key(2026), SURFACES)  # seen by no choice of settings
@@ -136,12 +134,10 @@ def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any] | i
 
 
 def main(argv: Sequence[str]) -> int:
-  """Exits with 0, 1 on an error, 128 + n when signal n stopped it."""
+  """Exits with 0, or 1 on an error."""
   del argv
   with cli.errors_in_one_line():
     result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
-  if isinstance(result, int):
-    return 128 + result
   print(json.dumps(result, indent=2))
   return 0
 

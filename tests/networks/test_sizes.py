@@ -41,5 +41,5 @@ def test_a_size_that_is_no_positive_integer_is_refused(make, x, name, size):
 
 
 def test_a_deviation_that_is_not_positive_is_refused():
-  with pytest.raises(ValueError, match="init_std must be positive; got 0.0"):
+  with pytest.raises(ValueError, match="init_std must be above 0; got 0.0"):
     policies.GaussianMLP(init_std=0.0).init(jax.random.key(0), jnp.ones((2, 3)))

@@ -20,6 +20,7 @@ from tests.runner import tiny
 from warpjax.runner import experiment, loop, measure, run, workdir
 from warpjax.runner.commands import evaluate, plot
 from warpjax.runner.config import settings
+from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import figures
 from warpjax.runner.reporting import progress
 from warpjax.training import StepFn, parallel
@@ -106,7 +107,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(finished, tmp_path, monkeypatc
   path, result = finished
   with monkeypatch.context() as patch:
     stop_after(patch, dispatches)
-    assert run.train_and_evaluate({**CONFIG, "checkpoint_every": 4}, tmp_path) == signal.SIGTERM
+    with pytest.raises(Interrupted) as stopped:
+      run.train_and_evaluate({**CONFIG, "checkpoint_every": 4}, tmp_path)
+    assert (stopped.value.signal, stopped.value.code) == (signal.SIGTERM, 128 + signal.SIGTERM)
   assert not (tmp_path / "result.json").exists()
   steps = 2 * dispatches
   assert f"Stopped at meta-step {steps}, which is saved" in capsys.readouterr().out
@@ -168,7 +171,9 @@ def test_what_is_not_finite_can_be_skipped_and_is_counted(finished, tmp_path, mo
   monkeypatch.setattr(loop.training, "meta_step", poisoned)
   with monkeypatch.context() as patch:
     stop_after(patch, 1)
-    assert run.train_and_evaluate(CONFIG, tmp_path, on_nonfinite="skip") == signal.SIGTERM
+    with pytest.raises(Interrupted) as stopped:
+      run.train_and_evaluate(CONFIG, tmp_path, on_nonfinite="skip")
+    assert (stopped.value.signal, stopped.value.code) == (signal.SIGTERM, 128 + signal.SIGTERM)
   result = run.train_and_evaluate(CONFIG, tmp_path, on_nonfinite="skip")
   printed = capsys.readouterr().out
   assert "meta-step 2: the meta-gradient of block 'initial' is not finite" in printed
@@ -305,7 +310,9 @@ def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):
 
 def test_an_interrupted_sweep_keeps_its_config(finished, tmp_path, monkeypatch):
   stop_after(monkeypatch, 1)
-  assert run.sweep(CONFIG, tmp_path, [0, 1]) == signal.SIGTERM
+  with pytest.raises(Interrupted) as stopped:
+    run.sweep(CONFIG, tmp_path, [0, 1])
+  assert (stopped.value.signal, stopped.value.code) == (signal.SIGTERM, 128 + signal.SIGTERM)
   with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 4 here"):
     run.sweep({**CONFIG, "num_meta_steps": 4}, tmp_path, [0, 1])
 

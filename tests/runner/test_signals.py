@@ -11,6 +11,7 @@ import pytest
 from tests.runner import tiny
 from warpjax.runner import experiment, loop, run, selection, workdir
 from warpjax.runner.machine import hosts
+from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.reporting import progress, watch
 from warpjax.training import checkpoints
 
@@ -78,7 +79,9 @@ def test_a_signal_anywhere_in_the_loop(
 ):
   """Of six meta-steps, two a dispatch, each of which is saved."""
   monkeypatch.setattr(module, name, at(number, getattr(module, name), after=after))
-  assert run._run(programs[val_tasks], tmp_path) == signal.SIGINT
+  with pytest.raises(Interrupted) as stopped:
+    run._run(programs[val_tasks], tmp_path)
+  assert (stopped.value.signal, stopped.value.code) == (signal.SIGINT, 128 + signal.SIGINT)
   printed = capfd.readouterr()
   saved = saved_steps(tmp_path)
   assert "a second signal stops at once" in printed.err
@@ -97,7 +100,9 @@ def test_a_signal_right_after_a_question_does_not_stop_the_run_unsaved(
 ):
   """The next question has the answer, whose dispatch is saved though no checkpoint was due."""
   monkeypatch.setattr(hosts, "largest", at(number, hosts.largest, after=True))
-  assert run._run(programs["rarely saved"], tmp_path) == signal.SIGINT
+  with pytest.raises(Interrupted) as stopped:
+    run._run(programs["rarely saved"], tmp_path)
+  assert (stopped.value.signal, stopped.value.code) == (signal.SIGINT, 128 + signal.SIGINT)
   assert f"Stopped at meta-step {step}, " in capfd.readouterr().out
   assert saved_steps(tmp_path) == [step]
 

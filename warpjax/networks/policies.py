@@ -50,8 +50,6 @@ class GaussianMLP(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The parameters of `rl.policies.gaussian`."""
-    if not self.init_std > 0:
-      raise ValueError(f"init_std must be positive; got {self.init_std}.")
     init = nn.initializers.xavier_uniform()
     mean = MLP(self.features, self.num_outputs, self.activation, init, name="mean")(x)
     constant = nn.initializers.constant(jnp.log(self.init_std))

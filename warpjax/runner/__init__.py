@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from warpjax.runner.config.settings import load_config
   from warpjax.runner.experiment import build
+  from warpjax.runner.machine.interrupts import Interrupted
   from warpjax.runner.run import restore, train_and_evaluate
 
-__all__ = ["build", "load_config", "restore", "train_and_evaluate"]
+__all__ = ["Interrupted", "build", "load_config", "restore", "train_and_evaluate"]
 
-_HOMES = {"build": "experiment", "load_config": "config.settings", "restore": "run", "train_and_evaluate": "run"}
+_HOMES = {
+  "Interrupted": "machine.interrupts",
+  "build": "experiment",
+  "load_config": "config.settings",
+  "restore": "run",
+  "train_and_evaluate": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def train(
   sweeps: Sequence[str],
   seeds: Sequence[int] = (),
   **arguments: Any,
-) -> dict[str, Any] | int:
+) -> dict[str, Any]:
   """Trains and evaluates every point in `directory/KEY=VALUE,...`, each with every seed.
 
   Args:
@@ -65,9 +65,10 @@ def train(
     **arguments: As for `run.train_and_evaluate`.
 
   Returns:
-    What `result.json` holds, the result of each point in `runs`; or the number of the signal that stopped training.
+    What `result.json` holds, the result of each point in `runs`.
 
   Raises:
+    Interrupted: If a signal stopped training.
     ValueError: For a bad axis or setting, before anything is trained.
   """
   whole, found = pathlib.Path(directory), []
@@ -77,8 +78,6 @@ def train(
       result = run.sweep(one, whole / name, seeds, **arguments)
     else:
       result = run.train_and_evaluate(one, whole / name, **arguments)
-    if isinstance(result, int):
-      return result
     found.append({"name": name, "settings": dict(pair.split("=", 1) for pair in name.split(";")), **_short(result)})
   first = next(iter(configs.values()))
   combined = {"experiment": first["experiment"], "method": first["method"], "metric": found[0]["metric"], "runs": found}

@@ -26,10 +26,6 @@ from warpjax.tasks import few_shot
 from warpjax.training import TrainState, checkpoints, parallel
 from warpjax.types import MetaParams, TaskSampler
 
-Dispatch = jax.stages.Wrapped
-"""Jitted: `(TrainState, TaskSampler) -> (TrainState, metrics)`, several meta-steps in one call."""
-
-
 OnNonfinite = Literal["stop", "skip"]
 
 
@@ -188,8 +184,8 @@ def _begin(
 
 def make_dispatch(
   experiment: Experiment, num_steps: int, mesh: jax.sharding.Mesh, on_nonfinite: OnNonfinite = "stop"
-) -> Dispatch:
-  """`num_steps` meta-steps in one call, over the devices of the mesh; the sampler's arrays are its argument."""
+) -> jax.stages.Wrapped:
+  """`num_steps` meta-steps in one call, over the devices of a mesh; jitted `(state, sampler) -> (state, metrics)`."""
   run = experiment.run
   axis_name = parallel.DEVICES if mesh.size > 1 else None
   task_chunk = run.task_chunk or None

@@ -14,6 +14,7 @@ from warpjax.runner import experiment as experiments
 from warpjax.runner import loop, measure, origins, selection, workdir
 from warpjax.runner.config import schema
 from warpjax.runner.machine import hosts, provenance
+from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import canvas, figures
 from warpjax.runner.reporting import watch
 from warpjax.runner.reporting.writers import Writer
@@ -29,7 +30,7 @@ def train_and_evaluate(
   writers: Sequence[str | Writer] = (),
   data_dir: str | None = None,
   cache_dir: str | None = None,
-) -> measure.Result | int:
+) -> measure.Result:
   """Trains a config in a workdir, from wherever it stands, and evaluates it.
 
   A workdir goes on where it stopped, a finished one with more `num_meta_steps` too; its `result.json` is then kept as
@@ -45,9 +46,10 @@ def train_and_evaluate(
     cache_dir: Where arrays made from them go.
 
   Returns:
-    The result, or the number of the signal that stopped training.
+    The result.
 
   Raises:
+    Interrupted: If a signal stopped training; it is a `SystemExit`, whose status a command ends with.
     ValueError: For a bad config, or a workdir of another one.
     FileNotFoundError: For data that are not there.
     FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
@@ -152,7 +154,7 @@ def _run(
   path: pathlib.Path,
   init: origins.InitFrom | None = None,
   writers: Sequence[str | Writer] = (),
-) -> measure.Result | int:
+) -> measure.Result:
   """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
   finished = _finished(path, programs.experiment.settings, init)
   if finished is not None:
@@ -163,12 +165,12 @@ def _run(
 
 def _train_and_evaluate(
   programs: loop.Programs, path: pathlib.Path, init: origins.InitFrom | None, writers: Sequence[str | Writer]
-) -> measure.Result | int:
+) -> measure.Result:
   experiment = programs.experiment
   trained = loop.train(programs, path, init=init, writers=writers)
   if trained.signal:
     hosts.say(_stopped_at(int(trained.state.step), experiment.run.num_meta_steps))
-    return trained.signal
+    raise Interrupted(trained.signal)
   states, chosen = [trained.state], dict[str, Any]()
   if experiment.evaluation.val_tasks:
     states, selected = selection.best(experiment, path, trained.state)
@@ -214,7 +216,7 @@ def sweep(
   init: origins.InitFrom | None = None,
   writers: Sequence[str | Writer] = (),
   **places: Any,
-) -> measure.Result | int:
+) -> measure.Result:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
   settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
   configs = [{**settings, "seed": seed} for seed in seeds]
@@ -230,8 +232,6 @@ def sweep(
       with _held(place) as path:
         _prepare(path, one)
         result = _run(programs, path, init, writers)
-      if isinstance(result, int):
-        return result
       results.append(result)
       init = init or origins.of_result(result)  # a command that goes on need not say it again
 

@@ -38,7 +38,7 @@ def _init() -> origins.InitFrom | None:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Exits with 0 when finished, 1 on an error, 128 + n when signal n stopped it."""
+  """Exits with 0 when finished, 1 on an error; `Interrupted` says when a signal stopped it."""
   del argv
   with cli.errors_in_one_line():
     config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
@@ -55,15 +55,13 @@ def main(argv: Sequence[str]) -> int:
       config = tune.for_run(config, FLAGS.workdir, **cli.places())
     check = partial(run.check, config, FLAGS.workdir, **arguments)
     config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
-    result: Mapping[str, Any] | int
+    result: Mapping[str, Any]
     if FLAGS.sweep:
       result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
     elif seeds:
       result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=writers, **arguments)
     else:
       result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=writers, **arguments)
-  if isinstance(result, int):
-    return 128 + result
   if FLAGS.json:
     hosts.say(json.dumps(result, indent=2))
   else:

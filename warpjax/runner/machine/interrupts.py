@@ -16,6 +16,18 @@ _LINE = b"Interrupted; what was saved before stays.\n"
 _came: list[int] = []
 
 
+class Interrupted(SystemExit):
+  """A signal stopped training, which is saved; where nobody catches it, the process ends with the status 128 + n.
+
+  Attributes:
+    signal: The number of the signal.
+  """
+
+  def __init__(self, number: int):
+    super().__init__(128 + number)
+    self.signal = number
+
+
 def at_once() -> None:
   """From now on SIGINT ends the process at once; for the time in which nothing is begun, such as imports."""
   _handle(lambda number, frame: leave_interrupted())
