@@ -122,12 +122,9 @@ def _kept(tables: Mapping[str, Any], only: Sequence[str]) -> Mapping[str, Any]:
   return {name: schema.choose("--only", name, tables) for name in only} or tables
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    run(cli.config(), pathlib.Path(FLAGS.workdir), FLAGS.only)
-  return 0
+def main() -> None:
+  """Runs the command."""
+  run(cli.config(), pathlib.Path(FLAGS.workdir), FLAGS.only)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
 
 import jax
 from absl import flags
 
+from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
@@ -73,31 +73,24 @@ def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
   """
   dispatch = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-  state, times = loop.start(experiment), []
-  for _ in range(repeats + 1):
-    begun = clock()
-    state, _ = jax.block_until_ready(dispatch(state, experiment.data.train))
-    times.append(clock() - begun)
-  return min(times[1:]) / experiment.run.tasks_per_step
+  state, sampler = loop.start(experiment), experiment.data.train
+  return min(timing.seconds_of(lambda: dispatch(state, sampler), repeats, clock=clock)) / experiment.run.tasks_per_step
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> None:
   """Prints a row for each number of devices."""
-  del argv
-  with cli.errors_in_one_line():
-    counts = cli.integers("devices", FLAGS.devices)
-    if min(counts) < 1:
-      raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
-    experiment = experiments.build(cli.config(), **cli.places())
-    num_bytes = meta_gradient_bytes(jax.eval_shape(lambda: loop.start(experiment)).meta_params)
-    seconds = FLAGS.seconds_per_task or measure(experiment)
+  counts = cli.integers("devices", FLAGS.devices)
+  if min(counts) < 1:
+    raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
+  experiment = experiments.build(cli.config(), **cli.places())
+  num_bytes = meta_gradient_bytes(jax.eval_shape(lambda: loop.start(experiment)).meta_params)
+  seconds = FLAGS.seconds_per_task or measure(experiment)
   device = jax.devices()[0].device_kind
   rows = []
   for devices in counts:
     reduce = all_reduce_seconds(num_bytes, devices, 1e9 * FLAGS.gigabytes_per_second, 1e-6 * FLAGS.microseconds)
     rows.append({"devices": devices, **step_seconds(FLAGS.tasks, devices, seconds, reduce)})
   print(json.dumps({"device": device, "seconds_per_task": seconds, "bytes": num_bytes, "rows": rows}, indent=2))
-  return 0
 
 
 if __name__ == "__main__":

@@ -73,16 +73,13 @@ def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: ja
   return curves
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
+def main() -> None:
+  """Runs the command."""
   started, directory = time.monotonic(), pathlib.Path(FLAGS.workdir)
-  with cli.errors_in_one_line():
-    results = run_methods(directory, FLAGS.methods)
+  results = run_methods(directory, FLAGS.methods)
   print(f"\nMean squared error on {results[0]['num_tasks']} new waves, by steps of adaptation to 10 points of each:\n")
   print(figures.table(results))
   print(f"\n{time.monotonic() - started:.0f} s. Look at {directory}/adapted.png and {directory}/curves.png")
-  return 0
 
 
 if __name__ == "__main__":

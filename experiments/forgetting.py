@@ -44,10 +44,7 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
     task = experiment.data.test_task(key)
     batch = inner.query_batch_fn(key, task, meta_params.initial, meta_params.shared)
     adapted = wj.adapt(inner, meta_params, task, key, num_steps=num_steps, record=True)
-    points = jax.tree.map(
-      lambda steps, last: jax.numpy.concatenate([steps, last[None]]), adapted.steps.state.params, adapted.final.params
-    )
-    aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], points)
+    aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], adapted.points())
     return jax.numpy.stack([aux[f"mse_{i}"] for i in range(num_waves)], axis=-1)
 
   return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), num_tasks)))
@@ -119,23 +116,20 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
   return tests[0]
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    output = pathlib.Path(FLAGS.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    paths = [pathlib.Path(path) for path in FLAGS.workdirs]
-    configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
-    data = _shared_data(paths, configs)
-    names = figures.labels(paths, [config["method"] for config in configs])
-    averages, left_out = means([losses(*run, FLAGS.num_tasks) for run in zip(configs, paths, strict=True)])
-    curves = dict(zip(names, averages, strict=True))
-    draw(curves, data["steps_each"], output)
-    found = {name: summary(values, data["steps_each"]) for name, values in curves.items()} | {"left_out": left_out}
-    workdir.write_json(output.with_suffix(".json"), found)
+def main() -> None:
+  """Runs the command."""
+  output = pathlib.Path(FLAGS.output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  paths = [pathlib.Path(path) for path in FLAGS.workdirs]
+  configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
+  data = _shared_data(paths, configs)
+  names = figures.labels(paths, [config["method"] for config in configs])
+  averages, left_out = means([losses(*run, FLAGS.num_tasks) for run in zip(configs, paths, strict=True)])
+  curves = dict(zip(names, averages, strict=True))
+  draw(curves, data["steps_each"], output)
+  found = {name: summary(values, data["steps_each"]) for name, values in curves.items()} | {"left_out": left_out}
+  workdir.write_json(output.with_suffix(".json"), found)
   print(json.dumps(found, indent=2))
-  return 0
 
 
 if __name__ == "__main__":

@@ -175,13 +175,10 @@ def _interval(values: np.ndarray) -> dict[str, float]:
   return dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(values), strict=True))
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places())
+def main() -> None:
+  """Runs the command."""
+  result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places())
   print(json.dumps(result, indent=2))
-  return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,17 +100,14 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
   figure.savefig(output, dpi=120)
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    lives = {path: curves(pathlib.Path(path)) for path in FLAGS.workdirs}
-    draw(lives, pathlib.Path(FLAGS.output))
-    base, *others = FLAGS.workdirs
-    rewards = {path: _over_seeds(ends(life)) for path, life in lives.items()}
-    less = {f"{other} less {base}": difference(lives[base], lives[other]) for other in others}
-    print(json.dumps(rewards | less, indent=2))
-  return 0
+def main() -> None:
+  """Runs the command."""
+  lives = {path: curves(pathlib.Path(path)) for path in FLAGS.workdirs}
+  draw(lives, pathlib.Path(FLAGS.output))
+  base, *others = FLAGS.workdirs
+  rewards = {path: _over_seeds(ends(life)) for path, life in lives.items()}
+  less = {f"{other} less {base}": difference(lives[base], lives[other]) for other in others}
+  print(json.dumps(rewards | less, indent=2))
 
 
 if __name__ == "__main__":

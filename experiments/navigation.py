@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,6 +15,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
+from warpjax.diagnostics import timing
 from warpjax.rl.navigation import MAX_MOVE
 from warpjax.runner import cli, loop, workdir
 from warpjax.runner import experiment as experiments
@@ -31,10 +30,8 @@ def trajectories(experiment: experiments.Experiment, meta_params: MetaParams, ta
   """Episodes of one test task after 0, 1, ... steps: a `Batch` of leaves `[steps + 1, horizon, episodes, ...]`."""
   inner, steps = experiment.test_inner, experiment.evaluation.num_steps
   adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
-  before = adapted.steps.state.params
-  points = jax.tree.map(lambda path, last: jnp.concatenate([path, last[None]]), before, adapted.final.params)
   play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
-  return jax.lax.map(play, points)
+  return jax.lax.map(play, adapted.points())
 
 
 def paths(observations: np.ndarray, actions: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,12 +84,7 @@ def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams
     experiment.inner.batch_fn(jax.random.key(0), task.support, jnp.zeros((), int), meta_params.initial, ()).episodes
   )
   many = jax.jit(lambda tasks: jax.lax.map(play, tasks, batch_size=run.task_chunk or None).rewards)
-  count, times = many(tasks).size, []
-  for _ in range(3):
-    started = time.perf_counter()
-    jax.block_until_ready(many(tasks))
-    times.append(time.perf_counter() - started)
-  return count / min(times)
+  return jax.eval_shape(many, tasks).size / min(timing.seconds_of(lambda: many(tasks), 3))
 
 
 def report(directory: pathlib.Path) -> dict[str, Any]:
@@ -124,12 +116,9 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    print(json.dumps(report(pathlib.Path(FLAGS.workdir)), indent=2))
-  return 0
+def main() -> None:
+  """Runs the command."""
+  print(json.dumps(report(pathlib.Path(FLAGS.workdir)), indent=2))
 
 
 if __name__ == "__main__":

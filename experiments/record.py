@@ -10,7 +10,7 @@ A row's record is replaced by that of a newer run. `python -m experiments.report
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -160,16 +160,13 @@ def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path 
   return path
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    if FLAGS.row and not FLAGS.evaluation:
-      raise ValueError("--row needs --evaluation, which is the number of that row.")
-    record = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
-    path = write(record, further="" if FLAGS.row else FLAGS.evaluation)
-    print(f"{records.measured(record)} is in {path}; python -m experiments.report prints it in the tables.")
-  return 0
+def main() -> None:
+  """Runs the command."""
+  if FLAGS.row and not FLAGS.evaluation:
+    raise ValueError("--row needs --evaluation, which is the number of that row.")
+  record = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
+  path = write(record, further="" if FLAGS.row else FLAGS.evaluation)
+  print(f"{records.measured(record)} is in {path}; python -m experiments.report prints it in the tables.")
 
 
 if __name__ == "__main__":

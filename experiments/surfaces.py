@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +66,7 @@ def descend(experiment: experiments.Experiment, warp: PyTree, key: jax.Array) ->
   def path(inner: wj.InnerLoop, shared: PyTree, task: wj.Task) -> jax.Array:
     params = jnp.zeros_like(start)
     adapted = wj.adapt(inner, wj.MetaParams(params, shared), task, key, record=True)
-    moved = jnp.concatenate([adapted.steps.state.params, adapted.final.params[None]])
-    return task.support.start + moved
+    return task.support.start + adapted.points()
 
   theta = path(experiment.inner, warp, task)
   warped = surfaces.residual_warp(warp, theta)
@@ -133,13 +131,10 @@ def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any]:
   return statement(found)
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
+def main() -> None:
+  """Runs the command."""
+  result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
   print(json.dumps(result, indent=2))
-  return 0
 
 
 if __name__ == "__main__":

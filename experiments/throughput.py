@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from absl import flags
 
+from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
@@ -49,10 +50,9 @@ def measure(
 
   step = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   state = loop.start(experiment)
-  sampler = experiment.data.train
-  sampler = as_argument(sampler)
-  data_seconds = _median(lambda i: draw(sampler, jax.random.key(i)), repeats)
-  step_seconds = _median(lambda i: step(state, sampler), repeats)
+  sampler, key = as_argument(experiment.data.train), jax.random.key(0)
+  data_seconds = statistics.median(timing.seconds_of(lambda: draw(sampler, key), repeats))
+  step_seconds = statistics.median(timing.seconds_of(lambda: step(state, sampler), repeats))
   return {
     "ready_seconds": round(ready, 3),
     "data_seconds": data_seconds,
@@ -63,22 +63,9 @@ def measure(
   }
 
 
-def _median(call: Callable[[int], Any], repeats: int) -> float:
-  jax.block_until_ready(call(0))
-  seconds = []
-  for i in range(repeats):
-    started = time.perf_counter()
-    jax.block_until_ready(call(i + 1))
-    seconds.append(time.perf_counter() - started)
-  return statistics.median(seconds)
-
-
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    print(json.dumps(measure(cli.config(), repeats=FLAGS.repeats, **cli.places()), indent=2))
-  return 0
+def main() -> None:
+  """Runs the command."""
+  print(json.dumps(measure(cli.config(), repeats=FLAGS.repeats, **cli.places()), indent=2))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import optax
 
 PyTree = Any
@@ -158,6 +159,11 @@ class Trajectory(NamedTuple):
 
   final: AdaptState
   steps: Any = None
+
+  def points(self) -> Params:
+    """The parameters after 0, 1, ... steps, where the steps were recorded: leaves `[num_steps + 1, ...]`."""
+    append = lambda before, last: jnp.concatenate([before, last[None]])
+    return jax.tree.map(append, self.steps.state.params, self.final.params)
 
 
 class MetaGradFn(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from warpjax import losses, networks, training
-from warpjax.diagnostics import cost
+from warpjax.diagnostics import cost, timing
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import registry, schema
 from warpjax.tasks import few_shot, sinusoid
@@ -126,12 +126,9 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
   started = time.perf_counter()
   traced = step.trace(state, todo.tasks)
   compiled = traced.lower().compile()
-  compile_seconds, seconds = time.perf_counter() - started, []
-  for _ in range(repeats + 1):  # the first also allocates
-    started = time.perf_counter()
-    state, _ = jax.block_until_ready(compiled(state, todo.tasks))
-    seconds.append(time.perf_counter() - started)
-  median = statistics.median(seconds[1:])
+  compile_seconds = time.perf_counter() - started
+  # The first call also allocates.
+  median = statistics.median(timing.seconds_of(lambda: compiled(state, todo.tasks), repeats))
   known = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds}
   known |= planned(traced, compiled)
   return {**setting._asdict(), **known, "seconds": median, "meta_steps_per_second": 1 / median}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -59,18 +58,16 @@ def stale() -> dict[pathlib.Path, str]:
   return {path: wanted[path] for path in wanted if not path.exists() or path.read_text("utf-8") != wanted[path]}
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int | None:
   """Exits with 0, or with `--check` 1 where a file is stale."""
-  del argv
-  with cli.errors_in_one_line():
-    texts = stale()
-    if FLAGS.check and texts:
-      names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
-      print(f"error: {names} must be what the records say; run python -m experiments.report.", file=sys.stderr)
-      return 1
-    for path, text in texts.items():
-      workdir.write_text(path, text)
-  return 0
+  texts = stale()
+  if FLAGS.check and texts:
+    names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
+    print(f"error: {names} must be what the records say; run python -m experiments.report.", file=sys.stderr)
+    return 1
+  for path, text in texts.items():
+    workdir.write_text(path, text)
+  return None
 
 
 if __name__ == "__main__":

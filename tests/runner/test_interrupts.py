@@ -117,9 +117,8 @@ def test_a_phase(finished, monkeypatch, capfd, left, module, name, phase, become
 
   monkeypatch.setattr(module, name, interrupted)
 
-  def main(argv):
-    with cli.errors_in_one_line():
-      evaluate.evaluate(finished)
+  def main():
+    evaluate.evaluate(finished)
 
   monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main([]))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -145,7 +144,7 @@ def test_a_second_one_ends_the_process(capfd, left):
 
 
 def test_a_success_is_not_made_a_failure_by_a_late_one(monkeypatch, left):
-  def main(argv):
+  def main():
     sys.exit(0)
 
   monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main([]))
@@ -210,7 +209,6 @@ COMMANDS = {
   "demo": ["--workdir={new}"],
   "l2l": ["--workdir={new}"],
   "surfaces": ["--workdir={new}"],
-  "soak": ["--workdir={new}", "--minutes=2"],
   "throughput": SINES,
   "cost_model": SINES,
   "maze": ["--workdirs={finished}", "--output={new}/maze.png"],

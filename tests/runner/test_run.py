@@ -185,7 +185,8 @@ def test_what_is_not_finite_can_be_skipped_and_is_counted(finished, tmp_path, mo
 
 def test_the_last_good_checkpoint_stays(finished, tmp_path, monkeypatch):
   stop_after(monkeypatch, 1)
-  run.train_and_evaluate(CONFIG, tmp_path)
+  with pytest.raises(Interrupted):
+    run.train_and_evaluate(CONFIG, tmp_path)
   monkeypatch.undo()
   make = loop.make_dispatch
 
@@ -329,7 +330,7 @@ def test_plot_names_the_file_that_it_writes(finished, tmp_path, monkeypatch, cap
   given = {"workdirs": [str(finished[0])], "output": str(tmp_path / "picture"), "against": against, "markdown": False}
   monkeypatch.setattr(plot, "FLAGS", types.SimpleNamespace(**given))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-  assert plot.main([]) == 0
+  plot.main()
   assert capsys.readouterr().out.splitlines()[-1] == f"Drawn in {tmp_path / 'picture.png'}"
   assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 

@@ -1,4 +1,4 @@
-"""The measurement behind `conv.AUTO_LOWERING`: both lowerings of a convolution with per-task weights."""
+"""Seconds of compiled programs, and the measurement behind `conv.AUTO_LOWERING`: both lowerings of a convolution."""
 
 from __future__ import annotations
 
@@ -12,6 +12,32 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.networks import conv
+
+
+def seconds_of(
+  call: Callable[[], Any], repeats: int, *, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+  """The seconds of each of several calls, each to the end of its computation.
+
+  Args:
+    call: Returns arrays, which are waited for.
+    repeats: Calls that are timed.
+    warm_up: Calls before them, of which the first may compile.
+    clock: Read before and after a call; `time.process_time` leaves out what other processes do.
+
+  Returns:
+    The seconds, in order.
+
+  Example:
+    >>> len(seconds_of(lambda: jnp.ones(3) + 1, repeats=4))
+    4
+  """
+  seconds = []
+  for _ in range(warm_up + repeats):
+    started = clock()
+    jax.block_until_ready(call())
+    seconds.append(clock() - started)
+  return seconds[warm_up:]
 
 
 def time_lowerings(
@@ -61,10 +87,4 @@ def _functions(lowering: conv.Lowering, strides: int) -> dict[str, Callable[...,
 
 def _median_seconds(function: Callable[..., Any], kernel: jax.Array, x: jax.Array, repeats: int) -> float:
   compiled = jax.jit(jax.vmap(function)).lower(kernel, x).compile()
-  jax.block_until_ready(compiled(kernel, x))
-  seconds = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(kernel, x))
-    seconds.append(time.perf_counter() - start)
-  return statistics.median(seconds)
+  return statistics.median(seconds_of(lambda: compiled(kernel, x), repeats))

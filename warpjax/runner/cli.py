@@ -29,7 +29,22 @@ _WORDS = (
 _overrides: list[str] = []  # `a.b=VALUE` of the command line, for `config`
 
 
-def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any] | None = None) -> NoReturn:
+def run(main: Callable[[], int | None]) -> NoReturn:
+  """Runs a command that takes flags alone to its end; errors that a user can mend become a line.
+
+  Args:
+    main: Returns the exit status, None for 0.
+  """
+
+  def in_one_line(argv: Sequence[str]) -> int | None:
+    del argv
+    with errors_in_one_line():
+      return main()
+
+  run_with(in_one_line, parse, main.__module__)
+
+
+def run_with(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any], module: str) -> NoReturn:
   """Runs a command to its end, the one place where commands end.
 
   A command that failed or was interrupted leaves without tearing the interpreter down: XLA may still compute then, and
@@ -37,13 +52,14 @@ def run(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[...,
 
   Args:
     main: Takes the arguments that are no flags, and returns the exit status.
-    flags_parser: As for `absl.app.run`; None for `parse`.
+    flags_parser: As for `absl.app.run`.
+    module: The name of the command's module, whose docstring and flags --help prints.
   """
   status: Any = 1
   interrupts.at_once()
-  _help_is_of(main.__module__)
+  _help_is_of(module)
   try:
-    app.run(main, flags_parser=flags_parser or parse)
+    app.run(main, flags_parser=flags_parser)
   except SystemExit as error:
     status = error.code
   except KeyboardInterrupt:

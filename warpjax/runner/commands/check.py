@@ -7,8 +7,6 @@ Prints a table, and exits with 1 when something failed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 from absl import flags
 
@@ -49,11 +47,9 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> diagnos
   return diagnostics.Report(tuple(checks))
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
   """Exits with 0, or 1 on an error or a failed check."""
-  del argv
-  with cli.errors_in_one_line():
-    report = check(experiments.build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
+  report = check(experiments.build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
   print(report)
   return int(any(found.status == "failed" for found in report.checks))
 

@@ -100,15 +100,12 @@ def _changed(directory: str, given: Sequence[str]) -> dict[str, Any]:
   return settings.values(config, given) if config else dict(text.partition("=")[::2] for text in given)
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    changed = _changed(FLAGS.workdir, FLAGS.set)
-    result = evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **cli.places())
-    print(protocol.text(result), file=sys.stderr, flush=True)
-    print(json.dumps(result, indent=2))
-  return 0
+def main() -> None:
+  """Runs the command."""
+  changed = _changed(FLAGS.workdir, FLAGS.set)
+  result = evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **cli.places())
+  print(protocol.text(result), file=sys.stderr, flush=True)
+  print(json.dumps(result, indent=2))
 
 
 def command() -> None:

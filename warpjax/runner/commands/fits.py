@@ -8,7 +8,7 @@ meta-gradients need grows with the steps; the config's own estimator is the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -84,16 +84,13 @@ def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], 
   return cost.compiled_cost(step, state, tasks).peak_bytes
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    config = cli.config()
-    found = table(config, experiments.build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
+def main() -> None:
+  """Runs the command."""
+  config = cli.config()
+  found = table(config, experiments.build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
   print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
   for name, steps in found.items():
     print(f"  {name:<36} {steps}")
-  return 0
 
 
 def command() -> None:

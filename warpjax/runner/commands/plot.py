@@ -12,7 +12,6 @@ in Markdown.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -21,27 +20,24 @@ from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas, curves, figures
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> None:
   """Exits with 0, or 1 where a workdir has no result."""
-  del argv
-  with cli.errors_in_one_line():
-    directories, output = [pathlib.Path(name) for name in FLAGS.workdirs], canvas.file_of(FLAGS.output)
-    results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
-    for directory, result in zip(directories, results, strict=True):
-      if result is None:
-        raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
-    if len({result["metric"] for result in results}) > 1:
-      raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
-    if FLAGS.against:
-      runs = curves.against(directories, results, FLAGS.against)
-      curves.draw(runs, FLAGS.against, output)
-      print(curves.table(runs, FLAGS.against), f"Drawn in {output}", sep="\n")
-      return 0
-    figures.draw(directories, output, results=results)
-    names = figures.labels(directories, [result["method"] for result in results])
-    table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
-    print(table, "", *figures.paired(directories, results), f"Drawn in {output}", sep="\n")
-  return 0
+  directories, output = [pathlib.Path(name) for name in FLAGS.workdirs], canvas.file_of(FLAGS.output)
+  results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
+  for directory, result in zip(directories, results, strict=True):
+    if result is None:
+      raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
+  if len({result["metric"] for result in results}) > 1:
+    raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
+  if FLAGS.against:
+    runs = curves.against(directories, results, FLAGS.against)
+    curves.draw(runs, FLAGS.against, output)
+    print(curves.table(runs, FLAGS.against), f"Drawn in {output}", sep="\n")
+    return
+  figures.draw(directories, output, results=results)
+  names = figures.labels(directories, [result["method"] for result in results])
+  table = (figures.markdown if FLAGS.markdown else figures.table)(results, names=names)
+  print(table, "", *figures.paired(directories, results), f"Drawn in {output}", sep="\n")
 
 
 def command() -> None:

@@ -74,4 +74,4 @@ def main(argv: Sequence[str]) -> None:
 
 def command() -> None:
   """Defines the flags and runs."""
-  cli.run(main, app.parse_flags_with_usage)
+  cli.run_with(main, app.parse_flags_with_usage, __name__)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pathlib
 import re
+import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
+from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
@@ -67,15 +68,11 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
   """
   state, sampler = loop.start(experiment), experiment.data.train
   step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
-  run = lambda: jax.block_until_ready(step(state, sampler))
-  for _ in range(2):
-    run()
+  run = lambda: step(state, sampler)
+  timing.seconds_of(run, 1)
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
-      started = time.perf_counter()
-      for _ in range(repeats):
-        run()
-      wall = (time.perf_counter() - started) / repeats
+      wall = statistics.mean(timing.seconds_of(run, repeats, warm_up=0))
     names, spent = operations(step.as_text()), defaultdict[tuple[str, str], float](float)
     for name, seconds in _events(pathlib.Path(folder)):
       if name in names:
@@ -132,12 +129,10 @@ def _events(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
         yield event.name, event.duration_ns / 1e9
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
   """Prints the table."""
-  del argv
-  with cli.errors_in_one_line():
-    experiment = experiments.build(schema.given(cli.config()), **cli.places())
-    hosts.say(table(*profile(experiment), FLAGS.lines))
+  experiment = experiments.build(schema.given(cli.config()), **cli.places())
+  hosts.say(table(*profile(experiment), FLAGS.lines))
 
 
 def command() -> None:

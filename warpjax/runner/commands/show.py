@@ -6,8 +6,6 @@ warpjax list --config=my_method.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from warpjax.runner import cli
@@ -15,13 +13,10 @@ from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import listing
 
 
-def main(argv: Sequence[str]) -> int:
-  """Prints the list; exits with 0, or 1 where there is nothing to print."""
-  del argv
-  with cli.errors_in_one_line():
-    sources = [*FLAGS.config, *FLAGS.experiment]
-    print(listing.text(sources, paper=FLAGS.paper, method=FLAGS.method, measured=FLAGS.measured))
-  return 0
+def main() -> None:
+  """Prints the list."""
+  sources = [*FLAGS.config, *FLAGS.experiment]
+  print(listing.text(sources, paper=FLAGS.paper, method=FLAGS.method, measured=FLAGS.measured))
 
 
 def command() -> None:

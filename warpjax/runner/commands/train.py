@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -37,36 +37,33 @@ def _init() -> origins.InitFrom | None:
   return origins.InitFrom(FLAGS.init_from, FLAGS.init_step)
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0 when finished, 1 on an error; `Interrupted` says when a signal stopped it."""
-  del argv
-  with cli.errors_in_one_line():
-    config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
-    if FLAGS.settings:
-      print(settings.text(config))
-      return 0
-    if FLAGS.workdir is None:
-      raise ValueError("--workdir is missing; it is where the run is kept.")
-    grid.points(FLAGS.sweep)
-    arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
-    writers = FLAGS.writer
-    hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if FLAGS.tune:
-      config = tune.for_run(config, FLAGS.workdir, **cli.places())
-    check = partial(run.check, config, FLAGS.workdir, **arguments)
-    config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
-    result: Mapping[str, Any]
-    if FLAGS.sweep:
-      result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
-    elif seeds:
-      result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=writers, **arguments)
-    else:
-      result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=writers, **arguments)
+def main() -> None:
+  """Trains, evaluates and prints the result."""
+  config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
+  if FLAGS.settings:
+    print(settings.text(config))
+    return
+  if FLAGS.workdir is None:
+    raise ValueError("--workdir is missing; it is where the run is kept.")
+  grid.points(FLAGS.sweep)
+  arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
+  writers = FLAGS.writer
+  hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  if FLAGS.tune:
+    config = tune.for_run(config, FLAGS.workdir, **cli.places())
+  check = partial(run.check, config, FLAGS.workdir, **arguments)
+  config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
+  result: Mapping[str, Any]
+  if FLAGS.sweep:
+    result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
+  elif seeds:
+    result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=writers, **arguments)
+  else:
+    result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=writers, **arguments)
   if FLAGS.json:
     hosts.say(json.dumps(result, indent=2))
   else:
     hosts.say(grid.table(result) if FLAGS.sweep else protocol.text(result))
-  return 0
 
 
 def command() -> None:

@@ -9,12 +9,12 @@ Prints what each choice takes and the flags of the fastest, and remembers it in 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.config import recipes, schema
@@ -101,14 +101,12 @@ def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
   dispatch = loop.Programs(experiment).dispatch(1)
 
   def timed() -> float:
-    started = time.perf_counter()
     try:
-      jax.block_until_ready(dispatch(state, sampler))
+      return timing.seconds_of(lambda: dispatch(state, sampler), 1, warm_up=0)[0]
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
         raise
       return float("inf")
-    return time.perf_counter() - started
 
   timed()  # compiles
   return timed
@@ -131,16 +129,13 @@ def _flags(changes: Changes) -> str:
   return f"--config.task_chunk={changes['task_chunk']}" + (f" --config.network.lowering={chosen}" if chosen else "")
 
 
-def main(argv: Sequence[str]) -> int:
-  """Exits with 0, or 1 on an error."""
-  del argv
-  with cli.errors_in_one_line():
-    settings, places = schema.given(cli.config()), cli.places()
-    found = measure(settings, **places)
-    for one in sorted(found, key=lambda one: one.seconds):
-      print(f"{1e3 * one.seconds:10.3f} ms  {_flags(one.changes)}")
-    remember(settings, found, **places)
-  return 0
+def main() -> None:
+  """Runs the command."""
+  settings, places = schema.given(cli.config()), cli.places()
+  found = measure(settings, **places)
+  for one in sorted(found, key=lambda one: one.seconds):
+    print(f"{1e3 * one.seconds:10.3f} ms  {_flags(one.changes)}")
+  remember(settings, found, **places)
 
 
 def command() -> None:

@@ -148,12 +148,9 @@ def _override(chosen: str) -> str:
   return f"The other: --config.network.lowering={other}."
 
 
-def main(argv: Sequence[str]) -> int:
+def main() -> None:
   """Prints the seconds of each lowering as JSON."""
-  del argv
-  with cli.errors_in_one_line():
-    print(json.dumps(timing.time_lowerings()))
-  return 0
+  print(json.dumps(timing.time_lowerings()))
 
 
 def command() -> None:
