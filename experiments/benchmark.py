@@ -8,8 +8,11 @@ table. Times mean little on a machine that does something else besides.
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import pathlib
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,13 +21,13 @@ from absl import flags
 
 from experiments.benchmarks import accuracy, cases, cost, memory, report
 from experiments.benchmarks.estimators import from_tables
-from experiments.benchmarks.machine import machine
 from experiments.peers import cases as peers_cases
 from experiments.peers import group as peers_group
 from experiments.peers import report as peers_report
 from warpjax.runner import cli
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import schema
+from warpjax.runner.machine import provenance
 
 Row = dict[str, Any]
 
@@ -112,6 +115,19 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   if rows:
     mode.draw(rows, workdir)
   return rows
+
+
+def machine() -> dict[str, Any]:
+  """What figures were measured on, and when: the machine, its load before, the devices, the commit and the versions."""
+  made = provenance.of_run()
+  return {
+    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+    "load_before": os.getloadavg()[0],
+    "devices": [device.device_kind for device in jax.devices()],
+    "system": platform.platform(),
+    **made.pop("machine"),
+    **made,
+  }
 
 
 def _setting(table: Mapping[str, Any]) -> cost.Setting:

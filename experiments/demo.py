@@ -16,7 +16,7 @@ from absl import flags
 
 import warpjax as wj
 from configs import demo
-from warpjax.runner import cli, loop, measure, run
+from warpjax.runner import cli, measure, run
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
@@ -52,8 +52,7 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
   figure, grid = canvas.subplots(*shape, figsize=(12, 2.6 * shape[0]), sharex=True, squeeze=False, layout="constrained")
   x = jnp.linspace(*sinusoid.DOMAIN, 200)[:, None]
   for row, config, place in zip(grid, configs, places, strict=True):
-    experiment = experiments.build(config)
-    state = loop.restore(experiment, place, say=lambda message: None)
+    experiment, state = run.restore(place)
     for axes, key in zip(row, jax.random.split(jax.random.key(12), NUM_WAVES), strict=True):
       task = experiment.data.test_task(key)
       axes.plot(x, sinusoid.wave(key, config["data"]["variant"])(x), color="black", linewidth=1, label="wave")
@@ -62,7 +61,7 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
         axes.plot(x, curve, label=f"{step} step{'s' * (step != 1)}", linestyle=":" if step == 0 else "-", alpha=0.9)
     row[0].set_ylabel(config["method"])
   grid[0, 0].legend(fontsize=7)
-  figure.savefig(output, dpi=110)
+  canvas.save(figure, output)
 
 
 def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:

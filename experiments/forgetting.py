@@ -15,8 +15,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from warpjax.runner import cli, loop, workdir
-from warpjax.runner import experiment as experiments
+from warpjax.runner import cli, run, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import settings
 from warpjax.runner.plots import canvas, figures
@@ -33,8 +32,8 @@ def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -
   Returns:
     `[num_tasks, steps + 1, waves]`.
   """
-  experiment = experiments.build(config)
-  meta_params = loop.restore(experiment, directory, say=lambda message: None).meta_params
+  experiment, state = run.restore(directory)
+  meta_params = state.meta_params
   inner, query_loss_fn = experiment.test_inner, experiment.test_inner.query_loss_fn
   assert query_loss_fn is not None
   num_waves = config["data"]["subtasks"]
@@ -102,7 +101,7 @@ def draw(curves: Mapping[str, np.ndarray], steps_each: int, output: pathlib.Path
     axes.set(title=name, xlabel="adaptation step", yscale="log")
   row[0, 0].set_ylabel("mse on held-out points")
   row[0, 0].legend(fontsize=8)
-  figure.savefig(output, dpi=120)
+  canvas.save(figure, output)
 
 
 def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any]:
@@ -119,7 +118,6 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
 def main() -> None:
   """Runs the command."""
   output = pathlib.Path(FLAGS.output)
-  output.parent.mkdir(parents=True, exist_ok=True)
   paths = [pathlib.Path(path) for path in FLAGS.workdirs]
   configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
   data = _shared_data(paths, configs)

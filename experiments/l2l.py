@@ -21,7 +21,7 @@ from absl import flags
 
 import warpjax as wj
 from warpjax import evaluation, rules
-from warpjax.runner import cli, loop, run, workdir
+from warpjax.runner import cli, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
@@ -144,15 +144,14 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
   axes[0].set_ylim(top=10 * max(starts))  # a baseline may diverge on a function that it was not tuned on
   axes[0].set_ylabel("mean loss")
   axes[0].legend(fontsize=8)
-  figure.savefig(output, dpi=110)
+  canvas.save(figure, output)
 
 
 def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]]:
   """Trains (or goes on), compares and draws; returns the statements."""
   settings = recipes.settings(f"l2l:{method}")
   run.train_and_evaluate(settings, directory, **places)
-  trained = experiments.build(settings, **places)
-  rule_params = loop.restore(trained, directory, say=lambda message: None).meta_params.rule
+  rule_params = run.restore(directory, **places).state.meta_params.rule
   pictures, statements = {}, []
   for setting in SETTINGS[method]:
     changed = [f"{name} {value}" for table in setting.changes.values() for name, value in table.items()]

@@ -96,8 +96,7 @@ def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
   axes.set(xlabel="episodes lived", ylabel="reward of an episode")
   axes.grid(alpha=0.3)
   axes.legend()
-  output.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(output, dpi=120)
+  canvas.save(figure, output)
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from absl import flags
 import warpjax as wj
 from warpjax.diagnostics import timing
 from warpjax.rl.navigation import MAX_MOVE
-from warpjax.runner import cli, loop, workdir
+from warpjax.runner import cli, workdir
 from warpjax.runner import experiment as experiments
+from warpjax.runner import run as runs
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas
 from warpjax.types import MetaParams, Task
@@ -74,7 +75,7 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
     axes.plot(*goal, "*", color="red", markersize=14)
     axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
     axes.legend(loc="upper right", fontsize=7, title="return")
-  figure.savefig(output, dpi=110)
+  canvas.save(figure, output)
 
 
 def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:
@@ -96,8 +97,8 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
   config = workdir.read_json(directory / workdir.CONFIG)
   if config is None or config["data"]["name"] != "navigation":
     raise ValueError(f"--workdir must be a run of configs/navigation.py; {directory} is not.")
-  experiment = experiments.build(config)
-  meta_params = loop.restore(experiment, directory).meta_params
+  experiment, state = runs.restore(directory)
+  meta_params = state.meta_params
   tasks = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(2026), GOALS))
   keys = jax.random.split(jax.random.key(2027), GOALS)
   run = jax.jit(

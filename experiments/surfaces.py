@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
-from warpjax.runner import cli, loop, run, workdir
+from warpjax.runner import cli, run, workdir
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
@@ -115,15 +115,14 @@ def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
     left.set_title("the surface f")
     right.set_title("what the learner sees, f(Omega)")
     left.legend(loc="upper right", fontsize=8)
-  figure.savefig(output, dpi=110)
+  canvas.save(figure, output)
 
 
 def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any]:
   """Trains (or goes on), draws and counts; returns the statement."""
-  settings = recipes.settings(f"surfaces:{method}")
-  run.train_and_evaluate(settings, directory)
-  experiment = experiments.build(settings)
-  warp = loop.restore(experiment, directory, say=lambda message: None).meta_params.shared
+  run.train_and_evaluate(recipes.settings(f"surfaces:{method}"), directory)
+  experiment, state = run.restore(directory)
+  warp = state.meta_params.shared
   keys = jax.random.split(jax.random.key(2026), SURFACES)  # seen by no choice of settings
   found = jax.jit(jax.vmap(lambda key: descend(experiment, warp, key)))(keys)
   draw(found, warp, directory / "surfaces.png")

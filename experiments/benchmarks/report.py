@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from warpjax.runner.plots import canvas
+from warpjax.runner.reporting import tables
 
 Row = Mapping[str, Any]
 
@@ -43,8 +44,7 @@ def table(rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> str:
   """
   kept = [c for c in columns if c == "method" or len({str(row.get(c)) for row in rows}) > 1]
   lines = [kept, *([_cell(row.get(column)) for column in kept] for row in rows)]
-  widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
-  return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+  return tables.aligned(lines)
 
 
 def _cell(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.report import sections
@@ -11,6 +11,7 @@ from experiments.report.sections import Section
 from warpjax.runner import workdir
 from warpjax.runner.config import listing, recipes
 from warpjax.runner.reporting import records
+from warpjax.runner.reporting.tables import markdown
 
 SMOKE = 0.2  # of the paper's tasks
 COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")
@@ -95,26 +96,13 @@ def time(record: records.Record) -> str:
   return f"{seconds / size:.{int(unit == 'h')}f} {unit}, {record['machine']['cpu']}, {record['machine']['cores']} cores"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """A Markdown table.
-
-  Example:
-    >>> print(table(["a", "b"], [["1", ""]]))
-    | a | b |
-    |---|---|
-    | 1 | |
-  """
-  line = lambda row: "|" + "".join(f" {cell} |" if cell else " |" for cell in row)
-  return "\n".join([line(columns), "|" + "---|" * len(columns), *map(line, rows)])
-
-
 def of(shown: Sequence[Entry], columns: Sequence[str]) -> str:
   """The table of some rows, with one more line for numbers without transduction that the paper has too."""
   rows = []
   for entry in shown:
     both = all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method)))
     rows += [cells(entry, alone=alone) for alone in (False, True)[: 1 + both]]
-  return table(columns, [[row[name] for name in columns] for row in rows])
+  return markdown(columns, [[row[name] for name in columns] for row in rows])
 
 
 def others(shown: Sequence[Entry]) -> str:
@@ -141,7 +129,7 @@ def highlights() -> str:
   for title in sections.HIGHLIGHTS:
     shown = [entry for entry in every if entry.section.title == title and _is_published(entry)]
     rows = [{**cells(entry), "tasks of the paper's": f"{share(entry):.0%}"} for entry in shown]
-    parts.append(f"**{title}**\n\n{table(OF_HIGHLIGHTS, [[row[name] for name in OF_HIGHLIGHTS] for row in rows])}")
+    parts.append(f"**{title}**\n\n{markdown(OF_HIGHLIGHTS, [[row[name] for name in OF_HIGHLIGHTS] for row in rows])}")
   return "\n\n".join(parts)
 
 
@@ -154,7 +142,7 @@ def paper(prefix: str) -> str:
   rows = [row for recipe in _trained() for row in listing.rows(recipe) if row.paper == listing.PAPERS[prefix]]
   said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
   lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
-  return table(("recipe", "published", "measured"), lines)
+  return markdown(("recipe", "published", "measured"), lines)
 
 
 def benchmark(name: str) -> str:
@@ -167,7 +155,7 @@ def benchmark(name: str) -> str:
     *(f"{name} {version}" for name, version in versions.items()),
   ]
   about = f"{record['text']} Measured on: {', '.join(on)}. Command: `{record['command']}`."
-  return f"{about}\n\n{table(record['columns'], record['rows'])}"
+  return f"{about}\n\n{markdown(record['columns'], record['rows'])}"
 
 
 def not_run() -> str:

@@ -15,6 +15,7 @@ from warpjax.runner import run, workdir
 from warpjax.runner.config import settings
 from warpjax.runner.machine import hosts
 from warpjax.runner.plots import canvas
+from warpjax.runner.reporting import tables
 
 PICTURE = "sweep.png"
 
@@ -95,8 +96,7 @@ def table(result: Mapping[str, Any]) -> str:
   keys = list(result["runs"][0]["settings"])
   lines = [[*keys, result["metric"], "+/-"]]
   lines += [[*each["settings"].values(), _number(each["mean"]), _number(each["ci95"])] for each in result["runs"]]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+  return tables.aligned(lines)
 
 
 def draw(result: Mapping[str, Any], output: pathlib.Path) -> None:
@@ -116,7 +116,7 @@ def draw(result: Mapping[str, Any], output: pathlib.Path) -> None:
   axes.grid(alpha=0.3)
   if len(lines) > 1:
     axes.legend(fontsize=8)
-  figure.savefig(output, dpi=120)
+  canvas.save(figure, output)
 
 
 def _of(config: Mapping[str, Any], point: Sequence[str]) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from warpjax.runner.config import recipes
-from warpjax.runner.reporting import records
+from warpjax.runner.reporting import records, tables
 
 # By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
@@ -124,15 +125,9 @@ def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", meas
       command = f"python -m experiments.{recipe.name} --config=configs/{recipe.name}.py:{modes} --workdir=DIR"
       parts += [] if paper or method or measured else [f"{title}\n  {command}"]
     elif chosen := select(rows(recipe), paper=paper, method=method, measured=measured):
-      parts.append(f"{title}\n{_aligned([Row('', 'method', 'paper', 'published', 'measured'), *chosen])}")
+      shown = [Row("", "method", "paper", "published", "measured"), *chosen]
+      cells = tables.aligned([(row.method, row.published, row.measured, row.paper) for row in shown])
+      parts.append(f"{title}\n{textwrap.indent(cells, '  ')}")
   if not parts:
     raise ValueError(f"no row has paper {paper!r} and method {method!r}{' and was measured' * measured}.")
   return "\n\n".join([USAGE, *parts])
-
-
-def _aligned(chosen: Sequence[Row]) -> str:
-  lines = [(row.method, row.published, row.measured, row.paper) for row in chosen]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return "\n".join(
-    "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-  )

@@ -25,6 +25,12 @@ def file_of(output: str | os.PathLike[str]) -> pathlib.Path:
   return path if path.suffix.strip(".") else path.with_name(path.name.rstrip(".") + ".png")
 
 
+def save(figure: Any, output: str | os.PathLike[str], dpi: int = 120) -> None:
+  """Writes a figure, in a folder that is made where it is not there."""
+  pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(output, dpi=dpi)
+
+
 def subplots(
   rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: bool = False, sharey: bool = False, **figure: Any
 ) -> Any:

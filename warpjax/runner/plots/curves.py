@@ -12,6 +12,7 @@ from typing import Any
 from warpjax.runner import workdir
 from warpjax.runner.config import schema
 from warpjax.runner.plots import canvas, figures
+from warpjax.runner.reporting import tables
 
 Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]
 """By method, its results with the setting of each, the smallest first."""
@@ -84,18 +85,15 @@ def draw(runs: Runs, setting: str, output: str | os.PathLike[str]) -> None:
   axes.set(xlabel=setting, ylabel=metric, title="test tasks; bars: 95%, crosses: published")
   axes.grid(alpha=0.3)
   figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-  pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(output, dpi=120)
+  canvas.save(figure, output)
 
 
 def table(runs: Runs, setting: str) -> str:
   """The results in Markdown: a line for each method, a column for each value of the setting."""
   values = sorted({value for points in runs.values() for value, _ in points})
-  lines = [
-    "| " + " | ".join([setting, *(f"{value:g}" for value in values)]) + " |",
-    "|---|" + len(values) * "---|",
-  ]
-  for name, points in runs.items():
-    cells = {value: figures.cell(result["mean"], result["ci95"]) for value, result in points}
-    lines.append("| " + " | ".join([name, *(cells.get(value, "") for value in values)]) + " |")
-  return "\n".join(lines)
+  cells = {
+    name: {value: figures.cell(result["mean"], result["ci95"]) for value, result in points}
+    for name, points in runs.items()
+  }
+  rows = [[name, *(row.get(value, "") for value in values)] for name, row in cells.items()]
+  return tables.markdown([setting, *(f"{value:g}" for value in values)], rows)

@@ -13,6 +13,7 @@ from warpjax import evaluation
 from warpjax.runner import workdir
 from warpjax.runner.config import settings
 from warpjax.runner.plots import canvas
+from warpjax.runner.reporting import tables
 
 
 def draw(
@@ -49,8 +50,7 @@ def draw(
     axes.grid(alpha=0.3)
     if metric == "mse":
       axes.set_yscale("log")
-  pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(output, dpi=120)
+  canvas.save(figure, output)
 
 
 def seeds(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -103,23 +103,19 @@ def table(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None =
     mean, ci95 = result["per_step"], result.get("per_step_ci95") or [None] * len(result["per_step"])
     cells = [cell(mean[step], ci95[step]) if step < len(mean) else "" for step in steps]
     lines.append([name, *cells])
-  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-  return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+  return tables.aligned(lines)
 
 
 def markdown(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None) -> str:
   """A Markdown table of results, a line for each: the metric, the published number, and what it took."""
-  lines = [
-    "| method | measured | published | meta-steps | test tasks | seeds | seconds |",
-    "|---|---|---|---|---|---|---|",
-  ]
+  rows = []
   for name, result in zip(names or [result["method"] for result in results], results, strict=True):
     said = result.get("published") or {}
     published = cell(said["number"], said.get("interval") or None) if "number" in said else "-"
-    spent = f"{result['num_meta_steps']:,} | {result['num_tasks']:,} | {len(result.get('seeds', [0]))}"
-    measured = f"{result['metric']} {cell(result['mean'], result['ci95'])}"
-    lines.append(f"| {name} | {measured} | {published} | {spent} | {result['wall_seconds']:.0f} |")
-  return "\n".join(lines)
+    measured, seeds = f"{result['metric']} {cell(result['mean'], result['ci95'])}", len(result.get("seeds", [0]))
+    spent = f"{result['num_meta_steps']:,}", f"{result['num_tasks']:,}", str(seeds), f"{result['wall_seconds']:.0f}"
+    rows.append((name, measured, published, *spent))
+  return tables.markdown(("method", "measured", "published", "meta-steps", "test tasks", "seeds", "seconds"), rows)
 
 
 def cell(mean: float, ci95: float | None) -> str:
