@@ -33,7 +33,7 @@ LAYERS = (
 )
 # The same of the runner's modules, each of which has a name of its own.
 RUNNER = (
-  {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "schema", "workdir"},
+  {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "schema", "tables", "workdir"},
   {"hosts", "progress", "records", "remembered", "watch", "writers"},
   {"base", "meta_gradients", "optimizers", "rules", "warp"},
   {"image_data", "listing", "multi_shot", "optimizees", "reinforcement", "synthetic"},

@@ -18,6 +18,8 @@ COMMANDS = {
   "fits": "what fits into the memory of a device",
   "profile": "where the time of a meta-step goes",
   "prepare": "prepare a data set",
+  "demo": "train four methods on sine waves and draw them",
+  "record": "write the record of a finished run, in a checkout",
 }
 MODULES = {"prepare": "prepare_data", "list": "show"}
 

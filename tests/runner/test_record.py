@@ -11,10 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import record
 from tests.runner import tiny
 from warpjax.runner import measure, run, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner.commands import evaluate, record
 from warpjax.runner.config import recipes
 from warpjax.runner.machine import provenance
 
@@ -147,3 +146,9 @@ def test_the_command_says_it_in_one_line(tmp_path):
   command = [sys.executable, "-m", "experiments.record", f"--workdir={tmp_path}"]
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
   assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_outside_of_a_checkout_nothing_is_recorded(tmp_path, monkeypatch):
+  monkeypatch.setattr(record.recipes, "FOLDERS", (tmp_path / "configs",))
+  with pytest.raises(ValueError, match=f"in a checkout of warpjax; {tmp_path} is none"):
+    record.make(tmp_path)

@@ -1,0 +1,182 @@
+"""Writes the record of a finished run, `results/RECIPE/ROW.json`.
+
+  warpjax record --workdir=runs/omniglot/maml --reason="half the tasks"
+  warpjax record --workdir=runs/omniglot/maml --evaluation=20_shots     # a further number of that record
+  warpjax record --workdir=runs/omniglot/reptile_cpu --evaluation=5_shots --row=reptile_5shot_cpu
+
+A row's record is replaced by that of a newer run. `python -m experiments.report` then writes RESULTS.md and the tables.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from absl import flags
+
+from warpjax.runner import cli, workdir
+from warpjax.runner.cli import FLAGS
+from warpjax.runner.config import recipes, schema
+from warpjax.runner.machine import provenance
+from warpjax.runner.reporting import records
+
+# Settings that change no number, or are stated elsewhere in the record.
+OF_THE_MACHINE = ("task_chunk", "steps_per_dispatch", "checkpoint_every", "network.lowering")
+NAMES = ("experiment", "method", "seed", "modules", "published")
+LEFT_OUT = ("data", "published", "seed", "device", "provenance")
+
+
+def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason: str = "") -> dict[str, Any]:
+  """The record of a finished run.
+
+  Args:
+    directory: The workdir, of one run or of a sweep over seeds.
+    evaluation: Takes `evaluation_NAME.json` in place of `result.json`.
+    row: The row that the evaluation is the number of, where that is not the run's own.
+    reason: Why the number is short of its paper's.
+
+  Returns:
+    The record.
+
+  Raises:
+    ValueError: Outside of a checkout; for a tree with changes, a run that is not finished, or one that belongs to no
+      row of a recipe here.
+  """
+  if not recipes.FOLDERS[-1].is_dir():
+    raise ValueError(f"records are written in a checkout of warpjax; {recipes.FOLDERS[-1].parent} is none.")
+  if changes := provenance.changes():
+    raise ValueError(f"the tree has changes that no commit has; commit them first: {', '.join(changes)}.")
+  config = workdir.read_json(directory / workdir.CONFIG)
+  whole = workdir.read_json(directory / workdir.RESULT)
+  result = workdir.read_json(directory / f"evaluation_{evaluation}.json") if evaluation else whole
+  _check_finished(directory, config, whole)
+  if result is None:
+    raise ValueError(f"{directory} has no evaluation_{evaluation}.json; experiments.evaluate makes it.")
+  recipe, method = recipes.load(config["experiment"]), row or config["method"]
+  if recipe.path.parent not in recipes.FOLDERS or not recipe.has(method):
+    raise ValueError(f"records are of rows in configs/; {config['experiment']}:{method} is none.")
+  changed = dict(_changed(recipe, method, config, result.get("changed", {})))
+  extra = {"changed": changed, "reason": reason, "trained_as": config["method"] if row else ""}
+  return {
+    **{key: value for key, value in result.items() if key not in LEFT_OUT},
+    "method": method,
+    "tasks_per_step": config["tasks_per_step"],
+    **{key: value for key, value in extra.items() if value},
+    "command": _evaluate_command(config, evaluation, result) if evaluation else _command(config, result, changed),
+    **_of_the_run(directory, config, whole),
+  }
+
+
+def _check_finished(directory: pathlib.Path, config: Any, result: Any) -> None:
+  if config is None or result is None or "mean" not in result:
+    raise ValueError(f"--workdir must be a finished run or sweep over seeds; {directory} is not.")
+  if (steps := result["num_meta_steps"]) != config["num_meta_steps"]:
+    raise ValueError(f"{directory} is to have {config['num_meta_steps']} meta-steps; its result is of {steps}.")
+  if "init_from" in result:
+    raise ValueError(f"{directory} began from the parameters of another run, so its number is not the row's.")
+
+
+def _of_the_run(directory: pathlib.Path, config: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+  """Seeds, seconds, commit, versions and machine; those of the recording where the run is older than they are."""
+  seeds = _seeds(config, whole)
+  first = workdir.read_json(directory / f"seed_{seeds[0]}" / workdir.RESULT) or whole
+  made = first.get("provenance")
+  note = {} if made else {"note": "commit, versions and machine are those of the recording"}
+  over = "seeds" if len(seeds) > 1 else "tasks"
+  return {"over": over, "seeds": seeds, "wall_seconds": whole["wall_seconds"], **(made or provenance.of_run()), **note}
+
+
+def _seeds(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[int]:
+  return result.get("seeds", [config.get("seed", 0)])
+
+
+def _changed(
+  recipe: recipes.Recipe, method: str, config: Mapping[str, Any], tested: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+  """The settings in which a run, as it was tested, differs from the row."""
+  whole = dict(_flat(workdir.as_json(schema.given(recipe.settings(method)))))
+  if method == config["method"]:
+    yield from ((key, value) for key, value in _flat(config) if whole.get(key) != value and not _is_named(key))
+    yield from ((key, None) for key in whole if key not in dict(_flat(config)) and not _is_named(key))
+    yield from tested.items()
+  elif wrong := [key for key, value in tested.items() if whole.get(key) != workdir.as_json(value)]:
+    raise ValueError(f"--row={method} is tested otherwise: {', '.join(f'{key}={whole.get(key)}' for key in wrong)}.")
+
+
+def _is_named(key: str) -> bool:
+  return key in OF_THE_MACHINE or key.split(".")[0] in NAMES
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in table.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def _command(config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+  seeds = _seeds(config, result)
+  one = f" --config.seed={seeds[0]}" * (seeds[0] > 0)
+  seed = one if "seed" in config else f" --seeds={','.join(map(str, seeds))}"
+  settings = "".join(f" --config.{key}={value}" for key, value in changed.items())
+  source = f"configs/{config['experiment']}.py:{config['method']}"
+  return f"python -m experiments.train --config={source} --workdir={_place(config)}{seed}{settings}"
+
+
+def _evaluate_command(config: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
+  settings = "".join(f" --set={key}={value}" for key, value in result.get("changed", {}).items())
+  tasks = f" --num_tasks={result['num_tasks']}" if result["num_tasks"] != config["eval"]["num_tasks"] else ""
+  return f"python -m experiments.evaluate --workdir={_place(config)} --name={name}{settings}{tasks}"
+
+
+def _place(config: Mapping[str, Any]) -> str:
+  return f"runs/{config['experiment']}/{config['method']}"
+
+
+def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path = records.FOLDER) -> pathlib.Path:
+  """Writes a record in the place of the row's older one, or as a further number of it.
+
+  Args:
+    record: Of `make`.
+    further: The name of an evaluation that is one more number of a record that is there.
+    folder: Where records are.
+
+  Returns:
+    The file.
+
+  Raises:
+    ValueError: If the record that a number should join is not there.
+  """
+  path = folder / record["experiment"] / f"{record['method']}.json"
+  if further:
+    before = workdir.read_json(path)
+    if before is None:
+      raise ValueError(f"--evaluation={further} joins the record of its row, {path.name}; record the run first.")
+    kept = [other for other in before.get("others", []) if other.get("name") != further]
+    number = records.number(record["mean"], record["ci95"], record["metric"])
+    other = {"name": further, "what": f"evaluated by {record['command']}", "number": number}
+    record = {**before, "others": [*kept, other]}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_json(path, record)
+  return path
+
+
+def main() -> None:
+  """Runs the command."""
+  if FLAGS.row and not FLAGS.evaluation:
+    raise ValueError("--row needs --evaluation, which is the number of that row.")
+  record = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
+  path = write(record, further="" if FLAGS.row else FLAGS.evaluation)
+  print(f"{records.measured(record)} is in {path}; python -m experiments.report prints it in the tables.")
+
+
+def command() -> None:
+  """Defines the flags and runs."""
+  cli.define(places=False)
+  flags.DEFINE_string("workdir", None, "A finished run, or a finished sweep over seeds.", required=True)
+  flags.DEFINE_string("evaluation", "", "Takes evaluation_NAME.json: one more number of the run's record, or --row's.")
+  flags.DEFINE_string("row", "", "The row of the same recipe that the evaluation is the number of.")
+  flags.DEFINE_string("reason", "", "Why the number is short of its paper's.")
+  cli.run(main)
