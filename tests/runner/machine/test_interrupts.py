@@ -20,7 +20,7 @@ from warpjax.runner import cli, run, workdir
 from warpjax.runner.commands import evaluate
 from warpjax.runner.machine import interrupts
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LINE = "Interrupted; what was saved before stays."
 SINES = ["--config=configs/sinusoid.py:maml"]
 BAD = ("Traceback", "Fatal Python error", "Exception ignored")
@@ -181,9 +181,9 @@ def test_every_command_ends_where_commands_end(path):
   last = last_call(path)
   if last == "command()":
     (module,) = re.findall(r"^from (warpjax\.runner\.[\w.]+) import command$", path.read_text(), re.MULTILINE)
-    assert last_call(ROOT / f"{module.replace('.', '/')}.py").startswith("cli.run(main")
+    assert last_call(ROOT / f"{module.replace('.', '/')}.py").startswith(("cli.run(main", "cli.run_with(main"))
   else:
-    assert last.startswith("cli.run(main")
+    assert last.startswith(("cli.run(main", "cli.run_with(main"))
 
 
 TINY = ["--config.tasks_per_step=2", "--config.steps_per_dispatch=1", "--config.checkpoint_every=10"]
@@ -215,7 +215,7 @@ COMMANDS = {
   "navigation": ["--workdir={finished}"],
   "forgetting": ["--workdirs={finished}"],
   "lowering": [],
-  "results": [],
+  "report": ["--check"],
   "prepare_data": ["omniglot", "--data_dir={new}", "--archives={new}"],
 }
 
