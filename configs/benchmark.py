@@ -98,13 +98,7 @@ METHODS = {
   "speed": {
     "setting": {"problem": "images", "tasks": 32, "inner_steps": 5, "width": 64},
     "methods": LEARNERS,
-    "axes": {
-      "ways": (20,),
-      "shots": (5,),
-      "inner_steps": (1,),
-      "task_chunk": (1, 8),
-      "dtype": ("bfloat16",),
-    },
+    "axes": {"ways": (20,), "shots": (5,), "inner_steps": (1,), "task_chunk": (1, 8), "dtype": ("bfloat16",)},
     "repeats": 5,
   },
   "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax", "flax_32"), "rounds": 15, "small": False},

@@ -26,6 +26,6 @@ COMMON = {
     "test_rotations": "none",
     "augmentation": (),
     "require_complete": False,
-  },
+  }
 }
 METHODS: dict = {}

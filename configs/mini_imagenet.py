@@ -138,10 +138,7 @@ METHODS = {
     "eval": {"num_steps": 5},
   },
   "warp_maml": {"base": "_warp", "published": {"number": 0.523, "interval": 0.008, "source": WARPGRAD}},
-  "warp_leap_online": {
-    "base": "_warp",
-    "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full"},
-  },
+  "warp_leap_online": {"base": "_warp", "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full"}},
   # The tasks of warp_leap_online, four at a time.
   "warp_leap_offline": {
     "base": "_warp",
@@ -178,10 +175,7 @@ METHODS = {
   },
   "maml_48": {"network": {"name": "mamlpp_mini_imagenet", "width": 48, "adapts": "all_but_norm"}},
   "maml_resnet12": {"network": RESNET, "data": {"queries": 15, "augmentation": ("crop", "flip", "colour")}},
-  "warp_maml_resnet12": {
-    "base": ("_warp", "maml_resnet12"),
-    "network": {**RESNET, "warp": WARP},
-  },
+  "warp_maml_resnet12": {"base": ("_warp", "maml_resnet12"), "network": {**RESNET, "warp": WARP}},
 }
 
 # Five shots: what each paper changes, and its numbers.
@@ -235,7 +229,7 @@ ALSO_PUBLISHED = {
 # No query example sees another, the checkpoint is chosen by validation tasks, 15 queries for each class; with
 # --seeds=0,1,2 the interval is over seeds.
 VARIANTS = {
-  "_strict": {"data": {"queries": 15}, "eval": {"norm_stats": "support", "num_tasks": 1_000, "val_tasks": 300}},
+  "_strict": {"data": {"queries": 15}, "eval": {"norm_stats": "support", "num_tasks": 1_000, "val_tasks": 300}}
 }
 
 # A smaller network, fewer steps and queries: for a learning curve in some hours of a core. The other rows: as long as a

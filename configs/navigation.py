@@ -86,11 +86,7 @@ METHODS = {
     "data": VARYING,
     "published": {"number": -10.71, "interval": 0.0, "source": PAPER},
   },
-  "meta_sgd_varying": {
-    **META_SGD,
-    "data": VARYING,
-    "published": {"number": -10.15, "interval": 0.0, "source": PAPER},
-  },
+  "meta_sgd_varying": {**META_SGD, "data": VARYING, "published": {"number": -10.15, "interval": 0.0, "source": PAPER}},
 }
 
 # After 0, 1, 2 and 3 steps; the intervals of `maml` are 4.01, 2.16, 0.55 and 0.58.

@@ -142,10 +142,7 @@ METHODS = {
     "optimizer": {"name": "adam", "learning_rate": 1e-3, "clip_norm": 0.25},
     "eval": {"num_steps": 12},
   },
-  "meta_curvature": {
-    "inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1},
-    "eval": {"num_steps": 1},
-  },
+  "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1}, "eval": {"num_steps": 1}},
   "mamlpp": {
     "num_meta_steps": 50_000,
     "tasks_per_step": 8,
@@ -182,10 +179,7 @@ METHODS |= {
   "mamlpp_5shot": {"base": ("mamlpp", "_5shot", "_one_query"), "published": {"number": 0.9993, "interval": 0.0}},
   "maml_20way": {"base": ("maml", "_maml_20way"), "published": {"number": 0.958, "interval": 0.003}},
   "fomaml_20way": {"base": ("fomaml", "_maml_20way"), "published": {"number": 0.894, "interval": 0.005}},
-  "anil_20way": {
-    "base": ("anil", "_maml_20way"),
-    "published": {"number": 0.962, "interval": 0.005, "source": ANIL},
-  },
+  "anil_20way": {"base": ("anil", "_maml_20way"), "published": {"number": 0.962, "interval": 0.005, "source": ANIL}},
   "meta_sgd_20way": {"base": ("meta_sgd", "_20way"), "published": {"number": 0.9593, "interval": 0.0}},
   "reptile_20way": {"base": ("reptile", "_reptile_20way"), "published": {"number": 0.8943, "interval": 0.0014}},
   "imaml_20way": {"base": ("imaml", "_imaml_20way"), "published": {"number": 0.9446, "interval": 0.0042}},
@@ -222,12 +216,7 @@ METHODS |= {
   "_cpu_20way_5shot": {"base": "_cpu_20way", "num_meta_steps": 3_000, "tasks_per_step": 4},
   "_3_steps": {"inner": {"learning_rate": 1.0, "num_steps": 3}},
   "_1_step": {"inner": {"num_steps": 1}},
-  "_cpu_imaml": {
-    "base": "_annealed",
-    "num_meta_steps": 4_000,
-    "tasks_per_step": 8,
-    "inner": {"prox": 0.5},
-  },
+  "_cpu_imaml": {"base": "_annealed", "num_meta_steps": 4_000, "tasks_per_step": 8, "inner": {"prox": 0.5}},
   "_16_steps": {"base": "_1000_tasks", "num_meta_steps": 1_500, "inner": {"num_steps": 16}},
   # A task of 5 shots costs five: in equal time training with 1 shot brings iMAML further on 20 ways.
   "_trained_with_1_shot": {"base": "_1000_tasks", "data": {"train_shots": 1, "train_queries": 1}},
@@ -251,11 +240,7 @@ METHODS |= {
   "meta_curvature_cpu": {"base": ("meta_curvature", "_cpu", "_half_steps"), "num_meta_steps": 10_000},
   # A task of 5 shots costs five of 1 shot.
   "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
-  "fomaml_5shot_cpu": {
-    "base": ("fomaml_5shot", "_cpu", "_half_steps"),
-    "num_meta_steps": 7_000,
-    "tasks_per_step": 8,
-  },
+  "fomaml_5shot_cpu": {"base": ("fomaml_5shot", "_cpu", "_half_steps"), "num_meta_steps": 7_000, "tasks_per_step": 8},
   "meta_sgd_5shot_cpu": {
     "base": ("meta_sgd_5shot", "_cpu", "_fast_rule"),
     "num_meta_steps": 10_000,

@@ -91,11 +91,7 @@ METHODS = {
     "meta_gradient": {"name": "leap"},
     "eval": {"num_steps": 10},
   },
-  "imaml": {
-    "inner": PROXIMAL,
-    "meta_gradient": IMPLICIT,
-    "eval": {"num_steps": 16},
-  },
+  "imaml": {"inner": PROXIMAL, "meta_gradient": IMPLICIT, "eval": {"num_steps": 16}},
   "imaml_hf": {
     "inner": {"rule": "newton_cg", "num_steps": 3, "prox": 10.0},
     "meta_gradient": IMPLICIT,
@@ -108,7 +104,7 @@ METHODS = {
   },
   "one_step": {"inner": PROXIMAL, "meta_gradient": {"name": "one_step"}, "eval": {"num_steps": 16}},
   "forward_gradient": {
-    "meta_gradient": {"name": "forward_gradient", "num_directions": 16, "distribution": "rademacher"},
+    "meta_gradient": {"name": "forward_gradient", "num_directions": 16, "distribution": "rademacher"}
   },
   "pes": {
     "inner": {"num_steps": 4},

@@ -32,7 +32,7 @@ COMMON = {
     "test_rotations": "none",
     "augmentation": (),
     "require_complete": False,
-  },
+  }
 }
 
 METHODS = {

@@ -86,10 +86,7 @@ def going_on(
   check_same(init, record.get(INIT_FROM))
   before = restored.extra.get("num_meta_steps", num_meta_steps)
   if before != num_meta_steps:
-    record[EXTENDED] = [
-      *record.get(EXTENDED, []),
-      {"step": restored.step, "num_meta_steps": [before, num_meta_steps]},
-    ]
+    record[EXTENDED] = [*record.get(EXTENDED, []), {"step": restored.step, "num_meta_steps": [before, num_meta_steps]}]
     schedule = f" The learning-rate schedule is now that of {num_meta_steps} meta-steps." if has_schedule else ""
     say(f"This run was of {before} meta-steps and is now of {num_meta_steps}.{schedule}")
   return record

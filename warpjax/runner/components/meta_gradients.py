@@ -94,11 +94,7 @@ def implicit(
 
 
 def evolution_strategies(
-  inner: InnerLoop,
-  std: float = 0.01,
-  num_pairs: int = 1,
-  window: int = 0,
-  distribution: Distribution = "normal",
+  inner: InnerLoop, std: float = 0.01, num_pairs: int = 1, window: int = 0, distribution: Distribution = "normal"
 ) -> Any:
   """A `window` of 0 is the whole adaptation; another makes it persistent (PES)."""
   make = partial(meta_gradients.evolution_strategies, inner, std, num_pairs, distribution=distribution)

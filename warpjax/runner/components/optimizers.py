@@ -81,9 +81,8 @@ def rule_adam(
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
-def life(num_meta_steps: int, learning_rate: float) -> optax.GradientTransformation:
+def life(learning_rate: float) -> optax.GradientTransformation:
   """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
-  del num_meta_steps
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
   return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

@@ -26,13 +26,7 @@ OfTraining = Annotated[T, "training"]
 OfSelection = Annotated[T, "chosen"]
 """It has chosen the checkpoints of a result, and cannot be another afterwards."""
 
-_NAMES = {
-  int: "an integer",
-  float: "a number",
-  bool: "True or False",
-  str: "a string",
-  dict: "a table",
-}
+_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a string", dict: "a table"}
 _UNIONS = (typing.Union, types.UnionType)
 _SEQUENCES = (tuple, list, collections.abc.Sequence)
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -68,8 +68,6 @@ class Spec(NamedTuple):
 
 
 def sinusoid(
-  data_dir: str | None,
-  cache_dir: str | None,
   variant: OfProblem[Literal["maml", "meta_sgd", "reptile"]],
   shots: OfProblem[OfTest[int]],
   queries: OfTest[int],
@@ -78,7 +76,6 @@ def sinusoid(
   train_grid: OfTraining[bool] = False,
 ) -> Spec:
   """Sine regression; a `train_` count of 0 is the test's, `train_grid` trains on the query's own points."""
-  del data_dir, cache_dir
   if train_grid and train_shots:
     raise ValueError(f"config.data.train_shots must be 0 with train_grid, which trains on the grid; got {train_shots}.")
   train_support = None if train_grid else train_shots or shots

@@ -17,9 +17,8 @@ from warpjax.tasks import few_shot, optimizees
 from warpjax.types import Apply, InnerLoop, LossFn, Params, PyTree, TaskSampler
 
 
-def quadratics(data_dir: str | None, cache_dir: str | None, dim: int = 10) -> Spec:
+def quadratics(dim: int = 10) -> Spec:
   """Random quadratics, each with a random start."""
-  del data_dir, cache_dir
   schema.at_least_one("config.data", dim=dim)
   sampler = optimizees.quadratics(dim)
   return Spec("loss", dim, lambda: Data(sampler, sampler, {}))
@@ -62,9 +61,8 @@ def loss(apply: Apply) -> LossFn:
   return optimizees.quadratic_loss
 
 
-def displacement(num_outputs: int) -> networks.Network:
+def displacement() -> networks.Network:
   """What adapts is the displacement from the task's own start, which begins at zero."""
-  del num_outputs
 
   def init(key: jax.Array, start: jax.Array) -> tuple[Params, PyTree]:
     del key

@@ -24,8 +24,6 @@ from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 
 def navigation(
-  data_dir: str | None,
-  cache_dir: str | None,
   start: OfProblem[Literal["origin", "uniform"]] = "origin",
   reward: OfProblem[Reward] = "distance",
   episodes: OfTraining[int] = 20,
@@ -36,7 +34,6 @@ def navigation(
   goal_size: float = 0.01,
 ) -> Spec:
   """Point navigation; each inner step, and the query, is a batch of `episodes` fresh episodes."""
-  del data_dir, cache_dir
   schema.at_least_one("config.data", episodes=episodes, test_episodes=test_episodes, horizon=horizon)
   env = rl.navigation.point_navigation(reward, start == "uniform", goal_size)
   rate = rl.reinforce(discount)
@@ -53,8 +50,6 @@ def navigation(
 
 
 def maze(
-  data_dir: str | None,
-  cache_dir: str | None,
   size: OfProblem[int] = 13,
   num_steps: int = 200,
   mazes_at_once: OfTraining[int] = 30,
@@ -68,7 +63,6 @@ def maze(
 
   A test task is one goal. There the weights stay as they are: what the agent learns of the goal is in its memory.
   """
-  del data_dir, cache_dir
   schema.at_least_one("config.data", mazes_at_once=mazes_at_once, test_episodes=test_episodes)
   env = mazes.maze(size, num_steps)
 

@@ -15,15 +15,12 @@ from warpjax.types import InnerLoop, LossFn, Params, PyTree
 
 
 def continual(
-  data_dir: str | None,
-  cache_dir: str | None,
   subtasks: int = 5,
   points: int = 20,
   steps_each: int = 20,
   train_subtasks: OfTraining[int] = 0,
 ) -> Spec:
   """Sine waves in sequence, each over its own inputs; `train_subtasks` of 1 trains on single waves, 0 is the test's."""
-  del data_dir, cache_dir
   schema.at_least_one("config.data", subtasks=subtasks, points=points, steps_each=steps_each)
   of = tasks.continual
 
@@ -32,18 +29,15 @@ def continual(
     if training and inner.num_steps > most:
       raise ValueError(f"config.inner.num_steps must be at most {most}, sub-tasks by steps; got {inner.num_steps}.")
     return inner._replace(
-      batch_fn=of.in_sequence(steps_each),
-      query_batch_fn=of.all_subtasks,
-      query_loss_fn=of.weighted_loss(network.apply),
+      batch_fn=of.in_sequence(steps_each), query_batch_fn=of.all_subtasks, query_loss_fn=of.weighted_loss(network.apply)
     )
 
   train = of.sampler(train_subtasks or subtasks, points=points, ranges=subtasks)
   return Spec("mse", 1, lambda: Data(train, of.sampler(subtasks, points=points), {}), loop=loop, own_batches=True)
 
 
-def surfaces(data_dir: str | None, cache_dir: str | None, starts: int = 10) -> Spec:
+def surfaces(starts: int = 10) -> Spec:
   """Random surfaces, with several random starts on each."""
-  del data_dir, cache_dir
   schema.at_least_one("config.data", starts=starts)
   sampler = tasks.surfaces.sampler(starts)
   return Spec("height", 2, lambda: Data(sampler, sampler, {}))
@@ -54,9 +48,8 @@ def surface_loss(apply: Callable[..., jax.Array]) -> LossFn:
   return tasks.surfaces.loss(lambda shared, theta: apply((), shared, theta))
 
 
-def plane_warp(num_outputs: int, hidden: int = 30, warped: bool = True) -> networks.Network:
+def plane_warp(hidden: int = 30, warped: bool = True) -> networks.Network:
   """The explicit warp of the plane; tasks adapt the displacement from their starts. `warped=False`: plain descent."""
-  del num_outputs
 
   def init(key: jax.Array, starts: jax.Array) -> tuple[Params, PyTree]:
     return jnp.zeros(starts.shape, starts.dtype), tasks.surfaces.init_warp(key, hidden) if warped else ()
