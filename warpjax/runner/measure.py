@@ -161,20 +161,9 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
   ci95 = evaluation.ci95_of_few(means)
   averaged = evaluation.Evaluation(np.mean(per_task, axis=0), num_distinct=results[0].get("num_distinct")).summary()
   num_finite = averaged["num_tasks"] - averaged["num_diverged"]
-  kept = (
-    "experiment",
-    "method",
-    "num_meta_steps",
-    "metric",
-    "num_tasks",
-    "num_distinct",
-    "norm_stats",
-    "num_devices",
-    "published",
-    "data",
-  )
+  kept = ("experiment", "method", "num_meta_steps", "metric", "num_tasks", "num_distinct", "norm_stats", "num_devices")
   card = results[0].get("protocol", {}) | {"seeds": [result["seed"] for result in results]}
-  combined = {key: results[0][key] for key in kept if key in results[0]} | {
+  combined = {key: results[0][key] for key in (*kept, "published", "data") if key in results[0]} | {
     "protocol": card,
     "seeds": [result["seed"] for result in results],
     "mean": float(np.mean(means)),
