@@ -177,16 +177,8 @@ def _train_and_evaluate(
     chosen = {"num_meta_steps": int(trained.state.step), "selected": selected}
   measured, per_task = measure.measure(experiment, states[0], members=states[1:])
   devices = loop.num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn)
-  result = (
-    {**measured}
-    | chosen
-    | {
-      "wall_seconds": round(trained.seconds, 3),
-      "num_devices": devices,
-      "skipped": trained.skipped,
-      "provenance": provenance.of_run(),
-    }
-  )
+  spent = {"wall_seconds": round(trained.seconds, 3), "num_devices": devices, "skipped": trained.skipped}
+  result = {**measured, **chosen, **spent, "provenance": provenance.of_run()}
   result = origins.recorded(result, trained.origin)
 
   def write() -> Any:

@@ -64,11 +64,10 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
 
 
 def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:
-  curves = [experiment.network.apply(state.meta_params.initial, state.meta_params.shared, x)]
-  for step in SHOWN_STEPS[1:]:
-    adapted = wj.adapt(experiment.test_inner, state.meta_params, task, jax.random.key(0), num_steps=step)
-    curves.append(experiment.network.apply(adapted.final.params, state.meta_params.shared, x))
-  return curves
+  inner, key, (*_, last) = experiment.test_inner, jax.random.key(0), SHOWN_STEPS
+  points = wj.adapt(inner, state.meta_params, task, key, num_steps=last, record=True).points()
+  after = [jax.tree.map(lambda leaf, step=step: leaf[step], points) for step in SHOWN_STEPS]
+  return [experiment.network.apply(params, state.meta_params.shared, x) for params in after]
 
 
 def main() -> None:

@@ -1,0 +1,25 @@
+"""The commands of `warpjax NAME`: each has a module, a line in the docs, and a script in a checkout."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from warpjax.runner.__main__ import COMMANDS, MODULES
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_a_module_and_a_script(name):
+  module = MODULES.get(name, name)
+  assert callable(importlib.import_module(f"warpjax.runner.commands.{module}").command)
+  assert name == "list" or (ROOT / "experiments" / f"{module}.py").exists()
+
+
+def test_the_table_of_the_docs_has_every_command():
+  text = (ROOT / "docs" / "launching.md").read_text(encoding="utf-8")
+  assert re.findall(r"^\| `(\w+)` \| [a-z]", text, re.MULTILINE) == list(COMMANDS)
