@@ -21,23 +21,21 @@ from warpjax.runner.config import settings
 from warpjax.runner.plots import canvas, figures
 
 
-def losses(config: Mapping[str, Any], directory: pathlib.Path, num_tasks: int) -> np.ndarray:
+def losses(directory: pathlib.Path, num_tasks: int) -> np.ndarray:
   """The loss of each wave after each step of adaptation to the sequence.
 
   Args:
-    config: Of the run.
-    directory: Its workdir.
+    directory: The workdir of a run.
     num_tasks: Test sequences; the same for every run.
 
   Returns:
     `[num_tasks, steps + 1, waves]`.
   """
-  experiment, state = run.restore(directory)
-  meta_params = state.meta_params
+  experiment, (meta_params, *_) = run.restore(directory)
   inner, query_loss_fn = experiment.test_inner, experiment.test_inner.query_loss_fn
   assert query_loss_fn is not None
-  num_waves = config["data"]["subtasks"]
-  num_steps = num_waves * config["data"]["steps_each"]
+  num_waves = experiment.settings["data"]["subtasks"]
+  num_steps = num_waves * experiment.settings["data"]["steps_each"]
 
   def one(key: jax.Array) -> jax.Array:
     task = experiment.data.test_task(key)
@@ -122,7 +120,7 @@ def main() -> None:
   configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
   data = _shared_data(paths, configs)
   names = figures.labels(paths, [config["method"] for config in configs])
-  averages, left_out = means([losses(*run, FLAGS.num_tasks) for run in zip(configs, paths, strict=True)])
+  averages, left_out = means([losses(path, FLAGS.num_tasks) for path in paths])
   curves = dict(zip(names, averages, strict=True))
   draw(curves, data["steps_each"], output)
   found = {name: summary(values, data["steps_each"]) for name, values in curves.items()} | {"left_out": left_out}

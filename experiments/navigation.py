@@ -97,8 +97,7 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
   config = workdir.read_json(directory / workdir.CONFIG)
   if config is None or config["data"]["name"] != "navigation":
     raise ValueError(f"--workdir must be a run of configs/navigation.py; {directory} is not.")
-  experiment, state = runs.restore(directory)
-  meta_params = state.meta_params
+  experiment, (meta_params, *_) = runs.restore(directory)
   tasks = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(2026), GOALS))
   keys = jax.random.split(jax.random.key(2027), GOALS)
   run = jax.jit(
