@@ -39,8 +39,8 @@ def test_recipes_of_one_method_are_a_curve_in_the_order_of_the_setting(finished,
   }
   assert curves.table(runs, "data.alphabets").splitlines()[2:] == [
     "| leap | 0.500 +/- 0.020 | 0.600 +/- 0.020 |",
-    "| maml |  | 0.200 +/- 0.020 |",
-    "| reptile |  | 0.300 |",
+    "| maml | | 0.200 +/- 0.020 |",
+    "| reptile | | 0.300 |",
   ]
   curves.draw(runs, "data.alphabets", tmp_path / "new" / "curve.png")
   assert (tmp_path / "new" / "curve.png").read_bytes().startswith(b"\x89PNG")
