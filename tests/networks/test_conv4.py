@@ -125,7 +125,7 @@ def _negated(variables):
     ({"layers": ("norm", "relu")}, "layers must have 'conv' once"),
     ({"readout": "max"}, "readout must be one of"),
     ({"warp": networks.WarpSpec("conv5x5")}, "warp.kind must be one of"),
-    ({"warp": networks.WarpSpec(num_layers=0)}, "warp.num_layers must be an integer of at least 1"),
+    ({"warp": networks.WarpSpec(num_layers=0)}, "warp=None for no warp-layers. must be an integer of at least 1"),
     ({"layers": ("conv", "pool"), "num_blocks": 5, "strides": 1}, "x must be at least 2 x 2"),
   ],
 )

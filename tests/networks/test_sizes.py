@@ -18,7 +18,11 @@ STEP = (None, jnp.ones((2, 3)))
   [
     (lambda n: MLP((4, n)), jnp.ones((2, 1)), r"features\[1\]"),
     (lambda n: MLP(num_outputs=n), jnp.ones((2, 1)), "num_outputs"),
-    (lambda n: MLP(warp=WarpSpec("linear", num_layers=n)), jnp.ones((2, 1)), "warp.num_layers"),
+    (
+      lambda n: MLP(warp=WarpSpec("linear", num_layers=n)),
+      jnp.ones((2, 1)),
+      r"warp.num_layers \(warp=None for no warp-layers\)",
+    ),
     (lambda n: MLP(warp=WarpSpec("linear", hidden_width=n)), jnp.ones((2, 1)), "warp.hidden_width"),
     (lambda n: Conv4(num_classes=n), IMAGES, "num_classes"),
     (lambda n: Conv4(width=n), IMAGES, "width"),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import orbax.checkpoint
 import pytest
 
 from tests.runner import tiny
@@ -354,3 +355,35 @@ def test_sigint_finishes_the_step_saves_and_exits_with_130(commands, tmp_path):
   assert done.status == 130 and "which is saved; the same command goes on" in done.stdout
   (saved,) = (int(folder.name) for folder in (path / "checkpoints").iterdir())
   assert saved == workdir.read_metrics(path)[-1]["step"]
+
+
+LATE = """
+async def read():
+  try:
+    await pause()
+  finally:
+    raise ValueError(message)
+"""
+
+
+@pytest.mark.parametrize(
+  ("place", "message", "shown"),
+  [
+    (orbax.checkpoint.__file__, "Encountered error while reading array index: (slice(0, 4, 1),)", False),
+    (__file__, "Event loop is closed", False),
+    (__file__, "something else", True),
+  ],
+)
+def test_the_other_reads_of_a_damaged_checkpoint_are_not_told_again(place, message, shown, monkeypatch, capfd):
+  class Pause:
+    def __await__(self):
+      yield
+
+  names = {"pause": Pause, "message": message}
+  exec(compile(LATE, place, "exec"), names)
+  late = names["read"]()
+  late.send(None)
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  with options.errors_in_one_line():
+    del late  # Python closes the coroutine, which fails then
+  assert (message in capfd.readouterr().err) == shown

@@ -54,7 +54,7 @@ class WarpSpec(NamedTuple):
 def check(spec: WarpSpec, kinds: tuple[Kind, ...] = KINDS) -> None:
   """Raises `ValueError` if `spec` cannot be used in a network that takes `kinds`."""
   check_choice("warp.kind", spec.kind, kinds)
-  check_count("warp.num_layers", spec.num_layers)  # None, in place of a spec, for no warp-layers
+  check_count("warp.num_layers (warp=None for no warp-layers)", spec.num_layers)
   check_count("warp.hidden_width", spec.hidden_width, optional=True)
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")

@@ -181,7 +181,9 @@ def _without_late_reads(unraisable: Any) -> None:
   """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
   if isinstance(unraisable.exc_value, KeyboardInterrupt):
     interrupts.leave_interrupted()  # nobody else would hear of it
-  if str(unraisable.exc_value) != "Event loop is closed":
+  code = getattr(unraisable.object, "cr_code", None)  # of a coroutine that nobody awaits any more
+  of_orbax = code is not None and "orbax" in pathlib.Path(code.co_filename).parts
+  if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
 

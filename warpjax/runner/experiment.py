@@ -261,7 +261,7 @@ def _check_batch(setting: str, batch_size: int, task: Task) -> None:
   examples = jax.tree.leaves(task.support)[0].shape[0]
   if batch_size > examples:
     raise ValueError(
-      f"{setting} must be at most the support examples of a task, {examples} by config.data; got {batch_size}."
+      f"{setting} must be at most the support examples that config.data has in a task, {examples}; got {batch_size}."
     )
 
 
