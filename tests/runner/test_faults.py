@@ -384,6 +384,6 @@ def test_the_other_reads_of_a_damaged_checkpoint_are_not_told_again(place, messa
   late = names["read"]()
   late.send(None)
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-  with options.errors_in_one_line():
+  with cli.errors_in_one_line():
     del late  # Python closes the coroutine, which fails then
   assert (message in capfd.readouterr().err) == shown
