@@ -24,6 +24,7 @@ from experiments.benchmarks.estimators import from_tables
 from experiments.peers import cases as peers_cases
 from experiments.peers import group as peers_group
 from experiments.peers import report as peers_report
+from warpjax.checks import check_count
 from warpjax.runner import cli
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import schema
@@ -66,7 +67,7 @@ def _scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Seque
 
 
 def _peers(names: Sequence[str], rounds: int, small: bool = False, only: Sequence[str] = ()) -> Iterator[Row]:
-  schema.at_least_one("config", rounds=rounds)
+  check_count("config.rounds", rounds)
   chosen = [schema.choose("config.names", name, peers_cases.CASES) for name in names]
   wanted = _kept(dict.fromkeys(peer for case in chosen for peer in case.peers), only)
   kept = [case._replace(peers=tuple(peer for peer in case.peers if peer in wanted)) for case in chosen]
@@ -97,7 +98,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   Raises:
     ValueError: for a setting that is unknown or not allowed.
   """
-  settings = schema.given({key: value for key, value in config.items() if key not in ("experiment", "method")})
+  settings = schema.without_none({key: value for key, value in config.items() if key not in ("experiment", "method")})
   name = config.get("method")
   mode = schema.choose("config.method", name, MODES)
   if only:

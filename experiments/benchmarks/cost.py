@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from warpjax import losses, networks, training
+from warpjax.checks import check_count
 from warpjax.diagnostics import cost, timing
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import registry, schema
@@ -67,9 +68,9 @@ def work(setting: Setting, inner: Mapping[str, Any]) -> Work:
   Raises:
     ValueError: for a setting that is not allowed.
   """
-  schema.at_least_one(
-    "config", **{k: v for k, v in setting._asdict().items() if isinstance(v, int) and k[:5] != "task_"}
-  )
+  for name, value in setting._asdict().items():
+    if isinstance(value, int) and not name.startswith("task_"):
+      check_count(f"config.{name}", value)
   schema.choose("config.dtype", setting.dtype, {"float32": 0, "bfloat16": 0})
   dtype, key = None if setting.dtype == "float32" else jnp.dtype(setting.dtype), jax.random.key(0)
   if schema.choose("config.problem", setting.problem, {"images": True, "sines": False}):

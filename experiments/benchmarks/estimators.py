@@ -24,7 +24,7 @@ def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[s
   Returns:
     `name -> (inner) -> MetaGradFn`.
   """
-  return {name: _estimator(schema.given(table), example) for name, table in tables.items()}
+  return {name: _estimator(schema.without_none(table), example) for name, table in tables.items()}
 
 
 def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:

@@ -61,7 +61,7 @@ def test_a_longer_run_says_what_becomes_of_a_schedule(tmp_path, capsys):
   config = tiny.config("sinusoid", "maml", {"optimizer": {"name": "adam", "learning_rate": 0.01, "schedule": "cosine"}})
   run.train_and_evaluate({**config, "num_meta_steps": 4}, tmp_path)
   result = run.train_and_evaluate(config, tmp_path)
-  said = "This run was of 4 meta-steps and is now of 6. The learning-rate schedule is now that of 6 meta-steps."
+  said = "This run had 4 meta-steps and now has 6. The learning-rate schedule is now that of 6 meta-steps."
   assert said in capsys.readouterr().out.splitlines()
   assert result["extended"] == [{"step": 4, "num_meta_steps": [4, 6]}]
 
@@ -69,7 +69,7 @@ def test_a_longer_run_says_what_becomes_of_a_schedule(tmp_path, capsys):
 def test_a_schedule_is_told_of_only_where_there_is_one(capsys):
   restored = checkpoints.Restored(4, None, {"num_meta_steps": 4})
   origins.going_on(restored, 6, None, print, has_schedule=False)
-  assert capsys.readouterr().out == "This run was of 4 meta-steps and is now of 6.\n"
+  assert capsys.readouterr().out == "This run had 4 meta-steps and now has 6.\n"
   assert not registry.has_schedule(CONFIG["optimizer"]) and not registry.has_schedule({"name": "adam"})
   for optimizer in ({"name": "sgd", "schedule": "linear"}, {"name": "rule_adam"}):
     assert registry.has_schedule(optimizer)
@@ -145,7 +145,7 @@ def test_another_network_is_refused_by_path_and_shape(finished, tmp_path):
 
 def test_a_sweep_is_no_run_to_start_from(tmp_path):
   workdir.prepare(tmp_path, {key: value for key, value in CONFIG.items() if key != "seed"})
-  with pytest.raises(ValueError, match=r"--init_from must be one run; .* holds one for each seed, .*/seed_N"):
+  with pytest.raises(ValueError, match=r"--init_from must be one run; .* has one for each seed, .*/seed_N"):
     origins.load(origins.InitFrom(str(tmp_path)), None)
 
 

@@ -66,7 +66,7 @@ def test_an_evaluation_writes_its_result_and_nothing_else(begun):
 
 def test_a_workdir_without_checkpoints_gets_no_folders(begun, tmp_path):
   shutil.copy(begun / workdir.CONFIG, tmp_path)
-  with pytest.raises(ValueError, match="holds no checkpoint; train first"):
+  with pytest.raises(ValueError, match="has no checkpoint; train first"):
     evaluate.evaluate(tmp_path, 2)
   assert [path.name for path in tmp_path.iterdir()] == [workdir.CONFIG]
 

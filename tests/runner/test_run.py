@@ -78,6 +78,22 @@ def test_workdir_holds_what_it_should(finished):
   assert all(row["split"] == "train" and row["loss"] > 0 for row in rows)
 
 
+def test_its_config_holds_every_setting_that_has_a_value(finished):
+  path, _ = finished
+  kept = json.loads((path / "config.json").read_text())
+  assert kept == workdir.as_json(settings.resolved(CONFIG))
+  assert kept["eval"]["norm_stats"] == "transductive" and kept["inner"]["nesterov"] is False
+  assert "momentum" not in kept["inner"]  # its default is None
+
+
+def test_a_workdir_of_an_older_version_without_defaults_goes_on(finished, tmp_path):
+  path = shutil.copytree(finished[0], tmp_path / "older")
+  workdir.write_json(path / workdir.CONFIG, CONFIG)
+  assert run.train_and_evaluate(CONFIG, path) == finished[1]
+  with pytest.raises(ValueError, match=r"differs in: inner\.nesterov: False there, True here"):
+    run.train_and_evaluate({**CONFIG, "inner": {**CONFIG["inner"], "momentum": 0.9, "nesterov": True}}, path)
+
+
 def test_a_finished_workdir_returns_its_result_without_training(finished, monkeypatch):
   path, result = finished
   monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("trained again"))
@@ -230,7 +246,7 @@ def test_evaluate_writes_the_same_form(finished, tmp_path):
   assert result["num_tasks"] == 5 and set(result) >= {"experiment", "method", "metric", "mean", "ci95", "per_step"}
   same = evaluate.evaluate(tmp_path / "run")
   assert same["mean"] == finished[1]["mean"]
-  with pytest.raises(ValueError, match=r"must hold a config\.json"):
+  with pytest.raises(ValueError, match=r"must have a config\.json"):
     evaluate.evaluate(tmp_path)
 
 
@@ -277,7 +293,7 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
   assert combined["over_tasks"]["ci95"] == pytest.approx(1.96 * tasks.std(ddof=1) / np.sqrt(3))
   np.testing.assert_allclose(np.load(tmp_path / "per_task.npy")[:, -1], tasks)
   assert {"config.json", "curves.png"} <= {p.name for p in tmp_path.iterdir()}
-  with pytest.raises(ValueError, match="must be one run; .* holds one for each seed"):
+  with pytest.raises(ValueError, match="must be one run; .* has one for each seed"):
     evaluate.evaluate(tmp_path)
   with pytest.raises(ValueError, match="belongs to another config.*seed: nothing there, 0 here"):
     run.train_and_evaluate(CONFIG, tmp_path)

@@ -76,7 +76,7 @@ def test_the_result_is_of_the_best_validation(chosen):
 def test_what_was_kept_of_steps_to_come_is_removed(chosen):
   path, _ = chosen
   built = experiment.build(waves())
-  with selection.judge(built, path, 1, write=lambda row: None):
+  with selection.validation(built, path, 1, write=lambda row: None):
     pass
   assert selection.best(built, path, loop.start(built))[1]["step"] == 1
 
@@ -142,7 +142,7 @@ def test_an_ensemble_without_enough_whole_checkpoints_is_refused(ensemble, place
   built = experiment.build(config, **places)
   for step in (6, 5):
     next((tmp_path / "run" / selection.BEST / str(step)).rglob("_METADATA")).unlink()
-  with pytest.raises(ValueError, match="holds 2 whole checkpoints of the 3 of config.eval.ensemble"):
+  with pytest.raises(ValueError, match="has 2 intact checkpoints of the 3 of config.eval.ensemble"):
     selection.best(built, tmp_path / "run", loop.start(built))
   state = loop.start(built)
   with pytest.raises(ValueError, match="members must be 2 states; got 0"):
@@ -213,9 +213,9 @@ def test_omniglot_validates_on_the_validation_folder(places, tmp_path):
 
 
 def test_validation_needs_validation_tasks():
-  with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 or more here; got -1"):
+  with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 or more for these data; got -1"):
     experiment.build(waves(val_tasks=-1))
-  with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 here; got 3"):
+  with pytest.raises(ValueError, match=r"config\.eval\.val_tasks must be 0 for these data; got 3"):
     experiment.build(tiny.config("continual", "warp", {"eval": {"val_tasks": 3}}))
 
 

@@ -45,7 +45,7 @@ def test_a_save_cut_short_is_nothing_trained(tmp_path):
 
 def test_checkpoints_of_nobody_knows_what_are_refused(tmp_path):
   (tmp_path / "checkpoints" / "100").mkdir(parents=True)
-  with pytest.raises(ValueError, match=r"holds checkpoints and no config\.json"):
+  with pytest.raises(ValueError, match=r"has checkpoints and no config\.json"):
     workdir.prepare(tmp_path, CONFIG)
 
 

@@ -11,15 +11,15 @@ from warpjax.runner.machine import interrupts
 COMMANDS = {
   "train": "meta-train and evaluate one config",
   "evaluate": "evaluate a run again",
-  "plot": "draw runs side by side",
-  "list": "what there is to run",
+  "plot": "compare runs in a picture and a table",
+  "list": "list the recipes and their rows",
   "check": "check a learner before training it",
   "tune": "find the fastest task_chunk and lowering",
-  "fits": "what fits into the memory of a device",
-  "profile": "where the time of a meta-step goes",
+  "fits": "find the inner steps that fit into memory",
+  "profile": "profile a meta-step by layer and operation",
   "prepare": "prepare a data set",
-  "demo": "train four methods on sine waves and draw them",
-  "record": "write the record of a finished run, in a checkout",
+  "demo": "train four methods on sine waves and draw the results",
+  "record": "write the record of a finished run (in a checkout)",
 }
 MODULES = {"prepare": "prepare_data", "list": "show"}
 

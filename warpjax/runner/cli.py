@@ -1,4 +1,4 @@
-"""The command line: flags shared by the scripts, and errors that are one line."""
+"""The command line: flags that commands share, and errors in one line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from warpjax.runner.config import settings
 from warpjax.runner.machine import hosts, interrupts
 
 FLAGS = flags.FLAGS
-flags.disclaim_key_flags()  # so that --help of a script lists the flags that `define` makes
+flags.disclaim_key_flags()  # --help of a command then lists the flags of `define`
 
-# What absl says of a flag, and what a user is told.
+# Messages of absl on a flag, and the ones shown instead.
 _WORDS = (
   (r"flag --(\w+)=None: Flag .* must have a value other than None\.", r"--\1 is missing; --help says what it is."),
   (r"flag (--\S+?)=(.*): invalid literal for int\(\).*", r"\1 must be an integer; got '\2'."),
@@ -31,10 +31,10 @@ _overrides: list[str] = []  # `a.b=VALUE` of the command line, for `config`
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-  """Runs a command that takes flags alone to its end; errors that a user can mend become a line.
+  """Runs a command that takes only flags; errors that a user can mend become one line.
 
   Args:
-    main: Returns the exit status, None for 0.
+    main: Returns the exit status; None means 0.
   """
 
   def in_one_line(argv: Sequence[str]) -> int | None:
@@ -46,15 +46,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def run_with(main: Callable[[Sequence[str]], int | None], flags_parser: Callable[..., Any], module: str) -> NoReturn:
-  """Runs a command to its end, the one place where commands end.
+  """Runs a command and ends the process.
 
-  A command that failed or was interrupted leaves without tearing the interpreter down: XLA may still compute then, and
+  A command that failed or was interrupted ends without tearing down the interpreter, since XLA may still compute, and
   threads that outlive the interpreter crash it.
 
   Args:
     main: Takes the arguments that are no flags, and returns the exit status.
     flags_parser: As for `absl.app.run`.
-    module: The name of the command's module, whose docstring and flags --help prints.
+    module: The name of the command's module, whose docstring and flags are printed by --help.
   """
   status: Any = 1
   interrupts.at_once()
@@ -73,7 +73,7 @@ def run_with(main: Callable[[Sequence[str]], int | None], flags_parser: Callable
 
 
 def _help_is_of(name: str) -> None:
-  """Makes --help print the docstring and the flags of the command's module, where another module was started."""
+  """Makes --help print the docstring and the flags of the command's module, even if another module was started."""
   if name == "__main__" or name not in sys.modules:
     return
   sys.modules["__main__"].__doc__ = sys.modules[name].__doc__
@@ -82,7 +82,7 @@ def _help_is_of(name: str) -> None:
 
 
 def define(*, config: bool = False, places: bool = True, processes: bool = False) -> None:
-  """Defines the shared flags; scripts call it, so that importing one defines nothing.
+  """Defines the shared flags; commands call it, so that importing one defines no flag.
 
   Args:
     config: Whether to define `--config=FILE.py:METHOD`, `--config.key=value` and `--cpu_devices`.
@@ -104,10 +104,10 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
 
 
 def config() -> dict[str, Any]:
-  """The config of the command line, as nested dicts; with tasks other than the row's, it has no published number.
+  """The config of the command line, as nested dicts; see `settings.load_config`.
 
   Raises:
-    ValueError: Where the file cannot be read, or has no such method, or a setting is none of it.
+    ValueError: For a file that cannot be read, or an unknown method or setting.
   """
   return settings.load_config(FLAGS.config, *_overrides)
 
@@ -121,7 +121,7 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
   """The values of a list flag as integers.
 
   Raises:
-    ValueError: For one that is not, or is there twice.
+    ValueError: For text that is no integer, or a repeated one.
   """
   if not all(re.fullmatch(r"\d+", value.strip()) for value in values) or len(set(values)) < len(values):
     raise ValueError(f"--{name} must be different non-negative integers with commas between; got {','.join(values)}.")
@@ -129,8 +129,8 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags for `app.run`; settings, `--config.a.b=VALUE`, are kept for `config`."""
-  logging.set_verbosity(logging.FATAL)  # orbax says some 45 lines a save, and a traceback before it raises
+  """Parses flags for `app.run`; settings, `--config.a.b=VALUE`, are stored for `config`."""
+  logging.set_verbosity(logging.FATAL)  # orbax logs some 45 lines for each save, and tracebacks of errors it raises
   _overrides[:] = [text.lstrip("-").removeprefix("config.") for text in argv if _is_setting(text)]
   try:
     rest = FLAGS([text for text in argv if not _is_setting(text)])
@@ -164,13 +164,13 @@ def _in_words(message: str) -> str:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-  """Turns errors that a user can mend into a line on stderr, with exit status 1. Ctrl-C is handled by `run`."""
+  """Turns errors that a user can mend into one line on stderr, with exit status 1; `run` handles Ctrl-C."""
   sys.unraisablehook = _without_late_reads
   try:
-    with interrupts.raised():  # outside of training, which takes a signal as `progress.stop_signal` says
+    with interrupts.raised():  # except in training, where `progress.stop_signal` handles signals
       yield
   except Exception as error:
-    if interrupts.came():  # a library made another error of it
+    if interrupts.received():  # a library turned the interrupt into another error
       raise KeyboardInterrupt from error
     message = _mendable(error)
     if message is None or FLAGS.traceback:
@@ -179,17 +179,17 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _without_late_reads(unraisable: Any) -> None:
-  """Leaves out what the other reads of a checkpoint print after the first has failed, which is reported by itself."""
+  """Hides the errors of further reads of a checkpoint, after the first has failed and is reported."""
   if isinstance(unraisable.exc_value, KeyboardInterrupt):
-    interrupts.leave_interrupted()  # nobody else would hear of it
-  code = getattr(unraisable.object, "cr_code", None)  # of a coroutine that nobody awaits any more
+    interrupts.leave_interrupted()  # Python would only print it
+  code = getattr(unraisable.object, "cr_code", None)  # of a coroutine that is no longer awaited
   of_orbax = code is not None and "orbax" in pathlib.Path(code.co_filename).parts
   if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
 
 def _mendable(error: Exception) -> str | None:
-  """What to tell the user of an error that a user can mend; None for any other, whose traceback is needed."""
+  """The message for an error that a user can mend; None for any other, whose traceback is needed."""
   if (full := workdir.disk_full(error)) is not None:
     return full
   if (lost := hosts.lost_peer(error)) is not None:
@@ -198,6 +198,6 @@ def _mendable(error: Exception) -> str | None:
 
 
 def fail(message: str) -> NoReturn:
-  """Exits with status 1 and a line on stderr."""
+  """Prints an error in one line on stderr and exits with status 1."""
   print(f"error: {message}", file=sys.stderr, flush=True)
   sys.exit(1)

@@ -1,4 +1,4 @@
-"""A grid of settings, each point a run of its own in one workdir: resumable, with a table and a picture."""
+"""A grid of settings: each point is a run in a sub-directory; resumable, with a table and a picture."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PICTURE = "sweep.png"
 
 
 def points(sweeps: Sequence[str]) -> list[list[str]]:
-  """The points of a grid, each as `KEY=VALUE` for `settings.with_overrides`.
+  """The points of a grid, each a list of `KEY=VALUE` for `settings.with_overrides`.
 
   Args:
-    sweeps: An axis each, `KEY=VALUE,VALUE`; a value that holds commas stands in parentheses.
+    sweeps: The axes, each `KEY=VALUE,VALUE`; a value with commas must be in parentheses.
 
   Returns:
-    The points, the last axis fastest.
+    The points; the last axis varies fastest.
 
   Raises:
-    ValueError: For what is no such axis, or two of one key.
+    ValueError: For text that is no such axis, or a repeated key.
 
   Example:
     >>> points(["inner.num_steps=1,5", "network.features=(40,40),(8,)"])[1]
@@ -60,28 +60,28 @@ def train(
 
   Args:
     config: Nested dicts, as `experiment.build` takes them.
-    directory: The workdir; what is done there is only read.
+    directory: The workdir; finished points are only read.
     sweeps: As for `points`.
-    seeds: Training seeds; none for that of the config.
+    seeds: Training seeds; empty for that of the config.
     **arguments: As for `run.train_and_evaluate`.
 
   Returns:
-    What `result.json` holds, the result of each point in `runs`.
+    The contents of `result.json`, with the result of each point in `runs`.
 
   Raises:
     Interrupted: If a signal stopped training.
     ValueError: For a bad axis or setting, before anything is trained.
   """
-  whole, found = pathlib.Path(directory), []
+  whole, runs = pathlib.Path(directory), []
   configs = {_name(point): _of(config, point) for point in points(sweeps)}
   for name, one in configs.items():
     if seeds:
       result = run.sweep(one, whole / name, seeds, **arguments)
     else:
       result = run.train_and_evaluate(one, whole / name, **arguments)
-    found.append({"name": name, "settings": dict(pair.split("=", 1) for pair in name.split(";")), **_short(result)})
+    runs.append({"name": name, "settings": dict(pair.split("=", 1) for pair in name.split(";")), **_short(result)})
   first = next(iter(configs.values()))
-  combined = {"experiment": first["experiment"], "method": first["method"], "metric": found[0]["metric"], "runs": found}
+  combined = {"experiment": first["experiment"], "method": first["method"], "metric": runs[0]["metric"], "runs": runs}
 
   def write() -> Any:
     draw(combined, whole / PICTURE)
@@ -92,7 +92,7 @@ def train(
 
 
 def table(result: Mapping[str, Any]) -> str:
-  """A line for each point: its settings, and the metric with its interval."""
+  """A line for each point, with its settings and the metric and interval."""
   keys = list(result["runs"][0]["settings"])
   lines = [[*keys, result["metric"], "+/-"]]
   lines += [[*each["settings"].values(), _number(each["mean"]), _number(each["ci95"])] for each in result["runs"]]

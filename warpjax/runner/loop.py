@@ -1,4 +1,4 @@
-"""The training loop: dispatches of many meta-steps, checked, logged, checkpointed; it goes on where it was stopped."""
+"""The training loop: dispatches of many meta-steps, checked, logged and checkpointed; it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Trained(NamedTuple):
   """Training result, possibly interrupted.
 
   Attributes:
-    state: Its state.
-    seconds: Spent in it, over all of its processes.
-    skipped: Meta-steps whose update was left out as not finite.
-    signal: The number of the signal that stopped it, 0 for none; the state is saved, also where it is finished.
-    origin: What it started from and how often it was made longer, as `origins.going_on` says.
+    state: The training state.
+    seconds: Training time, summed over the processes that resumed it.
+    skipped: Meta-steps whose update was skipped because it was not finite.
+    signal: The number of the signal that stopped training, or 0; the state is saved in either case.
+    origin: Start and extensions of the run, as returned by `origins.going_on`.
   """
 
   state: TrainState
@@ -48,18 +48,18 @@ class Trained(NamedTuple):
 
 
 class Kept(NamedTuple):
-  """The states in a workdir that its result is of, and what its run started from, as `Trained.origin`."""
+  """The checkpoints that a result was measured on, and the origin of the run, as `Trained.origin`."""
 
   states: list[TrainState]
   origin: Mapping[str, Any]
 
 
 class Programs:
-  """What a run of an experiment compiles: a dispatch for each number of meta-steps in one, made once.
+  """The compiled programs of an experiment: one dispatch for each number of meta-steps in it.
 
   Args:
-    experiment: What to train.
-    on_nonfinite: "stop" at a loss, meta-gradient or parameters that are not finite, or "skip" that update and count it.
+    experiment: The experiment to train.
+    on_nonfinite: "stop" at a loss, meta-gradient or parameter that is not finite, or "skip" and count that update.
   """
 
   def __init__(self, experiment: Experiment, on_nonfinite: OnNonfinite = "stop"):
@@ -68,10 +68,10 @@ class Programs:
     self.dispatch = cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
 
   def trace(self) -> None:
-    """Follows the first dispatch without compiling it, which the first call then need not do again.
+    """Traces the first dispatch without compiling it; the first call reuses the trace.
 
     Raises:
-      ValueError: For settings that do not go together, which shows in the shapes of the tasks.
+      ValueError: For settings that do not fit the shapes of the tasks.
     """
     run = self.experiment.run
     state = jax.eval_shape(lambda: start(self.experiment))
@@ -86,20 +86,20 @@ def train(
   writers: Sequence[str | Writer] = (),
   say: Callable[[str], object] = hosts.say,
 ) -> Trained:
-  """Trains to the end, or to a signal, from the newest checkpoint in the workdir.
+  """Trains from the newest checkpoint in the workdir until the end or a signal.
 
-  Dispatches always start at multiples of `steps_per_dispatch`, so that a resumed run is the same sequence of the same
-  programs as an uninterrupted one, and equal to it bit for bit on one machine.
+  Dispatches always start at multiples of `steps_per_dispatch`. A resumed run is therefore the same sequence of programs
+  as an uninterrupted one, and equal to it bit for bit on one machine.
 
   Args:
-    programs: Of what to train.
-    directory: The workdir, which every host of the run must see.
-    init: Another run, whose meta-parameters are the first ones.
-    writers: Where rows of metrics go besides `metrics.jsonl`; see `writers.opened`.
+    programs: The programs of the experiment.
+    directory: The workdir, which every host of the run can read.
+    init: Another run whose meta-parameters are the initial ones.
+    writers: Receivers of the rows of metrics besides `metrics.jsonl`; see `writers.opened`.
     say: Called with messages for the user.
 
   Returns:
-    The run; its state is this host's.
+    The training result, with the state of this host.
 
   Raises:
     FloatingPointError: When a meta-loss, meta-gradient or parameter is not finite; the last good checkpoint stays.
@@ -115,7 +115,7 @@ def train(
     signal = stack.enter_context(progress.stop_signal())
     report = stack.enter_context(progress.bar(run.num_meta_steps, first, run.name, shown=hosts.is_first()))
     write = stack.enter_context(writing.opened(directory, first, writers if hosts.is_first() else ()))
-    judge = stack.enter_context(selection.judge(experiment, directory, first, write))
+    validate = stack.enter_context(selection.validation(experiment, directory, first, write))
     done, seconds, stop = first, before["seconds"], hosts.largest(signal())
     while done < run.num_meta_steps and not stop:
       state, metrics = _dispatched(programs, state, sampler, say, say_cost=done == first)
@@ -128,7 +128,7 @@ def train(
       report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
       due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
       if due:
-        judge(done, parallel.on_every_host(state, mesh))
+        validate(done, parallel.on_every_host(state, mesh))
       stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
       if due or stop:
         seconds = time.monotonic() - started
@@ -142,15 +142,15 @@ def train(
 def _dispatched(
   programs: Programs, state: TrainState, sampler: TaskSampler, say: Callable[[str], object], *, say_cost: bool
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
-  """The state after a dispatch, and its metrics; the first one of a run says what it costs and what did not move."""
+  """The state after a dispatch, and its metrics; the first one reports its cost and parameters that did not move."""
   run, first = programs.experiment.run, int(state.step)
-  # Up to the next multiple: a run that was made longer may stand between two.
+  # Up to the next multiple: an extended run may start between two.
   count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
   dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
   if say_cost:
     watch.say_cost(run.name, dispatch, state, sampler, count, say)
-  state, found = dispatch(state, sampler)
-  metrics = jax.device_get(found)  # waits: several dispatches in flight deadlock on several CPU devices
+  state, measured = dispatch(state, sampler)
+  metrics = jax.device_get(measured)  # waits: several dispatches in flight deadlock on several CPU devices
   if first == 0 and np.all(metrics["finite"]):
     watch.warn_of_still_leaves(old, state.meta_params, count, say)
   return state, metrics
@@ -163,7 +163,7 @@ def _begin(
   say: Callable[[str], object],
   mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, dict[str, Any]]:
-  """The state that training starts from, on the devices of the mesh, and what is saved beside the states."""
+  """The initial state on the devices of the mesh, and the values saved with each checkpoint."""
   run = experiment.run
   extra = {"seconds": 0.0, "skipped": 0, "data": experiment.data.description, "num_meta_steps": run.num_meta_steps}
   state = parallel.on_every_host(start(experiment), mesh)
@@ -185,7 +185,7 @@ def _begin(
 def make_dispatch(
   experiment: Experiment, num_steps: int, mesh: jax.sharding.Mesh, on_nonfinite: OnNonfinite = "stop"
 ) -> jax.stages.Wrapped:
-  """`num_steps` meta-steps in one call, over the devices of a mesh; jitted `(state, sampler) -> (state, metrics)`."""
+  """The jitted `(state, sampler) -> (state, metrics)` of `num_steps` meta-steps, over the devices of a mesh."""
   run = experiment.run
   axis_name = parallel.DEVICES if mesh.size > 1 else None
   task_chunk = run.task_chunk or None
@@ -203,18 +203,18 @@ def make_dispatch(
 
 
 def start(experiment: Experiment, meta_params: MetaParams | None = None) -> TrainState:
-  """The state before the first meta-step, from the network's own initial parameters or from those that are given."""
+  """The state before the first meta-step, from the network's initial parameters or from `meta_params`."""
   run, rule = experiment.run, experiment.inner.rule
 
-  def init(key: jax.Array, given: MetaParams | None) -> TrainState:
+  def init(key: jax.Array, loaded: MetaParams | None) -> TrainState:
     x = jax.eval_shape(experiment.data.train, key).support[0]
     zeros = few_shot.as_in_batches(jnp.zeros(x.shape, x.dtype))
     params, shared = experiment.network.init(jax.random.fold_in(key, 0), zeros)
-    if given is not None:
-      params, shared = given.initial, given.shared
+    if loaded is not None:
+      params, shared = loaded.initial, loaded.shared
     return training.init(
       key,
-      rule if given is None else rule._replace(init=lambda key, params: given.rule),
+      rule if loaded is None else rule._replace(init=lambda key, params: loaded.rule),
       params,
       shared,
       experiment.optimizer,
@@ -226,10 +226,10 @@ def start(experiment: Experiment, meta_params: MetaParams | None = None) -> Trai
 
 
 def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
-  """The most devices that the tasks of a meta-step divide over, as many of each host; one where they are taken in turn.
+  """The most devices that divide the tasks of a meta-step, equally many of each host; one of each if tasks run in turn.
 
   Raises:
-    ValueError: When the tasks do not divide over the hosts.
+    ValueError: If the number of hosts does not divide the tasks.
   """
   count = jax.process_count()
   if tasks_per_step % count:
@@ -238,22 +238,22 @@ def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
 
 
 def restore(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> TrainState:
-  """The state in a workdir that its result is of: the newest, or that of the best validation; see `restore_all`."""
+  """The checkpoint that the result is measured on: the newest, or the best by validation; see `restore_all`."""
   return restore_all(experiment, directory, say=say).states[0]
 
 
 def restore_all(experiment: Experiment, directory: pathlib.Path, *, say: Callable[[str], object] = hosts.say) -> Kept:
-  """The states in a workdir that its result is of: the newest, that of the best validation, or those of an ensemble.
+  """The checkpoints that the result is measured on: the newest, the best by validation, or those of an ensemble.
 
-  Nothing on the disk changes, so a run may go on there.
+  Nothing is written, so that a run may train in the workdir meanwhile.
 
   Raises:
-    BusyError: Where that run replaced a checkpoint while it was read, or is writing its first.
-    ValueError: Where there is none.
+    BusyError: If that run replaced a checkpoint while it was read, or is writing its first.
+    ValueError: If there is no checkpoint.
   """
   restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
   if restored is None:
-    raise ValueError(f"{directory} holds no checkpoint; train first.")
+    raise ValueError(f"{directory} has no checkpoint; train first.")
   newest, origin = restored.state, restored.extra.get("origin", {})
   return Kept(selection.best(experiment, directory, newest)[0] if experiment.evaluation.val_tasks else [newest], origin)
 
@@ -261,11 +261,11 @@ def restore_all(experiment: Experiment, directory: pathlib.Path, *, say: Callabl
 def _restore(
   source: checkpoints.Source, experiment: Experiment, template: TrainState, say: Callable[[str], object]
 ) -> checkpoints.Restored | None:
-  """The newest whole checkpoint, which must be of the experiment's data; None where there is none."""
+  """The newest intact checkpoint, which must have been trained on the experiment's data; None if there is none."""
   restored = checkpoints.restore_latest(source, template, warn=say)
   if restored is not None:
-    there, here = restored.extra["data"], experiment.data.description
-    if there != here:
-      differing = "; ".join(workdir.differences(there, here))
+    before, now = restored.extra["data"], experiment.data.description
+    if before != now:
+      differing = "; ".join(workdir.differences(before, now))
       raise ValueError(f"{getattr(source, 'directory', source)} was trained on other data: {differing}.")
   return restored

@@ -1,4 +1,4 @@
-"""Evaluation on the test split, as the object that `result.json` and `evaluation.json` hold."""
+"""Evaluates on the test split, and combines results of several seeds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from warpjax.types import Task, TaskSampler
 
 
 class Result(TypedDict, total=False):
-  """What `result.json` and `evaluation.json` hold; a row has besides, by name, its means under other statistics.
+  """The contents of `result.json` and `evaluation.json`; further keys have the means with other batch statistics.
 
-  A diverged task is counted and named, and averaged into nothing.
+  Diverged tasks are counted and listed, and excluded from every mean.
   """
 
   experiment: str
@@ -52,7 +52,7 @@ class Result(TypedDict, total=False):
   extended: list[dict[str, Any]]
 
 
-# Test tasks come from a stream of their own, which no training seed can meet.
+# Test tasks have a random stream of their own, apart from that of any training seed.
 _TEST_STREAM = 0x7E57
 
 
@@ -62,10 +62,10 @@ def measure(
   """Adapts to test tasks, and reports the metric after each inner step.
 
   Args:
-    experiment: What was trained.
-    state: As far as it was trained.
-    members: The other states of an ensemble, as many as `eval.ensemble` says.
-    num_tasks: In place of the config's.
+    experiment: The trained experiment.
+    state: The trained state.
+    members: The other states of an ensemble; their number plus one is `eval.ensemble`.
+    num_tasks: Number of test tasks; None for the config's.
 
   Returns:
     The result, and the metric of each task after each step, `[num_tasks, num_steps + 1]`; row i is the same task for
@@ -87,20 +87,20 @@ def measure(
     "data": experiment.data.description,
     "protocol": protocol.card(experiment, len(measured.per_task)),
   }
-  published = {"published": experiment.published} if experiment.published else {}
+  published = {"published": experiment.published._asdict()} if experiment.published else {}
   return cast("Result", result | published), measured.per_task
 
 
 def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Callable[..., evaluation.Evaluation]:
-  """Evaluates this experiment's states as its settings say; compiled once, for the first of them.
+  """Makes an evaluator for states of an experiment; it compiles once, for the first state.
 
   Args:
-    experiment: What is trained.
-    metric: What is measured of a task.
-    others: Whether under the other batch statistics too.
+    experiment: The experiment.
+    metric: The metric of a task.
+    others: Whether to measure with the other batch statistics too.
 
   Returns:
-    `(state, sampler, key, num_tasks, report=...) -> Evaluation`, as of `warpjax.evaluation.evaluator`.
+    `(state, sampler, key, num_tasks, report=...) -> Evaluation`, as `warpjax.evaluation.evaluator` returns it.
   """
   compiled: list[Callable[..., evaluation.Evaluation]] = []
 
@@ -146,16 +146,16 @@ def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: 
 
 
 def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]) -> Result:
-  """One result from several training seeds, with the interval over seeds and that over tasks apart.
+  """Combines the results of several training seeds, with separate intervals over seeds and over tasks.
 
   Args:
-    results: Of `measure`, one a seed.
-    per_task: Likewise; the same tasks for every seed.
+    results: Results of `measure`, one for each seed.
+    per_task: Metrics of each task, one array for each seed, on the same tasks.
 
   Returns:
-    The first result's description with `mean` over seeds, `over_seeds` (Student's t) and `over_tasks` (each task's mean
-    over seeds); `ci95` is that over seeds, which covers both where test tasks are many. What was measured under other
-    statistics likewise; tasks that diverged are added up.
+    The first result's description, with the mean over seeds in `mean`, `over_seeds` (Student's t) and `over_tasks` (of
+    each task's mean over seeds). `ci95` is the interval over seeds, which covers both if there are many test tasks.
+    Means with other batch statistics are combined likewise. Diverged tasks are added up.
   """
   means = _means(results)
   ci95 = evaluation.ci95_of_few(means)
@@ -179,11 +179,11 @@ def combine(results: Sequence[Mapping[str, Any]], per_task: Sequence[np.ndarray]
 
 
 def _means(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
-  return np.array([result["mean"] for result in results], float)  # None, where nothing was finite, becomes NaN
+  return np.array([result["mean"] for result in results], float)  # None, if no task was finite, becomes NaN
 
 
 def _measured(results: Sequence[Mapping[str, Any]]) -> list[str]:
-  """What every result has a number for besides its own, such as other batch statistics."""
+  """The further numbers that every result has, such as those with other batch statistics."""
   has = lambda result, name: isinstance(result.get(name), Mapping) and "mean" in result[name]
   return [name for name in results[0] if all(has(result, name) for result in results)]
 

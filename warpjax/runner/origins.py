@@ -1,4 +1,4 @@
-"""Where a run starts, as its result records it: from another run's meta-parameters, or its own shorter training."""
+"""The origin of a run, which its result records: another run's meta-parameters, or its own shorter training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ INIT_FROM, EXTENDED = "init_from", "extended"
 
 
 class InitFrom(NamedTuple):
-  """Another run whose meta-parameters this one starts from.
+  """Another run, from whose meta-parameters this one starts.
 
   Attributes:
     directory: Its workdir.
-    step: The checkpoint; None for the one that its result is of, or the newest where it has none.
+    step: The checkpoint; None for the one of its result, or the newest if it has no result.
   """
 
   directory: str
@@ -27,7 +27,7 @@ class InitFrom(NamedTuple):
 
 
 def load(init: InitFrom, template: MetaParams) -> tuple[MetaParams, dict[str, Any]]:
-  """The meta-parameters of another run, and the record of them: `workdir`, `step` and the SHA-256 of their leaves.
+  """The meta-parameters of another run, and their record: `workdir`, `step` and the SHA-256 of their leaves.
 
   Args:
     init: The run.
@@ -37,8 +37,8 @@ def load(init: InitFrom, template: MetaParams) -> tuple[MetaParams, dict[str, An
     The meta-parameters and the record.
 
   Raises:
-    ValueError: If there is no such checkpoint, or it does not fit the template; the paths and shapes that differ are
-      named. For the workdir of a sweep.
+    ValueError: If there is no such checkpoint, if it does not fit the template, with the paths and shapes that differ,
+      or for the workdir of a sweep.
   """
   path = pathlib.Path(init.directory)
   if config := workdir.read_json(path / workdir.CONFIG):
@@ -66,21 +66,21 @@ def going_on(
   *,
   has_schedule: bool,
 ) -> dict[str, Any]:
-  """The record of a run that goes on from its own checkpoint.
+  """The origin of a run that resumes from its own checkpoint.
 
   Args:
     restored: The checkpoint.
-    num_meta_steps: Those of the run from now on.
-    init: What the command says that the run started from; None where it says nothing.
-    say: Called with a message where the run is longer than before.
+    num_meta_steps: The run's number of meta-steps from now on.
+    init: The start that the command names; None if it names none.
+    say: Called with a message if the run is extended.
     has_schedule: Whether the outer learning rate depends on the number of meta-steps.
 
   Returns:
-    `init_from`, the record of `load`, and `extended`, a list of `{"step": ..., "num_meta_steps": [before, after]}`;
-    each only where it applies.
+    `init_from`, the record of `load`, and `extended`, a list of `{"step": ..., "num_meta_steps": [before, after]}`,
+    each only if it applies.
 
   Raises:
-    ValueError: If the run started from something else than the command says.
+    ValueError: If the run has another start than the command names.
   """
   record = dict(restored.extra.get("origin", {}))
   check_same(init, record.get(INIT_FROM))
@@ -88,33 +88,33 @@ def going_on(
   if before != num_meta_steps:
     record[EXTENDED] = [*record.get(EXTENDED, []), {"step": restored.step, "num_meta_steps": [before, num_meta_steps]}]
     schedule = f" The learning-rate schedule is now that of {num_meta_steps} meta-steps." if has_schedule else ""
-    say(f"This run was of {before} meta-steps and is now of {num_meta_steps}.{schedule}")
+    say(f"This run had {before} meta-steps and now has {num_meta_steps}.{schedule}")
   return record
 
 
 def recorded(result: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
-  """A result with the origin of its run; from another run's parameters there is no published number."""
+  """A result with the origin of its run; a run from another run's parameters has no published number."""
   kept = {key: value for key, value in result.items() if key != "published" or INIT_FROM not in origin}
   return kept | dict(origin)
 
 
 def of_sweep(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """The origin of a sweep: what its runs started from, and every extension of any of them."""
+  """The origin of a sweep: the start of its runs, and every extension of any of them."""
   started, extended = [result[INIT_FROM] for result in results if INIT_FROM in result], list[Any]()
   for result in results:
     extended += [each for each in result.get(EXTENDED, []) if each not in extended]
-  found = {INIT_FROM: started[0] if started else None, EXTENDED: extended}
-  return {name: value for name, value in found.items() if value}
+  origin = {INIT_FROM: started[0] if started else None, EXTENDED: extended}
+  return {name: value for name, value in origin.items() if value}
 
 
 def of_result(result: Mapping[str, Any]) -> InitFrom | None:
-  """What the run of a result started from, as a command would say it; None for its own parameters."""
+  """The start of the run of a result, as a command names it; None for its own parameters."""
   record = result.get(INIT_FROM)
   return InitFrom(record["workdir"], record["step"]) if record else None
 
 
 def check_same(init: InitFrom | None, record: Mapping[str, Any] | None) -> None:
-  """Raises a ValueError if a run's record is of another start than the command says, which may say nothing."""
+  """Raises a ValueError if a run's record has another start than the command names; it may name none."""
   if init is None:
     return
   asked = os.path.abspath(init.directory), init.step

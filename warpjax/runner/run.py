@@ -1,4 +1,4 @@
-"""One config in, one workdir with a result out: what `warpjax train` runs."""
+"""Trains and evaluates a config in a workdir, as `warpjax train` does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from warpjax.runner import experiment as experiments
 from warpjax.runner import loop, measure, origins, selection, workdir
-from warpjax.runner.config import schema
+from warpjax.runner.config import settings
 from warpjax.runner.machine import hosts, provenance
 from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import canvas, figures
@@ -31,45 +31,45 @@ def train_and_evaluate(
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> measure.Result:
-  """Trains a config in a workdir, from wherever it stands, and evaluates it.
+  """Trains a config in a workdir, starting from its newest checkpoint, and evaluates it.
 
-  A workdir goes on where it stopped, a finished one with more `num_meta_steps` too; its `result.json` is then kept as
-  `result_N.json`, after the meta-steps it was of.
+  A finished workdir returns its result. With more `num_meta_steps` than before it trains on, and the older result is
+  kept as `result_N.json`, where N is its number of meta-steps.
 
   Args:
-    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
-    directory: The workdir; with many hosts, one that they all see.
+    config: Nested dicts, as `load_config` returns them.
+    directory: The workdir; with many hosts, one that all of them can read.
     on_nonfinite: As for `loop.train`.
-    init: As for `loop.train`; a workdir that has begun must have begun so.
+    init: As for `loop.train`; a workdir with checkpoints must have started from the same.
     writers: As for `loop.train`.
-    data_dir: Where prepared data are.
-    cache_dir: Where arrays made from them go.
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
 
   Returns:
     The result.
 
   Raises:
-    Interrupted: If a signal stopped training; it is a `SystemExit`, whose status a command ends with.
-    ValueError: For a bad config, or a workdir of another one.
-    FileNotFoundError: For data that are not there.
-    FloatingPointError: For a meta-loss, meta-gradient or parameters that are not finite.
+    Interrupted: If a signal stopped training; a `SystemExit` with the exit status of a command.
+    ValueError: For an invalid config, or a workdir of another one.
+    FileNotFoundError: For missing data.
+    FloatingPointError: For a meta-loss, meta-gradient or parameter that is not finite.
   """
   programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
-  settings = schema.given(config)
-  finished = _finished(pathlib.Path(directory), settings, init)
+  config = programs.experiment.settings
+  finished = _finished(pathlib.Path(directory), config, init)
   if finished is not None:
     return finished
-  with _held(directory) as path:
-    _prepare(path, settings)
+  with _locked(directory) as path:
+    _prepare(path, config)
     return _run(programs, path, init, writers)
 
 
 class Restored(NamedTuple):
-  """A run that was read from its workdir.
+  """A run, read from its workdir.
 
   Attributes:
-    experiment: What its config builds: data, network, inner loops, readouts.
-    state: That of the checkpoint which the result was measured on.
+    experiment: The built config: data, network, inner loops, readouts.
+    state: The checkpoint that the result was measured on.
   """
 
   experiment: experiments.Experiment
@@ -79,19 +79,19 @@ class Restored(NamedTuple):
 def restore(
   directory: str | os.PathLike[str], *, data_dir: str | None = None, cache_dir: str | None = None
 ) -> Restored:
-  """Reads a run from its workdir, where it may still be training; nothing is written.
+  """Reads a run from its workdir, in which it may still be training; nothing is written.
 
   Args:
     directory: The workdir.
-    data_dir: Where prepared data are.
-    cache_dir: Where arrays made from them go.
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
 
   Returns:
     The experiment and its state.
 
   Raises:
-    ValueError: For a folder that holds no run, or a run without a checkpoint.
-    FileNotFoundError: For data that are not there.
+    ValueError: For a folder without a run, or a run without a checkpoint.
+    FileNotFoundError: For missing data.
   """
   path = pathlib.Path(directory)
   experiment = experiments.build(workdir.config_of_run(path, "directory"), data_dir=data_dir, cache_dir=cache_dir)
@@ -105,18 +105,18 @@ def check(
   on_nonfinite: loop.OnNonfinite = "stop",
   **places: Any,
 ) -> None:
-  """Raises what `train_and_evaluate` would of a bad config or of data that are not there; nothing is written."""
+  """Raises the errors of `train_and_evaluate` for an invalid config or missing data; nothing is written."""
   _build(config, directory, on_nonfinite, **places)
 
 
 def _build(
   config: Mapping[str, Any], directory: str | os.PathLike[str], on_nonfinite: loop.OnNonfinite, **places: Any
 ) -> loop.Programs:
-  """Traced, so that what is wrong shows before anything is compiled or written."""
+  """Traces the programs, so that errors are raised before anything is compiled or written."""
   experiment = experiments.build(config, **places)
   canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
-  hosts.check_same("the config", schema.given(config))
+  hosts.check_same("the config", experiment.settings)
   hosts.check_same("the data", experiment.data.description)
   if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
     programs.trace()
@@ -124,24 +124,24 @@ def _build(
 
 
 @contextlib.contextmanager
-def _held(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """The workdir, this run's alone before anything is written into it."""
+def _locked(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Makes and locks the workdir."""
   path = pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.make(directory))))
   with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
     yield path
 
 
-def _prepare(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
-  hosts.from_first(lambda: os.fspath(workdir.prepare(path, settings)))
+def _prepare(path: pathlib.Path, config: Mapping[str, Any]) -> None:
+  hosts.from_first(lambda: os.fspath(workdir.prepare(path, config, settings.resolved)))
 
 
-def _finished(path: pathlib.Path, settings: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
-  """The result of a finished run or sweep of this config, else None; only read, so no lock is needed."""
+def _finished(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
+  """The result of a finished run or sweep of this config, else None; it only reads, so it needs no lock."""
 
   def read() -> Any:
-    if not (path / workdir.RESULT).exists() or workdir.read_json(path / workdir.CONFIG) != workdir.as_json(settings):
-      return None
-    return workdir.read_json(path / workdir.RESULT)
+    before = workdir.read_json(path / workdir.CONFIG)
+    same = before is not None and workdir.as_json(settings.resolved(before)) == workdir.as_json(config)
+    return workdir.read_json(path / workdir.RESULT) if same else None
 
   finished = hosts.from_first(read)
   if finished is not None:
@@ -155,7 +155,7 @@ def _run(
   init: origins.InitFrom | None = None,
   writers: Sequence[str | Writer] = (),
 ) -> measure.Result:
-  """Trains and evaluates in a workdir that is prepared and held, unless another process has done so."""
+  """Trains and evaluates in a prepared and locked workdir, unless another process has done so."""
   finished = _finished(path, programs.experiment.settings, init)
   if finished is not None:
     return finished
@@ -191,7 +191,7 @@ def _train_and_evaluate(
 
 
 def _stopped_at(step: int, num_meta_steps: int) -> str:
-  """What to tell the user of a run that a signal stopped."""
+  """The message for a run that a signal stopped."""
   if step == 0:
     return "Stopped before the first meta-step, so nothing is saved; the same command begins again."
   if step < num_meta_steps:
@@ -210,22 +210,24 @@ def sweep(
   **places: Any,
 ) -> measure.Result:
   """`train_and_evaluate` for each seed, in `directory/seed_N`, and their combination in `directory/result.json`."""
-  settings, results, paths = schema.given(config), [], [pathlib.Path(directory, f"seed_{seed}") for seed in seeds]
-  configs = [{**settings, "seed": seed} for seed in seeds]
-  shared = {key: value for key, value in settings.items() if key != "seed"}
-  programs = _build(configs[0], paths[0], on_nonfinite, **places)  # a bad config is refused before anything is written
+  paths, results = [pathlib.Path(directory, f"seed_{seed}") for seed in seeds], []
+  configs = [settings.resolved({**config, "seed": seed}) for seed in seeds]
+  shared = {key: value for key, value in configs[0].items() if key != "seed"}
+  programs = _build(
+    configs[0], paths[0], on_nonfinite, **places
+  )  # raises for an invalid config before anything is written
   finished = _finished(pathlib.Path(directory), shared, init)
   if finished is not None and finished["seeds"] == list(seeds):
     return finished
-  with _held(directory) as whole:
+  with _locked(directory) as whole:
     _prepare(whole, shared)
-    for index, (one, place) in enumerate(zip(configs, paths, strict=True)):
-      programs = _build(one, place, on_nonfinite, **places) if index else programs
-      with _held(place) as path:
+    for index, (one, path) in enumerate(zip(configs, paths, strict=True)):
+      programs = _build(one, path, on_nonfinite, **places) if index else programs
+      with _locked(path):
         _prepare(path, one)
         result = _run(programs, path, init, writers)
       results.append(result)
-      init = init or origins.of_result(result)  # a command that goes on need not say it again
+      init = init or origins.of_result(result)  # a resumed command need not repeat it
 
     def write() -> Any:
       per_task = [np.load(path / workdir.PER_TASK) for path in paths]

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from warpjax.training import checkpoints
@@ -18,12 +18,12 @@ from warpjax.training import checkpoints
 CONFIG, METRICS, RESULT, EVALUATION = "config.json", "metrics.jsonl", "result.json", "evaluation.json"
 CHECKPOINTS, PER_TASK = "checkpoints", "per_task.npy"
 
-# As orbax and tensorstore say it, in errors of several types.
+# The words of orbax and tensorstore, in errors of several types.
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|ENOSPC")
 
 
 def make(path: str | os.PathLike[str]) -> pathlib.Path:
-  """Makes the workdir with mode 0700, or finds it.
+  """Makes the workdir with mode 0700, unless it exists.
 
   Raises:
     ValueError: If it is a file.
@@ -36,49 +36,53 @@ def make(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def begun(directory: pathlib.Path) -> bool:
-  """Whether something was trained there, or in a seed of the sweep it is of; only the same config can go on with it."""
+  """Whether the workdir, or one of its seeds, has a checkpoint or a result; only the same config can continue it."""
   places = [directory, *(directory.glob("seed_*") if (directory / CONFIG).exists() else ())]
   return any((place / RESULT).exists() or checkpoints.steps(place / CHECKPOINTS) for place in places)
 
 
 def begun_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-  """The config of what was trained there; None where nothing was."""
+  """The config of a workdir that has `begun`; None for any other."""
   directory = pathlib.Path(path)
   return read_json(directory / CONFIG) if begun(directory) else None
 
 
-def prepare(path: str | os.PathLike[str], config: Mapping[str, Any]) -> pathlib.Path:
-  """Makes the workdir and writes the config, or checks that what was trained there is of the same.
+def prepare(
+  path: str | os.PathLike[str], config: Mapping[str, Any], resolved: Callable[[dict[str, Any]], Any] = dict
+) -> pathlib.Path:
+  """Makes the workdir and writes the config, or checks that what was trained there has the same config.
 
-  More `num_meta_steps` than before make the run longer: the config is written anew, and a `result.json` becomes
-  `result_N.json`, N the meta-steps before.
+  More `num_meta_steps` than before extend the run: the config is replaced, and `result.json` becomes `result_N.json`,
+  where N is the previous number of meta-steps.
 
-  Hold its `lock`, or another process may be at work there that has saved nothing yet.
+  The caller must have the `lock`, since another process may be training there without a checkpoint yet.
 
   Args:
     path: The workdir.
     config: All settings, as nested dicts.
+    resolved: Adds the defaults to a config in the workdir, which an older version wrote without them.
 
   Returns:
     The workdir's path.
 
   Raises:
-    ValueError: If the workdir belongs to another config, naming every key that differs.
+    ValueError: If the workdir belongs to another config; the message names every key that differs.
   """
   directory = make(path)
-  there = read_json(directory / CONFIG)
+  before = read_json(directory / CONFIG)
   if not begun(directory):
     directory.chmod(0o700)
     write_json(directory / CONFIG, config)
     return directory
-  if there is None:
-    raise ValueError(f"{directory} holds checkpoints and no {CONFIG}, so nobody knows what they are of.")
-  if _is_longer(there, as_json(config)):
+  if before is None:
+    raise ValueError(f"{directory} has checkpoints and no {CONFIG}, so that their config is unknown.")
+  before = as_json(resolved(before))
+  if _extends(before, as_json(config)):
     if (directory / RESULT).exists():
-      os.replace(directory / RESULT, directory / f"result_{there['num_meta_steps']}.json")
+      os.replace(directory / RESULT, directory / f"result_{before['num_meta_steps']}.json")
     write_json(directory / CONFIG, config)
     return directory
-  if differing := list(differences(there, as_json(config))):
+  if differing := list(differences(before, as_json(config))):
     raise ValueError(
       f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
     )
@@ -89,35 +93,35 @@ def config_of_run(path: pathlib.Path, what: str = "--workdir") -> dict[str, Any]
   """The config of the run in a workdir.
 
   Raises:
-    ValueError: If there is none, or it is that of a sweep, whose workdir holds no run itself.
+    ValueError: If there is none, or it belongs to a sweep, whose runs are in sub-directories.
   """
   config = read_json(path / CONFIG)
   if config is None:
-    raise ValueError(f"{what} must hold a {CONFIG}; {path} does not.")
+    raise ValueError(f"{what} must have a {CONFIG}; {path} has none.")
   check_is_one_run(what, path, config)
   return config
 
 
 def check_is_one_run(what: str, path: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Raises a ValueError if the config is that of a sweep, whose workdir holds no run itself."""
+  """Raises a ValueError if the config belongs to a sweep, whose runs are in sub-directories."""
   if "seed" not in config:
-    raise ValueError(f"{what} must be one run; {path} holds one for each seed, {path}/seed_N.")
+    raise ValueError(f"{what} must be one run; {path} has one for each seed, {path}/seed_N.")
 
 
-def _is_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-  """Whether two configs differ in `num_meta_steps` alone, of which the second has more."""
-  before, after = (config.get("num_meta_steps") for config in (there, here))
+def _extends(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+  """Whether two configs differ in `num_meta_steps` alone, and the second has more."""
+  fewer, more = (config.get("num_meta_steps") for config in (before, after))
   return (
-    isinstance(before, int) and isinstance(after, int) and before < after and {**there, "num_meta_steps": after} == here
+    isinstance(fewer, int) and isinstance(more, int) and fewer < more and {**before, "num_meta_steps": more} == after
   )
 
 
 @contextlib.contextmanager
 def lock(directory: pathlib.Path) -> Iterator[None]:
-  """Holds the workdir for one process.
+  """Locks the workdir for one process.
 
   Raises:
-    ValueError: If another process holds it.
+    ValueError: If another process has the lock.
   """
   with open(directory / ".lock", "w", encoding="utf-8") as file:
     try:
@@ -128,7 +132,7 @@ def lock(directory: pathlib.Path) -> Iterator[None]:
 
 
 def disk_full(error: BaseException) -> str | None:
-  """What to tell the user of a disk that is full; None for any other error."""
+  """The message for a full disk; None for any other error."""
   full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
   if not full and not _FULL.search(str(error)):
     return None
@@ -136,13 +140,13 @@ def disk_full(error: BaseException) -> str | None:
   return f"the disk is full{place}, or over its quota. Free some space, and run the same command again."
 
 
-def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
   """Each key that differs between two nested dicts, as "a.b: 1 there, 2 here"."""
-  if isinstance(there, dict) and isinstance(here, dict):
-    for key in sorted(there.keys() | here.keys()):
-      yield from differences(there.get(key, "nothing"), here.get(key, "nothing"), f"{path}.{key}" if path else key)
-  elif there != here:
-    yield f"{path}: {there} there, {here} here"
+  if isinstance(before, dict) and isinstance(now, dict):
+    for key in sorted(before.keys() | now.keys()):
+      yield from differences(before.get(key, "nothing"), now.get(key, "nothing"), f"{path}.{key}" if path else key)
+  elif before != now:
+    yield f"{path}: {before} there, {now} here"
 
 
 def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -152,13 +156,13 @@ def append_metrics(directory: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -
 
 
 def rewind_metrics(directory: pathlib.Path, step: int) -> None:
-  """Drops what was logged after meta-step `step`, and a line that a kill cut short, so that no step is there twice."""
+  """Drops the rows after meta-step `step`, and a line cut short by a kill, so that no step is logged twice."""
   kept = [row for row in read_metrics(directory) if row["step"] <= step]
   write_text(directory / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of `metrics.jsonl`; a line that a kill cut short is left out."""
+  """The rows of `metrics.jsonl`, without a line cut short by a kill."""
   path, rows = directory / METRICS, []
   for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
     with contextlib.suppress(json.JSONDecodeError):
@@ -167,7 +171,7 @@ def read_metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """The object in a file, or None where there is no file.
+  """The object in a file, or None if there is no file.
 
   Raises:
     ValueError: If it is not JSON.
@@ -181,12 +185,12 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes an object whole or not at all."""
+  """Writes an object atomically."""
   write_text(path, json.dumps(as_json(value), indent=2) + "\n")
 
 
 def as_json(value: Any) -> Any:
-  """A value as it comes back from a file: tuples are lists, and what is not finite, which JSON cannot say, is None."""
+  """A value as JSON returns it: tuples become lists, and numbers that are not finite, which JSON lacks, become None."""
   if isinstance(value, Mapping):
     return {str(key): as_json(element) for key, element in value.items()}
   if isinstance(value, list | tuple):
@@ -195,7 +199,7 @@ def as_json(value: Any) -> Any:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a text whole or not at all."""
+  """Writes a text atomically."""
   part = path.with_name(f".{path.name}.{os.getpid()}.part")  # two evaluations may write at once
   with open(part, "w", encoding="utf-8") as file:
     file.write(text)

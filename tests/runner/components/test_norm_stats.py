@@ -109,7 +109,7 @@ def test_without_batch_norm_the_choice_is_none():
 def test_a_choice_that_there_is_not_is_refused():
   with pytest.raises(ValueError, match=r"config\.eval\.norm_stats must be one of 'transductive', .*got 'runing'"):
     experiment.build(sines("runing"))
-  allowed = r"must be one of 'transductive', 'support', 'running', 'per_step' here; got 'support_plus_one'"
+  allowed = r"must be one of 'transductive', 'support', 'running', 'per_step' for these data; got 'support_plus_one'"
   with pytest.raises(ValueError, match=allowed):
     experiment.build(sines("support_plus_one"))
 

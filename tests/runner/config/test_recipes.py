@@ -141,10 +141,10 @@ def test_of_one_method_the_name_can_be_left_out(write):
   [
     (
       "sinusiod:maml",
-      r"--config must be FILE.py:METHOD or NAME:METHOD; 'sinusiod' is not there; did you mean 'sinusoid'",
+      r"--config must be FILE.py:METHOD or NAME:METHOD; 'sinusiod' does not exist; did you mean 'sinusoid'",
     ),
-    ("configs/omniglt.py:maml", "'configs/omniglt.py' is not there; did you mean 'omniglot'"),
-    ("somewhere/else.py:maml", "'somewhere/else.py' is not there"),
+    ("configs/omniglt.py:maml", "'configs/omniglt.py' does not exist; did you mean 'omniglot'"),
+    ("somewhere/else.py:maml", "'somewhere/else.py' does not exist"),
     ("sinusoid:mamll", r"sinusoid.py has no method 'mamll'; did you mean 'maml'\? Allowed: maml, fomaml"),
   ],
 )
@@ -159,11 +159,11 @@ def test_what_is_not_there_is_named_with_the_nearest(source, message):
   [
     (
       "METHODS = {'a': {'base': 'bb'}, 'b': {}}",
-      r"METHODS\['a'\] has the base 'bb', which is not there; did you mean 'b'",
+      r"METHODS\['a'\] has the base 'bb', which does not exist; did you mean 'b'",
     ),
     ("METHODS = {'a': {'base': 'a'}}", r"METHODS\['a'\] is its own base, by a\."),
     ("METHODS = {'a': {'base': 'b'}, 'b': {'base': 'a'}}", r"METHODS\['a'\] is its own base, by a and b\."),
-    ("BASE = 'alpah'\nMETHODS = {}", r"'alpah' is not there; did you mean 'alpha'"),
+    ("BASE = 'alpah'\nMETHODS = {}", r"'alpah' does not exist; did you mean 'alpha'"),
     ("BASE = 'alpha:adm'\nMETHODS = {}", r"alpha.py has no method 'adm'; did you mean 'adam'"),
     ("BASE = 'broken'\nMETHODS = {}", r"broken.py is its own BASE, by .*broken.py\."),
     ("COMMON = {}", "broken.py must have METHODS, a dict with a row for each method; got None"),

@@ -161,7 +161,7 @@ def test_a_run_begun_on_another_device_keeps_its_lowering_here(choose, tmp_path)
 def test_a_config_is_checked_before_anything_is_measured(choose, tmp_path):
   bad = {**CONFIG, "inner": {**CONFIG["inner"], "num_steps": 0}}
   check = functools.partial(run.check, bad, tmp_path / "new")
-  with pytest.raises(ValueError, match="num_steps must be at least 1"):
+  with pytest.raises(ValueError, match="num_steps must be an integer of at least 1"):
     choose([sys.executable, "-c", f"open({str(tmp_path / 'measured')!r}, 'w')"], config=bad, check=check)
   assert not (tmp_path / "measured").exists() and not (tmp_path / "new").exists()
   assert choose(LAX_WINS) == "lax"

@@ -1,8 +1,8 @@
-"""Checks the learner of a config: its meta-gradient, its tasks, what its query loss mixes.
+"""Checks the learner of a config: its meta-gradient, its tasks, and mixing between its query examples.
 
   warpjax check --config=configs/sinusoid.py:maml --config.inner.num_steps=2
 
-Prints a table, and exits with 1 when something failed.
+Prints a table, and exits with 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 
-# Of the meta-gradient that is trained with.
+# Checks of the meta-gradient used in training.
 ESTIMATOR = ("order", "zero leaves")
 
 
@@ -24,10 +24,10 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> diagnos
 
   Args:
     experiment: A built config.
-    num_tasks: Tasks of each split that are looked at for leaks.
+    num_tasks: Tasks of each split that are compared for leaks.
 
   Returns:
-    The report; what has no place in the experiment is skipped, with the reason.
+    The report; a check that does not apply is skipped, with the reason.
   """
   report = diagnostics.check_learner(
     experiment.inner,
@@ -51,11 +51,11 @@ def main() -> int:
   """Exits with 0, or 1 on an error or a failed check."""
   report = check(experiments.build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
   print(report)
-  return int(any(found.status == "failed" for found in report.checks))
+  return int(any(each.status == "failed" for each in report.checks))
 
 
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(config=True)
-  flags.DEFINE_integer("num_tasks", 64, "Tasks of each split that are looked at for leaks.", lower_bound=1)
+  flags.DEFINE_integer("num_tasks", 64, "Tasks of each split that are compared for leaks.", lower_bound=1)
   cli.run(main)

@@ -1,4 +1,4 @@
-"""Evaluates a workdir again: more test tasks, or under other settings of the test.
+"""Evaluates a workdir again, on more test tasks or with other settings of the test.
 
   warpjax evaluate --workdir=runs/maml --num_tasks=4000
   warpjax evaluate --workdir=runs/maml --set=eval.num_steps=5 --set=data.shots=20 --name=20_shots
@@ -35,22 +35,22 @@ def evaluate(
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """Evaluates the checkpoints of a workdir that its result is of, and writes `evaluation.json` or another.
+  """Evaluates the checkpoints of a workdir's result, and writes `evaluation.json` or `evaluation_NAME.json`.
 
   Args:
     directory: The workdir.
-    num_tasks: Test tasks; None for the config's.
-    changed: Settings of the test in place of the config's, such as `{"eval.num_steps": 5}`; the result lists them, and
-      has no published number then.
+    num_tasks: Number of test tasks; None for the config's.
+    changed: Settings of the test that replace the config's, such as `{"eval.num_steps": 5}`. The result lists them, and
+      has no published number.
     name: Writes `evaluation_NAME.json`.
-    data_dir: Where prepared data are.
-    cache_dir: Where arrays made from them go.
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
 
   Returns:
-    What was written; in a workdir of which the user may only read, nothing is.
+    The result. In a workdir without write permission, nothing is written.
 
   Raises:
-    ValueError: If the directory is no workdir, or holds no checkpoint, or a setting is not one of the test's.
+    ValueError: If the directory is no workdir, or has no checkpoint, or a setting does not belong to the test.
   """
   path = pathlib.Path(directory)
   config = workdir.config_of_run(path)
@@ -74,13 +74,13 @@ def evaluate(
 
 
 def _chosen(path: pathlib.Path) -> dict[str, Any]:
-  """What only the run's own result says: how validation tasks chose the checkpoint."""
-  there = workdir.read_json(path / workdir.RESULT) or {}
-  return {key: there[key] for key in ("num_meta_steps", "selected") if "selected" in there}
+  """How validation tasks selected the checkpoint, which only the run's own result records."""
+  result = workdir.read_json(path / workdir.RESULT) or {}
+  return {key: result[key] for key in ("num_meta_steps", "selected") if "selected" in result}
 
 
 def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-  """The config with other settings of its test; whether they are settings is seen when it is built."""
+  """The config with other settings of its test; building it checks their names."""
   chosen, of_the_test = settings.marked(config, "chosen"), settings.marked(config, "test")
   result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
   for path, value in changed.items():
@@ -94,10 +94,10 @@ def _with(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, An
   return result
 
 
-def _changed(directory: str, given: Sequence[str]) -> dict[str, Any]:
-  """`KEY=VALUE` of the command line by key, each value of the type of its setting."""
-  config = workdir.read_json(pathlib.Path(directory) / workdir.CONFIG) if given else None
-  return settings.values(config, given) if config else dict(text.partition("=")[::2] for text in given)
+def _changed(directory: str, overrides: Sequence[str]) -> dict[str, Any]:
+  """The overrides `KEY=VALUE` of the command line by key, each value parsed as the type of its setting."""
+  config = workdir.read_json(pathlib.Path(directory) / workdir.CONFIG) if overrides else None
+  return settings.values(config, overrides) if config else dict(text.partition("=")[::2] for text in overrides)
 
 
 def main() -> None:
@@ -111,8 +111,8 @@ def main() -> None:
 def command() -> None:
   """Defines the flags and runs."""
   cli.define()
-  flags.DEFINE_string("workdir", None, "A workdir that warpjax train made.", required=True)
+  flags.DEFINE_string("workdir", None, "A workdir of warpjax train.", required=True)
   flags.DEFINE_integer("num_tasks", None, "Test tasks; default: the config's.", lower_bound=1)
   flags.DEFINE_multi_string("set", [], "A setting of the test, such as eval.num_steps=5 or data.shots=20; repeatable.")
-  flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, so that several stay.")
+  flags.DEFINE_string("name", "", "Writes evaluation_NAME.json, to keep several evaluations.")
   cli.run(main)

@@ -2,8 +2,8 @@
 
   warpjax fits --config=configs/omniglot.py:maml --gib=4 --config.tasks_per_step=32
 
-Each program is compiled and none is run, so the budget may be larger than what this machine has. What the unrolled
-meta-gradients need grows with the steps; the config's own estimator is the last row.
+Programs are compiled and not run, so that the budget may exceed the memory of this machine. The memory of unrolled
+meta-gradients grows with the steps. The last row is the config's own estimator.
 """
 
 from __future__ import annotations
@@ -43,33 +43,33 @@ def table(
 
   Args:
     config: The config, nested dicts.
-    experiment: What it builds; its tasks, chunks and optimizer count.
+    experiment: The built config, with its tasks, chunks and optimizer.
     gib: The budget in 2^30 bytes: arguments, results and temporaries.
-    at_most: Where to stop looking.
+    at_most: Upper limit of the search.
 
   Returns:
-    `{"unrolled, mixed, recompute": 123, ...}`, `at_most` where more would fit; the last entry is the config's own.
+    `{"unrolled, mixed, recompute": 123, ...}`, `at_most` if more would fit; the last entry is the config's own.
   """
   estimators: dict[str, Callable[[InnerLoop], Any]] = {}
   if experiment.inner.rule.differentiable:
     for derivative, memory in POLICIES:
       estimators[f"unrolled, {derivative}, {memory}"] = partial(_unrolled, derivative=derivative, memory=memory)
-  found = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
-  tables = {"meta_gradient": schema.given(config)["meta_gradient"]}
+  steps = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
+  tables = {"meta_gradient": schema.without_none(config)["meta_gradient"]}
   unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
   own = _largest(experiment, partial(registry.meta_gradient, tables), gib, at_most, unit)
-  return {**found, f"{experiment.run.method}, as configured": own}
+  return {**steps, f"{experiment.run.method}, as configured": own}
 
 
 def _unrolled(inner: InnerLoop, **policy: Any) -> Any:
-  """The program is compiled and not run, so that Reptile's Adam, which has no derivative at zero, will do."""
+  """Unrolled, for any rule: Adam's missing derivative at zero does not matter in a program that is not run."""
   return meta_gradients.unrolled(inner._replace(rule=inner.rule._replace(finite_at_zero=True)), **policy)
 
 
 def _largest(
   experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], gib: float, at_most: int, unit: int = 1
 ) -> int:
-  """A multiple of `unit`, the inner steps of one outer update where an adaptation has several."""
+  """The largest multiple of `unit`, the inner steps of one outer update if an adaptation has several."""
   peak = lambda count: _peak(experiment, make, count * unit)
   return unit * cost.largest_num_steps(peak, gib * 2**30, at_most=max(at_most // unit, 1))
 
@@ -87,9 +87,9 @@ def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], 
 def main() -> None:
   """Runs the command."""
   config = cli.config()
-  found = table(config, experiments.build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
+  fitting = table(config, experiments.build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
   print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
-  for name, steps in found.items():
+  for name, steps in fitting.items():
     print(f"  {name:<36} {steps}")
 
 
@@ -97,5 +97,5 @@ def command() -> None:
   """Defines the flags and runs."""
   cli.define(config=True)
   flags.DEFINE_float("gib", None, "Memory of one device, in 2^30 bytes.", required=True, lower_bound=1e-6)
-  flags.DEFINE_integer("at_most", 4096, "Inner steps at which to stop looking.", lower_bound=1)
+  flags.DEFINE_integer("at_most", 4096, "Largest number of inner steps to try.", lower_bound=1)
   cli.run(main)

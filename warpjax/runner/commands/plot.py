@@ -1,12 +1,12 @@
-"""Compares workdirs: training curves and adaptation curves in a picture, and a table of them.
+"""Compares workdirs: a picture of training and adaptation curves, and a table.
 
 warpjax plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
 
 warpjax plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
 
-With `--against` the results are drawn against that setting of their configs, a curve for each method. The workdir of a
-sweep (`warpjax train --seeds=0,1,2`) is drawn as its mean, in a band over its seeds. `--markdown` prints the table
-in Markdown.
+`--against` draws the results against that setting of their configs, with a curve for each method. The workdir of a
+sweep (`warpjax train --seeds=0,1,2`) is drawn as its mean with a band over its seeds. `--markdown` prints the table in
+Markdown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from warpjax.runner.plots import canvas, curves, figures
 
 
 def main() -> None:
-  """Exits with 0, or 1 where a workdir has no result."""
+  """Draws the picture and prints the table."""
   directories, output = [pathlib.Path(name) for name in FLAGS.workdirs], canvas.file_of(FLAGS.output)
   results = [workdir.read_json(directory / workdir.RESULT) for directory in directories]
   for directory, result in zip(directories, results, strict=True):

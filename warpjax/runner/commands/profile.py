@@ -1,9 +1,9 @@
-"""Where the time of a meta-step goes, by layer and operation.
+"""Profiles a meta-step by layer and operation.
 
   warpjax profile --config=configs/omniglot.py:maml_cpu
 
-Times are the operations' own, as XLA's profiler sees them; where several run side by side they add up to more than the
-clock shows.
+Times are those of XLA's profiler for each operation. Operations that run in parallel add up to more than the elapsed
+time.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
-from warpjax.runner.config import schema
 from warpjax.runner.machine import hosts
 
 KINDS = ("products", "copies", "elements")
 PRODUCTS = ("dot_general", "conv_general_dilated")
 COPIES = ("broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "gather", "pad", "reshape", "slice", "transpose")
-# What an operation's name has of the program around it, and not of the network.
+# The parts of an operation's name that belong to the program around the network.
 _AROUND = re.compile(
   r"(jit|vmap|jvp|transpose|checkpoint|rematted|while|body|cond|closed_call|shard_map|branch)\b|.*\."
 )
@@ -41,9 +40,9 @@ class Spent(NamedTuple):
   """The time of one operation of one layer.
 
   Attributes:
-    layer: The module's name in the network, the network's own, or "" for what is in none.
-    operation: JAX's primitive; the last one of a fusion.
-    seconds: In one meta-step.
+    layer: The module's name in the network, or the network's own, or "" outside of the network.
+    operation: JAX's primitive; of a fusion, the last one.
+    seconds: Seconds in one meta-step.
   """
 
   layer: str
@@ -52,7 +51,7 @@ class Spent(NamedTuple):
 
   @property
   def kind(self) -> str:
-    """What it is: a matrix product, a copy, or arithmetic on elements and sums over them."""
+    """The kind of operation: a matrix product, a copy, or elementwise arithmetic and sums."""
     return "products" if self.operation in PRODUCTS else "copies" if self.operation in COPIES else "elements"
 
 
@@ -60,11 +59,11 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
   """Runs meta-steps of an experiment under the profiler.
 
   Args:
-    experiment: What to run.
-    repeats: Meta-steps that are looked at, after two that are not.
+    experiment: The experiment.
+    repeats: Profiled meta-steps, after two without the profiler.
 
   Returns:
-    What each operation of each layer takes, the longest first, and the seconds of a meta-step by the clock.
+    The time of each operation of each layer, the longest first, and the elapsed seconds of a meta-step.
   """
   state, sampler = loop.start(experiment), experiment.data.train
   step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
@@ -77,27 +76,27 @@ def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[
     for name, seconds in _events(pathlib.Path(folder)):
       if name in names:
         spent[place(names[name])] += seconds / repeats
-  found = [Spent(*where, seconds) for where, seconds in spent.items()]
-  return sorted(found, key=lambda one: -one.seconds), wall
+  times = [Spent(*where, seconds) for where, seconds in spent.items()]
+  return sorted(times, key=lambda one: -one.seconds), wall
 
 
 def operations(program: str) -> dict[str, str]:
-  """The instructions of a compiled program that do work themselves, by JAX's names, or XLA's where JAX has none.
+  """The instructions of a compiled program that compute, by JAX's names, or XLA's if JAX has none.
 
   Example:
     >>> operations('  %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/head/dot_general"}')
     {'dot.1': 'jit(f)/head/dot_general'}
   """
-  found = {}
+  names = {}
   for line in program.splitlines():
-    # A loop's own time is that of its body, which is counted there.
+    # A loop's time is that of its body, which is counted by itself.
     if (match := _INSTRUCTION.match(line)) and not re.search(r" (while|call|conditional|tuple|parameter)\(", line):
-      found[match[1]] = match[2] or match[1].split(".")[0]
-  return found
+      names[match[1]] = match[2] or match[1].split(".")[0]
+  return names
 
 
 def place(name: str) -> tuple[str, str]:
-  """Layer and primitive of an operation by JAX's name of it.
+  """The layer and the primitive of an operation, from its name in JAX.
 
   Example:
     >>> place("jit(f)/while/body/jvp(Conv4)/Conv4._layer/norm_0/norm_0._stats/reduce_sum")
@@ -110,7 +109,7 @@ def place(name: str) -> tuple[str, str]:
 
 
 def table(spent: Sequence[Spent], wall: float, lines: int) -> str:
-  """For a terminal: the kinds, then the longest operations."""
+  """The kinds, then the longest operations, for a terminal."""
   total = sum(one.seconds for one in spent) or 1.0
   kinds = {kind: sum(one.seconds for one in spent if one.kind == kind) / total for kind in KINDS}
   said = ", ".join(f"{kind} {share:.0%}" for kind, share in kinds.items())
@@ -131,7 +130,7 @@ def _events(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
   """Prints the table."""
-  experiment = experiments.build(schema.given(cli.config()), **cli.places())
+  experiment = experiments.build(cli.config(), **cli.places())
   hosts.say(table(*profile(experiment), FLAGS.lines))
 
 

@@ -17,7 +17,7 @@ from absl import flags
 
 from warpjax.runner import cli, workdir
 from warpjax.runner.cli import FLAGS
-from warpjax.runner.config import recipes, schema
+from warpjax.runner.config import recipes, settings
 from warpjax.runner.machine import provenance
 from warpjax.runner.reporting import records
 
@@ -95,10 +95,10 @@ def _changed(
   recipe: recipes.Recipe, method: str, config: Mapping[str, Any], tested: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
   """The settings in which a run, as it was tested, differs from the row."""
-  whole = dict(_flat(workdir.as_json(schema.given(recipe.settings(method)))))
+  whole, config = (dict(_flat(workdir.as_json(settings.resolved(each)))) for each in (recipe.settings(method), config))
   if method == config["method"]:
-    yield from ((key, value) for key, value in _flat(config) if whole.get(key) != value and not _is_named(key))
-    yield from ((key, None) for key in whole if key not in dict(_flat(config)) and not _is_named(key))
+    yield from ((key, value) for key, value in config.items() if whole.get(key) != value and not _is_named(key))
+    yield from ((key, None) for key in whole if key not in config and not _is_named(key))
     yield from tested.items()
   elif wrong := [key for key, value in tested.items() if whole.get(key) != workdir.as_json(value)]:
     raise ValueError(f"--row={method} is tested otherwise: {', '.join(f'{key}={whole.get(key)}' for key in wrong)}.")
@@ -120,15 +120,15 @@ def _command(config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapp
   seeds = _seeds(config, result)
   one = f" --config.seed={seeds[0]}" * (seeds[0] > 0)
   seed = one if "seed" in config else f" --seeds={','.join(map(str, seeds))}"
-  settings = "".join(f" --config.{key}={value}" for key, value in changed.items())
+  changes = "".join(f" --config.{key}={value}" for key, value in changed.items())
   source = f"configs/{config['experiment']}.py:{config['method']}"
-  return f"python -m experiments.train --config={source} --workdir={_place(config)}{seed}{settings}"
+  return f"python -m experiments.train --config={source} --workdir={_place(config)}{seed}{changes}"
 
 
 def _evaluate_command(config: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
-  settings = "".join(f" --set={key}={value}" for key, value in result.get("changed", {}).items())
+  changes = "".join(f" --set={key}={value}" for key, value in result.get("changed", {}).items())
   tasks = f" --num_tasks={result['num_tasks']}" if result["num_tasks"] != config["eval"]["num_tasks"] else ""
-  return f"python -m experiments.evaluate --workdir={_place(config)} --name={name}{settings}{tasks}"
+  return f"python -m experiments.evaluate --workdir={_place(config)} --name={name}{changes}{tasks}"
 
 
 def _place(config: Mapping[str, Any]) -> str:

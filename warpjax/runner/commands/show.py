@@ -1,4 +1,4 @@
-"""Lists what there is to run: every recipe's methods, with their papers and the numbers published and measured.
+"""Lists the methods of every recipe, with their papers and the published and measured numbers.
 
 warpjax list --experiment=omniglot --method=maml --measured
 warpjax list --config=my_method.py
@@ -24,7 +24,7 @@ def command() -> None:
   cli.define(places=False)
   flags.DEFINE_multi_string("config", [], "A recipe file of your own, such as my_method.py; repeatable.")
   flags.DEFINE_multi_string("experiment", [], "The name of a recipe, such as omniglot; repeatable.")
-  flags.DEFINE_string("paper", "", "Rows of papers with this in their names, such as Finn or 1703.03400.")
-  flags.DEFINE_string("method", "", "Rows with this in their names, such as meta_sgd.")
-  flags.DEFINE_bool("measured", False, "Only rows that were measured.")
+  flags.DEFINE_string("paper", "", "Rows whose paper contains this, such as Finn or 1703.03400.")
+  flags.DEFINE_string("method", "", "Rows whose method contains this, such as meta_sgd.")
+  flags.DEFINE_bool("measured", False, "Only measured rows.")
   cli.run(main)

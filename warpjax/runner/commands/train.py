@@ -2,11 +2,11 @@
 
   warpjax train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
 
-Running the same command again goes on where it stopped; a finished workdir prints its result, or trains longer with a
-larger `--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run.
-`--seeds=0,1,2` runs each seed in a sub-directory and combines them. `--list` prints every experiment and method with
-its paper and numbers.
-Any setting of the config can be given: `--config.inner.num_steps=5`, `--config.optimizer.learning_rate=0.01`.
+The same command resumes a stopped run. A finished workdir prints its result, or trains on with a larger
+`--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run. `--seeds=0,1,2` runs
+each seed in a sub-directory and combines the results. `--sweep=KEY=VALUE,VALUE` runs a grid. `--settings` prints every
+setting of the row, and `--config.inner.num_steps=5` changes one. `--list` prints every experiment and method with its
+paper and numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     print(settings.text(config))
     return
   if FLAGS.workdir is None:
-    raise ValueError("--workdir is missing; it is where the run is kept.")
+    raise ValueError("--workdir is missing; it is the folder of the run.")
   grid.points(FLAGS.sweep)
   arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
   writers = FLAGS.writer
@@ -69,18 +69,20 @@ def main() -> None:
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(config=True, processes=True)
-  flags.DEFINE_string("workdir", None, "Where the run is kept.")
+  flags.DEFINE_string("workdir", None, "The folder of the run.")
   flags.DEFINE_multi_string("sweep", [], "A grid: KEY=VALUE,VALUE, such as inner.learning_rate=0.01,0.02; repeatable.")
-  flags.DEFINE_multi_enum("writer", [], list(WRITERS), "Where metrics go besides metrics.jsonl; repeatable.")
+  flags.DEFINE_multi_enum("writer", [], list(WRITERS), "Receives metrics besides metrics.jsonl; repeatable.")
   flags.DEFINE_bool("settings", False, "Print every setting that the row can take, and exit.")
-  flags.DEFINE_bool("json", False, "Print the result as JSON in place of lines for a person.")
-  flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, in place of config.seed.")
+  flags.DEFINE_bool("json", False, "Print the result as JSON instead of text.")
+  flags.DEFINE_list("seeds", [], "Training seeds, each run in WORKDIR/seed_N, instead of config.seed.")
   flags.DEFINE_enum(
-    "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or leave it out."
+    "on_nonfinite", "stop", typing.get_args(loop.OnNonfinite), "Stop at an update that is not finite, or skip it."
   )
   flags.DEFINE_string("init_from", None, "Start from the meta-parameters of this workdir, which the result records.")
   flags.DEFINE_integer("init_step", None, "The checkpoint of --init_from; default: that of its result, or the newest.")
-  flags.DEFINE_bool("tune", False, "Begin with the task_chunk and network.lowering that are fastest here; see tune.py.")
+  flags.DEFINE_bool(
+    "tune", False, "Use the task_chunk and network.lowering that are fastest on this machine; see warpjax tune."
+  )
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
   if "--list" in sys.argv[1:]:  # before the flags that are required
     print(listing.text())

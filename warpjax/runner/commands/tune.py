@@ -1,9 +1,9 @@
-"""Measures how a meta-step is best computed on this machine: tasks side by side, and how convolutions are lowered.
+"""Finds the fastest way to compute a meta-step on this machine: the number of vmapped tasks, and the convolutions.
 
   warpjax tune --config=configs/omniglot.py:maml
 
-Prints what each choice takes and the flags of the fastest, and remembers it in the user's cache by machine and config;
-`warpjax train --tune` starts a new run with it. The choice changes a run by rounding alone.
+Prints the time of each choice and the flags of the fastest, and stores it in the user's cache by machine and config.
+`warpjax train --tune` starts a new run with it. The choices differ by rounding alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop, workdir
 from warpjax.runner import experiment as experiments
-from warpjax.runner.config import recipes, schema
+from warpjax.runner.config import recipes, settings
 from warpjax.runner.machine import hosts, lowering, remembered
 
 Changes = dict[str, Any]
@@ -26,64 +26,64 @@ STORE = "tuned"
 
 
 class Measured(NamedTuple):
-  """A choice, and the median seconds of a meta-step under it; infinite where it does not fit into memory."""
+  """A choice, and its median seconds for a meta-step; infinite if it does not fit into memory."""
 
   changes: Changes
   seconds: float
 
 
 def fastest(config: Mapping[str, Any], *, say: Callable[[str], object] = hosts.say, **places: Any) -> Changes:
-  """What to lay over a config on this machine: measured once, remembered in the cache.
+  """The fastest settings on this machine, measured once and stored in the cache.
 
   Args:
-    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
-    say: Called with what was measured.
+    config: Nested dicts, as `load_config` returns them.
+    say: Called with a message on the measurement.
     **places: `data_dir` and `cache_dir`.
 
   Returns:
     `task_chunk`, and for convolutions `network.lowering`, as nested dicts.
 
   Raises:
-    ValueError: For a bad config; with several processes.
+    ValueError: For an invalid config, or with several processes.
   """
   if jax.process_count() > 1:
     raise ValueError("--tune measures on one host; run warpjax tune there and give every host the flags it prints.")
-  settings = schema.given(config)
-  known = remembered.recall(STORE, _name(settings), places.get("cache_dir"))
+  config = settings.resolved(config)
+  known = remembered.recall(STORE, _name(config), places.get("cache_dir"))
   fits = isinstance(known, dict) and known.keys() == set(Measured._fields)
-  best = Measured(**known) if fits else remember(settings, measure(settings, **places), **places)
-  say(f"Fastest here: {_flags(best.changes)}, {1e3 * best.seconds:.3g} ms a meta-step.")
+  best = Measured(**known) if fits else remember(config, measure(config, **places), **places)
+  say(f"Fastest on this machine: {_flags(best.changes)}, {1e3 * best.seconds:.3g} ms a meta-step.")
   return best.changes
 
 
 def for_run(config: Mapping[str, Any], directory: str, **places: Any) -> dict[str, Any]:
-  """The config of a run with the choice that its workdir was begun with, or the fastest for a new one."""
+  """The config of a run with the choice of its workdir, or the fastest for a new workdir."""
   begun = hosts.from_first(lambda: workdir.begun_config(directory))
   if begun is None:
     return recipes.lay_over(config, fastest(config, **places))
   return recipes.lay_over(config, _changes(begun.get("task_chunk", 0), lowering.of(begun)))
 
 
-def remember(settings: Mapping[str, Any], found: Sequence[Measured], **places: Any) -> Measured:
-  """Keeps the fastest for this machine and config, and returns it."""
-  best = min(found, key=lambda one: one.seconds)
-  if trouble := remembered.keep(STORE, _name(settings), best._asdict(), places.get("cache_dir")):
+def remember(config: Mapping[str, Any], measured: Sequence[Measured], **places: Any) -> Measured:
+  """Stores the fastest choice for this machine and config, and returns it."""
+  best = min(measured, key=lambda one: one.seconds)
+  if trouble := remembered.keep(STORE, _name(config), best._asdict(), places.get("cache_dir")):
     hosts.say(f"The choice is not remembered: {trouble}.")
   return best
 
 
-def measure(settings: Mapping[str, Any], **places: Any) -> list[Measured]:
-  """Every lowering with the default chunk, then every chunk with the faster lowering; in turns, medians of rounds."""
-  lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(settings) else (None,)
+def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
+  """Times every lowering with the default chunk, then every chunk with the faster lowering, in alternating rounds."""
+  lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(config) else (None,)
   choices = [_changes(0, each) for each in lowerings]
-  built = [experiments.build(recipes.lay_over(settings, changes), **places) for changes in choices]
-  found = _timed(choices, built)
-  first = min(range(len(found)), key=lambda index: found[index].seconds)
+  built = [experiments.build(recipes.lay_over(config, changes), **places) for changes in choices]
+  measured = _timed(choices, built)
+  first = min(range(len(measured)), key=lambda index: measured[index].seconds)
   best, run = built[first], built[first].run
   share = run.tasks_per_step // loop.num_devices(run.tasks_per_step, best.outer_step.in_turn)
   chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
   chunked = [best._replace(run=run._replace(task_chunk=chunk)) for chunk in chunks]
-  return found + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
+  return measured + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
 
 
 def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) -> list[Measured]:
@@ -96,7 +96,7 @@ def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) 
 
 
 def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
-  """A compiled meta-step as a function that takes its time; one that does not fit takes for ever."""
+  """A compiled meta-step as a function that returns its seconds; infinite if it does not fit into memory."""
   state, sampler = loop.start(experiment), experiment.data.train
   dispatch = loop.Programs(experiment).dispatch(1)
 
@@ -116,11 +116,11 @@ def _changes(task_chunk: int, chosen: str | None) -> Changes:
   return {"task_chunk": task_chunk, **({"network": {"lowering": chosen}} if chosen else {})}
 
 
-def _name(settings: Mapping[str, Any]) -> str:
-  """The machine and the config, without what does not change a meta-step's work."""
+def _name(config: Mapping[str, Any]) -> str:
+  """The key of a machine and a config, without settings that do not change a meta-step's work."""
   left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "task_chunk")
-  work = {key: value for key, value in settings.items() if key not in left_out}
-  title = f"{jax.devices()[0].device_kind}, {settings['experiment']}:{settings['method']}"
+  work = {key: value for key, value in config.items() if key not in left_out}
+  title = f"{jax.devices()[0].device_kind}, {config['experiment']}:{config['method']}"
   return remembered.key(title, jax.device_count(), workdir.as_json(work))
 
 
@@ -131,11 +131,11 @@ def _flags(changes: Changes) -> str:
 
 def main() -> None:
   """Runs the command."""
-  settings, places = schema.given(cli.config()), cli.places()
-  found = measure(settings, **places)
-  for one in sorted(found, key=lambda one: one.seconds):
+  config, places = settings.resolved(cli.config()), cli.places()
+  measured = measure(config, **places)
+  for one in sorted(measured, key=lambda one: one.seconds):
     print(f"{1e3 * one.seconds:10.3f} ms  {_flags(one.changes)}")
-  remember(settings, found, **places)
+  remember(config, measured, **places)
 
 
 def command() -> None:

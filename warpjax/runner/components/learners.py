@@ -1,4 +1,4 @@
-"""What a config's `network` table says besides the fields of the module that it names."""
+"""The settings of a config's `network` table besides the fields of its module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warpjax.runner.config import schema
 
 NO_WARP: dict[str, Any] = {}
 Adapts = Literal["all", "head", "body", "all_but_norm"]
-# By what adapts, the parameters that do not.
+# For each choice of what adapts, the parameters that do not.
 SHARED: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
   "all": None,
   "head": lambda path: path[0] != "head",
@@ -28,9 +28,9 @@ def learner(
   """A network of a module.
 
   Args:
-    module: One of flax, with a field `warp`.
-    adapts: Which parameters adapt to a task, besides warp-layers, which never do.
-    bias_init: "zeros" for the biases of all layers, those of warp-layers among them.
+    module: A flax module with a field `warp`.
+    adapts: The parameters that adapt to a task; warp-layers never adapt.
+    bias_init: "zeros" for the biases of all layers, including warp-layers.
     warp: The settings of its warp-layers.
   """
   layers = warp_settings.spec(warp)
@@ -53,10 +53,10 @@ def convolutional(
   """A network of a module with convolutions.
 
   Args:
-    module: One of flax, with fields `warp` and `conv_general_dilated`.
-    adapts: Which parameters adapt to a task, besides warp-layers, which never do.
-    bias_init: "zeros" for the biases of all layers, those of warp-layers among them.
-    lowering: How convolutions are computed; what is fast depends on the device.
+    module: A flax module with fields `warp` and `conv_general_dilated`.
+    adapts: The parameters that adapt to a task; warp-layers never adapt.
+    bias_init: "zeros" for the biases of all layers, including warp-layers.
+    lowering: The lowering of convolutions; the fastest depends on the device.
     warp: The settings of its warp-layers.
   """
   if lowering:
@@ -78,5 +78,5 @@ _READERS: dict[Any, Callable[..., networks.Network]] = {
 
 
 def reader(make: Callable[..., Any]) -> Callable[..., networks.Network] | None:
-  """What makes a network of the module that `make` makes; None where it makes the network itself."""
+  """The function that turns the module of `make` into a network; None if `make` returns a network."""
   return _READERS.get(schema.called(make))

@@ -1,4 +1,4 @@
-"""Meta-gradients that a config's `meta_gradient` table names, but for warp-layers' and those of a family."""
+"""Meta-gradients of a config's `meta_gradient` table, except those of warp-layers and of task families."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import jax
 import optax
 
 from warpjax import linear_solve, meta_gradients, training
+from warpjax.checks import check_counts
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
-from warpjax.runner.config import schema
 from warpjax.training import compose
 from warpjax.types import CarriedMetaGrad, InnerLoop, Params
 
@@ -27,8 +27,18 @@ def unrolled(
   steps_per_epoch: int = 500,
   first_order_epochs: int = 0,
 ) -> Any:
-  """Through the inner loop; MAML++ anneals the loss over `multi_step_epochs`, and the derivative's order at once."""
-  schema.at_least_one("config.meta_gradient", steps_per_epoch=steps_per_epoch)
+  """Differentiates through the inner loop.
+
+  Args:
+    inner: The inner loop.
+    derivative: The order and mode of differentiation.
+    truncate: Differentiates through the last steps alone; None for all.
+    memory: What the forward pass stores for the backward pass.
+    multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
+    steps_per_epoch: Meta-steps of an epoch.
+    first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
+  """
+  check_counts(steps_per_epoch=steps_per_epoch)
   weights = None
   if multi_step_epochs:
     weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
@@ -46,7 +56,7 @@ def unrolled(
 def truncated_unroll(
   inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
 ) -> OuterStep:
-  """L2L's training: an outer update for every `length` steps of the inner loop."""
+  """Truncated backpropagation (L2L): an outer update after every `length` steps of the inner loop."""
   meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
@@ -59,7 +69,14 @@ def truncated_unroll(
 def reptile(
   inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
 ) -> Any:
-  """With `in_turn`, the released code's one optimizer state passes through the tasks of a meta-step."""
+  """Reptile.
+
+  Args:
+    inner: The inner loop.
+    carry_optimizer: Whether the state of the inner optimizer is carried from meta-step to meta-step.
+    step_weights: Weights of the steps; empty for the last parameters alone.
+    in_turn: Whether one optimizer state passes through the tasks of a meta-step, as in the released code.
+  """
   if in_turn and not carry_optimizer:
     raise ValueError("config.meta_gradient.in_turn needs meta_gradient.carry_optimizer to be True; got False.")
   contribution = meta_gradients.reptile(step_weights or None)
@@ -74,7 +91,16 @@ def implicit(
   damping: float = 0.0,
   step_size: float | None = None,
 ) -> Any:
-  """`solver_steps` is the rank of "nystrom"; `step_size` is that of "neumann"."""
+  """The implicit meta-gradient (iMAML).
+
+  Args:
+    inner: The inner loop.
+    operator: The linear operator of the paper or of the released code.
+    solver: The solver of the linear system.
+    solver_steps: Steps of the solver; the rank of "nystrom".
+    damping: Added to the operator's diagonal.
+    step_size: The step size of "neumann"; None for 1.
+  """
   if step_size is not None and solver != "neumann":
     raise ValueError(f"config.meta_gradient.step_size needs solver to be 'neumann'; got {solver!r}.")
   if operator == "released" and (solver != "cg" or damping):
@@ -96,18 +122,26 @@ def implicit(
 def evolution_strategies(
   inner: InnerLoop, std: float = 0.01, num_pairs: int = 1, window: int = 0, distribution: Distribution = "normal"
 ) -> Any:
-  """A `window` of 0 is the whole adaptation; another makes it persistent (PES)."""
+  """Evolution strategies.
+
+  Args:
+    inner: The inner loop.
+    std: Standard deviation of the perturbations.
+    num_pairs: Antithetic pairs for each task.
+    window: Inner steps between updates of persistent evolution strategies (PES); 0 for the whole adaptation.
+    distribution: The distribution of the perturbations.
+  """
   make = partial(meta_gradients.evolution_strategies, inner, std, num_pairs, distribution=distribution)
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
 
 
 def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
-  """A meta-gradient of what a table names.
+  """The meta-gradient of a table.
 
   Args:
-    made: A meta-gradient, or a contribution to one, such as `leap`, which is then gathered along the trajectory.
+    made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
-    redrawn: With "head" each task, a test task too, starts from a head of its own at random, which is not learned.
+    redrawn: With "head", each task, a test task too, starts from a random head of its own, which is not learned.
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
   own = DRAWS[redrawn]
@@ -115,7 +149,7 @@ def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "no
 
 
 def another_head(key: jax.Array, initial: Params) -> Params:
-  """The entries of the head, which are independent draws that nobody trains, in another order."""
+  """The entries of the head in another order; they are independent random draws that are never trained."""
   if "head" not in initial:
     raise ValueError(f"config.meta_gradient.redrawn needs a head that adapts; what adapts is {', '.join(initial)}.")
   leaves, tree = jax.tree.flatten(initial["head"])
@@ -124,5 +158,5 @@ def another_head(key: jax.Array, initial: Params) -> Params:
   return {"head": jax.tree.unflatten(tree, shuffled)}
 
 
-# By what is redrawn, the draw; None for none.
+# For each choice of what is redrawn, the function that draws it.
 DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head}

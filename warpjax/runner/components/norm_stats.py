@@ -1,4 +1,4 @@
-"""Which batch statistics are used: `config.eval.norm_stats` for a result, `config.train_norm_stats` in training."""
+"""Batch statistics: `config.eval.norm_stats` for a result, `config.train_norm_stats` for training."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ PER_STEP_TASKS = 200
 
 
 MakeReadout = Callable[[InnerLoop, MetaParams, TaskSampler, jax.Array], Readout]
-"""`(test loop, meta_params, training tasks, key) -> Readout`, for statistics that belong to what was trained."""
+"""`(test loop, meta_params, training tasks, key) -> Readout`, for statistics of the trained parameters."""
 
 
 def check(setting: str, name: str, allowed: Sequence[str]) -> None:
   """Raises a ValueError for a choice that the tasks do not allow."""
   if name not in allowed:
-    raise ValueError(f"{setting} must be one of {', '.join(map(repr, allowed))} here; got {name!r}.")
+    raise ValueError(f"{setting} must be one of {', '.join(map(repr, allowed))} for these data; got {name!r}.")
 
 
 def in_training(
   name: TrainNormStats, inner: InnerLoop, network: networks.Network, loss_of: Callable[..., LossFn]
 ) -> InnerLoop:
-  """The training loop, its query loss under that choice, with a support batch as the first inner step sees it.
+  """The training loop with the query loss of a choice, whose support batch is that of the first inner step.
 
   Args:
-    name: The choice; a network without batch norm ignores it.
-    inner: The training inner loop.
-    network: What the loss is of.
+    name: The choice; ignored for a network without batch norm.
+    inner: The training loop.
+    network: The network of the loss.
     loss_of: `(apply) -> loss`.
 
   Returns:
-    An inner loop; that of "transductive" is the one given.
+    The inner loop; unchanged for "transductive".
 
   Raises:
     ValueError: For "support_plus_one" of a network with dropout, whose keys belong to a batch.
@@ -73,11 +73,11 @@ def readouts(
   """The readout of each choice.
 
   Args:
-    names: Choices.
-    inner: The test inner loop.
-    network: One that has batch norm.
+    names: The choices.
+    inner: The inner loop of test tasks.
+    network: A network with batch norm.
     loss_of: `(apply) -> loss`.
-    whole_task: What the choices see that need the support set besides the query set.
+    whole_task: The task for choices that use the support set besides the query set.
 
   Returns:
     Readouts by name.
@@ -98,7 +98,7 @@ def readouts(
 
 
 def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int) -> MakeReadout:
-  """A `MakeReadout`: statistics by step, of `PER_STEP_TASKS` training tasks; of one test loop, the first given."""
+  """Makes readouts with statistics of each step, over `PER_STEP_TASKS` training tasks; compiled for the first loop."""
   apply_with_stats = network.apply_with_stats
   assert apply_with_stats is not None  # it has batch norm
 
@@ -114,7 +114,7 @@ def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_step
 
 
 def has_norm(network: networks.Network, sampler: TaskSampler) -> bool:
-  """Whether the network has a batch norm, found by tracing alone, on a task of the sampler's."""
+  """Whether the network has a batch norm; it is traced on a task of the sampler, not run."""
   apply_with_stats = network.apply_with_stats
   if apply_with_stats is None:
     return False

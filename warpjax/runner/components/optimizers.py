@@ -1,4 +1,4 @@
-"""Outer optimizers that a config's `optimizer` table names."""
+"""Outer optimizers of a config's `optimizer` table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import optax
 
-from warpjax.runner.config import schema
+from warpjax.checks import check_counts
 from warpjax.training import optimizers
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -20,7 +20,16 @@ def sgd(
   clip_norm: float = 0.0,
   shared_learning_rate: float = 0.0,
 ) -> optax.GradientTransformation:
-  """SGD; a `shared_learning_rate` of 0 is that of the other blocks."""
+  """SGD.
+
+  Args:
+    num_meta_steps: Meta-steps of the schedule.
+    learning_rate: Step size.
+    schedule: Schedule of the step size.
+    clip: Bound of each element of the meta-gradient; 0 for none.
+    clip_norm: Bound of the meta-gradient's norm over all blocks; 0 for none.
+    shared_learning_rate: Step size of the shared parameters; 0 for the same.
+  """
 
   def sgd(rate: float) -> optax.GradientTransformation:
     return optax.sgd(_schedule(rate, schedule, num_meta_steps))
@@ -41,7 +50,20 @@ def adam(
   rule_learning_rate: float = 0.0,
   shared_learning_rate: float = 0.0,
 ) -> optax.GradientTransformation:
-  """Adam; a learning rate of a block that is 0 is that of the others."""
+  """Adam.
+
+  Args:
+    num_meta_steps: Meta-steps of the schedule.
+    learning_rate: Step size.
+    schedule: Schedule of the step size.
+    clip: Bound of each element of the meta-gradient; 0 for none.
+    clip_norm: Bound of the meta-gradient's norm over all blocks; 0 for none.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+    eps: Added to the denominator.
+    rule_learning_rate: Step size of the rule's parameters; 0 for the same.
+    shared_learning_rate: Step size of the shared parameters; 0 for the same.
+  """
 
   def adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
@@ -63,7 +85,7 @@ def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> 
 
 
 def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-  """`clip` bounds each element of the meta-gradient, `clip_norm` its norm over all blocks; 0 is no bound."""
+  """Bounds the meta-gradient before the optimizer; 0 is no bound."""
   for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
     if bound < 0:
       raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
@@ -74,15 +96,22 @@ def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformat
 def rule_adam(
   num_meta_steps: int, learning_rate: float, updates_per_step: int = 1, clip_norm: float = 0.0
 ) -> optax.GradientTransformation:
-  """Adam for the rule's parameters alone, its rate annealed to zero by a cosine; `clip_norm` of 0 is no bound."""
-  schema.at_least_one("config.optimizer", updates_per_step=updates_per_step)
+  """Adam for the rule's parameters alone, with a cosine schedule to zero.
+
+  Args:
+    num_meta_steps: Meta-steps of the schedule.
+    learning_rate: Initial step size.
+    updates_per_step: Outer updates of a meta-step.
+    clip_norm: Bound of the meta-gradient's norm; 0 for none.
+  """
+  check_counts(updates_per_step=updates_per_step)
   rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
 def life(learning_rate: float) -> optax.GradientTransformation:
-  """For `online`: the life goes on where it ended, and what is shared moves by Adam."""
+  """For `online`: the life continues from its last parameters, and shared parameters are trained by Adam."""
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
   return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

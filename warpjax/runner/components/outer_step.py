@@ -1,4 +1,4 @@
-"""What a config meta-trains with: a meta-gradient of one task, or a step that is more than one of them."""
+"""Outer steps: a meta-gradient of one task, or a step with more than one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from warpjax import training
 
 Tables = Mapping[str, Mapping[str, Any]]
 Check = Callable[[Tables, int], None]
-"""`(tables of the config, tasks_per_step) -> None`, which raises a ValueError for what does not go together."""
+"""`(tables of the config, tasks_per_step) -> None`; raises a ValueError for an invalid combination."""
 
 
 class OuterStep(NamedTuple):
-  """An outer update, and the meta-gradient in it.
+  """An outer update and its meta-gradient.
 
   Attributes:
-    make_step: `(optimizer, axis_name=..., task_chunk=...) -> step`, as `training.meta_step` makes it.
-    meta_grad: Of one task; its state, if it has any, the run carries. None for a step that has none.
-    checks: What the method asks of the other tables of the config.
+    make_step: `(optimizer, axis_name=..., task_chunk=...) -> step`, as `training.meta_step` returns it.
+    meta_grad: The meta-gradient of one task, whose state the run carries; None for a step without one.
+    checks: The method's constraints on other tables of the config.
     num_updates: Outer updates of one meta-step.
   """
 
@@ -30,7 +30,7 @@ class OuterStep(NamedTuple):
 
   @property
   def in_turn(self) -> bool:
-    """Whether one state passes through the tasks of a meta-step, which cannot be spread over devices then."""
+    """Whether one state passes through the tasks of a meta-step, which therefore share a device."""
     return bool(getattr(self.meta_grad, "in_turn", False))
 
 
@@ -46,7 +46,7 @@ def of(meta_grad: Any, *checks: Check) -> OuterStep:
 
 
 def resolve(made: Any, task: Any) -> OuterStep:
-  """The outer step of whatever a table `meta_gradient` makes.
+  """The outer step of the result of a table `meta_gradient`.
 
   Args:
     made: A meta-gradient of one task, a `NeedsTask` of one, or an `OuterStep`.
@@ -60,13 +60,13 @@ def resolve(made: Any, task: Any) -> OuterStep:
 
 
 def check(made: Any, tables: Tables, tasks_per_step: int) -> None:
-  """Raises a ValueError for what a method and the other tables of a config do not have in common."""
+  """Raises a ValueError for a method that does not fit the other tables of a config."""
   step = made if isinstance(made, OuterStep) else of(made)
   updates = tables["optimizer"].get("updates_per_step", step.num_updates)
   if updates != step.num_updates:
     raise ValueError(
       f"config.optimizer.updates_per_step must be {step.num_updates}, the outer updates of a meta-step "
-      f"(inner.num_steps over meta_gradient.length for truncated_unroll), or the rate ends elsewhere; got {updates}."
+      f"(inner.num_steps over meta_gradient.length for truncated_unroll); got {updates}."
     )
   for each in step.checks:
     each(tables, tasks_per_step)

@@ -1,4 +1,4 @@
-"""Update rules that a config's `inner` table names, and the loop around them."""
+"""Update rules of a config's `inner` table, and the inner loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optax
 
 import warpjax as wj
 from warpjax import rules
-from warpjax.runner.config import schema
+from warpjax.checks import check_counts
 from warpjax.types import InnerLoop, LossFn, Params, PyTree, UpdateRule
 
 
@@ -23,29 +23,36 @@ def loop(
   batch: Literal["full", "minibatch", "epochs"] = "full",
   batch_size: int = 0,
 ) -> InnerLoop:
-  """The inner loop: `prox` weighs the proximal term, `batch_size` is that of minibatches and epochs.
+  """The inner loop of a rule.
 
   Args:
     loss_fn: The loss.
     rule: The update rule.
     num_steps: Inner steps.
     prox: Weight of the proximal term.
-    batch: The support examples of a step: all of them, some drawn afresh, or some in turn.
+    batch: The support examples of a step: "full" takes all, "minibatch" draws some, "epochs" takes each once in turn.
     batch_size: Support examples of a step, unless `batch` is "full".
   """
-  schema.at_least_one("config.inner", num_steps=num_steps)
+  check_counts(num_steps=num_steps)
   if batch == "full":
     if batch_size:
       raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
     return InnerLoop(loss_fn, rule, num_steps, prox=prox)
-  schema.at_least_one("config.inner", batch_size=batch_size)
+  check_counts(batch_size=batch_size)
   return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
 
 
 def sgd(
   learning_rate: float, momentum: float | None = None, nesterov: bool = False, later_learning_rate: float = 0.0
 ) -> UpdateRule:
-  """`later_learning_rate` is that of the steps after the first; 0 for the same."""
+  """SGD.
+
+  Args:
+    learning_rate: Step size.
+    momentum: Momentum; None for none.
+    nesterov: Whether the momentum is Nesterov's.
+    later_learning_rate: Step size after the first step; 0 for the same.
+  """
   if nesterov and not momentum:
     raise ValueError(f"config.inner.nesterov needs inner.momentum above 0; got {momentum}.")
   if not later_learning_rate:
@@ -66,16 +73,25 @@ TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation | UpdateRule]] 
 def learned(
   learning_rate: float, momentum: float = 0.0, transform: Literal["sgd", "rmsprop", "adam"] = "sgd"
 ) -> UpdateRule:
-  """An optax optimizer whose step size, by its logarithm, and momentum, Adam's `b1`, are meta-learned from these."""
+  """An optax optimizer with meta-learned step size and momentum.
+
+  Args:
+    learning_rate: Initial step size, whose logarithm is learned.
+    momentum: Initial momentum, Adam's `b1`.
+    transform: The optimizer.
+  """
   return rules.learned(
     TRANSFORMS[transform], positive=("learning_rate",), learning_rate=learning_rate, momentum=momentum
   )
 
 
 def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = False) -> UpdateRule:
-  """MAML++'s step sizes, one for each tensor and each of `own_steps` steps.
+  """MAML++'s step sizes, one for each tensor and each step.
 
-  With `per_step_norm` the scales and offsets of normalisation do not adapt, and have values of their own for each step.
+  Args:
+    learning_rate: Initial step size.
+    own_steps: Number of steps with step sizes of their own.
+    per_step_norm: Whether the scales and offsets of normalisation have a value for each step instead of adapting.
   """
   sizes = rules.per_step_sgd(learning_rate, own_steps)
   if not per_step_norm:

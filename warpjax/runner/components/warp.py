@@ -23,13 +23,13 @@ Path = Literal["leap", "reptile", "none"]
 
 
 def spec(table: Mapping[str, Any]) -> networks.WarpSpec | None:
-  """The warp-layers of `config.network.warp`; an empty table, or the kind "none", is none.
+  """The warp-layers of `config.network.warp`; None for an empty table or the kind "none".
 
   Raises:
-    ValueError: For a setting that there is not, or one of layers whose kind is not given.
+    ValueError: For an unknown setting, or settings without the kind.
   """
   if table and "kind" not in table:
-    raise ValueError(f"config.network.warp.kind must be given with other settings of warp-layers; got {dict(table)}.")
+    raise ValueError(f"config.network.warp.kind must be set with other settings of warp-layers; got {dict(table)}.")
   return schema.call("config.network.warp", table, layers)
 
 
@@ -43,7 +43,18 @@ def layers(
   identity_init: bool = False,
   head: bool = False,
 ) -> networks.WarpSpec | None:
-  """The settings of warp-layers; see `networks.WarpSpec`."""
+  """The settings of warp-layers; see `networks.WarpSpec`.
+
+  Args:
+    kind: The kernel: dense, a factor for each channel, or a convolution.
+    activation: The activation after the kernel.
+    batch_norm: Whether a batch norm precedes the kernel and, with `residual`, follows the sum.
+    residual: Whether the layer's input is added to its output.
+    num_layers: Layers after each block.
+    hidden_width: Width between these layers; 0 for that of the block.
+    identity_init: Whether the layers start as the identity.
+    head: Whether a linear warp-layer follows the head.
+  """
   if kind == "none":
     return None
   function = None if activation == "none" else activation
@@ -61,9 +72,16 @@ def online(
   leap_loss: bool = True,
   leap_all_segments: bool = True,
 ) -> Any:
-  """Algorithm 1; `initial` is the objective of the initial parameters, `seen_every` the steps of a sub-task.
+  """WarpGrad's Algorithm 1.
 
-  `reduction` is over the points of a task. The released code's Leap has `leap_loss=False, leap_all_segments=False`.
+  Args:
+    inner: The inner loop.
+    initial: The objective of the initial parameters.
+    objective: The warp objective.
+    reduction: Over the points of a trajectory.
+    seen_every: Inner steps of a sub-task, in continual learning.
+    leap_loss: Whether Leap's paths include the loss; False in the released code.
+    leap_all_segments: Whether Leap counts every segment of a path; False in the released code.
   """
   warp = meta_gradients.warp(objective, reduction=reduction)
   if seen_every:
@@ -93,9 +111,16 @@ def offline(
   eta: int = 1,
   memory: replay.Memory = "device",
 ) -> OuterStep:
-  """Algorithm 2; an `eta` of 0 takes all points at once.
+  """WarpGrad's Algorithm 2.
 
-  `leap_loss=False` with `leap_all_segments=False` is the released code's Leap.
+  Args:
+    inner: The inner loop.
+    initial: The objective of the initial parameters.
+    leap_loss: Whether Leap's paths include the loss; False in the released code.
+    leap_all_segments: Whether Leap counts every segment of a path; False in the released code.
+    objective: The warp objective.
+    eta: Outer updates from one buffer; 0 uses all of its points at once.
+    memory: Where the buffer is stored.
   """
   checked = outer_step.constant_schedule("whose blocks count other steps")
   first = None if initial == "none" else _path(initial, leap_loss, leap_all_segments)
@@ -106,7 +131,7 @@ def offline(
 
 
 def untrained(inner: InnerLoop) -> Any:
-  """No meta-training: a meta-gradient of zero, so that evaluation adapts from scratch."""
+  """A meta-gradient of zero, so that evaluation adapts from scratch."""
   nothing: Callable[..., tuple[Any, Aux]] = lambda problem, carry, final: (
     jax.tree.map(jnp.zeros_like, problem.meta_params),
     {},

@@ -1,4 +1,4 @@
-"""What there is to run: the rows of recipes, with their papers and the numbers published and measured."""
+"""Lists the rows of recipes, with their papers and the published and measured numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from warpjax.runner.config import recipes
 from warpjax.runner.reporting import records, tables
 
-# By how a method is named up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
+# By the beginning of a method's name, up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
@@ -40,9 +40,9 @@ class Row(NamedTuple):
   Attributes:
     experiment: The recipe file's name.
     method: After the colon of `--config=NAME:METHOD`.
-    paper: Where the method comes from.
-    published: The number of a paper for this experiment.
-    measured: What a record has, or "not yet run".
+    paper: The paper of the method.
+    published: The paper's number for this experiment.
+    measured: The number of the record, or "not yet run".
   """
 
   experiment: str
@@ -64,7 +64,7 @@ def rows(recipe: recipes.Recipe) -> list[Row]:
 
 
 def paper(recipe: recipes.Recipe, method: str) -> str:
-  """The paper that a method comes from: by its name, else that of its published number.
+  """The paper of a method: by its name, else the source of its published number.
 
   Example:
     >>> [paper(recipes.load("multi_shot_omniglot"), method) for method in ("warp_leap_offline", "scratch")]
@@ -92,7 +92,7 @@ def is_trained(recipe: recipes.Recipe) -> bool:
 
 
 def select(every: Iterable[Row], *, paper: str = "", method: str = "", measured: bool = False) -> list[Row]:
-  """The rows whose paper and method contain these words, capitals or not; with `measured`, those that were run."""
+  """The rows whose paper and method contain these texts, ignoring case; with `measured`, only measured rows."""
   return [
     row
     for row in every
@@ -106,16 +106,16 @@ def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", meas
   """Recipes and their rows, for a terminal.
 
   Args:
-    sources: Names or paths of recipes; none for all that are installed.
+    sources: Names or paths of recipes; empty for all installed ones.
     paper: As for `select`.
     method: As for `select`.
     measured: As for `select`.
 
   Returns:
-    A table for each recipe that has such rows.
+    A table for each recipe with selected rows.
 
   Raises:
-    ValueError: For a recipe that is not there, or where no row is selected.
+    ValueError: For an unknown recipe, or if no row is selected.
   """
   parts = []
   for recipe in map(recipes.load, sources or recipes.names()):

@@ -1,20 +1,20 @@
-"""Recipes: files of data alone, `COMMON` settings and a row for each method, looked up by path or by name.
+"""Recipes: files of data, with `COMMON` settings and a row for each method, looked up by path or by name.
 
   COMMON = {"seed": 0, "num_meta_steps": 60_000, "inner": {"rule": "sgd", "learning_rate": 0.01, "num_steps": 1}, ...}
   METHODS = {"maml": {}, "maml_5_steps": {"inner": {"num_steps": 5}}}
 
-A row is laid over the common settings. Further words of a recipe:
+A row overrides the common settings. A recipe can also have:
 
-* `BASE = "sinusoid"` lays the file over another recipe, `BASE = "sinusoid:maml"` over one row of it, without the
-  published numbers.
-* `"base": "maml"`, or a tuple of names, in a row lays it over other rows of the file. Names that begin with an
-  underscore are parts, and no methods.
-* `VARIANTS = {"_strict": {...}}`: every method exists with that suffix too, laid over by that table, without its
+* `BASE = "sinusoid"`: the file overrides another recipe. `BASE = "sinusoid:maml"`: it overrides one row of it.
+  Published numbers are not inherited.
+* `"base": "maml"` in a row, or a tuple of names: the row overrides other rows of the file. A row whose name begins with
+  an underscore is a part of others and no method.
+* `VARIANTS = {"_strict": {...}}`: every method also exists with that suffix, overridden by that table and without its
   published number.
-* `"published": None` takes a row's published number away.
-* `ALSO_PUBLISHED = {"maml": {"figure": "about 125"}}`: what else the paper says of a row, besides a number that the
-  row's result is compared with: `figure`, what a figure shows; `per_step`, the means after the steps before the last;
-  `support_plus_one`, number and interval without transduction; `source`.
+* `"published": None`: removes a row's published number.
+* `ALSO_PUBLISHED = {"maml": {"figure": "about 125"}}`: further numbers of the paper, which the row's result is not
+  compared with. `figure` is read from a figure. `per_step` has the means after the steps before the last.
+  `support_plus_one` has number and interval without transduction. `source` names the place.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from typing import Any, NamedTuple
 Table = Mapping[str, Any]
 
 FOLDERS = (pathlib.Path(__file__).parents[2] / "recipes", pathlib.Path(__file__).parents[3] / "configs")
-"""Where recipes are that are named without a path: in an installed package, and in a checkout."""
+"""Folders of the recipes that are named without a path: in an installed package, and in a checkout."""
 
 
 class Recipe(NamedTuple):
   """One file.
 
   Attributes:
-    name: The file's name without `.py`, and so the experiment's.
+    name: The file's name without `.py`, which is the experiment's name.
     path: The file.
     doc: Its docstring.
-    common: What all of its methods share.
-    methods: The rows of its methods, bases laid under them.
-    variants: Suffixes of methods, and what each lays over them.
-    also_published: What else the paper says of a row.
+    common: The settings that all methods share.
+    methods: The rows, each merged with its bases.
+    variants: Suffixes of methods, and the settings that each overrides.
+    also_published: Further numbers of the paper, by method.
   """
 
   name: str
@@ -93,10 +93,10 @@ class Recipe(NamedTuple):
 
 
 def settings(source: str) -> dict[str, Any]:
-  """The settings of `FILE.py:METHOD` or `NAME:METHOD`; of a recipe with one method, its name may be left out.
+  """The settings of `FILE.py:METHOD` or `NAME:METHOD`; the method may be left out if the recipe has only one.
 
   Raises:
-    ValueError: For a file or a method that is not there, naming the nearest, and for a file that is no recipe.
+    ValueError: For a missing file or method, with the nearest name, and for a file that is no recipe.
 
   Example:
     >>> settings("sinusoid:maml")["inner"]
@@ -115,42 +115,42 @@ def load(source: str | os.PathLike[str]) -> Recipe:
   """The recipe in a file, or of that name.
 
   Raises:
-    ValueError: If there is none, naming the nearest, or it is no recipe.
+    ValueError: If it does not exist, with the nearest name, or is no recipe.
   """
   return _load(find(source))
 
 
-def find(source: str | os.PathLike[str], beside: pathlib.Path = pathlib.Path()) -> pathlib.Path:
+def find(source: str | os.PathLike[str], folder: pathlib.Path = pathlib.Path()) -> pathlib.Path:
   """The file of a recipe: a path, or the name of one in `FOLDERS`.
 
   Args:
-    source: The path, from the folder `beside`, or the name.
-    beside: A folder.
+    source: The path, relative to `folder`, or the name.
+    folder: A folder.
 
   Returns:
     The file.
 
   Raises:
-    ValueError: If there is none, naming the nearest.
+    ValueError: If it does not exist, with the nearest name.
   """
   path = pathlib.Path(source)
-  ours = [folder / f"{path.name.removesuffix('.py')}.py" for folder in FOLDERS if _is_ours(path)]
-  for candidate in (beside / path, *ours):
+  shipped = [each / f"{path.name.removesuffix('.py')}.py" for each in FOLDERS if _may_be_shipped(path)]
+  for candidate in (folder / path, *shipped):
     if candidate.is_file():
       return candidate.resolve()
-  raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} is not there{_near(path)}")
+  raise ValueError(f"--config must be FILE.py:METHOD or NAME:METHOD; {os.fspath(source)!r} does not exist{_near(path)}")
 
 
 def names() -> list[str]:
-  """The names of the recipes that are installed, sorted."""
+  """The names of the installed recipes, sorted."""
   return sorted({path.stem for folder in FOLDERS if folder.is_dir() for path in folder.glob("[!_]*.py")})
 
 
 def lay_over(base: Table, row: Table) -> dict[str, Any]:
-  """`row` over `base`.
+  """Overrides `base` by `row`.
 
-  A table of the row that says what it is, by `name` or `rule`, takes the place of the base's, whose settings belong to
-  another thing; any other is laid over it, setting by setting. An entry that is None takes the base's away.
+  A table of the row with a `name` or `rule` replaces the base's table, whose settings belong to another function. Any
+  other table is merged, setting by setting. An entry of None removes the base's.
 
   Example:
     >>> lay_over({"inner": {"rule": "sgd", "num_steps": 1}, "seed": 0}, {"inner": {"num_steps": 5}, "seed": 1})
@@ -164,12 +164,12 @@ def lay_over(base: Table, row: Table) -> dict[str, Any]:
 
 
 def unpublished(row: Table) -> dict[str, Any]:
-  """A row without its paper's number, for settings that the paper does not have."""
+  """A row without its published number, for settings that differ from the paper's."""
   return {key: value for key, value in row.items() if key != "published"}
 
 
 def nearest(name: Any, allowed: Any) -> str:
-  """The end of a sentence about an unknown name: "; did you mean 'x'? Allowed: ...", or ". Allowed: ..."."""
+  """The end of a sentence on an unknown name: "; did you mean 'x'? Allowed: ...", or ". Allowed: ..."."""
   allowed = list(allowed)
   close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.5)
   return f"{f'; did you mean {close[0]!r}?' if close else '.'} Allowed: {', '.join(allowed)}."
@@ -200,7 +200,7 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
 
 def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
   if name not in rows:
-    raise ValueError(f"{path}: METHODS[{seen[-1]!r}] has the base {name!r}, which is not there{nearest(name, rows)}")
+    raise ValueError(f"{path}: METHODS[{seen[-1]!r}] has the base {name!r}, which does not exist{nearest(name, rows)}")
   if name in seen:
     raise ValueError(f"{path}: METHODS[{name!r}] is its own base, by {' and '.join(seen)}.")
   row = dict(rows[name])
@@ -212,15 +212,15 @@ def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: 
 
 
 def _over_row(base: Table, row: Table) -> dict[str, Any]:
-  """As `lay_over`, but what is None stays, to take away what is laid under it later."""
+  """As `lay_over`, but entries of None stay, to remove entries of a base that is merged later."""
   merged = lay_over(base, row)
   return {**merged, **{key: None for key, value in row.items() if value is None}}
 
 
 def _module(path: pathlib.Path) -> types.ModuleType:
-  """The file as a module of its own name, which a rule of its own in it is found by."""
+  """The file as a module named after it, so that a config can name its functions as `module:function`."""
   if path.suffix != ".py":
-    raise ValueError(f"{path} is no Python: its name does not end in .py.")
+    raise ValueError(f"{path} is no Python file: its name does not end in .py.")
   if path.parent not in FOLDERS and os.fspath(path.parent) not in sys.path:
     sys.path.insert(0, os.fspath(path.parent))
   spec = importlib.util.spec_from_file_location(
@@ -235,7 +235,7 @@ def _module(path: pathlib.Path) -> types.ModuleType:
   return module
 
 
-def _is_ours(path: pathlib.Path) -> bool:
+def _may_be_shipped(path: pathlib.Path) -> bool:
   return path.parent == pathlib.Path() or path.parent.name == "configs"
 
 

@@ -1,7 +1,7 @@
-"""From the names in a config to the functions of this package and of users: the only place where a string becomes one.
+"""Resolves the names in a config to functions; no other module does.
 
-Each table of a config names a function and holds its arguments, so the signatures are the settings there are. A name is
-one of `TABLES`, or `module:function`, which Python's path or the folder of the config must have.
+Each table of a config names a function and has its arguments, so that the signatures define the settings. A name is one
+of `TABLES`, or `module:function` with a module on Python's path or in the folder of the config.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = ("data", "network", "inner", "meta_gradient", "optimizer")
 """The tables of a config that name a function."""
 
 KEY = {**dict.fromkeys(KINDS, "name"), "inner": "rule"}
-"""The setting that names it."""
+"""The setting that names the function of each."""
 
 GIVEN: dict[str, tuple[str, ...]] = {
   "data": ("data_dir", "cache_dir"),
@@ -38,7 +38,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
   "meta_gradient": ("inner", "made"),
   "optimizer": ("num_meta_steps",),
 }
-"""Arguments that are no settings."""
+"""Arguments that the runner passes, which are no settings."""
 
 LOSSES: dict[str, Callable[..., LossFn]] = {
   "accuracy": losses.classification,
@@ -47,7 +47,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "loss": optimizees.loss,
   "return": reinforcement.policy_loss,
 }
-"""By the metric of the data, where the config names no loss."""
+"""The loss of each metric, unless the config names a loss."""
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   "data": {
@@ -123,36 +123,36 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def function(kind: str, where: str, name: Any) -> Callable[..., Any]:
-  """The function of that name, of `TABLES` or `module:function`.
+  """The function of that name, in `TABLES` or as `module:function`.
 
   Raises:
-    ValueError: Where there is none, naming the nearest, or the module cannot be imported.
+    ValueError: For an unknown name, with the nearest, or a module that cannot be imported.
   """
   if isinstance(name, str) and ":" in name:
     return _imported(where, name)
   return schema.choose(where, name, TABLES[kind])
 
 
-def named(kind: str, tables: Mapping[str, Table], **given: Any) -> Any:
-  """Calls the function that the table of that kind names, with the rest of the table and `given` as arguments.
+def named(kind: str, tables: Mapping[str, Table], **passed: Any) -> Any:
+  """Calls the function that the table of that kind names, with the rest of the table and `passed` as arguments.
 
-  What it made goes, with those settings of the table that are not its own, through the kind's second reader, where it
-  has one: an inner loop around a rule, a network of a flax module, a meta-gradient of a contribution. Both get of
-  `given` what they take.
+  Some kinds have a second function, which takes the result and the remaining settings: an inner loop around a rule, a
+  network of a flax module, a meta-gradient of a contribution. Each function gets the arguments of `passed` that it
+  takes.
 
   Raises:
-    ValueError: For a name that there is not, or an argument that `schema.call` refuses.
+    ValueError: For an unknown name, or an argument that `schema.call` refuses.
   """
   where, key, table = f"config.{kind}", KEY[kind], tables[kind]
   chosen = function(kind, f"{where}.{key}", table.get(key))
   second = _second(kind, chosen)
   others = () if second is None else tuple(schema.parameters_of(second, GIVEN[kind]))
   own = {name: value for name, value in table.items() if name not in (key, *others)}
-  made = schema.call(where, own, chosen, also=(key, *others), **_taken(chosen, given))
+  made = schema.call(where, own, chosen, also=(key, *others), **_taken(chosen, passed))
   if second is None:
     return made
   rest = {name: value for name, value in table.items() if name in others}
-  return schema.call(where, rest, second, **{_MADE[kind]: made}, **_taken(second, given))
+  return schema.call(where, rest, second, **{_MADE[kind]: made}, **_taken(second, passed))
 
 
 _MADE = {"inner": "rule", "meta_gradient": "made", "network": "module"}
@@ -168,32 +168,32 @@ def _second(kind: str, chosen: Callable[..., Any] | None) -> Callable[..., Any] 
   return seconds.get(kind)
 
 
-def _taken(chosen: Callable[..., Any], given: Table) -> dict[str, Any]:
-  return {name: value for name, value in given.items() if name in inspect.signature(chosen).parameters}
+def _taken(chosen: Callable[..., Any], passed: Table) -> dict[str, Any]:
+  return {name: value for name, value in passed.items() if name in inspect.signature(chosen).parameters}
 
 
 def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
-  """The inner loop of `config.inner`, which holds the arguments of the loop and those of its rule."""
+  """The inner loop of `config.inner`, a table with the arguments of the loop and of its rule."""
   return named("inner", {"inner": table}, loss_fn=loss_fn)
 
 
 def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
-  """What `config.meta_gradient` names: a meta-gradient of one task, a `NeedsTask` of one, or an `OuterStep`."""
+  """The result of `config.meta_gradient`: a meta-gradient of one task, a `NeedsTask`, or an `OuterStep`."""
   return named("meta_gradient", tables, inner=inner)
 
 
 def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
-  """What `config.network` names, with that many outputs: classes, or whatever the module calls them."""
+  """The network of `config.network`, with that many outputs or classes."""
   return named("network", tables, num_outputs=num_outputs, num_classes=num_outputs)
 
 
 def draw(table: Table) -> Draw | None:
-  """What each task draws for itself, those of the test too; None for nothing."""
+  """Draws the parameters that each task, a test task too, has of its own; None if it has none."""
   return components.meta_gradients.DRAWS[table.get("redrawn", "nothing")]
 
 
 def loss(name: str | None, metric: str) -> Callable[..., LossFn]:
-  """`(apply) -> loss`: the function that `config.loss` names, or that of the metric."""
+  """`(apply) -> loss`: the function of `config.loss`, or that of the metric."""
   return _imported("config.loss", name) if name else LOSSES[metric]
 
 
@@ -206,9 +206,9 @@ def has_schedule(optimizer: Table) -> bool:
 
 
 def readers(kind: str, table: Table) -> list[tuple[Callable[..., Any], tuple[str, ...]]]:
-  """The functions whose arguments a table of a config holds, each with those that are no settings of its own.
+  """The functions whose arguments a table contains, each with the names that are not among its settings.
 
-  Without what the table names, where there is no such thing.
+  An unknown function is left out.
   """
   name, key = table.get(KEY[kind]), KEY[kind]
   known = isinstance(name, str) and (":" in name or name in TABLES[kind])
@@ -220,7 +220,7 @@ def readers(kind: str, table: Table) -> list[tuple[Callable[..., Any], tuple[str
 
 
 def user_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-  """Where the modules are that a config names functions of, `module:function`: their folders and SHA-256.
+  """The folder and SHA-256 of each module that a config names as `module:function`.
 
   Raises:
     ValueError: If one cannot be imported.
@@ -231,7 +231,7 @@ def user_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
-  """Makes the modules of a run importable, and raises a ValueError where one is gone or is another than it was."""
+  """Makes the modules of a run importable; raises a ValueError if one is missing or has changed."""
   for name, origin in recorded.items():
     if origin["folder"] not in sys.path:
       sys.path.append(origin["folder"])

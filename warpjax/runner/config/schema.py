@@ -1,7 +1,7 @@
-"""Checks a table of settings against the function that it calls; a key that nobody reads is an error.
+"""Checks a table of settings against the function that it calls; an unused key is an error.
 
-The signature of the function is the schema: its arguments are the keys, its annotations the types, its defaults what
-may be left out. Everything here runs before anything compiles.
+The signature of the function is the schema. Its arguments are the keys, its annotations the types, and arguments with a
+default may be left out. All checks run before anything is compiled.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import collections.abc
 import difflib
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -18,13 +19,13 @@ from typing import Annotated, Any, TypeVar
 T = TypeVar("T")
 # What a setting belongs to, said where it is declared: `shots: OfProblem[OfTest[int]]`.
 OfProblem = Annotated[T, "problem"]
-"""It makes other tasks than those of the paper's number."""
+"""Changing it changes the tasks, so that the paper's number no longer applies."""
 OfTest = Annotated[T, "test"]
-"""A trained model can be tested under another value."""
+"""A trained model can be tested with another value."""
 OfTraining = Annotated[T, "training"]
-"""It chooses no test task."""
+"""It does not affect the test tasks."""
 OfSelection = Annotated[T, "chosen"]
-"""It has chosen the checkpoints of a result, and cannot be another afterwards."""
+"""It selects the checkpoints of a result, and cannot be changed afterwards."""
 
 _NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a string", dict: "a table"}
 _UNIONS = (typing.Union, types.UnionType)
@@ -33,22 +34,22 @@ KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 
 def call(
-  where: str, table: Mapping[str, Any], function: Callable[..., Any], *, also: Iterable[str] = (), **given: Any
+  where: str, table: Mapping[str, Any], function: Callable[..., Any], *, also: Iterable[str] = (), **further: Any
 ) -> Any:
-  """Calls `function` with the table's entries as its arguments, once each is known to be one, and of its type.
+  """Calls `function` with the table's entries as arguments, after checking their names and types.
 
   Args:
     where: Path of the table, for errors: "config.inner".
     table: The settings.
-    function: What they are the arguments of.
-    also: Keys that another reader of the same table took, to be named among the allowed.
-    **given: Further arguments, which the table must not hold.
+    function: The function.
+    also: Keys of the same table that another function reads; errors list them among the allowed.
+    **further: Further arguments, which the table must not contain.
 
   Returns:
-    What the function returns.
+    The function's result.
 
   Raises:
-    ValueError: For a key that is unknown (naming the nearest), missing, or of the wrong type.
+    ValueError: For a key that is unknown, with the nearest name, or missing, or of the wrong type.
 
   Example:
     >>> def sgd(learning_rate: float, momentum: float = 0.0): return learning_rate
@@ -58,20 +59,26 @@ def call(
     Traceback (most recent call last):
     ValueError: config.inner.momentom is not a setting; did you mean 'momentum'? Allowed: learning_rate, momentum.
   """
-  _check(where, table, function, given, also)
+  _check(where, table, function, further, also)
   try:
-    return function(**table, **given)
+    return function(**table, **further)
   except ValueError as error:
-    if str(error).startswith("config"):
-      raise
-    raise ValueError(f"{where}: {error}") from error  # the library's, which knows no configs
+    raise ValueError(_at(where, str(error), function)) from error
+
+
+def _at(where: str, message: str, function: Callable[..., Any]) -> str:
+  """A message of the library, which knows no configs, with the setting that it names written as a config's."""
+  if message.startswith("config"):
+    return message
+  names_setting = re.split(r"\W", message, maxsplit=1)[0] in parameters_of(function)
+  return f"{where}.{message}" if names_setting else f"{where}: {message}"
 
 
 def _check(
-  where: str, table: Mapping[str, Any], function: Callable[..., Any], given: Iterable[str], also: Iterable[str]
+  where: str, table: Mapping[str, Any], function: Callable[..., Any], further: Iterable[str], also: Iterable[str]
 ) -> None:
   also = list(also)
-  hints, parameters = hints_of(function), parameters_of(function, (*given, *also))
+  hints, parameters = hints_of(function), parameters_of(function, (*further, *also))
   for key, value in table.items():
     if key not in parameters:
       allowed = [*parameters, *also]
@@ -85,19 +92,19 @@ def _check(
       raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
 
 
-def parameters_of(function: Callable[..., Any], but: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
-  """The arguments that a config can give, but for some: those that data can be, and those that must be given.
+def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
+  """The arguments that a config can set, but for those excluded: those that data can be, and those without a default.
 
   Example:
     >>> def rule(rate: float, seed: int = 0, init: Callable | None = None): ...
     >>> list(parameters_of(rule, ("seed",)))
     ['rate']
   """
-  hints, but = hints_of(function), set(but)
+  hints, excluded = hints_of(function), set(excluded)
   return {
     name: parameter
     for name, parameter in inspect.signature(function).parameters.items()
-    if name not in but
+    if name not in excluded
     and parameter.kind in KINDS
     and (parameter.default is parameter.empty or is_data(hints.get(name, Any)))
   }
@@ -109,12 +116,12 @@ def hints_of(function: Callable[..., Any], marks: bool = False) -> dict[str, Any
 
 
 def called(function: Callable[..., Any]) -> Callable[..., Any]:
-  """What a `functools.partial` calls; another function itself."""
+  """The function behind a `functools.partial`; any other function itself."""
   return function.func if isinstance(function, functools.partial) else function
 
 
 def is_data(hint: Any) -> bool:
-  """Whether a config can hold a value of the type; functions, arrays and modules it cannot.
+  """Whether a config can hold a value of the type. It cannot hold functions, arrays and modules.
 
   Example:
     >>> is_data(float | Callable[[int], float]), is_data(Callable[[int], float] | None), is_data(tuple[int, ...])
@@ -128,38 +135,31 @@ def is_data(hint: Any) -> bool:
   return hint is Any or origin in (typing.Literal, *_SEQUENCES) or hint in (*_NAMES, list, tuple) or origin is dict
 
 
-def given(table: Mapping[str, Any]) -> dict[str, Any]:
-  """The settings of nested tables that somebody gave: those that are not None, in tables that are not empty."""
-  found = {key: given(value) if isinstance(value, Mapping) else value for key, value in table.items()}
-  return {key: value for key, value in found.items() if value is not None and value != {}}
+def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested tables without entries that are None and tables that are empty."""
+  nested = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+  return {key: value for key, value in nested.items() if value is not None and value != {}}
 
 
 def choose(where: str, name: Any, options: Mapping[str, Any]) -> Any:
   """The option of that name.
 
   Raises:
-    ValueError: Where there is none, naming the nearest.
+    ValueError: For an unknown name, with the nearest.
   """
   if not isinstance(name, str) or name not in options:
     raise ValueError(f"{where} has no {name!r}{nearest(name, options)} Allowed: {', '.join(options)}.")
   return options[name]
 
 
-def at_least_one(where: str, **counts: int) -> None:
-  """Raises a ValueError for a count below 1."""
-  for name, count in counts.items():
-    if count < 1:
-      raise ValueError(f"{where}.{name} must be at least 1; got {count}.")
-
-
 def nearest(name: Any, allowed: Iterable[str]) -> str:
-  """The end of a sentence about an unknown name: "; did you mean 'x'?", or "." where nothing is near."""
+  """The end of a sentence on an unknown name: "; did you mean 'x'?", or "." if no allowed name is near."""
   close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def choices(hint: Any) -> list[str]:
-  """The names among the values of a type: those of its literals.
+  """The strings among the literals of a type.
 
   Example:
     >>> choices(typing.Literal["all", "head"] | None)
@@ -201,7 +201,7 @@ def describe(hint: Any) -> str:
   if origin is typing.Literal:
     return f"one of {', '.join(map(repr, args))}"
   if origin in _UNIONS:
-    return " or ".join(describe(arg) for arg in args if is_data(arg))  # None is what is not given
+    return " or ".join(describe(arg) for arg in args if is_data(arg))  # None stands for a missing setting
   if origin in _SEQUENCES:
     return f"a sequence, each {describe(args[0])}"
   return _NAMES.get(hint, str(hint))

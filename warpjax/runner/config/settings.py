@@ -1,4 +1,4 @@
-"""The settings of a run: a recipe's, with those of a command line over them; which there are, and their defaults."""
+"""The settings of a run: a recipe's values, overridden by a command line; their types, defaults and documentation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from warpjax.runner import experiment
 from warpjax.runner.components import warp
-from warpjax.runner.config import recipes, registry, schema
+from warpjax.runner.config import recipes, registry, run_settings, schema
 
 Table = Mapping[str, Any]
 _UNSET = object()
@@ -25,10 +24,10 @@ class Setting(NamedTuple):
   Attributes:
     path: "inner.learning_rate".
     hint: Its type.
-    default: Its value where nobody gives one; None for what the function behind it has.
-    required: Whether there is no default.
-    doc: What its docstring says of it, "" for nothing.
-    marks: What it belongs to, as `schema` has the words: "problem", "test", "training", "chosen".
+    default: Its default; None where the default is None or no data.
+    required: Whether it has no default.
+    doc: Its sentence in the docstring, or "".
+    marks: What it belongs to: "problem", "test", "training" or "chosen"; see `schema.OfProblem` and its siblings.
   """
 
   path: str
@@ -39,20 +38,20 @@ class Setting(NamedTuple):
   marks: frozenset[str] = frozenset()
 
 
-def load_config(source: str, *given: str) -> dict[str, Any]:
-  """The settings of a row of a recipe, with some in place of the row's.
+def load_config(source: str, *overrides: str) -> dict[str, Any]:
+  """The settings of a row of a recipe, with overrides.
 
-  With settings of other tasks than the row's, it has no published number.
+  An override that changes the tasks removes the row's published number.
 
   Args:
     source: `FILE.py:METHOD`, or `NAME:METHOD` of a recipe, as for `--config`.
-    *given: `KEY=VALUE`, such as "inner.learning_rate=0.02", as for `--config.KEY=VALUE`.
+    *overrides: `KEY=VALUE`, such as "inner.learning_rate=0.02", as for `--config.KEY=VALUE`.
 
   Returns:
     Nested dicts, for `warpjax.runner.build` and `warpjax.runner.train_and_evaluate`.
 
   Raises:
-    ValueError: For a file, a method or a setting that there is not, naming the nearest, or a value of another type.
+    ValueError: For an unknown file, method or setting, with the nearest name, or a value of the wrong type.
 
   Example:
     >>> from warpjax import runner
@@ -60,45 +59,42 @@ def load_config(source: str, *given: str) -> dict[str, Any]:
     {'rule': 'sgd', 'learning_rate': 0.01, 'num_steps': 5}
   """
   settings = recipes.settings(source)
-  settings = with_overrides(without_published(settings, given), given)
+  settings = with_overrides(without_published(settings, overrides), overrides)
   modules = registry.user_modules(settings)
   return {**settings, "modules": modules} if modules else settings
 
 
-def with_overrides(settings: Table, given: Sequence[str]) -> dict[str, Any]:
-  """A recipe's settings with those of a command line over them.
+def with_overrides(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
+  """A recipe's settings, overridden by those of a command line.
 
   Args:
     settings: Nested tables.
-    given: `KEY=VALUE`, such as "inner.learning_rate=0.02".
+    overrides: `KEY=VALUE`, such as "inner.learning_rate=0.02".
 
   Returns:
-    The settings, in which a table that was made another thing (`inner.rule=adam`) keeps what the new one reads too.
+    The settings. A table whose function is replaced, as by `inner.rule=adam`, keeps the settings that both have.
 
   Raises:
-    ValueError: For what is no `KEY=VALUE`, a key that is there twice, a setting that there is not, naming the nearest,
-      or a value of another type.
+    ValueError: For text that is not `KEY=VALUE`, a repeated key, an unknown setting, with the nearest name, or a value
+      of the wrong type.
 
   Example:
     >>> from warpjax.runner.config import recipes
     >>> with_overrides(recipes.settings("sinusoid:maml"), ["inner.num_steps=5"])["inner"]["num_steps"]
     5
   """
-  pairs = [_pair(text) for text in given]
+  pairs = [_pair(text) for text in overrides]
   if not set(registry.KINDS) & settings.keys():
     return _replaced(settings, pairs)
   keys = [key for key, _ in pairs]
   if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
     raise ValueError(f"config.{twice[0]} is given twice.")
   for key, text in sorted(pairs, key=lambda pair: pair[0].rpartition(".")[2] not in ("name", "rule", "kind")):
-    there = {setting.path: setting for setting in reference(settings)}
-    if key not in there:
-      raise ValueError(_unknown(key, there))
-    settings = _put(settings, key, parse(f"config.{key}", text, there[key].hint))
+    settings = _put(settings, key, _value(reference(settings), key, text))
   return dict(settings)
 
 
-def values(settings: Table, given: Sequence[str]) -> dict[str, Any]:
+def values(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
   """`KEY=VALUE` by key, each value of the type of its setting.
 
   Raises:
@@ -109,23 +105,26 @@ def values(settings: Table, given: Sequence[str]) -> dict[str, Any]:
     >>> values(recipes.settings("sinusoid:maml"), ["eval.num_steps=5", "eval.norm_stats=support"])
     {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
   """
-  there, found = {setting.path: setting for setting in reference(settings)}, dict[str, Any]()
-  for key, text in map(_pair, given):
-    if key not in there:
-      raise ValueError(_unknown(key, there))
-    found[key] = parse(f"config.{key}", text, there[key].hint)
-  return found
+  known = reference(settings)
+  return {key: _value(known, key, text) for key, text in map(_pair, overrides)}
+
+
+def _value(known: Sequence[Setting], key: str, text: str) -> Any:
+  hints = {setting.path: setting.hint for setting in known}
+  if key not in hints:
+    raise ValueError(_unknown(key, list(hints)))
+  return parse(f"config.{key}", text, hints[key])
 
 
 def _replaced(settings: Table, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-  """For the tables of a command of its own, such as the benchmark: what is there can have another value."""
+  """For the tables of other commands, such as the benchmark, which have no schema: a key that exists gets the value."""
   for key, text in pairs:
-    if (there := _get(settings, key)) is _UNSET:
-      beside = _get(settings, key.rpartition(".")[0]) if "." in key else settings
-      names = list(beside) if isinstance(beside, Mapping) else list(settings)
+    if (present := _get(settings, key)) is _UNSET:
+      table = _get(settings, key.rpartition(".")[0]) if "." in key else settings
+      names = list(table) if isinstance(table, Mapping) else list(settings)
       near = schema.nearest(key.rpartition(".")[2], names)
       raise ValueError(f"config.{key} is not a setting{near} Allowed: {', '.join(names)}.")
-    settings = _put(settings, key, parse(f"config.{key}", text, _hint_of(there)))
+    settings = _put(settings, key, parse(f"config.{key}", text, _hint_of(present)))
   return dict(settings)
 
 
@@ -136,10 +135,10 @@ def _hint_of(value: Any) -> Any:
   return type(value)
 
 
-def without_published(settings: Table, given: Sequence[str]) -> dict[str, Any]:
-  """The settings, without the published number where those given make other tasks of it."""
-  others = marked(settings, "problem") & {text.partition("=")[0] for text in given}
-  return {key: value for key, value in settings.items() if key != "published" or not others}
+def without_published(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
+  """The settings, without the published number if an override changes the tasks."""
+  changed = marked(settings, "problem") & {text.partition("=")[0] for text in overrides}
+  return recipes.unpublished(settings) if changed else dict(settings)
 
 
 def marked(settings: Table, mark: str) -> set[str]:
@@ -148,13 +147,13 @@ def marked(settings: Table, mark: str) -> set[str]:
 
 
 def of_the_test(settings: Table) -> dict[str, Any]:
-  """What chooses the test tasks among the settings of the data."""
+  """The settings of the data that determine the test tasks."""
   training = {path.removeprefix("data.") for path in marked(settings, "training")}
   return {key: value for key, value in settings["data"].items() if key not in training}
 
 
 def text(settings: Table) -> str:
-  """Every setting that a row can take, for a terminal: its value in this row, its type, and what it is."""
+  """Every setting that a row can take, for a terminal: its type, its value in this row, its default, its sentence."""
   return "\n".join(_line(setting, _get(settings, setting.path)) for setting in reference(settings))
 
 
@@ -168,42 +167,52 @@ def _line(setting: Setting, value: Any) -> str:
 
 
 def reference(settings: Table) -> list[Setting]:
-  """Every setting that a row can take: those of the run, and those of the functions that its tables name.
+  """Every setting that a row can take: those of the run, and those of the functions named in its tables.
 
   Args:
     settings: Nested tables.
 
   Returns:
-    The settings, table after table.
+    The settings, table by table.
   """
   registry.check_modules(settings.get("modules") or {})  # of a workdir, whose modules may lie elsewhere
-  found = list(_of(experiment.Run, ""))
+  listed = list(_of(run_settings.Run, ""))
   for name in registry.KINDS:
     table = settings.get(name) or {}
     key = registry.KEY[name]
     names = f"One of {', '.join(registry.TABLES[name])}; or module:function."
-    found.append(Setting(f"{name}.{key}", str, None, True, names))
+    listed.append(Setting(f"{name}.{key}", str, None, True, names))
     for function, others in registry.readers(name, table):
-      found += _of(function, f"{name}.", others)
-  if any(setting.path == "network.warp" for setting in found):
-    found = [setting for setting in found if setting.path != "network.warp"] + list(_of(warp.layers, "network.warp."))
-  return [*found, *_of(experiment.Evaluation, "eval.")]
+      listed += _of(function, f"{name}.", others)
+  if any(setting.path == "network.warp" for setting in listed):
+    listed = [setting for setting in listed if setting.path != "network.warp"] + list(_of(warp.layers, "network.warp."))
+  return [*listed, *_of(run_settings.Evaluation, "eval.")]
 
 
 def resolved(settings: Table) -> dict[str, Any]:
-  """The settings with the defaults of those that nobody gave, where they have one."""
-  settings = schema.given(settings)
-  for setting in reference(settings):
-    if not setting.required and setting.default is not None and _get(settings, setting.path) is _UNSET:
-      settings = _put(settings, setting.path, setting.default)
+  """The settings, completed by their defaults; a default of None stays left out.
+
+  Warp-layers without their kind are left as they are, for an error that says so.
+
+  Raises:
+    ValueError: For a table that is missing or is no table.
+  """
+  settings = schema.without_none(settings)
+  for name in run_settings.TABLES[:-1]:
+    if not isinstance(settings.get(name), Mapping):
+      raise ValueError(f"config.{name} must be a table; got {settings.get(name, 'nothing')!r}.")
+  for path, default in ((setting.path, setting.default) for setting in reference(settings)):
+    of_no_layers = path.startswith("network.warp.") and _get(settings, "network.warp.kind") is _UNSET
+    if default is not None and _get(settings, path) is _UNSET and not of_no_layers:
+      settings = _put(settings, path, default)
   return dict(settings)
 
 
 def parse(where: str, text: str, hint: Any) -> Any:
-  """A value of the type `hint` from the text of a command line.
+  """Parses the text of a command line as a value of the type `hint`.
 
   Raises:
-    ValueError: That says what is allowed.
+    ValueError: For text that is no such value; the message says what is allowed.
 
   Example:
     >>> parse("config.x", "(1, 2)", tuple[int, ...]), parse("config.x", "1e-3", float), parse("config.x", "True", bool)
@@ -259,22 +268,22 @@ def _pair(text: str) -> tuple[str, str]:
   return key, value
 
 
-def _unknown(key: str, there: Mapping[str, Setting]) -> str:
-  """What to say of a setting that there is not: the nearest, and those of its table or how to list all of them."""
+def _unknown(key: str, known: Sequence[str]) -> str:
+  """The message for an unknown setting: the nearest, and those of its table or how to list all."""
   table, _, name = key.rpartition(".")
-  names = [path.rpartition(".")[2] for path in there if path.rpartition(".")[0] == table]
+  names = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == table]
   if not names:
-    listed = f"`warpjax train --config=FILE:METHOD --settings` lists all {len(there)}"
-    return f"config.{key} is not a setting{schema.nearest(key, there)} {listed}."
+    listed = f"`warpjax train --config=FILE:METHOD --settings` lists all {len(known)}"
+    return f"config.{key} is not a setting{schema.nearest(key, known)} {listed}."
   near = schema.nearest(name, names)
-  if near == "." and (elsewhere := [path for path in there if path.endswith(f".{name}")]):
+  if near == "." and (elsewhere := [path for path in known if path.endswith(f".{name}")]):
     near = f"; did you mean {' or '.join(map(repr, elsewhere))}?"
   return f"config.{key} is not a setting{near} Allowed: {', '.join(names)}."
 
 
-def _of(function: Callable[..., Any], prefix: str, given: Sequence[str] = ()) -> Iterator[Setting]:
+def _of(function: Callable[..., Any], prefix: str, excluded: Sequence[str] = ()) -> Iterator[Setting]:
   hints, docs = schema.hints_of(function, marks=True), _docs(schema.called(function))
-  for name, parameter in schema.parameters_of(function, given).items():
+  for name, parameter in schema.parameters_of(function, excluded).items():
     required = parameter.default is parameter.empty
     default = None if required or callable(parameter.default) else parameter.default
     hint, *marks = _unmarked(hints.get(name, Any))
@@ -287,16 +296,16 @@ def _unmarked(hint: Any) -> list[Any]:
 
 
 def _docs(function: Callable[..., Any]) -> dict[str, str]:
-  """The sentences about arguments in a docstring's `Args:` or `Attributes:`."""
-  found, name = {}, ""
+  """The sentences on arguments in a docstring's `Args:` or `Attributes:`."""
+  docs, name = {}, ""
   section = re.search(r"(?:Args|Attributes):\n(.*?)(?:\n\n|\Z)", inspect.getdoc(function) or "", re.DOTALL)
   for line in section.group(1).splitlines() if section else ():
     if match := re.match(r"  (\w+): (.*)", line):
       name = match.group(1)
-      found[name] = match.group(2)
+      docs[name] = match.group(2)
     elif name:
-      found[name] += f" {line.strip()}"
-  return found
+      docs[name] += f" {line.strip()}"
+  return docs
 
 
 def _get(settings: Table, path: str) -> Any:

@@ -1,1 +1,1 @@
-"""What each kind of data brings to an experiment."""
+"""Task families: data, losses, networks and checks of each kind of data."""

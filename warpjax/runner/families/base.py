@@ -1,4 +1,4 @@
-"""The task families of the experiments: what a config's `data` table names, cheap to check and loaded last."""
+"""Data of a config's `data` table: checked when the config is read, loaded after all other checks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax import losses, networks, tasks
+from warpjax.checks import check_counts
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.runner.components import norm_stats
-from warpjax.runner.config import schema
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
@@ -22,10 +22,10 @@ from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
 
 
 class Data(NamedTuple):
-  """The two splits, and what the result says of the data (the hash of the class split).
+  """The splits, and a description for the result, such as the hash of the class split.
 
-  `test` is a sampler, or all test tasks, leaves `[n, ...]`, which an evaluation takes in turn; so is `val`, by which
-  a checkpoint can be chosen, None where there is none.
+  `test` is a sampler, or all test tasks with leaves `[n, ...]`, which an evaluation cycles through. `val` likewise has
+  the validation tasks, or is None.
   """
 
   train: TaskSampler
@@ -42,18 +42,18 @@ class Data(NamedTuple):
 
 
 class Spec(NamedTuple):
-  """What is known of the data before it is read.
+  """Properties of the data that are known before they are loaded.
 
   Attributes:
     metric: A key of `registry.LOSSES`.
     num_outputs: Width of the network's head.
-    load: Reads the data; fails at once where it is not there, or too small for the tasks.
-    norm_stats: Choices of batch statistics under which test tasks can be judged, of `norm_stats.NormStats`.
-    costly: Those of them that are computed only when named.
-    train_norm_stats: Choices for the query loss in training, of `norm_stats.TrainNormStats`.
-    whole_task: The test task, for those choices that see the support set besides the query set.
-    loop: `(inner, network, training) -> inner`, what the tasks ask of the inner loop: batches, augmentation, losses.
-    own_batches: Whether `loop` puts batches of its own in the place of those that the config can ask for.
+    load: Loads the data; raises if they are missing or too small for the tasks.
+    norm_stats: The batch statistics that test tasks can be measured with, among `norm_stats.NormStats`.
+    costly: Those of them that are measured only if the config names them.
+    train_norm_stats: The batch statistics for the query loss in training, among `norm_stats.TrainNormStats`.
+    whole_task: The test task, for batch statistics of the support set besides the query set.
+    loop: `(inner, network, training) -> inner` adapts the inner loop to the tasks: batches, augmentation, losses.
+    own_batches: Whether `loop` replaces the batches of the config.
   """
 
   metric: str
@@ -75,14 +75,23 @@ def sinusoid(
   train_queries: OfTraining[int] = 0,
   train_grid: OfTraining[bool] = False,
 ) -> Spec:
-  """Sine regression; a `train_` count of 0 is the test's, `train_grid` trains on the query's own points."""
+  """Sine regression.
+
+  Args:
+    variant: The paper whose distribution of waves is used.
+    shots: Support examples of a task.
+    queries: Query examples of a test task.
+    train_shots: Support examples of a training task; 0 for `shots`.
+    train_queries: Query examples of a training task; 0 for `queries`.
+    train_grid: Whether training tasks have the query's points as their support set.
+  """
   if train_grid and train_shots:
     raise ValueError(f"config.data.train_shots must be 0 with train_grid, which trains on the grid; got {train_shots}.")
   train_support = None if train_grid else train_shots or shots
   train = tasks.sinusoid.sampler(variant, shots=train_support, queries=train_queries or queries)
   test = tasks.sinusoid.sampler(variant, shots=shots, queries=queries)
   choices = ("transductive", "support", "running", "per_step")
-  # Waves are drawn anew, so that validation waves are apart from test waves by their keys.
+  # Validation waves differ from test waves by their keys.
   load = lambda: Data(train, test, {}, test)
   return Spec("mse", 1, load, choices, costly=("per_step",), train_norm_stats=("transductive", "support"))
 
@@ -104,15 +113,28 @@ def omniglot(
   invert: OfTraining[bool] = True,
   resample: OfTraining[decode.Resample] = "lanczos",
 ) -> Spec:
-  """N-way K-shot Omniglot, 28x28; a `train_` count of 0 is the test's. `queries` are for each class.
+  """N-way K-shot Omniglot, 28x28.
 
-  `val_classes` training characters are held out for validation where they are drawn at random, 100 in MAML's released
-  code. The test characters do not depend on it.
-
-  `train_query` "support" takes the query examples of training from the support set, so that all 20 drawings may be in
-  it, for a meta-gradient that makes no use of them.
+  Args:
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
+    ways: Classes of a task.
+    shots: Support examples of each class.
+    queries: Query examples of each class.
+    train_shots: Support examples of each class in training; 0 for `shots`.
+    train_queries: Query examples of each class in training; 0 for `queries`.
+    train_query: "support" takes the query examples of training from the support set, which may then have all 20
+      drawings; for a meta-gradient that does not use them.
+    split: The split of characters into training and test.
+    split_seed: Seed of a random split.
+    val_classes: Training characters held out for validation in a random split, 100 in MAML's released code. The test
+      characters do not depend on it.
+    rotations: Rotations of training classes by multiples of 90 degrees.
+    test_rotations: Rotations of test classes.
+    invert: Whether ink is 1 and paper 0.
+    resample: The filter that resizes the drawings.
   """
-  schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries)
+  check_counts(ways=ways, shots=shots, queries=queries)
   held_out, train_counts = train_query == "held_out", (train_shots or shots, train_queries or queries)
   if not held_out and train_counts[0] <= train_counts[1]:
     raise ValueError(
@@ -125,7 +147,7 @@ def omniglot(
     images, classes, notes = omniglot_parts(data_dir, cache_dir, split, split_seed, val_classes, **decoding)
     drawn = train_counts if held_out else (train_counts[0] - train_counts[1], train_counts[1])
     train = few_shot.sampler(images["train"], ways, *drawn, rotations=rotations)
-    # A part that cannot fill the ways is no validation set.
+    # A part with fewer classes than ways is no validation set.
     parts = [part for part in ("val", "test") if part == "test" or len(images[part]) >= ways]
     apart = {part: few_shot.sampler(images[part], ways, shots, queries, rotations=test_rotations) for part in parts}
     counts = {f"{part}_classes": len(images[part]) for part in ("train", *parts)}
@@ -144,7 +166,7 @@ def _seen(sampler: TaskSampler, key: jax.Array) -> Task:
 
 
 def tell(notes: Iterable[str]) -> None:
-  """Prints what a reader should know of the files."""
+  """Prints notes on the data files."""
   for note in notes:
     print(f"Of the data: {note}.", file=sys.stderr, flush=True)
 
@@ -155,8 +177,8 @@ FEW_QUERIES = 25
 
 
 def costly(queries: int, few: int = FEW_QUERIES) -> tuple[str, ...]:
-  """The choices of `norm_stats.ALL` that are computed only when named, for tasks of that many query examples."""
-  # One at a time, each query example is a pass of the whole support set: of 20 ways and 5 shots longer than training.
+  """The choices of `norm_stats.ALL` that are measured only if named, for tasks with that many query examples."""
+  # "support_plus_one" passes the whole support set through the network for each query example.
   return ("per_step",) if queries <= few else ("support_plus_one", "per_step")
 
 
@@ -164,26 +186,26 @@ def omniglot_parts(
   data_dir: str | None, cache_dir: str | None, split: str, split_seed: int, val_classes: int = 0, **decoding: Any
 ) -> tuple[dict[str, np.ndarray], splits.Split, list[str]]:
   """The images of each part, the split, and the files' notes; `decoding` as for `tasks.omniglot.load`."""
-  found = omniglot_files.load(data_dir, cache_dir, **decoding)
-  tell(found.notes)
-  classes = _split(found, split, split_seed, val_classes)
-  rows = {part: splits.indices(found.names, getattr(classes, part)) for part in PARTS}
-  return {part: np.asarray(found.images[index]) for part, index in rows.items()}, classes, list(found.notes)
+  files = omniglot_files.load(data_dir, cache_dir, **decoding)
+  tell(files.notes)
+  classes = _split(files, split, split_seed, val_classes)
+  rows = {part: splits.indices(files.names, getattr(classes, part)) for part in PARTS}
+  return {part: np.asarray(files.images[index]) for part, index in rows.items()}, classes, list(files.notes)
 
 
-def _split(found: omniglot_files.Omniglot, name: str, seed: int, val_classes: int) -> splits.Split:
-  """A data folder that comes split, `{train,val,test}/<class>/*`, keeps its own split, and nothing else has one."""
-  if (name == "folders") != (found.split is not None):
+def _split(files: omniglot_files.Omniglot, name: str, seed: int, val_classes: int) -> splits.Split:
+  """The split of that name; "folders" is the split of a data folder `{train,val,test}/<class>/*`, and only for one."""
+  if (name == "folders") != (files.split is not None):
     raise ValueError(
       "config.data.split must be 'folders' for a data folder {train,val,test}/<class>/*, and only for one; "
-      f"got {name!r} for data that come {'in such a folder' if found.split else 'otherwise'}."
+      f"got {name!r} for data that come {'in such a folder' if files.split else 'otherwise'}."
     )
   most = _TRAIN_CHARACTERS - 1 if name == "random_characters" else 0
   if not 0 <= val_classes <= most:
     raise ValueError(f"config.data.val_classes must be 0{f' to {most}' * bool(most)} for {name}; got {val_classes}.")
-  if found.split is not None:
-    return found.split
+  if files.split is not None:
+    return files.split
   if name == "background_evaluation":
-    return splits.background_evaluation(found.names)
+    return splits.background_evaluation(files.names)
   num_train = _TRAIN_CHARACTERS - val_classes
-  return splits.random_characters(found.names, num_train=num_train, num_val=val_classes, seed=seed)
+  return splits.random_characters(files.names, num_train=num_train, num_val=val_classes, seed=seed)

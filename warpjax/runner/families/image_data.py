@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import jax
 
+from warpjax.checks import check_counts
 from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, tiered_imagenet
 from warpjax.runner.components import norm_stats
-from warpjax.runner.config import schema
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.runner.families.base import Data, Spec, costly, tell
 from warpjax.tasks import augment, few_shot
@@ -29,7 +29,7 @@ TRANSFORMS: dict[str, Callable[[int], augment.ImageTransform]] = {
 
 
 def image_set(load: Load, size: int) -> Callable[..., Spec]:
-  """The reader of `config.data` for a set; `size` is that of its images unless the config has another."""
+  """Makes the data function of an image set, whose images have `size` pixels by default."""
 
   def spec(
     data_dir: str | None,
@@ -47,28 +47,45 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
     require_complete: OfTraining[bool] = False,
     placement: OfTraining[Literal["auto", "device", "host"]] = "auto",
   ) -> Spec:
-    """N-way K-shot tasks; a `train_` count of 0 is the test's, `queries` are for each class."""
-    schema.at_least_one("config.data", ways=ways, shots=shots, queries=queries, size=size)
+    """N-way K-shot tasks of colour images.
+
+    Args:
+      data_dir: Folder of prepared data.
+      cache_dir: Folder for arrays made from them.
+      ways: Classes of a task.
+      shots: Support examples of each class.
+      queries: Query examples of each class.
+      train_shots: Support examples of each class in training; 0 for `shots`.
+      train_queries: Query examples of each class in training; 0 for `queries`.
+      rotations: Rotations of training classes by multiples of 90 degrees.
+      test_rotations: Rotations of test classes.
+      augmentation: Random transforms of training images.
+      size: Height and width of the images.
+      resample: The filter that resizes the images.
+      require_complete: Whether to refuse a data set with missing images.
+      placement: Where the images are stored; "auto" takes the device if they fill at most half of its memory.
+    """
+    check_counts(ways=ways, shots=shots, queries=queries, size=size)
     train_counts = (train_shots or shots, train_queries or queries)
 
     def read() -> Data:
-      found = load(data_dir, cache_dir, size=size, resample=resample, require_complete=require_complete)
-      if found.partial:
-        print(f"The data are a part of the set, which lacks {found.missing}.", file=sys.stderr, flush=True)
-      tell(found.notes)
-      on_device = _on_device(found, placement)
+      images = load(data_dir, cache_dir, size=size, resample=resample, require_complete=require_complete)
+      if images.partial:
+        print(f"The data set is incomplete; it lacks {images.missing}.", file=sys.stderr, flush=True)
+      tell(images.notes)
+      on_device = _on_device(images, placement)
       make = lambda part, counts, turned: few_shot.sampler(
-        getattr(found, part),
+        getattr(images, part),
         ways,
         *counts,
         rotations=turned,
         # Tasks stay uint8, a quarter of the memory; batches become [0, 1].
-        preprocess=lambda images: images,
-        counts=found.counts[image_sets.PARTS.index(part)],
+        preprocess=lambda batch: batch,
+        counts=images.counts[image_sets.PARTS.index(part)],
         on_device=on_device,
       )
       held_out = {part: make(part, (shots, queries), test_rotations) for part in ("val", "test")}
-      return Data(make("train", train_counts, rotations), held_out["test"], _description(found), held_out["val"])
+      return Data(make("train", train_counts, rotations), held_out["test"], _description(images), held_out["val"])
 
     train_transform = augment.compose(*(TRANSFORMS[name](size) for name in augmentation), _unit)
     return Spec(
@@ -76,7 +93,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       ways,
       read,
       norm_stats=norm_stats.ALL,
-      costly=costly(ways * queries, few=10),  # up to nine times the size of Omniglot's
+      costly=costly(ways * queries, few=10),  # images have up to nine times the size of Omniglot's
       train_norm_stats=norm_stats.IN_TRAINING,
       whole_task=_unit_task,
       loop=lambda inner, network, training: _loop(inner, train_transform if training else _unit),
@@ -102,24 +119,25 @@ def _unit_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ta
   return Task(*(augment.augmented_query(part, _unit)(key, task, params, shared) for part in (support, full_query)))
 
 
-def _on_device(found: image_sets.ImageSet, placement: str) -> bool:
+def _on_device(images: image_sets.ImageSet, placement: str) -> bool:
   if placement != "auto":
     return placement == "device"
-  return sum(array.nbytes for array in found[:3]) <= _device_bytes() / 2
+  return sum(array.nbytes for array in images[:3]) <= _device_bytes() / 2
 
 
 def _device_bytes() -> float:
-  """Memory of a device; of this machine, where the device is its processor."""
+  """Memory of a device, or of this machine if the device is its CPU."""
   limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
   return float(limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _description(found: image_sets.ImageSet) -> dict[str, Any]:
-  """What the result says of the data."""
-  sizes = {f"{part}_classes": len(getattr(found.split, part)) for part in image_sets.PARTS}
-  images = {f"{part}_images": sum(n) for part, n in zip(image_sets.PARTS, found.counts, strict=True)}
-  partial = {"partial": True, "missing": found.missing} if found.partial else {"partial": False}
-  return {"split": "published", "split_sha256": found.digest, **partial, **sizes, **images, "notes": list(found.notes)}
+def _description(images: image_sets.ImageSet) -> dict[str, Any]:
+  """The description of the data in a result."""
+  classes = {f"{part}_classes": len(getattr(images.split, part)) for part in image_sets.PARTS}
+  counts = {f"{part}_images": sum(n) for part, n in zip(image_sets.PARTS, images.counts, strict=True)}
+  partial = {"partial": True, "missing": images.missing} if images.partial else {"partial": False}
+  digest = {"split": "published", "split_sha256": images.digest}
+  return {**digest, **partial, **classes, **counts, "notes": list(images.notes)}
 
 
 def _cifar(name: Literal["cifar_fs", "fc100"]) -> Load:

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 import warpjax as wj
 from warpjax import networks
+from warpjax.checks import check_counts
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.problem import Problem
 from warpjax.runner.components import norm_stats, outer_step
-from warpjax.runner.config import schema
 from warpjax.runner.config.schema import OfProblem, OfTraining
 from warpjax.runner.families.base import Data, Spec, tell
 from warpjax.tasks import augment, few_shot, multi_shot
 from warpjax.types import Aux, Batch, InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
-ALPHABETS = 25  # of meta-training, and so the heads of joint training
+ALPHABETS = 25  # alphabets of meta-training, each with a head in joint training
 
 _TRANSFORMS: dict[str, augment.ImageTransform] = {
   "affine": augment.random_affine(),
@@ -41,11 +41,22 @@ def omniglot(
   numbered: OfTraining[bool] = False,
   resample: OfTraining[decode.Resample] = "lanczos",
 ) -> Spec:
-  """Alphabets as `ways`-way tasks; `numbered` is for `multi_head`.
+  """Multi-shot Omniglot: each alphabet is a task.
 
-  `query` is L_meta in training: a minibatch of the "support" set, or all "held_out" drawings.
+  Args:
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
+    alphabets: Alphabets of meta-training; the others are test tasks.
+    ways: Characters of a task.
+    held_out: Drawings of each character in the query set.
+    batch_size: Examples of an inner step.
+    augmentation: Random transforms of the drawings.
+    query: The examples of the meta-loss in training: a minibatch of the "support" set, or all "held_out" drawings.
+    split_seed: Seed of the split into alphabets.
+    numbered: Whether labels count the characters of all alphabets, as `multi_head` needs.
+    resample: The filter that resizes the drawings.
   """
-  schema.at_least_one("config.data", alphabets=alphabets, ways=ways, held_out=held_out, batch_size=batch_size)
+  check_counts(alphabets=alphabets, ways=ways, held_out=held_out, batch_size=batch_size)
   transform = _TRANSFORMS[augmentation]
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
@@ -57,15 +68,15 @@ def omniglot(
     )
 
   def load() -> Data:
-    found = omniglot_files.load(data_dir, cache_dir, invert=False, resample=resample)
-    tell(found.notes)
-    split = splits.multi_shot_alphabets(found.names, num_pretrain=alphabets, min_characters=ways, seed=split_seed)
-    images = lambda part: multi_shot.alphabet_images(found.images, found.names, part, ways=ways, seed=split_seed)
+    files = omniglot_files.load(data_dir, cache_dir, invert=False, resample=resample)
+    tell(files.notes)
+    split = splits.multi_shot_alphabets(files.names, num_pretrain=alphabets, min_characters=ways, seed=split_seed)
+    images = lambda part: multi_shot.alphabet_images(files.images, files.names, part, ways=ways, seed=split_seed)
     train = multi_shot.sampler(images(split.train), held_out=held_out, query=query)
     train = jax.tree_util.Partial(_numbered, train, jnp.int32(alphabets), jnp.int32(ways)) if numbered else train
     test = multi_shot.all_tasks(images(split.test), held_out=held_out)
     description = {"split": "alphabets", "split_sha256": split.digest, "alphabets": alphabets}
-    return Data(train, test, {**description, "notes": list(found.notes)})
+    return Data(train, test, {**description, "notes": list(files.notes)})
 
   return Spec(
     "accuracy",
@@ -81,7 +92,7 @@ def omniglot(
 
 
 def _augmented_task(transform: augment.ImageTransform) -> QueryBatchFn:
-  """The whole test task, its two sets transformed apart, the query set as the query batch function does."""
+  """The whole test task, with separately transformed sets; the query set as in the query batch function."""
   support_fn = augment.augmented_query(lambda key, task, params, shared: task.support, transform)
   query_fn = augment.augmented_query(wj.full_query, transform)
 
@@ -101,7 +112,14 @@ def _query_minibatch(size: int) -> Any:
 def multi_headed(
   num_outputs: int, alphabets: int = ALPHABETS, width: int = 0, bias_init: Literal["zeros"] | None = None
 ) -> networks.Network:
-  """The learner with a head for each meta-training alphabet, in `shared`; a test task gets the one that none used."""
+  """The network with a head for each meta-training alphabet in `shared`; a test task gets an untrained one.
+
+  Args:
+    num_outputs: Width of a head.
+    alphabets: Number of heads.
+    width: Filters of each layer; 0 for the network's default.
+    bias_init: "zeros" for the biases of all layers.
+  """
   overrides = {**({"width": width} if width else {}), **({"bias_init": None} if bias_init == "zeros" else {})}
   network = networks.from_linen(networks.warpgrad_omniglot(num_outputs, **overrides))
 
@@ -120,7 +138,7 @@ def multi_headed(
 
 
 def multi_head(inner: InnerLoop) -> Any:
-  """Joint training, no adaptation: the gradient of one batch, under the alphabet's head, in the body and that head."""
+  """Joint training without adaptation: the gradient of one batch with respect to the body and the alphabet's head."""
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
     batch = Problem(inner, meta_params, task, key).batch(meta_params.initial, 0)
@@ -149,7 +167,7 @@ def _modulo(loss_fn: LossFn, ways: int) -> LossFn:
 
 
 def _numbered(sampler: TaskSampler, alphabets: jax.Array, ways: jax.Array, key: jax.Array) -> Task:
-  """The task that `sampler` draws from the key, its labels made the rows of all alphabets' characters."""
+  """A task of `sampler`, whose labels count the characters of all alphabets."""
   first = ways * jax.random.randint(key, (), 0, alphabets)
   (x, y), (query_x, query_y) = sampler(key)
   return Task((x, y + first), (query_x, query_y + first))

@@ -1,4 +1,4 @@
-"""What learned optimizers are trained on: quadratics, and the training of small networks on real images."""
+"""Optimisation problems for learned optimizers: quadratics, and the training of small networks on real images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax import networks
-from warpjax.runner.config import schema
+from warpjax.checks import check_counts
 from warpjax.runner.config.schema import OfProblem
 from warpjax.runner.families import base
 from warpjax.runner.families.base import Data, Spec
@@ -18,8 +18,12 @@ from warpjax.types import Apply, InnerLoop, LossFn, Params, PyTree, TaskSampler
 
 
 def quadratics(dim: int = 10) -> Spec:
-  """Random quadratics, each with a random start."""
-  schema.at_least_one("config.data", dim=dim)
+  """Random quadratics, each with a random start.
+
+  Args:
+    dim: Number of variables.
+  """
+  check_counts(dim=dim)
   sampler = optimizees.quadratics(dim)
   return Spec("loss", dim, lambda: Data(sampler, sampler, {}))
 
@@ -34,8 +38,19 @@ def trainings(
   split: OfProblem[Literal["random_characters", "background_evaluation", "folders"]] = "random_characters",
   split_seed: int = 0,
 ) -> Spec:
-  """The training of small networks on Omniglot of `size` by `size` pixels, each on some characters of its own."""
-  schema.at_least_one("config.data", ways=ways, hidden=hidden, size=size, batch_size=batch_size)
+  """The training of small networks on Omniglot, each on characters of its own.
+
+  Args:
+    data_dir: Folder of prepared data.
+    cache_dir: Folder for arrays made from them.
+    ways: Characters of a problem.
+    hidden: Width of the hidden layer.
+    size: Height and width of the images.
+    batch_size: Examples of a step.
+    split: The split of characters into training and test.
+    split_seed: Seed of a random split.
+  """
+  check_counts(ways=ways, hidden=hidden, size=size, batch_size=batch_size)
 
   def load() -> Data:
     images, classes, notes = base.omniglot_parts(data_dir, cache_dir, split, split_seed, size=size)
@@ -51,7 +66,7 @@ def trainings(
 
 
 def _trainings(images: np.ndarray, ways: int, hidden: int) -> TaskSampler:
-  shots = images.shape[1] - 1  # one drawing is left for the query set, which an image task cannot be without
+  shots = images.shape[1] - 1  # an image task needs a query set; it gets one drawing
   return optimizees.trainings(few_shot.sampler(images, ways, shots, 1), ways, hidden)
 
 
@@ -62,7 +77,7 @@ def loss(apply: Apply) -> LossFn:
 
 
 def displacement() -> networks.Network:
-  """What adapts is the displacement from the task's own start, which begins at zero."""
+  """The adapted parameters are the displacement from the task's start; they begin at zero."""
 
   def init(key: jax.Array, start: jax.Array) -> tuple[Params, PyTree]:
     del key

@@ -1,4 +1,4 @@
-"""Reinforcement learning's settings: navigation and the maze, their networks, TRPO, PPO, and learning along a life."""
+"""Reinforcement learning: navigation and the maze, their networks, TRPO, PPO, and online learning."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import optax
 
 from warpjax import networks, rl, rules
+from warpjax.checks import check_counts
 from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
 from warpjax.rl.navigation import Reward
 from warpjax.rl.objectives import Estimator
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
-from warpjax.runner.config import schema
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.runner.families.base import Data, Spec
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
@@ -33,8 +33,19 @@ def navigation(
   estimator: OfTraining[Estimator] = "score",
   goal_size: float = 0.01,
 ) -> Spec:
-  """Point navigation; each inner step, and the query, is a batch of `episodes` fresh episodes."""
-  schema.at_least_one("config.data", episodes=episodes, test_episodes=test_episodes, horizon=horizon)
+  """Point navigation; each inner step, and the query, is a batch of new episodes.
+
+  Args:
+    start: The start of an episode.
+    reward: The reward.
+    episodes: Episodes of a batch in training.
+    test_episodes: Episodes of a batch in the test.
+    horizon: Steps of an episode.
+    discount: Discount of the return.
+    estimator: The estimator of the policy gradient.
+    goal_size: An episode ends where both coordinates are this near the goal; 0 for never.
+  """
+  check_counts(episodes=episodes, test_episodes=test_episodes, horizon=horizon)
   env = rl.navigation.point_navigation(reward, start == "uniform", goal_size)
   rate = rl.reinforce(discount)
 
@@ -59,11 +70,21 @@ def maze(
   value_cost: OfTraining[float] = 0.1,
   concentration_cost: OfTraining[float] = 0.03,
 ) -> Spec:
-  """The maze; an inner step is one episode in each of `mazes_at_once` mazes, every time with new goals.
+  """The maze; an inner step is one episode in each of several mazes, every time with new goals.
 
-  A test task is one goal. There the weights stay as they are: what the agent learns of the goal is in its memory.
+  A test task is one goal. In the test the weights are fixed, and the agent's memory adapts to the goal.
+
+  Args:
+    size: Height and width of the maze.
+    num_steps: Steps of an episode.
+    mazes_at_once: Mazes of an inner step.
+    test_episodes: Episodes of a test task.
+    discount: Discount of the return.
+    trace: Trace parameter of the advantage estimate.
+    value_cost: Weight of the value loss.
+    concentration_cost: Weight of the sum of squared probabilities, in place of an entropy bonus.
   """
-  schema.at_least_one("config.data", mazes_at_once=mazes_at_once, test_episodes=test_episodes)
+  check_counts(mazes_at_once=mazes_at_once, test_episodes=test_episodes)
   env = mazes.maze(size, num_steps)
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
@@ -98,7 +119,7 @@ def gaussian_policy(apply: Apply) -> rl.Policy:
 
 
 def policy_loss(apply: Apply) -> Any:
-  """The loss of the metric "return", which `navigation` and `maze` put their own in the place of."""
+  """The default loss of the metric "return", which `navigation` and `maze` replace."""
   return rl.policy_gradient(gaussian_policy(apply))
 
 
@@ -110,7 +131,7 @@ def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Netw
 
     def init(key: jax.Array, x: Any) -> tuple[Params, PyTree]:
       del x
-      first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))  # made in a trace: nothing is to compile here
+      first: Any = (None, jnp.zeros((1, mazes.NUM_FEATURES)))  # traced, so that nothing is compiled
       return whole.init(key, first)
 
     return networks.Network(init, whole.apply)
@@ -126,7 +147,16 @@ def trust_region(
   backtracks: int = 15,
   derivative: Literal["reverse", "first_order"] = "reverse",
 ) -> OuterStep:
-  """TRPO as the outer step; the optimizer is "none"."""
+  """TRPO as the outer step, with the optimizer "none".
+
+  Args:
+    inner: The inner loop.
+    max_kl: Bound of the mean KL divergence.
+    cg_steps: Steps of conjugate gradients.
+    damping: Added to the Fisher matrix's diagonal.
+    backtracks: Step lengths that the line search tries.
+    derivative: Order of the meta-gradient.
+  """
   settings = trpo.Settings(max_kl, cg_steps, damping, backtracks)
   trpo.check(inner, settings, derivative)
 
@@ -140,7 +170,14 @@ def trust_region(
 def proximal(
   inner: InnerLoop, clip: float = 0.2, epochs: int = 5, derivative: Literal["reverse", "first_order"] = "reverse"
 ) -> OuterStep:
-  """PPO as the outer step: `epochs` steps of the optimizer on the same episodes."""
+  """PPO as the outer step.
+
+  Args:
+    inner: The inner loop.
+    clip: Bound of the probability ratio's distance from 1.
+    epochs: Optimizer steps on the same episodes.
+    derivative: Order of the meta-gradient.
+  """
   ppo.check(inner, clip, epochs, derivative)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax import networks, tasks
-from warpjax.runner.config import schema
+from warpjax.checks import check_counts
 from warpjax.runner.config.schema import OfTraining
 from warpjax.runner.families.base import Data, Spec
 from warpjax.types import InnerLoop, LossFn, Params, PyTree
@@ -20,8 +20,15 @@ def continual(
   steps_each: int = 20,
   train_subtasks: OfTraining[int] = 0,
 ) -> Spec:
-  """Sine waves in sequence, each over its own inputs; `train_subtasks` of 1 trains on single waves, 0 is the test's."""
-  schema.at_least_one("config.data", subtasks=subtasks, points=points, steps_each=steps_each)
+  """Sine waves in sequence, each over its own inputs.
+
+  Args:
+    subtasks: Waves of a test task.
+    points: Examples of a wave.
+    steps_each: Inner steps on a wave.
+    train_subtasks: Waves of a training task; 0 for `subtasks`.
+  """
+  check_counts(subtasks=subtasks, points=points, steps_each=steps_each)
   of = tasks.continual
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
@@ -37,19 +44,28 @@ def continual(
 
 
 def surfaces(starts: int = 10) -> Spec:
-  """Random surfaces, with several random starts on each."""
-  schema.at_least_one("config.data", starts=starts)
+  """Random surfaces, each with several random starts.
+
+  Args:
+    starts: Starts on a surface.
+  """
+  check_counts(starts=starts)
   sampler = tasks.surfaces.sampler(starts)
   return Spec("height", 2, lambda: Data(sampler, sampler, {}))
 
 
 def surface_loss(apply: Callable[..., jax.Array]) -> LossFn:
-  """The loss of `plane_warp`, whose warp has no task parameters of its own."""
+  """The loss of `plane_warp`, whose warp has no task parameters."""
   return tasks.surfaces.loss(lambda shared, theta: apply((), shared, theta))
 
 
 def plane_warp(hidden: int = 30, warped: bool = True) -> networks.Network:
-  """The explicit warp of the plane; tasks adapt the displacement from their starts. `warped=False`: plain descent."""
+  """An explicit warp of the plane; tasks adapt the displacement from their starts.
+
+  Args:
+    hidden: Width of the warp's hidden layer.
+    warped: Whether to use a warp; False is plain gradient descent.
+  """
 
   def init(key: jax.Array, starts: jax.Array) -> tuple[Params, PyTree]:
     return jnp.zeros(starts.shape, starts.dtype), tasks.surfaces.init_warp(key, hidden) if warped else ()

@@ -1,4 +1,4 @@
-"""Many hosts: one process on each, the same command, tasks spread over all devices, files written by the first host."""
+"""Many hosts: each runs one process with the same command; the first host writes the files."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ import numpy as np
 from warpjax.runner import workdir
 from warpjax.runner.machine import interrupts
 
-# How long a process waits for the others at the start. JAX itself would wait longer and then abort without a word.
+# How long a process waits for the others at the start. JAX itself would wait longer and abort without a message.
 START_SECONDS = 300.0
 _SAY_AFTER_SECONDS = 1.0
-# How long a process that is done waits for the others to be done, before it counts them as lost.
+# How long a finished process waits for the others to finish, before it counts them as lost.
 _SHUTDOWN_SECONDS = 60
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|coordination service|heartbeat|task died", re.I)
 
 
 class StartError(ValueError):
-  """The processes of a run could not be connected; none of them has begun."""
+  """The processes of a run could not be connected; none has begun."""
 
 
 def connect(
   coordinator: str | None, num_processes: int | None, process_id: int | None, *, seconds: float | None = None
 ) -> None:
-  """Joins the processes of a run; to be called before anything touches a device.
+  """Joins the processes of a run; it must be called before a device is used.
 
   Args:
-    coordinator: `"HOST:PORT"` of the first process; `"auto"` where jax.distributed finds all three arguments by itself
-      (SLURM, TPU pods, Kubernetes, Open MPI); None for a run of one process.
-    num_processes: How many there are; needed with an address.
-    process_id: Which one this is, from 0; needed with an address.
-    seconds: How long to wait for the others; None for `START_SECONDS`.
+    coordinator: `"HOST:PORT"` of the first process; `"auto"` if jax.distributed can detect all three arguments (SLURM,
+      TPU pods, Kubernetes, Open MPI); None for a run of one process.
+    num_processes: Number of processes; required with an address.
+    process_id: Index of this process, from 0; required with an address.
+    seconds: Time limit for the others to join; None for `START_SECONDS`.
 
   Raises:
-    ValueError: For arguments that do not go together, or an "auto" that finds nothing.
-    StartError: Where the processes cannot be connected; it says why, and what to do.
+    ValueError: For inconsistent arguments, or an "auto" that detects no cluster.
+    StartError: If the processes cannot be connected; the message has the reason and a remedy.
   """
   _check(coordinator, num_processes, process_id)
   if coordinator is None:
@@ -60,13 +60,13 @@ def connect(
       f"{jax.local_device_count()} of {devices}, and there are {jax.process_count()} processes."
     )
   try:
-    largest(0)  # the first message to all the others
+    largest(0)  # the first message to the others
   except (RuntimeError, ValueError) as error:
     raise StartError(_not_connected(error, coordinator)) from None
 
 
 def _join(coordinator: str, num_processes: int | None, process_id: int | None, seconds: float) -> None:
-  """Connects in a thread, since the C++ of the connection hears no signal and ends the process at its own limit."""
+  """Connects in a thread, since the connection's C++ ignores signals and ends the process at its own time limit."""
   address, failures = None if coordinator == "auto" else coordinator, list[Exception]()
 
   def initialize() -> None:
@@ -84,7 +84,7 @@ def _join(coordinator: str, num_processes: int | None, process_id: int | None, s
   thread, begun, said = threading.Thread(target=initialize, daemon=True), time.monotonic(), False
   thread.start()
   while thread.is_alive():
-    thread.join(0.2)  # in slices, so that Ctrl-C is heard
+    thread.join(0.2)  # in slices, so that Ctrl-C is handled
     waited = time.monotonic() - begun
     if thread.is_alive() and waited > seconds:
       everyone = "every process" if address is None else f"{num_processes} processes, --process_id=0 first,"
@@ -103,7 +103,7 @@ def _join(coordinator: str, num_processes: int | None, process_id: int | None, s
       raise error
     raise StartError(
       f"--coordinator={coordinator} could not be joined ({_first_line(error)}). Process 0 must run there, and its port "
-      "be reachable from here."
+      "be reachable from this machine."
     ) from None
 
 
@@ -117,7 +117,7 @@ def _count_devices(coordinator: str) -> int:
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes and prints."""
+  """Whether this process writes and prints."""
   return jax.process_index() == 0
 
 
@@ -128,19 +128,19 @@ def say(message: str, *, error: bool = False) -> None:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-  """Calls a function on the first host alone, and gives every host what it returns, a JSON object."""
+  """Calls a function on the first host alone, and returns its result, a JSON object, on every host."""
   if jax.process_count() == 1:
     return function()
   from jax.experimental import multihost_utils
 
   data = np.frombuffer(json.dumps(function() if is_first() else None).encode(), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
-  padded = np.resize(data, size)  # the first host's is whole; what the others give is not looked at
+  padded = np.resize(data, size)  # only the first host's data are used
   return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8).tobytes())
 
 
 def largest(number: int) -> int:
-  """The largest of the hosts' numbers: a signal that came to one came to all."""
+  """The largest of the hosts' numbers, so that a signal to one host stops all."""
   if jax.process_count() == 1:
     return number
   from jax.experimental import multihost_utils
@@ -148,16 +148,16 @@ def largest(number: int) -> int:
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
-def check_same(what: str, mine: Mapping[str, Any]) -> None:
-  """Raises a ValueError on a host whose settings are not the first host's, naming the keys that differ."""
-  settings = workdir.as_json(mine)
-  differing = "; ".join(workdir.differences(from_first(lambda: settings), settings))
+def check_same(what: str, values: Mapping[str, Any]) -> None:
+  """Raises a ValueError, with the keys that differ, on a host whose values are not the first host's."""
+  own = workdir.as_json(values)
+  differing = "; ".join(workdir.differences(from_first(lambda: own), own))
   if differing:
     raise ValueError(f"{what} of process {jax.process_index()} must be the first's. It differs in: {differing}.")
 
 
 def lost_peer(error: BaseException) -> str | None:
-  """What to tell the user of an error that another host's end has caused; None for any other error."""
+  """The message for an error caused by the end of another host; None for any other error."""
   if not jax.distributed.is_initialized() or isinstance(error, OSError | StartError) or not _LOST.search(str(error)):
     return None
   return (
@@ -168,7 +168,7 @@ def lost_peer(error: BaseException) -> str | None:
 
 def leave(status: int) -> NoReturn:
   """Ends the process. After success it leaves in order, because other hosts wait for it. Otherwise it ends at once."""
-  interrupts.ignore()  # what there was to do is done
+  interrupts.ignore()  # all work is done
   sys.stdout.flush()
   sys.stderr.flush()
   if status == 0:
@@ -177,7 +177,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _check_address(coordinator: str, process_id: int | None) -> None:
-  """What the C++ of the connection would end the process for."""
+  """Raises for an address at which the connection's C++ would end the process."""
   host, port = coordinator.rsplit(":", 1)
   try:
     socket.getaddrinfo(host.strip("[]"), int(port))
@@ -199,7 +199,7 @@ def _check_address(coordinator: str, process_id: int | None) -> None:
 
 
 def _not_connected(error: Exception, coordinator: str) -> str:
-  """What failed at a start and what to do: most often a machine whose own name does not lead to it."""
+  """The reason of a failed start, and a remedy: most often a machine's own name does not resolve."""
   name, said = socket.gethostname(), _first_line(error)
   try:
     address = str(socket.getaddrinfo(name, None)[0][4][0])
@@ -211,7 +211,7 @@ def _not_connected(error: Exception, coordinator: str) -> str:
     )
   return (
     f"the processes of this run could not be connected ({said}). The name of each machine must resolve to an address "
-    f"at which the others reach it; here {name!r} is {address}, and /etc/hosts can change that. Then run the same "
+    f"at which the others reach it; {name!r} is {address} on this machine. Correct it in /etc/hosts, and run the same "
     "command on every host again."
   )
 

@@ -1,10 +1,10 @@
-"""Chooses how convolutions are lowered on a device that `conv.AUTO_LOWERING` does not list, by measuring once.
+"""Chooses the lowering of convolutions on a device that `conv.AUTO_LOWERING` does not list, by one measurement.
 
   python -m experiments.lowering
 
-`warpjax train` runs this in a process of its own at the first new run on such a device, writes the choice into the
-run's config.json as `network.lowering`, and remembers it in the user's cache until the device or a version changes.
-`--config.network.lowering=lax`, `patches` or `auto` (as the table says) takes the place of the measurement.
+`warpjax train` runs it in a separate process at the first new run on such a device. It writes the choice into the run's
+config.json as `network.lowering`, and stores it in the user's cache until the device or a version changes. With
+`--config.network.lowering=lax`, `patches` or `auto`, which follows the table, nothing is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from warpjax.runner.config import recipes, registry, schema
 from warpjax.runner.machine import hosts, remembered
 
 STORE = "lowering"
-SECONDS = 180.0  # a limit; both take seconds where they work
+SECONDS = 180.0  # a limit; both usually take seconds
 COMMAND = (sys.executable, "-m", "warpjax.runner.machine.lowering")
 CHOICES = tuple(each for each in conv.LOWERINGS if each != "auto")
 
@@ -42,24 +42,24 @@ def for_run(
   seconds: float = SECONDS,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """The config of a run with its lowering: as given, as its workdir was begun with, or as measured on this device.
+  """The config of a run with its lowering: that of the config, else of the workdir, else measured on this device.
 
   Args:
-    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
+    config: Nested dicts, as `load_config` returns them.
     directory: The workdir.
-    check: Raises a ValueError for an invalid config; called on every host before anything is measured.
-    listed: Backends whose lowering is known; nothing is measured on them.
-    command: Measures, and prints its times as JSON.
-    seconds: After how long the measurement is given up.
-    cache_dir: Where the choice is remembered; None for the user's cache.
+    check: Raises a ValueError for an invalid config; called on every host before measuring.
+    listed: Backends with a known lowering, which are not measured.
+    command: The command that measures and prints its times as JSON.
+    seconds: Time limit of the measurement.
+    cache_dir: Folder that stores the choice; None for the user's cache.
 
   Returns:
-    The config, with `network.lowering` where there is something to choose.
+    The config, with `network.lowering` if there is a choice.
   """
   if not has_convolutions(config) or of(config) is not None:
     return config
   begun = hosts.from_first(lambda: workdir.begun_config(directory))
-  if begun is not None:  # wherever that was: another lowering would be another config
+  if begun is not None:  # on any device: another lowering would be another config
     chosen = of(begun)
   elif jax.default_backend() in listed:
     return config
@@ -79,13 +79,13 @@ def has_convolutions(config: Mapping[str, Any]) -> bool:
 
 
 def of(config: Mapping[str, Any]) -> Any:
-  """The lowering that a config gives; None where it gives none."""
-  network = schema.given(config).get("network")
+  """The lowering of a config; None if it has none."""
+  network = schema.without_none(config).get("network")
   return network.get("lowering") if isinstance(network, Mapping) else None
 
 
 def fastest(times: Mapping[str, Mapping[str, float]]) -> str:
-  """The lowering whose gradient, and gradient through an inner step, take less time together."""
+  """The lowering with the smaller total time of a gradient and a gradient through an inner step."""
   return min(CHOICES, key=lambda lowering: _together(times[lowering]))
 
 
@@ -94,7 +94,7 @@ def _together(times: Mapping[str, float]) -> float:
 
 
 def _recalled(cache_dir: str | None) -> str | None:
-  """What was measured before on this device; None where nothing was."""
+  """The stored choice for this device; None if there is none."""
   device = jax.devices()[0].device_kind
   chosen = remembered.recall(STORE, remembered.key(device), cache_dir)
   if chosen not in CHOICES:
@@ -104,7 +104,7 @@ def _recalled(cache_dir: str | None) -> str | None:
 
 
 def _measured(command: Sequence[str], seconds: float, cache_dir: str | None) -> str:
-  """Measured and remembered; never an error, as `lax` is always right."""
+  """Measures and stores the choice; after any error it is `lax`, which is always correct."""
   device = jax.devices()[0].device_kind
   hosts.say(f"Convolutions on {device}: measuring both lowerings once, for at most {seconds:.0f} s.", error=True)
   try:

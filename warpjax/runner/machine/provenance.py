@@ -1,4 +1,4 @@
-"""What a number was measured with: the commit, the versions, the machine."""
+"""The provenance of a number: the commit, the versions, the machine."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def of_run() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-  """The commit of the checkout that warpjax is in; None where it is in none."""
+  """The commit of warpjax's checkout; None outside of a checkout."""
   return git("rev-parse", "HEAD")
 
 
 def changes() -> list[str]:
-  """The files that differ from the commit; records, which a commit gathers, are left out."""
+  """The files that differ from the commit, without records, which are committed together."""
   lines = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") or ""
   return [line.split()[-1] for line in lines.splitlines()]
 
 
 def git(*arguments: str) -> str | None:
-  """What git says in the checkout; None where there is no checkout or no git."""
+  """The output of git in the checkout; None without a checkout or git."""
   if not (ROOT / ".git").exists():
     return None
   try:
@@ -56,7 +56,7 @@ def cpu() -> str:
 
 
 def cores() -> int:
-  """How many cores this process may use."""
+  """The number of cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

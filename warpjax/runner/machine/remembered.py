@@ -1,4 +1,4 @@
-"""What was measured once on this machine, in the user's cache; a cache that cannot be read or written stops nothing."""
+"""Measurements stored in the user's cache; a cache that cannot be read or written is no error."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from warpjax.runner import workdir
 
 
 def machine() -> list[str]:
-  """What a time depends on besides the program: the device, its driver, the versions of JAX, and XLA's flags."""
+  """The conditions of a timing besides the program: the device, its driver, the versions of JAX, and XLA's flags."""
   device = jax.devices()[0]
   versions = (jax.__version__, jaxlib.__version__, device.client.platform_version)
   return [device.device_kind, *versions, os.environ.get("XLA_FLAGS", "")]
 
 
 def key(title: str, *values: Any) -> str:
-  """A title that a person reads, and a hash of the machine and the values."""
+  """A readable title, followed by a hash of the machine and the values."""
   text = json.dumps([*machine(), *values], sort_keys=True)
   return f"{title}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def recall(name: str, entry: str, cache_dir: str | None = None) -> Any:
-  """The entry of `CACHE/name.json`, or None where there is none or the file is damaged."""
+  """The entry of `CACHE/name.json`, or None if it does not exist or the file is damaged."""
   try:
     return _read(_path(name, cache_dir)).get(entry)
-  except (OSError, RuntimeError):  # a folder that may not be read, a user without a home
+  except (OSError, RuntimeError):  # an unreadable folder, or a user without a home
     return None
 
 
@@ -54,6 +54,6 @@ def _path(name: str, cache_dir: str | None) -> pathlib.Path:
 def _read(path: pathlib.Path) -> dict[str, Any]:
   try:
     entries = workdir.read_json(path)
-  except ValueError:  # not JSON, or not text; the next `keep` writes it anew
+  except ValueError:  # not JSON, or not text; the next `keep` replaces it
     return {}
   return entries if isinstance(entries, dict) else {}

@@ -1,4 +1,4 @@
-"""What a person sees of a run, and how they stop it."""
+"""Progress bars, and signals that stop a run."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def bar(
   """A progress bar on a terminal, plain lines otherwise.
 
   Args:
-    total: Units in all.
-    first: Units that are done.
-    description: What runs.
-    unit: What is counted, in the plural.
-    seconds_between_lines: Where there is no terminal.
-    always: Whether lines begin at once and have an end; otherwise what takes less than that many seconds prints none.
-    shown: Whether anything is.
+    total: Number of units.
+    first: Units already done.
+    description: Name of the work.
+    unit: Name of the units, in the plural.
+    seconds_between_lines: Seconds between plain lines.
+    always: Whether to print a first and a last line; otherwise work shorter than those seconds prints no line.
+    shown: Whether to print at all.
 
   Yields:
-    `(done, values) -> None`, to be called with the units done.
+    `(done, values) -> None`, to be called with the number of units done.
   """
   if not shown:
     yield lambda step, values: None
@@ -72,34 +72,34 @@ def _lines(total: int, description: str, unit: str, seconds_between: float, alwa
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], int]]:
-  """Turns a first SIGTERM or SIGINT into a question that can be asked; a second one exits at once.
+  """Stores a first SIGTERM or SIGINT for the caller to query; a second one exits at once.
 
-  A signal that nobody has asked about when the context ends is raised again, so that none is lost.
+  A signal that was not queried when the context ends is raised again, so that none is lost.
 
   Yields:
-    `() -> int`: the number of the signal that came, 0 while none has.
+    `() -> int`: the number of the received signal, or 0.
   """
-  came: list[int] = []
-  answered: list[int] = []
+  received: list[int] = []
+  reported: list[int] = []
 
   def handle(number: int, frame: Any) -> None:
     del frame
-    if came:
+    if received:
       os._exit(128 + number)
-    came.append(number)
-    # Not print, which fails where the signal meets another print.
+    received.append(number)
+    # Not print, which fails if the signal interrupts another print.
     os.write(2, b"Stopping once the meta-steps under way are done and saved; a second signal stops at once.\n")
 
-  def asked() -> int:
-    answered.extend(came)
-    return answered[0] if answered else 0
+  def query() -> int:
+    reported.extend(received)
+    return reported[0] if reported else 0
 
-  numbers = filter(interrupts.heard, (signal.SIGTERM, signal.SIGINT))
+  numbers = filter(interrupts.can_handle, (signal.SIGTERM, signal.SIGINT))
   before = {number: signal.signal(number, handle) for number in numbers}
   try:
-    yield asked
+    yield query
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
-  if came and not answered:
-    signal.raise_signal(came[0])
+  if received and not reported:
+    signal.raise_signal(received[0])

@@ -1,4 +1,4 @@
-"""The protocol card: what a number was measured under, with every result."""
+"""The protocol card: the conditions of a measured number, part of every result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from warpjax.runner.experiment import Experiment
 
 
 def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
-  """What decides what a result on `num_tasks` test tasks means; None where a setting has no place in the experiment."""
+  """The conditions of a result on `num_tasks` test tasks; None for a setting that the experiment does not have."""
   settings, evaluation, run = experiment.settings, experiment.evaluation, experiment.run
   data, inner, optimizer = settings["data"], settings["inner"], settings["optimizer"]
   description = experiment.data.description
@@ -48,7 +48,7 @@ def card(experiment: Experiment, num_tasks: int) -> dict[str, Any]:
 
 
 def of_training(data: Mapping[str, Any]) -> dict[str, Any]:
-  """The sizes of a training task, by the table `data` that was trained with."""
+  """The sizes of a training task, from the table `data` of the training config."""
   return {f"train_{name}": data.get(f"train_{name}") or data.get(name) for name in ("shots", "queries", "query")}
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of `metrics.jsonl` go besides."""
+"""Writers: receivers of the rows of `metrics.jsonl`, such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Writer = Callable[[Mapping[str, Any]], object]
 
 @contextlib.contextmanager
 def opened(directory: pathlib.Path, first: int, writers: Sequence[str | Writer]) -> Iterator[Writer]:
-  """A writer to `metrics.jsonl` and to others.
+  """Opens a writer to `metrics.jsonl` and to further writers.
 
   Args:
     directory: The workdir.
-    first: The meta-step from which rows are written; those of later steps, of a run that was killed, are taken back.
-    writers: Functions, or names of `WRITERS`.
+    first: The meta-step at which training starts; later rows, of a run that was killed, are removed.
+    writers: Functions, or names in `WRITERS`.
 
   Yields:
     The writer.
 
   Raises:
-    ValueError: For a name that there is not.
+    ValueError: For an unknown name.
   """
   with contextlib.ExitStack() as stack:
     others: list[Writer] = []
@@ -48,10 +48,10 @@ def opened(directory: pathlib.Path, first: int, writers: Sequence[str | Writer])
 
 @contextlib.contextmanager
 def tensorboard(directory: pathlib.Path, first: int) -> Iterator[Writer]:
-  """Event files that TensorBoard opens, in the workdir's `tensorboard/`.
+  """Writes event files for TensorBoard into the workdir's `tensorboard/`.
 
   Raises:
-    ImportError: Where tensorboardX is not installed.
+    ImportError: If tensorboardX is not installed.
   """
   try:
     from tensorboardX import SummaryWriter
