@@ -21,7 +21,8 @@ def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False
   if optional and value is None:
     return
   if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-    raise ValueError(f"{name} must be {'None or ' * optional}an integer of at least {least}; got {value!r}")
+    none = "None or " if optional else ""
+    raise ValueError(f"{name} must be {none}an integer of at least {least}; got {value!r}")
 
 
 def check_counts(**sizes: Any) -> None:

@@ -110,8 +110,9 @@ def _zero_leaves(gradient: MetaParams) -> Check:
   small = [
     path for (path, _), size in zip(named_leaves(gradient), sizes, strict=True) if 0 < size < _ROUND_OFF * max(sizes)
   ]
-  said = [f"exactly zero: {', '.join(zeros)}"] * bool(zeros)
-  said += [f"zero but for round-off, which Adam would turn into full steps: {', '.join(small)}"] * bool(small)
+  said = [f"exactly zero: {', '.join(zeros)}"] if zeros else []
+  if small:
+    said.append(f"zero but for round-off, which Adam would turn into full steps: {', '.join(small)}")
   if said:
     return Check("zero leaves", "warning", "the meta-gradient is " + "; ".join(said))
   return Check("zero leaves", "passed", f"all {len(sizes)} leaves of the meta-parameters get a gradient")

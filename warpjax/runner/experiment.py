@@ -129,9 +129,8 @@ def _checked_task(tables: Mapping[str, Any], evaluation: Evaluation, spec: base.
   """The shapes of a training task, after checking that tasks of both splits are large enough."""
   train_task, test_task = (jax.eval_shape(lambda d=draw: d(jax.random.key(0))) for draw in (data.train, data.test_task))
   if evaluation.val_tasks < 0 or (evaluation.val_tasks and data.val is None):
-    raise ValueError(
-      f"config.eval.val_tasks must be 0{' or more' * bool(data.val)} for these data; got {evaluation.val_tasks}."
-    )
+    allowed = "0 or more" if data.val else "0"
+    raise ValueError(f"config.eval.val_tasks must be {allowed} for these data; got {evaluation.val_tasks}.")
   if not spec.own_batches:
     in_training = tables["inner"].get("batch_size", 0)
     _check_batch("config.inner.batch_size", in_training, train_task)

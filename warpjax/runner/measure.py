@@ -102,7 +102,7 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
   Returns:
     `(state, sampler, key, num_tasks, report=...) -> Evaluation`, as `warpjax.evaluation.evaluator` returns it.
   """
-  compiled: list[Callable[..., evaluation.Evaluation]] = []
+  compiled: Callable[..., evaluation.Evaluation] | None = None
 
   def run(
     state: TrainState,
@@ -111,21 +111,20 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
     num_tasks: int,
     report: Callable[[int], object] = lambda done: None,
   ) -> evaluation.Evaluation:
+    nonlocal compiled
     inner, meta_params = experiment.test_loop(state)
     readout = experiment.readout_of(state)
-    if not compiled:
-      compiled.append(
-        evaluation.evaluator(
-          inner,
-          num_steps=experiment.evaluation.num_steps,
-          metric=metric,
-          readout=readout,
-          others=experiment.others if others else None,
-          draw=experiment.draw,
-          task_chunk=experiment.run.task_chunk or None,
-        )
+    if compiled is None:
+      compiled = evaluation.evaluator(
+        inner,
+        num_steps=experiment.evaluation.num_steps,
+        metric=metric,
+        readout=readout,
+        others=experiment.others if others else None,
+        draw=experiment.draw,
+        task_chunk=experiment.run.task_chunk or None,
       )
-    return compiled[0](meta_params, sampler, key, num_tasks, readout.data, report)
+    return compiled(meta_params, sampler, key, num_tasks, readout.data, report)
 
   return run
 

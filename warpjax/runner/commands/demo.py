@@ -57,7 +57,9 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
       axes.plot(x, sinusoid.wave(key, config["data"]["variant"])(x), color="black", linewidth=1, label="wave")
       axes.plot(*task.support, "^", color="purple", label="seen")
       for step, curve in zip(SHOWN_STEPS, _curves(experiment, state, task, x), strict=True):
-        axes.plot(x, curve, label=f"{step} step{'s' * (step != 1)}", linestyle=":" if step == 0 else "-", alpha=0.9)
+        axes.plot(
+          x, curve, label=f"{step} step{'' if step == 1 else 's'}", linestyle=":" if step == 0 else "-", alpha=0.9
+        )
     row[0].set_ylabel(config["method"])
   grid[0, 0].legend(fontsize=7)
   canvas.save(figure, output)

@@ -102,13 +102,14 @@ def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_step
   apply_with_stats = network.apply_with_stats
   assert apply_with_stats is not None  # it has batch norm
 
-  compiled: list[Callable[..., PyTree]] = []
+  collect: Callable[..., PyTree] | None = None
 
   def readout(inner: InnerLoop, meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
-    if not compiled:
+    nonlocal collect
+    if collect is None:
       counts = {"num_tasks": PER_STEP_TASKS, "num_steps": num_steps}
-      compiled.append(step_statistics.collector(inner, apply_with_stats, **counts))
-    return by_step(apply_with_stats, loss_of, compiled[0](meta_params, sampler, key))
+      collect = step_statistics.collector(inner, apply_with_stats, **counts)
+    return by_step(apply_with_stats, loss_of, collect(meta_params, sampler, key))
 
   return readout
 

@@ -89,8 +89,9 @@ def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformat
   for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
     if bound < 0:
       raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
-  bounds = [optax.clip(clip)] * bool(clip) + [optax.clip_by_global_norm(clip_norm)] * bool(clip_norm)
-  return optax.chain(*bounds, optimizer)
+  elementwise = [optax.clip(clip)] if clip else []
+  by_norm = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optax.chain(*elementwise, *by_norm, optimizer)  # no identities: checkpoints have the state of each part
 
 
 def rule_adam(

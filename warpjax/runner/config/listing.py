@@ -129,5 +129,6 @@ def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", meas
       cells = tables.aligned([(row.method, row.published, row.measured, row.paper) for row in shown])
       parts.append(f"{title}\n{textwrap.indent(cells, '  ')}")
   if not parts:
-    raise ValueError(f"no row has paper {paper!r} and method {method!r}{' and was measured' * measured}.")
+    wanted = " and was measured" if measured else ""
+    raise ValueError(f"no row has paper {paper!r} and method {method!r}{wanted}.")
   return "\n\n".join([USAGE, *parts])

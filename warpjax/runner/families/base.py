@@ -202,7 +202,8 @@ def _split(files: omniglot_files.Omniglot, name: str, seed: int, val_classes: in
     )
   most = _TRAIN_CHARACTERS - 1 if name == "random_characters" else 0
   if not 0 <= val_classes <= most:
-    raise ValueError(f"config.data.val_classes must be 0{f' to {most}' * bool(most)} for {name}; got {val_classes}.")
+    allowed = f"0 to {most}" if most else "0"
+    raise ValueError(f"config.data.val_classes must be {allowed} for {name}; got {val_classes}.")
   if files.split is not None:
     return files.split
   if name == "background_evaluation":

@@ -58,12 +58,13 @@ def bar(
 
 
 def _lines(total: int, description: str, unit: str, seconds_between: float, always: bool) -> Report:
-  last = [float("-inf") if always else time.monotonic()]
+  last = float("-inf") if always else time.monotonic()
 
   def report(step: int, values: Mapping[str, float]) -> None:
+    nonlocal last
     now = time.monotonic()
-    if (always and step >= total) or now - last[0] >= seconds_between:
-      last[0] = now
+    if (always and step >= total) or now - last >= seconds_between:
+      last = now
       shown = "".join(f", {name} {value:.4g}" for name, value in values.items())
       print(f"{description}: {step}/{total} {unit}{shown}", flush=True)
 

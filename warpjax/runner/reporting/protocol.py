@@ -53,18 +53,18 @@ def of_training(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text(result: Mapping[str, Any]) -> str:
-  """The card of a result as lines, its number first."""
-  found = result.get("protocol", {})
+  """The card of a result as lines, beginning with its number."""
   of = "seeds" if "over_seeds" in result else "tasks"
   lines = [("result", f"{result['metric']} {_number(result['mean'])} +/- {_number(result['ci95'])} (95% over {of})")]
   if result.get("num_diverged"):
-    lines.append(("diverged", f"{result['num_diverged']} test tasks{' of all seeds' * (of == 'seeds')}, left out"))
+    total = " of all seeds" if of == "seeds" else ""
+    lines.append(("diverged", f"{result['num_diverged']} test tasks{total}, left out"))
   for name in ("transductive", "support", "support_plus_one", "running"):
     if isinstance(result.get(name), Mapping):
       lines.append((f"under {name}", f"{_number(result[name]['mean'])} +/- {_number(result[name]['ci95'])}"))
   if published := result.get("published"):
     lines.append(("published", f"{published['number']} +/- {published['interval']} ({published['source']})"))
-  lines += [(name, value) for name, value in found.items() if value is not None and value != []]
+  lines += [(name, value) for name, value in result.get("protocol", {}).items() if value is not None and value != []]
   width = max(len(name) for name, _ in lines)
   return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in lines)
 
