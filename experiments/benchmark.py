@@ -27,7 +27,7 @@ from experiments.peers import report as peers_report
 from warpjax.checks import check_count
 from warpjax.runner import cli
 from warpjax.runner.cli import FLAGS
-from warpjax.runner.config import schema
+from warpjax.runner.config import recipes, schema
 from warpjax.runner.machine import provenance
 
 Row = dict[str, Any]
@@ -98,7 +98,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, only: Sequence[str] = 
   Raises:
     ValueError: for a setting that is unknown or not allowed.
   """
-  settings = schema.without_none({key: value for key, value in config.items() if key not in ("experiment", "method")})
+  settings = recipes.without_none({key: value for key, value in config.items() if key not in ("experiment", "method")})
   name = config.get("method")
   mode = schema.choose("config.method", name, MODES)
   if only:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from warpjax.runner.components import outer_step
-from warpjax.runner.config import registry, schema
+from warpjax.runner.config import recipes, registry
 from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
 
 Estimator = Callable[[InnerLoop], Any]
@@ -24,7 +24,7 @@ def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[s
   Returns:
     `name -> (inner) -> MetaGradFn`.
   """
-  return {name: _estimator(schema.without_none(table), example) for name, table in tables.items()}
+  return {name: _estimator(recipes.without_none(table), example) for name, table in tables.items()}
 
 
 def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from warpjax.runner.config import recipes, schema
+from warpjax.runner.config import recipes
 
 SINES = {
   "num_meta_steps": 6,
@@ -51,7 +51,7 @@ def distinct(configs: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[tuple
 def content(config: Mapping[str, Any]) -> str:
   """What a row trains: its settings without its names and its paper's number."""
   names = ("experiment", "method", "published")
-  return repr(schema.without_none({key: value for key, value in config.items() if key not in names}))
+  return repr(recipes.without_none({key: value for key, value in config.items() if key not in names}))
 
 
 def _fit(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.components import outer_step
-from warpjax.runner.config import registry, schema
+from warpjax.runner.config import recipes, registry
 from warpjax.types import InnerLoop
 
 POLICIES: tuple[tuple[Derivative, Memory], ...] = (
@@ -55,7 +55,7 @@ def table(
     for derivative, memory in POLICIES:
       estimators[f"unrolled, {derivative}, {memory}"] = partial(_unrolled, derivative=derivative, memory=memory)
   steps = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
-  tables = {"meta_gradient": schema.without_none(config)["meta_gradient"]}
+  tables = {"meta_gradient": recipes.without_none(config)["meta_gradient"]}
   unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
   own = _largest(experiment, partial(registry.meta_gradient, tables), gib, at_most, unit)
   return {**steps, f"{experiment.run.method}, as configured": own}

@@ -163,6 +163,12 @@ def lay_over(base: Table, row: Table) -> dict[str, Any]:
   return {key: value for key, value in merged.items() if value is not None}
 
 
+def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested tables without entries that are None and tables that are empty."""
+  nested = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+  return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
 def unpublished(row: Table) -> dict[str, Any]:
   """A row without its published number, for settings that differ from the paper's."""
   return {key: value for key, value in row.items() if key != "published"}

@@ -135,12 +135,6 @@ def is_data(hint: Any) -> bool:
   return hint is Any or origin in (typing.Literal, *_SEQUENCES) or hint in (*_NAMES, list, tuple) or origin is dict
 
 
-def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-  """Nested tables without entries that are None and tables that are empty."""
-  nested = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in table.items()}
-  return {key: value for key, value in nested.items() if value is not None and value != {}}
-
-
 def choose(where: str, name: Any, options: Mapping[str, Any]) -> Any:
   """The option of that name.
 

@@ -197,7 +197,7 @@ def resolved(settings: Table) -> dict[str, Any]:
   Raises:
     ValueError: For a table that is missing or is no table.
   """
-  settings = schema.without_none(settings)
+  settings = recipes.without_none(settings)
   for name in run_settings.TABLES[:-1]:
     if not isinstance(settings.get(name), Mapping):
       raise ValueError(f"config.{name} must be a table; got {settings.get(name, 'nothing')!r}.")

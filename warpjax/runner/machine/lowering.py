@@ -23,7 +23,7 @@ from warpjax.diagnostics import timing
 from warpjax.networks import conv
 from warpjax.runner import cli, workdir
 from warpjax.runner.components import learners
-from warpjax.runner.config import recipes, registry, schema
+from warpjax.runner.config import recipes, registry
 from warpjax.runner.machine import hosts, remembered
 
 STORE = "lowering"
@@ -80,7 +80,7 @@ def has_convolutions(config: Mapping[str, Any]) -> bool:
 
 def of(config: Mapping[str, Any]) -> Any:
   """The lowering of a config; None if it has none."""
-  network = schema.without_none(config).get("network")
+  network = recipes.without_none(config).get("network")
   return network.get("lowering") if isinstance(network, Mapping) else None
 
 
