@@ -45,7 +45,7 @@ SINUSOID = [
   ),
   ({"eval": {"num_steps": 0}}, r"config\.eval\.num_steps must be an integer of at least 1; got 0"),
   ({"tasks_per_step": -4}, r"config\.tasks_per_step must be an integer of at least 1; got -4"),
-  ({"task_chunk": -1}, r"config\.task_chunk must be at least 0; got -1"),
+  ({"task_chunk": -1}, r"config\.task_chunk must be an integer of at least 0; got -1"),
   ({"checkpoint_every": 3}, r"config\.checkpoint_every must be a multiple of steps_per_dispatch, 2; got 3"),
   ({"inner": {"learning_rate": -0.1}}, r"learning_rate must be a positive number"),
   ({"optimizer": {"learning_rate": 0.0}}, r"config\.optimizer\.learning_rate must be above 0; got 0\.0"),

@@ -74,6 +74,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     ValueError: For a key that is unknown, missing or of the wrong type, or a value that is not allowed.
     FileNotFoundError: For a data set that is missing and cannot be fetched.
   """
+  run_settings.check_tables(config)
   config = settings.resolved(config)
   run, evaluation, published = run_settings.parsed(config)
   tables = {name: config[name] for name in run_settings.TABLES[:-1]}

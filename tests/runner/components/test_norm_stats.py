@@ -209,7 +209,9 @@ def test_the_training_statistics_are_a_setting_and_on_the_card():
 
 
 def test_training_statistics_that_there_are_not_are_refused():
-  with pytest.raises(ValueError, match=r"config\.train_norm_stats must be one of 'transductive', 'support' here"):
+  with pytest.raises(
+    ValueError, match=r"config\.train_norm_stats must be one of 'transductive', 'support' for these data"
+  ):
     experiment.build({**tiny.config("sinusoid", "maml"), "train_norm_stats": "support_plus_one"})
   drops = networks.from_linen(networks.ResNet12(2, (2, 2, 2, 2), 0.1), takes_key=True)
   with pytest.raises(ValueError, match="must not be 'support_plus_one' for a network with dropout"):

@@ -174,7 +174,7 @@ def test_devices_that_fail_are_no_name_that_does_not_resolve(monkeypatch):
 def test_another_failure_at_the_start_is_no_lost_process(monkeypatch):
   said = joined(monkeypatch, RuntimeError("Gloo context initialization failed: Connection refused"), resolves=True)
   assert said.startswith("the processes of this run could not be connected (Gloo context")
-  assert "here 'worker7' is 127.0.1.1" in said
+  assert "'worker7' is 127.0.1.1" in said
 
 
 def test_a_coordinator_that_does_not_exist_is_told_within_seconds(commands, tmp_path):
@@ -222,9 +222,8 @@ WAITING = """
 from warpjax.runner.machine import hosts
 from warpjax.runner import cli
 
-def main(argv):
-  with cli.errors_in_one_line():
-    hosts.connect({address!r}, 2, {process_id}, seconds={seconds})
+def main():
+  hosts.connect({address!r}, 2, {process_id}, seconds={seconds})
 
 cli.define()
 cli.run(main)

@@ -84,6 +84,13 @@ class Published(NamedTuple):
   source: str
 
 
+def check_tables(config: Mapping[str, Any]) -> None:
+  """Raises a ValueError for a table that is missing or no table."""
+  for name in TABLES[:-1]:
+    if not isinstance(config.get(name), Mapping):
+      raise ValueError(f"config.{name} must be a table; got {config.get(name, 'nothing')!r}.")
+
+
 def parsed(config: Mapping[str, Any]) -> tuple[Run, Evaluation, Published | None]:
   """Parses the settings of the run and of the test, and the published number, of a config with all tables.
 

@@ -193,14 +193,8 @@ def resolved(settings: Table) -> dict[str, Any]:
   """The settings, completed by their defaults; a default of None stays left out.
 
   Warp-layers without their kind are left as they are, for an error that says so.
-
-  Raises:
-    ValueError: For a table that is missing or is no table.
   """
   settings = recipes.without_none(settings)
-  for name in run_settings.TABLES[:-1]:
-    if not isinstance(settings.get(name), Mapping):
-      raise ValueError(f"config.{name} must be a table; got {settings.get(name, 'nothing')!r}.")
   for path, default in ((setting.path, setting.default) for setting in reference(settings)):
     of_no_layers = path.startswith("network.warp.") and _get(settings, "network.warp.kind") is _UNSET
     if default is not None and _get(settings, path) is _UNSET and not of_no_layers:
