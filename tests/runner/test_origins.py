@@ -127,7 +127,7 @@ def test_a_checkpoint_is_chosen_and_has_to_be_there(finished, tmp_path):
 
 def test_the_checkpoint_that_validation_chose_is_taken(tmp_path, monkeypatch):
   numbers = iter([3.0, 1.0, 2.0])
-  monkeypatch.setattr(selection, "_judged", lambda experiment: lambda state: {"mse": next(numbers), "ci95": 0.1})
+  monkeypatch.setattr(selection, "_measured", lambda experiment: lambda state: {"mse": next(numbers), "ci95": 0.1})
   config = tiny.config("sinusoid", "maml", {"eval": {"val_tasks": 2, "num_steps": 1}})
   run.train_and_evaluate(config, tmp_path)
   template = jax.eval_shape(lambda: loop.start(experiment.build(config))).meta_params

@@ -45,7 +45,7 @@ def chosen(tmp_path_factory):
   numbers = iter(NUMBERS)
   measured = lambda state: {"mse": next(numbers), "ci95": 0.1, "num_tasks": 4}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(selection, "_judged", lambda experiment: measured)
+    patch.setattr(selection, "_measured", lambda experiment: measured)
     path = tmp_path_factory.mktemp("runs") / "chosen"
     return path, run.train_and_evaluate(waves(), path)
 
@@ -90,7 +90,7 @@ def ensemble(places, tmp_path_factory):
   numbers = iter(ACCURACIES)
   measured = lambda state: {"accuracy": next(numbers), "ci95": 0.1, "num_tasks": 4}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(selection, "_judged", lambda experiment: measured)
+    patch.setattr(selection, "_measured", lambda experiment: measured)
     path = tmp_path_factory.mktemp("ensemble") / "run"
     return config, path, run.train_and_evaluate(config, path, **places)
 
@@ -186,7 +186,7 @@ def test_validation_tasks_are_of_the_validation_split_and_the_same_every_time(mo
     return lambda params, *args: (seen.append(args[:3]), found(params, *args))[1]
 
   monkeypatch.setattr(measure.evaluation, "evaluator", spy)
-  judge, state = selection._judged(built), loop.start(built)
+  judge, state = selection._measured(built), loop.start(built)
   first = judge(state)
   assert first["mse"] > 0 and first["num_tasks"] == 4 and judge(state) == first
   assert seen[0][0] is apart and seen[0] == seen[1]
@@ -242,7 +242,7 @@ def test_the_card_of_images_names_the_split_and_what_is_missing(places, capsys):
   config = recipes.lay_over(recipes.settings("mini_imagenet:maml"), IMAGES)
   built = experiment.build(config, **places)
   printed, resized = capsys.readouterr().err, "36 images were 20x20, resized to 16x16 by lanczos"
-  assert "a part of the set, which lacks 62 of 64 train classes" in printed and f"Of the data: {resized}." in printed
+  assert "incomplete; it lacks 62 of 64 train classes" in printed and f"Of the data: {resized}." in printed
   card = protocol.card(built, 600)
   assert card["data_notes"] == resized and built.data.description["notes"] == [resized]
   assert card["split_sha256"] == built.data.description["split_sha256"] and "62 of 64 train classes" in card["partial"]

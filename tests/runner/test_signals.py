@@ -52,7 +52,7 @@ def at(number, function, *, after=False):
 
 # Where in the loop, the call there, and the meta-step at which the run is to stop.
 POINTS = [
-  (selection, "judge", 1, 0),  # before the first dispatch
+  (selection, "validation", 1, 0),  # before the first dispatch
   (watch, "say_cost", 1, 2),  # between the question and the dispatch
   (jax, "device_get", 1, 2),  # in a dispatch
   (jax, "device_get", 3, 6),
