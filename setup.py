@@ -10,10 +10,9 @@ RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
 # tensorflow-datasets needs the other two and declares neither.
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
 RL = ["gymnax>=1.0"]  # bounds JAX from above, so that `test-core` leaves it out
-PLOT = ["matplotlib>=3.8"]
 TENSORBOARD = ["tensorboardX>=2.6"]
-NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", *PLOT]
-PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1", *PLOT]
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
+PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1"]
 DOCS = ["sphinx>=8.0", "docutils>=0.20", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
 TEST_CORE = [
   *DATA,
@@ -61,6 +60,7 @@ setup(
     "flax>=0.12",
     "jax>=0.10",
     "jaxlib>=0.10",
+    "matplotlib>=3.8",
     "numpy>=2.0",
     "optax>=0.2.6",
     "orbax-checkpoint>=0.12,<1",
@@ -70,7 +70,6 @@ setup(
   extras_require={
     "data": DATA,
     "rl": RL,
-    "plot": PLOT,
     "tensorboard": TENSORBOARD,
     "test-core": TEST_CORE,
     "test": [*TEST_CORE, *RL],
