@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +25,15 @@ def test_a_command_has_a_module_and_a_script(name):
 def test_the_table_of_the_docs_has_every_command():
   text = (ROOT / "docs" / "launching.md").read_text(encoding="utf-8")
   assert re.findall(r"^\| `(\w+)` \| [a-z]", text, re.MULTILINE) == list(COMMANDS)
+
+
+def test_a_reader_that_ends_early_is_no_error():
+  process = subprocess.Popen(
+    [sys.executable, "-m", "warpjax.runner", "list", "--experiment=sinusoid"],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+  assert process.stdout is not None and process.stderr is not None
+  process.stdout.close()
+  assert (process.stderr.read(), process.wait(timeout=120)) == (b"", 141)

@@ -169,6 +169,8 @@ def errors_in_one_line() -> Iterator[None]:
   try:
     with interrupts.raised():  # except in training, where `progress.stop_signal` handles signals
       yield
+  except BrokenPipeError:
+    hosts.leave(hosts.BROKEN_PIPE)
   except Exception as error:
     if interrupts.received():  # a library turned the interrupt into another error
       raise KeyboardInterrupt from error

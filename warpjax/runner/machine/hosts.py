@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ START_SECONDS = 300.0
 _SAY_AFTER_SECONDS = 1.0
 # How long a finished process waits for the others to finish, before it counts them as lost.
 _SHUTDOWN_SECONDS = 60
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""Exit status after the reader of standard output, such as `head`, has ended; no message is needed."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|coordination service|heartbeat|task died", re.I)
 
 
@@ -169,8 +172,11 @@ def lost_peer(error: BaseException) -> str | None:
 def leave(status: int) -> NoReturn:
   """Ends the process. After success it leaves in order, because other hosts wait for it. Otherwise it ends at once."""
   interrupts.ignore()  # all work is done
-  sys.stdout.flush()
-  sys.stderr.flush()
+  try:
+    sys.stdout.flush()
+    sys.stderr.flush()
+  except BrokenPipeError:
+    status = BROKEN_PIPE
   if status == 0:
     sys.exit(0)
   os._exit(status)
