@@ -14,18 +14,5 @@ whose experiments on other images have the same settings.
 """
 
 BASE = "mini_imagenet"
-COMMON = {
-  "data": {
-    "name": "cifar_fs",
-    "ways": 5,
-    "shots": 1,
-    "queries": 1,
-    "train_shots": 0,
-    "train_queries": 15,
-    "rotations": "none",
-    "test_rotations": "none",
-    "augmentation": (),
-    "require_complete": False,
-  }
-}
+DATA = "cifar_fs"
 METHODS: dict = {}

@@ -20,20 +20,7 @@ WARP = "Flennerhag et al. 2020, arXiv 1909.00025"
 COMLN = "a run by Deleu et al. 2022 (COMLN)"
 
 BASE = "mini_imagenet"
-COMMON = {
-  "data": {
-    "name": "tiered_imagenet",
-    "ways": 5,
-    "shots": 1,
-    "queries": 1,
-    "train_shots": 0,
-    "train_queries": 15,
-    "rotations": "none",
-    "test_rotations": "none",
-    "augmentation": (),
-    "require_complete": False,
-  }
-}
+DATA = "tiered_imagenet"
 
 METHODS = {
   "maml": {"published": {"number": 0.5167, "interval": 0.0181, "source": COMLN}},

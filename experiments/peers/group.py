@@ -1,4 +1,4 @@
-"""The processes of a comparison: all alive, one at work at a time, in turns."""
+"""The processes of a comparison: all alive, one at work at a time, in an order that turns."""
 
 from __future__ import annotations
 
@@ -31,29 +31,22 @@ class Worker:
   def __init__(self, name: str, case: Case):
     self.name = name
     self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  `close` closes it
-    self.process = subprocess.Popen(
-      [sys.executable, "-m", "experiments.peers.worker", json.dumps([name, case])],
-      cwd=ROOT,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self.errors,
-      text=True,
-      env={
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share one GPU
-      },
-    )
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    # The processes share one GPU.
+    environment = {**os.environ, "PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    command = [sys.executable, "-m", "experiments.peers.worker", json.dumps([name, case])]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+    self.process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    assert self.process.stdin is not None and self.process.stdout is not None
+    self.requests, self.answers = self.process.stdin, self.process.stdout
 
   def answer(self) -> Any:
     """The next line it prints.
 
     Raises:
-      RuntimeError: with the last line of its errors, when it ended instead.
+      RuntimeError: With the last line of its errors, when it ended instead.
     """
-    assert self.process.stdout is not None
-    line = self.process.stdout.readline()
-    if line:
+    if line := self.answers.readline():
       return json.loads(line)
     self.process.wait()
     self.errors.seek(0)
@@ -62,20 +55,18 @@ class Worker:
 
   def run(self) -> float:
     """One meta-step's seconds."""
-    assert self.process.stdin is not None
-    print(file=self.process.stdin, flush=True)
+    print(file=self.requests, flush=True)
     return self.answer()
 
   def close(self) -> None:
     """Ends the process."""
-    assert self.process.stdin is not None and self.process.stdout is not None
-    self.process.stdin.close()
+    self.requests.close()
     try:
       self.process.wait(timeout=30)
     except subprocess.TimeoutExpired:
       self.process.kill()
       self.process.wait()
-    self.process.stdout.close()
+    self.answers.close()
     self.errors.close()
 
 
@@ -104,19 +95,17 @@ def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) 
     present = [worker for worker in workers if worker.name in facts]
     seconds: dict[str, list[float]] = {worker.name: [] for worker in present}
     for index in range(rounds):
-      for worker in _turned(present, index):
+      for worker in turned(present, index):
         seconds[worker.name].append(worker.run())
-      say(f"{case.name}: round {index + 1}/{rounds}, " + _line(seconds))
+      latest = ", ".join(f"{name} {values[-1]:.4g} s" for name, values in seconds.items())
+      say(f"{case.name}: round {index + 1}/{rounds}, {latest}")
     return Timed(seconds, facts, missing)
   finally:
     for worker in workers:
       worker.close()
 
 
-def _turned(workers: Sequence[Worker], by: int) -> list[Worker]:
+def turned(workers: Sequence[Any], by: int) -> list[Any]:
+  """The workers, beginning with another one each time."""
   first = by % len(workers)
   return [*workers[first:], *workers[:first]]
-
-
-def _line(seconds: dict[str, list[float]]) -> str:
-  return ", ".join(f"{name} {values[-1]:.4g} s" for name, values in seconds.items())

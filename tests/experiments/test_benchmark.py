@@ -86,7 +86,7 @@ INNER = {"rule": "sgd", "learning_rate": 0.1, "prox": 1.0}
 
 def test_memory_of_implicit_gradients_is_the_same_at_16_and_256_inner_steps_and_mixed_mode_stores_the_parameters():
   tables = {name: config.MEMORY[name] for name in ("implicit", "mixed_recompute")}
-  rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(SMALL, INNER, tables, (16, 256))}
+  rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(tables, INNER, SMALL._asdict(), (16, 256))}
   temporaries = {key: row["temp_bytes"] for key, row in rows.items()}
   assert temporaries["implicit", 16] == temporaries["implicit", 256]
   slope = (temporaries["mixed_recompute", 256] - temporaries["mixed_recompute", 16]) / 240

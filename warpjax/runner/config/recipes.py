@@ -7,6 +7,7 @@ A row is laid over the common settings. Further words of a recipe:
 
 * `BASE = "sinusoid"` lays the file over another recipe, `BASE = "sinusoid:maml"` over one row of it, without the
   published numbers.
+* `DATA = "fc100"` beside a `BASE` takes its settings of the data for another data set.
 * `"base": "maml"`, or a tuple of names, in a row lays it over other rows of the file. Names that begin with an
   underscore are parts, and no methods.
 * `VARIANTS = {"_strict": {...}}`: every method exists with that suffix too, laid over by that table, without its
@@ -186,6 +187,8 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
   methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
   if base := getattr(module, "BASE", ""):
     below = _load(find(base.partition(":")[0], path.parent), (*above, path))
+    if hasattr(module, "DATA"):
+      common = {**common, "data": {**below.common["data"], "name": module.DATA}}
     if ":" in base:
       common = lay_over(unpublished(lay_over(below.common, below._row(base.partition(":")[2]))), common)
     else:
