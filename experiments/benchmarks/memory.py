@@ -1,16 +1,13 @@
-"""The memory of one task's meta-gradient against inner steps: what XLA plans, and what a process really takes.
-
-As a script it measures one setting, read as JSON from standard input: the peak of a process that does nothing else.
-"""
+"""The memory of one task's meta-gradient against inner steps: what XLA plans, and what a process really takes."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import pathlib
 import resource
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -19,7 +16,6 @@ from experiments.benchmarks import cost
 from experiments.benchmarks.cost import Row, Setting
 from experiments.benchmarks.estimators import Table, chosen, for_one_task, from_tables
 from warpjax.runner.config import schema
-from warpjax.runner.machine import provenance
 
 
 def rows(
@@ -50,22 +46,13 @@ def compiled(todo: cost.Work, inner_steps: int, table: Table) -> tuple[Any, Any,
 
 
 def peak_of_a_process(setting: Setting, inner: Table, table: Table) -> int:
-  """Bytes that a new process takes at most while it computes the meta-gradient, JAX and the program included.
-
-  Raises:
-    RuntimeError: With what the process said, when it failed.
-  """
-  task = json.dumps({"setting": setting._asdict(), "inner": dict(inner), "table": dict(table)})
-  command = [sys.executable, "-m", "experiments.benchmarks.memory"]
-  done = subprocess.run(command, input=task, capture_output=True, text=True, cwd=provenance.ROOT)
-  if done.returncode:
-    raise RuntimeError(f"the process that measures memory failed:\n{done.stderr}")
-  return int(done.stdout)
+  """Bytes that a new process takes at most while it computes the meta-gradient, JAX and the program included."""
+  with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    return pool.submit(_peak, setting, inner, table).result()
 
 
-def _peak(setting: Mapping[str, Any], inner: Table, table: Table) -> int:
-  sizes = Setting(**setting)
-  program, args, _ = compiled(cost.work(sizes, inner), sizes.inner_steps, table)
+def _peak(setting: Setting, inner: Table, table: Table) -> int:
+  program, args, _ = compiled(cost.work(setting, inner), setting.inner_steps, table)
   reset = pathlib.Path("/proc/self/clear_refs")
   if reset.exists():  # Linux forgets the peak of the compilation
     reset.write_text("5")
@@ -81,7 +68,3 @@ def _resident_peak() -> int:
     return 1024 * int(line.split()[1])
   size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return size if sys.platform == "darwin" else 1024 * size
-
-
-if __name__ == "__main__":
-  print(_peak(**json.load(sys.stdin)))

@@ -91,7 +91,7 @@ def make(name: str, case: Case) -> JaxPeer | Matmul:
   """The peer of that name.
 
   Raises:
-    ValueError: for a name that there is not.
+    ValueError: For an unknown name.
   """
   if name not in NAMES:
     raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")

@@ -41,7 +41,7 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
 
   Raises:
     ValueError: Outside of a checkout; for a tree with changes, a run that is not finished, or one that belongs to no
-      row of a recipe here.
+      row of a recipe in configs/.
   """
   records.check_checkout()
   if changes := provenance.changes():
@@ -143,14 +143,14 @@ def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path 
 
   Args:
     record: Of `make`.
-    further: The name of an evaluation that is one more number of a record that is there.
+    further: The name of an evaluation that is one more number of the row's record.
     folder: Where records are.
 
   Returns:
     The file.
 
   Raises:
-    ValueError: If the record that a number should join is not there.
+    ValueError: If the row has no record that the number could join.
   """
   path = folder / record["experiment"] / f"{record['method']}.json"
   if further:

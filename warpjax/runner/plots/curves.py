@@ -30,17 +30,17 @@ def against(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, 
     The runs of each method; recipes that differ in their size alone are one (`leap_15_cpu`, `leap_20_cpu`).
 
   Raises:
-    ValueError: For a run that has no number there, or two of a method that have the same.
+    ValueError: For a run whose setting is no number, or two runs of a method with the same number.
   """
-  found: Runs = {}
+  by_method: Runs = {}
   for directory, result in zip(directories, results, strict=True):
     config = workdir.read_json(directory / workdir.CONFIG)
-    runs = found.setdefault(method(result["method"]), [])
+    runs = by_method.setdefault(method(result["method"]), [])
     value = _number(directory, config, setting)
     if value in [other for other, _ in runs]:
       raise ValueError(f"--against={setting}: {directory} and another run of its method have {value:g}.")
     runs.append((value, result))
-  return {name: sorted(runs, key=lambda run: run[0]) for name, runs in found.items()}
+  return {name: sorted(runs, key=lambda run: run[0]) for name, runs in by_method.items()}
 
 
 def method(recipe: str) -> str:

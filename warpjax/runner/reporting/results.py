@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from warpjax.runner import workdir
@@ -32,25 +32,22 @@ class Entry(NamedTuple):
     return self.recipe.whole(self.method)
 
   @property
-  def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Meta-steps and tasks in each, as measured and of the paper's size."""
-    one, other = ((row["num_meta_steps"], row["tasks_per_step"]) for row in (self.record, self._paper))
-    return one, other
+  def budgets(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Meta-steps and the tasks in each, as measured and of the paper's size."""
+    rows = (self.record, self.recipe.settings(self.whole))
+    own, paper = ((row["num_meta_steps"], row["tasks_per_step"]) for row in rows)
+    return own, paper
 
   @property
   def share(self) -> float:
     """The row's training tasks as a share of its paper's."""
-    (steps, tasks), (all_steps, all_tasks) = self.sizes
+    (steps, tasks), (all_steps, all_tasks) = self.budgets
     return steps * tasks / (all_steps * all_tasks)
 
   @property
-  def is_smoke(self) -> bool:
-    """Whether the row is too small to be compared with its paper, whatever was measured."""
-    return self.share < SMOKE
-
-  @property
-  def _paper(self) -> dict[str, Any]:
-    return self.recipe.settings(self.whole)
+  def published(self) -> Mapping[str, Any]:
+    """The paper's number for the row, empty where it has none."""
+    return self.recipe.settings(self.method).get("published", {})
 
 
 def entries() -> Iterator[Entry]:
@@ -62,12 +59,17 @@ def entries() -> Iterator[Entry]:
         yield Entry(section, recipe, method, measured[method])
 
 
+def is_smoke(entry: Entry) -> bool:
+  """Whether a row is too small to be compared with its paper, whatever was measured."""
+  return entry.share < SMOKE
+
+
 def results() -> str:
   """The whole of RESULTS.md."""
   every, parts = list(entries()), [sections.HEAD]
-  small = [entry for entry in every if entry.is_smoke]
+  small = [entry for entry in every if is_smoke(entry)]
   for section in sections.SECTIONS:
-    if shown := [entry for entry in every if entry.section == section and not entry.is_smoke]:
+    if shown := [entry for entry in every if entry.section == section and entry not in small]:
       parts += [f"## {section.title}\n\n{section.text}\n", f"{of(shown, COLUMNS)}\n", others(shown)]
   parts += [sections.SMOKE_HEAD, notes(small), f"{of(small, OF_SMOKE)}\n", others(small)]
   parts += [f"## {_benchmark(name)['title']}\n\n{benchmark(name)}\n" for name in sections.BENCHMARKS]
@@ -77,12 +79,12 @@ def results() -> str:
 def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
   """The cells of a row by column; `alone` for its numbers without transduction."""
   _, recipe, method, record = entry
-  also, said = recipe.also(method), recipe.settings(method).get("published", {})
+  also = recipe.also(method)
   result = {**record, **record["support_plus_one"]} if alone else record
-  number = also["support_plus_one"][0] if alone else said.get("number")
+  number = also["support_plus_one"][0] if alone else entry.published.get("number")
   scale = 100 if record["metric"] == "accuracy" else 1
   changed = "".join(f" --config.{key}={value}" for key, value in record.get("changed", {}).items())
-  budget, whole = (f"{steps:,} x {tasks}" for steps, tasks in entry.sizes)
+  budget, whole = (f"{steps:,} x {tasks}" for steps, tasks in entry.budgets)
   return {
     "task": entry.section.title,
     "method": f"{entry.whole}, no transduction" if alone else entry.whole,
@@ -114,6 +116,10 @@ def of(shown: Sequence[Entry], columns: Sequence[str]) -> str:
     rows.append(cells(entry))
     if all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method))):
       rows.append(cells(entry, alone=True))
+  return _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
   return markdown(columns, [[row[name] for name in columns] for row in rows])
 
 
@@ -138,9 +144,9 @@ def highlights() -> str:
   """README's tables: of some sections every row whose paper has a number for it."""
   every, parts = list(entries()), []
   for title in sections.HIGHLIGHTS:
-    shown = [each for each in every if each.section.title == title and "published" in each.recipe.settings(each.method)]
+    shown = [each for each in every if each.section.title == title and each.published]
     rows = [{**cells(entry), "tasks of the paper's": f"{entry.share:.0%}"} for entry in shown]
-    parts.append(f"**{title}**\n\n{markdown(OF_HIGHLIGHTS, [[row[name] for name in OF_HIGHLIGHTS] for row in rows])}")
+    parts.append(f"**{title}**\n\n{_table(OF_HIGHLIGHTS, rows)}")
   return "\n\n".join(parts)
 
 
