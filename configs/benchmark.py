@@ -79,7 +79,7 @@ METHODS = {
   },
   "memory": {
     "setting": {"problem": "images", "ways": 5, "shots": 5, "queries": 5, "width": 64},
-    "inner": {**SGD, "prox": 1.0},
+    "inner_loop": {**SGD, "prox": 1.0},
     "estimators": MEMORY,
     "inner_steps": (1, 4, 16, 64, 256),
     "peak_steps": (1, 4, 16, 64, 256),

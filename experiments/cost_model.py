@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from typing import NamedTuple
 
 import jax
 from absl import flags
@@ -22,15 +23,20 @@ from warpjax.runner.cli import FLAGS
 from warpjax.training import parallel
 
 
-def step_seconds(devices: int, seconds_per_task: float, num_bytes: int) -> dict[str, float]:
+class Link(NamedTuple):
+  """What a device sends: bytes a second, and the seconds that a message takes besides."""
+
+  bandwidth: float
+  latency: float
+
+
+def step_seconds(tasks: int, devices: int, seconds_per_task: float, num_bytes: int, link: Link) -> dict[str, float]:
   """A meta-step over some devices, which do their tasks in sequence and then average `num_bytes` in a ring."""
   messages = 2 * (devices - 1)
-  sending = messages / devices * num_bytes / (1e9 * FLAGS.gigabytes_per_second)
-  all_reduce = sending + messages * 1e-6 * FLAGS.microseconds
-  compute = math.ceil(FLAGS.tasks / devices) * seconds_per_task
-  seconds, ideal = compute + all_reduce, FLAGS.tasks * seconds_per_task / devices
-  costs = {"compute": compute, "all_reduce": all_reduce, "seconds": seconds, "efficiency": ideal / seconds}
-  return {"devices": devices, **costs}
+  all_reduce = messages / devices * num_bytes / link.bandwidth + messages * link.latency
+  compute = math.ceil(tasks / devices) * seconds_per_task
+  seconds, ideal = compute + all_reduce, tasks * seconds_per_task / devices
+  return {"compute": compute, "all_reduce": all_reduce, "seconds": seconds, "efficiency": ideal / seconds}
 
 
 def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
@@ -53,8 +59,8 @@ def main() -> None:
   meta_params = jax.eval_shape(lambda: loop.start(experiment)).meta_params
   num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
   seconds = FLAGS.seconds_per_task or measure(experiment)
-  rows = [step_seconds(devices, seconds, num_bytes) for devices in counts]
-  device = jax.devices()[0].device_kind
+  link, device = Link(1e9 * FLAGS.gigabytes_per_second, 1e-6 * FLAGS.microseconds), jax.devices()[0].device_kind
+  rows = [{"devices": n, **step_seconds(FLAGS.tasks, n, seconds, num_bytes, link)} for n in counts]
   print(json.dumps({"device": device, "seconds_per_task": seconds, "bytes": num_bytes, "rows": rows}, indent=2))
 
 

@@ -20,7 +20,7 @@ from warpjax.runner.config import schema
 
 def rows(
   estimators: dict,
-  inner: dict,
+  inner_loop: dict,
   setting: dict,
   inner_steps: Sequence[int],
   peak_steps: Sequence[int] = (),
@@ -28,10 +28,10 @@ def rows(
 ) -> Iterator[Row]:
   """The temporaries of each estimator at each number of inner steps, and for `peak_steps` the peak of a process."""
   base = schema.call("config.setting", setting, Setting)._replace(tasks=1)
-  todo = cost.work(base, inner)
+  todo = cost.work(base, inner_loop)
   for each in (base._replace(inner_steps=steps) for steps in inner_steps):
     for name, table in chosen(estimators, only).items():
-      peak = peak_of_a_process(each, inner, table) if each.inner_steps in peak_steps else None
+      peak = peak_of_a_process(each, inner_loop, table) if each.inner_steps in peak_steps else None
       yield {"method": name, **each._asdict(), **compiled(todo, each.inner_steps, table)[2], "peak_bytes": peak}
 
 
