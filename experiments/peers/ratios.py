@@ -68,11 +68,13 @@ def _peer(name: str, seconds: Mapping[str, np.ndarray], facts: Mapping[str, Mapp
 
 
 def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """Bars of the ratios, one group a case, with their intervals."""
+  """Bars of the ratios, one group for each case, with their intervals; nothing where no peer could start."""
   timed = [row for row in rows if "ratio_low" in row]
+  if not timed:
+    return []
   names, cases = (list(dict.fromkeys(row[key] for row in timed)) for key in ("method", "case"))
   figure, axes = canvas.subplots(figsize=(1.5 + 1.6 * len(cases), 3.6), layout="constrained")
-  width = 0.8 / max(len(names), 1)
+  width = 0.8 / len(names)
   for index, name in enumerate(names):
     bars = [row for row in timed if row["method"] == name]
     heights = [row["ratio"] for row in bars]
