@@ -58,7 +58,7 @@ def run(config: Mapping[str, Any], directory: pathlib.Path, only: Sequence[str] 
   Raises:
     ValueError: For a setting that is unknown or not allowed.
   """
-  settings = schema.given({key: value for key, value in config.items() if key not in ("experiment", "method")})
+  settings = {key: value for key, value in config.items() if key not in ("experiment", "method")}
   name = config.get("method")
   mode = schema.choose("config.method", name, MODES)
   rows: list[Row] = []

@@ -15,6 +15,7 @@ import optax
 
 from experiments.benchmarks.estimators import Table, chosen
 from warpjax import losses, networks, training
+from warpjax.checks import check_count
 from warpjax.diagnostics import cost, timing
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import registry, schema
@@ -69,8 +70,9 @@ def work(setting: Setting, inner: Table) -> Work:
   Raises:
     ValueError: For a setting that is not allowed.
   """
-  counts = {name: value for name, value in setting._asdict().items() if isinstance(value, int)}
-  schema.at_least_one("config", **{name: count for name, count in counts.items() if name != "task_chunk"})
+  for name, value in setting._asdict().items():
+    if isinstance(value, int) and name != "task_chunk":
+      check_count(f"config.{name}", value)
   schema.choose("config.dtype", setting.dtype, DTYPES)
   make = schema.choose("config.problem", setting.problem, {"images": _images, "sines": _sines})
   sampler, network, loss_fn = make(setting)

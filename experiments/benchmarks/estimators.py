@@ -23,7 +23,7 @@ def chosen(tables: Mapping[str, Any], only: Sequence[str]) -> Mapping[str, Any]:
 
 def from_tables(tables: Mapping[str, Table], example: PyTree) -> dict[str, Estimator]:
   """The estimators of a config: each table is what `config.meta_gradient` is in an experiment; `example` is a task."""
-  return {name: partial(_estimator, schema.given(table), example) for name, table in tables.items()}
+  return {name: partial(_estimator, table, example) for name, table in tables.items()}
 
 
 def _estimator(table: Table, example: PyTree, inner: InnerLoop) -> MetaGradFn | CarriedMetaGrad:

@@ -11,6 +11,7 @@ import numpy as np
 from experiments.benchmarks.estimators import chosen
 from experiments.peers.cases import CASES, Case, smaller
 from experiments.peers.group import OURS, YARDSTICK, Timed, time_case
+from warpjax.checks import check_count
 from warpjax.runner.config import schema
 from warpjax.runner.plots import canvas
 
@@ -20,7 +21,7 @@ _RESAMPLES = 2000
 
 def rows(names: Sequence[str], rounds: int, small: bool = False, only: Sequence[str] = ()) -> Iterator[Row]:
   """The rows of every case that a config names, for the peers that `only` names, or all."""
-  schema.at_least_one("config", rounds=rounds)
+  check_count("config.rounds", rounds)
   cases = [schema.choose("config.names", name, CASES) for name in names]
   wanted = chosen(dict.fromkeys(peer for case in cases for peer in case.peers), only)
   for case in cases:
