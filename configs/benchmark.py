@@ -12,8 +12,8 @@ scaling: A meta-step by tasks, inner steps, parameters and devices; on CPU, to h
 speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
   shots, inner steps, chunk and dtype.
 peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, higher and torchopt (`pip install -e
-  ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, in turns; the ratios are of
-  medians, with bootstrap intervals over the rounds.
+  ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, which take turns; the ratios
+  are of medians, with bootstrap intervals over the rounds.
 
 What was measured is in results/benchmark and RESULTS.md.
 """
@@ -79,7 +79,7 @@ METHODS = {
   },
   "memory": {
     "setting": {"problem": "images", "ways": 5, "shots": 5, "queries": 5, "width": 64},
-    "inner": {**SGD, "prox": 1.0},
+    "inner_loop": {**SGD, "prox": 1.0},
     "estimators": MEMORY,
     "inner_steps": (1, 4, 16, 64, 256),
     "peak_steps": (1, 4, 16, 64, 256),

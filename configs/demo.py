@@ -27,13 +27,7 @@ METHODS = {
   "meta_sgd": {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.02), "num_steps": 5},
     # A step size of 0.01 is no distance for Adam: a gradient of its own size would carry it past stability at once.
-    "optimizer": {
-      "name": "adam",
-      "learning_rate": 2e-3,
-      "schedule": "cosine",
-      "clip_norm": 10.0,
-      "rule_learning_rate": 3e-5,
-    },
+    "optimizer": {"clip_norm": 10.0, "rule_learning_rate": 3e-5},
   },
   "reptile": {
     "data": {"train_shots": 50},
@@ -48,7 +42,7 @@ METHODS = {
     "tasks_per_step": 10,
     "inner": {"rule": "sgd", "learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 10.0},
     "meta_gradient": {"name": "implicit", "operator": "paper", "solver_steps": 8},
-    "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "cosine", "clip_norm": 10.0},
+    "optimizer": {"clip_norm": 10.0},
   },
 }
 

@@ -5,27 +5,11 @@ Data: Oreshkin, Rodriguez, Lacoste 2018, arXiv 1805.10123; CIFAR-100 as tensorfl
 methods has numbers for it.
 
 Command: python -m experiments.train --config=configs/fc100.py:maml --workdir=runs/maml --data_dir=DIR
-Rows end in _5shot for 5 shots, in _strict for the strict protocol, e.g. maml_5shot_strict: the query examples are
-classified under the batch statistics of the support set alone (no transduction), the checkpoint is chosen by 300
-validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2 the 95% interval is over seeds.
 
-All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there,
-whose experiments on other images have the same settings.
+All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and of the other papers that it
+names, whose experiments on other images have the same settings. It says what _5shot and _strict are.
 """
 
 BASE = "mini_imagenet"
-COMMON = {
-  "data": {
-    "name": "fc100",
-    "ways": 5,
-    "shots": 1,
-    "queries": 1,
-    "train_shots": 0,
-    "train_queries": 15,
-    "rotations": "none",
-    "test_rotations": "none",
-    "augmentation": (),
-    "require_complete": False,
-  }
-}
+DATA = "fc100"
 METHODS: dict = {}

@@ -13,7 +13,7 @@ warp_scale to warp_two_layers: The capacity ladder of appendix F: channel scalin
   with ReLU, batch norm and ReLU, the same with a residual connection; two layers of that without ReLU.
 warp_leap_online: The warp's gradients are summed over the points, as Leap's are, which has no loss term (as offline).
 leap, reptile, fomaml: Each task, of the test too, begins with a random head of its own, which is not learned, as in the
-  released code; MAML and the methods with warp-layers learn one, as there.
+  released code; MAML and the methods with warp-layers learn one, as it does.
 fine_tuning: Joint training with a head for each alphabet, then a fresh head: one SGD step at 0.1 for each batch of one
   alphabet, as many batches as the others take inner steps (20 x 100 x 1000), as in the released code, where all
   alphabets have one head instead.

@@ -123,23 +123,18 @@ METHODS = {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.1), "num_steps": 1},
     "meta_gradient": {"name": "warp", "initial": "maml", "objective": "full"},
   },
+  "_ten_steps": {"network": BOUNDED, "inner": {"num_steps": 10}, "eval": {"num_steps": 10}},
   "warp_leap_online": {
-    "network": BOUNDED,
-    "inner": {"num_steps": 10},
+    "base": "_ten_steps",
     "meta_gradient": {"name": "warp", "initial": "leap", "objective": "full"},
-    "eval": {"num_steps": 10},
   },
   "warp_reptile": {
-    "network": BOUNDED,
-    "inner": {"num_steps": 10},
+    "base": "_ten_steps",
     "meta_gradient": {"name": "warp", "initial": "reptile", "objective": "full"},
-    "eval": {"num_steps": 10},
   },
   "warp_leap_offline": {
-    "network": BOUNDED,
-    "inner": {"num_steps": 10},
+    "base": "_ten_steps",
     "meta_gradient": {"name": "warp_offline", "initial": "leap", "objective": "full", "eta": 4},
-    "eval": {"num_steps": 10},
   },
 }
 

@@ -4,36 +4,20 @@ Data: Ren et al. 2018, arXiv 1803.00676; image files in a shape that mini-ImageN
 are on the device where they fit, else a task's images are fetched from the memory-mapped file.
 
 Command: python -m experiments.train --config=configs/tiered_imagenet.py:maml --workdir=runs/maml --data_dir=FOLDER
-Rows end in _5shot for 5 shots, in _strict for the strict protocol, e.g. maml_5shot_strict: the query examples are
-classified under the batch statistics of the support set alone (no transduction), the checkpoint is chosen by 300
-validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2 the 95% interval is over seeds.
 
 warp_leap_offline_640shot: Flennerhag et al. 2020, arXiv 1909.00025, section 4.2, 10-way 640-shot. What the paper does
 not state is that of its multi-shot Omniglot; 640 shots are read as 100 steps of 64 images over 10 classes. A task is
 6,900 images, so it wants an accelerator.
 
-All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and the other papers named there,
-whose experiments on other images have the same settings.
+All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and of the other papers that it
+names, whose experiments on other images have the same settings. It says what _5shot and _strict are.
 """
 
 WARP = "Flennerhag et al. 2020, arXiv 1909.00025"
 COMLN = "a run by Deleu et al. 2022 (COMLN)"
 
 BASE = "mini_imagenet"
-COMMON = {
-  "data": {
-    "name": "tiered_imagenet",
-    "ways": 5,
-    "shots": 1,
-    "queries": 1,
-    "train_shots": 0,
-    "train_queries": 15,
-    "rotations": "none",
-    "test_rotations": "none",
-    "augmentation": (),
-    "require_complete": False,
-  }
-}
+DATA = "tiered_imagenet"
 
 METHODS = {
   "maml": {"published": {"number": 0.5167, "interval": 0.0181, "source": COMLN}},

@@ -1,4 +1,4 @@
-"""Experiments: a config in, a workdir with a result out."""
+"""The commands of a checkout: those of `warpjax`, one file for each figure of a paper, and the benchmark."""
 
 import sys
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from typing import NamedTuple
 
 import jax
 from absl import flags
@@ -20,56 +21,28 @@ from warpjax.runner import cli, loop
 from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.training import parallel
-from warpjax.types import PyTree
 
 
-def all_reduce_seconds(num_bytes: float, devices: int, bandwidth: float, latency: float) -> float:
-  """A ring all-reduce: each device sends 2 (D - 1) / D of the bytes, in 2 (D - 1) messages.
+class Link(NamedTuple):
+  """What a device sends: bytes a second, and the seconds that a message takes besides."""
 
-  Args:
-    num_bytes: What each device holds.
-    devices: D.
-    bandwidth: Bytes a second that a device sends.
-    latency: Seconds of a message.
-
-  Returns:
-    Seconds.
-
-  Example:
-    >>> all_reduce_seconds(1e9, 2, bandwidth=1e9, latency=0.0)
-    1.0
-    >>> all_reduce_seconds(1e9, 1, bandwidth=1e9, latency=1.0)
-    0.0
-  """
-  return 2 * (devices - 1) / devices * num_bytes / bandwidth + 2 * (devices - 1) * latency
+  bandwidth: float
+  latency: float
 
 
-def step_seconds(tasks: int, devices: int, seconds_per_task: float, reduce_seconds: float) -> dict[str, float]:
-  """A meta-step over D devices, which do their tasks in sequence and then wait for each other.
-
-  Example:
-    >>> step_seconds(1000, 64, 0.1, 0.4)
-    {'compute': 1.6, 'all_reduce': 0.4, 'seconds': 2.0, 'efficiency': 0.78...}
-  """
+def step_seconds(tasks: int, devices: int, seconds_per_task: float, num_bytes: int, link: Link) -> dict[str, float]:
+  """A meta-step over some devices, which do their tasks in sequence and then average `num_bytes` in a ring."""
+  messages = 2 * (devices - 1)
+  all_reduce = messages / devices * num_bytes / link.bandwidth + messages * link.latency
   compute = math.ceil(tasks / devices) * seconds_per_task
-  total = compute + reduce_seconds
-  ideal = tasks * seconds_per_task / devices
-  return {"compute": compute, "all_reduce": reduce_seconds, "seconds": total, "efficiency": ideal / total}
-
-
-def meta_gradient_bytes(meta_params: PyTree) -> int:
-  """What the devices average in a meta-step: one number for each meta-parameter."""
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
+  seconds, ideal = compute + all_reduce, tasks * seconds_per_task / devices
+  return {"compute": compute, "all_reduce": all_reduce, "seconds": seconds, "efficiency": ideal / seconds}
 
 
 def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
-  """Seconds that a task of a meta-step takes on this device.
+  """Seconds of one task in a meta-step on this device, the fastest of the repeats.
 
   On a CPU the device is a core, and seconds are those that cores were busy, so that other work does not count.
-
-  Args:
-    experiment: Its `tasks_per_step` tasks are the batch that is timed.
-    repeats: Dispatches, of which the fastest counts; one more goes before them, to compile.
   """
   dispatch = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
@@ -83,13 +56,11 @@ def main() -> None:
   if min(counts) < 1:
     raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
   experiment = experiments.build(cli.config(), **cli.places())
-  num_bytes = meta_gradient_bytes(jax.eval_shape(lambda: loop.start(experiment)).meta_params)
+  meta_params = jax.eval_shape(lambda: loop.start(experiment)).meta_params
+  num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
   seconds = FLAGS.seconds_per_task or measure(experiment)
-  device = jax.devices()[0].device_kind
-  rows = []
-  for devices in counts:
-    reduce = all_reduce_seconds(num_bytes, devices, 1e9 * FLAGS.gigabytes_per_second, 1e-6 * FLAGS.microseconds)
-    rows.append({"devices": devices, **step_seconds(FLAGS.tasks, devices, seconds, reduce)})
+  link, device = Link(1e9 * FLAGS.gigabytes_per_second, 1e-6 * FLAGS.microseconds), jax.devices()[0].device_kind
+  rows = [{"devices": n, **step_seconds(FLAGS.tasks, n, seconds, num_bytes, link)} for n in counts]
   print(json.dumps({"device": device, "seconds_per_task": seconds, "bytes": num_bytes, "rows": rows}, indent=2))
 
 

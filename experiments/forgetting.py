@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -22,47 +23,32 @@ from warpjax.runner.plots import canvas, figures
 
 
 def losses(directory: pathlib.Path, num_tasks: int) -> np.ndarray:
-  """The loss of each wave after each step of adaptation to the sequence.
-
-  Args:
-    directory: The workdir of a run.
-    num_tasks: Test sequences; the same for every run.
-
-  Returns:
-    `[num_tasks, steps + 1, waves]`.
-  """
-  experiment, (meta_params, *_) = run.restore(directory)
-  inner, query_loss_fn = experiment.test_inner, experiment.test_inner.query_loss_fn
+  """The loss on each wave after each step of adaptation to the sequence, `[num_tasks, steps + 1, waves]`."""
+  experiment, state = run.restore(directory)
+  inner, meta_params, data = experiment.test_inner, state.meta_params, experiment.settings["data"]
+  query_loss_fn, waves = inner.query_loss_fn, range(data["subtasks"])
   assert query_loss_fn is not None
-  num_waves = experiment.settings["data"]["subtasks"]
-  num_steps = num_waves * experiment.settings["data"]["steps_each"]
 
   def one(key: jax.Array) -> jax.Array:
     task = experiment.data.test_task(key)
     batch = inner.query_batch_fn(key, task, meta_params.initial, meta_params.shared)
-    adapted = wj.adapt(inner, meta_params, task, key, num_steps=num_steps, record=True)
+    adapted = wj.adapt(inner, meta_params, task, key, num_steps=len(waves) * data["steps_each"], record=True)
     aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], adapted.points())
-    return jax.numpy.stack([aux[f"mse_{i}"] for i in range(num_waves)], axis=-1)
+    return jnp.stack([aux[f"mse_{wave}"] for wave in waves], axis=-1)
 
   return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), num_tasks)))
 
 
-def means(found: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
-  """Means over the sequences that no run diverged on, and how many were left out.
-
-  Args:
-    found: From `losses`, one for each run, of the same sequences.
-
-  Returns:
-    `[steps + 1, waves]` for each run, and the number.
+def means(runs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
+  """Means of each run's `losses` over the sequences that no run diverged on, and how many sequences were left out.
 
   Raises:
-    ValueError: where some run diverged on each sequence.
+    ValueError: If some run diverged on each sequence.
   """
-  kept = np.all([np.isfinite(curves).all(axis=(1, 2)) for curves in found], axis=0)
+  kept = np.all([np.isfinite(curves).all(axis=(1, 2)) for curves in runs], axis=0)
   if not kept.any():
     raise ValueError(f"--workdirs must be runs that learned; one of them diverged on each of {len(kept)} sequences.")
-  return [curves[kept].mean(axis=0) for curves in found], int(np.sum(~kept))
+  return [curves[kept].mean(axis=0) for curves in runs], int(np.sum(~kept))
 
 
 def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
@@ -76,7 +62,7 @@ def summary(curves: np.ndarray, steps_each: int) -> dict[str, Any]:
     The three lists, and the geometric means of the ratios of the later two to the first.
   """
   waves = range(curves.shape[1] - 1)
-  after, switched = ([float(curves[(i + later) * steps_each, i]) for i in waves] for later in (1, 2))
+  after, switched = ([float(curves[(wave + later) * steps_each, wave]) for wave in waves] for later in (1, 2))
   end = [float(value) for value in curves[-1, :-1]]
   ratio = lambda later: float(np.exp(np.mean(np.log(later) - np.log(after))))
   return {
@@ -115,17 +101,15 @@ def _shared_data(paths: Sequence[pathlib.Path], configs: Sequence[Mapping[str, A
 
 def main() -> None:
   """Runs the command."""
-  output = pathlib.Path(FLAGS.output)
-  paths = [pathlib.Path(path) for path in FLAGS.workdirs]
+  output, paths = pathlib.Path(FLAGS.output), [pathlib.Path(path) for path in FLAGS.workdirs]
   configs = [workdir.read_json(path / workdir.CONFIG) for path in paths]
-  data = _shared_data(paths, configs)
-  names = figures.labels(paths, [config["method"] for config in configs])
+  steps_each = _shared_data(paths, configs)["steps_each"]
   averages, left_out = means([losses(path, FLAGS.num_tasks) for path in paths])
-  curves = dict(zip(names, averages, strict=True))
-  draw(curves, data["steps_each"], output)
-  found = {name: summary(values, data["steps_each"]) for name, values in curves.items()} | {"left_out": left_out}
-  workdir.write_json(output.with_suffix(".json"), found)
-  print(json.dumps(found, indent=2))
+  curves = dict(zip(figures.labels(paths, [config["method"] for config in configs]), averages, strict=True))
+  draw(curves, steps_each, output)
+  statement = {name: summary(values, steps_each) for name, values in curves.items()} | {"left_out": left_out}
+  workdir.write_json(output.with_suffix(".json"), statement)
+  print(json.dumps(statement, indent=2))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,9 +28,8 @@ from warpjax.runner.config import recipes
 from warpjax.runner.plots import canvas
 from warpjax.types import PyTree, UpdateRule
 
-# Seen by no training seed; tuning and test functions apart.
-_TUNING_KEY, _TEST_KEY = 2026, 2027
-AT_ONCE = 200  # functions side by side, where the row does not say
+_TUNING_KEY, _TEST_KEY = 2026, 2027  # seen by no training seed; tuning and test functions apart
+AT_ONCE = 200  # functions under one `vmap`, where the row does not say
 
 
 class Setting(NamedTuple):
@@ -39,6 +38,11 @@ class Setting(NamedTuple):
   changes: recipes.Table
   tuning: int = 500
   test: int = 1000
+
+  def __str__(self) -> str:
+    """The changes in words."""
+    changed = [f"{name} {value}" for table in self.changes.values() for name, value in table.items()]
+    return ", ".join(changed) or "as trained"
 
 
 # As trained, for longer, and on other sizes. A step of the learned rule takes 10 ms for a network's training.
@@ -66,13 +70,18 @@ BASELINES: dict[str, tuple[Any, dict[str, Sequence[float]]]] = {
 
 
 class Runs(NamedTuple):
-  """A rule on the test functions: `losses [functions, num_steps + 1]`, and the hyper-parameters it was given."""
+  """A rule on the test functions: `losses [functions, num_steps + 1]`, and its tuned hyper-parameters."""
 
   losses: np.ndarray
   hyperparameters: dict[str, float]
 
+  @property
+  def final(self) -> np.ndarray:
+    """The loss after the last step, `[functions]`."""
+    return self.losses[:, -1]
 
-def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
+
+def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Callable[[PyTree, int, int], np.ndarray]:
   """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
   inner = built.test_inner._replace(rule=rule, num_steps=built.inner.num_steps)
   measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or AT_ONCE)
@@ -80,8 +89,8 @@ def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Any:
 
   def losses(rule_params: PyTree, key: int, functions: int) -> np.ndarray:
     meta_params = wj.MetaParams(jnp.zeros_like(start), rule=rule_params)
-    found = measure(meta_params, built.data.test, jax.random.key(key), functions).per_task
-    return np.where(np.isfinite(found), found, np.inf)
+    per_task = measure(meta_params, built.data.test, jax.random.key(key), functions).per_task
+    return np.where(np.isfinite(per_task), per_task, np.inf)
 
   return losses
 
@@ -100,69 +109,30 @@ def tuned(name: str, built: experiments.Experiment, setting: Setting) -> Runs:
 def compare(
   rule_params: PyTree, built: experiments.Experiment, setting: Setting
 ) -> tuple[dict[str, Runs], dict[str, Any]]:
-  """The learned rule beside every tuned baseline, over the same functions.
+  """The learned rule and every baseline, tuned for the setting, on the same functions.
 
   Args:
     rule_params: Of the learned rule.
-    built: Its experiment, with what is minimized, for how long; the baselines are tuned for it.
-    setting: Whose experiment it is.
+    built: The experiment of the setting: what is minimized, and for how long.
+    setting: How many functions.
 
   Returns:
     Runs by name, and the statement: final losses, and the learned rule less the best baseline, paired.
   """
   runs = {name: tuned(name, built, setting) for name in BASELINES}
-  best = min(runs, key=lambda name: float(np.mean(runs[name].losses[:, -1])))
-  runs["l2l_lstm"] = Runs(evaluator(built.inner.rule, built)(rule_params, _TEST_KEY, setting.test), {})
-  finals = {name: found.losses[:, -1] for name, found in runs.items()}
+  best = min(runs, key=lambda name: float(np.mean(runs[name].final)))
+  learned = Runs(evaluator(built.inner.rule, built)(rule_params, _TEST_KEY, setting.test), {})
+  runs["l2l_lstm"] = learned
   return runs, {
     "functions": setting.test,
-    "final_loss": {name: _interval(values) for name, values in finals.items()},
-    "final_log10_loss": {name: _interval(_log10(values)) for name, values in finals.items()},
-    "hyperparameters": {name: found.hyperparameters for name, found in runs.items() if found.hyperparameters},
+    "final_loss": {name: _interval(each.final) for name, each in runs.items()},
+    "final_log10_loss": {name: _interval(_log10(each.final)) for name, each in runs.items()},
+    "hyperparameters": {name: each.hyperparameters for name, each in runs.items() if each.hyperparameters},
     "best_baseline": best,
-    "less_best_baseline": _interval(finals["l2l_lstm"] - finals[best]),
-    "less_best_baseline_log10": _interval(_log10(finals["l2l_lstm"]) - _log10(finals[best])),
-    "lower_than_best_baseline": float(np.mean(finals["l2l_lstm"] < finals[best])),
+    "less_best_baseline": _interval(learned.final - runs[best].final),
+    "less_best_baseline_log10": _interval(_log10(learned.final) - _log10(runs[best].final)),
+    "lower_than_best_baseline": float(np.mean(learned.final < runs[best].final)),
   }
-
-
-def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
-  """Draws the mean loss by step, a panel for each setting."""
-  figure, grid = canvas.subplots(
-    1, len(all_runs), figsize=(4 * len(all_runs), 3.8), layout="constrained", sharey=True, squeeze=False
-  )
-  axes = grid[0]
-  for axis, (label, runs) in zip(axes, all_runs.items(), strict=True):
-    for name, found in runs.items():
-      mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in found.losses.T]).T
-      axis.plot(mean, label=name, color="black" if name == "l2l_lstm" else None, lw=2 if name == "l2l_lstm" else 1)
-      low = np.where(mean > ci95, mean - ci95, mean)  # what is below zero has no place on a logarithmic axis
-      axis.fill_between(np.arange(len(mean)), low, mean + ci95, alpha=0.2, color="grey")
-    axis.set(title=f"{label}, {len(next(iter(runs.values())).losses)} functions", xlabel="step", yscale="log")
-    axis.grid(alpha=0.3)
-  starts = [found.losses[:, 0].mean() for runs in all_runs.values() for found in runs.values()]
-  axes[0].set_ylim(top=10 * max(starts))  # a baseline may diverge on a function that it was not tuned on
-  axes[0].set_ylabel("mean loss")
-  axes[0].legend(fontsize=8)
-  canvas.save(figure, output)
-
-
-def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]]:
-  """Trains (or goes on), compares and draws; returns the statements."""
-  settings = recipes.settings(f"l2l:{method}")
-  run.train_and_evaluate(settings, directory, **places)
-  rule_params = run.restore(directory, **places).state.meta_params.rule
-  pictures, statements = {}, []
-  for setting in SETTINGS[method]:
-    changed = [f"{name} {value}" for table in setting.changes.values() for name, value in table.items()]
-    label = ", ".join(changed) or "as trained"
-    built = experiments.build(recipes.lay_over(settings, setting.changes), **places)
-    pictures[label], statement = compare(rule_params, built, setting)
-    statements.append({"setting": label, **statement})
-    print(f"{method}, {label}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
-  draw(pictures, directory / "comparison.png")
-  workdir.write_json(directory / "comparison.json", statements)
-  return statements
 
 
 def _log10(losses: np.ndarray) -> np.ndarray:
@@ -174,10 +144,46 @@ def _interval(values: np.ndarray) -> dict[str, float]:
   return dict(zip(("mean", "ci95"), evaluation.mean_and_ci95(values), strict=True))
 
 
+def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
+  """Draws the mean loss by step, a panel for each setting."""
+  size = (4 * len(all_runs), 3.8)
+  figure, grid = canvas.subplots(1, len(all_runs), figsize=size, layout="constrained", sharey=True, squeeze=False)
+  for axes, (label, runs) in zip(grid[0], all_runs.items(), strict=True):
+    for name, each in runs.items():
+      mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in each.losses.T]).T
+      style: dict[str, Any] = {"color": "black", "linewidth": 2} if name == "l2l_lstm" else {"linewidth": 1}
+      axes.plot(mean, label=name, **style)
+      low = np.where(mean > ci95, mean - ci95, mean)  # what is below zero has no place on a logarithmic axis
+      axes.fill_between(np.arange(len(mean)), low, mean + ci95, alpha=0.2, color="grey")
+    axes.set(title=f"{label}, {len(each.losses)} functions", xlabel="step", yscale="log")
+    axes.grid(alpha=0.3)
+  starts = [each.losses[:, 0].mean() for runs in all_runs.values() for each in runs.values()]
+  first = grid[0, 0]
+  first.set_ylim(top=10 * max(starts))  # a baseline may diverge on a function that it was not tuned on
+  first.set_ylabel("mean loss")
+  first.legend(fontsize=8)
+  canvas.save(figure, output)
+
+
+def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]]:
+  """Trains (or goes on), compares and draws; returns the statements."""
+  settings = recipes.settings(f"l2l:{method}")
+  run.train_and_evaluate(settings, directory, **places)
+  rule_params = run.restore(directory, **places).state.meta_params.rule
+  pictures, statements = {}, []
+  for setting in SETTINGS[method]:
+    built = experiments.build(recipes.lay_over(settings, setting.changes), **places)
+    pictures[str(setting)], statement = compare(rule_params, built, setting)
+    statements.append({"setting": str(setting), **statement})
+    print(f"{method}, {setting}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
+  draw(pictures, directory / "comparison.png")
+  workdir.write_json(directory / "comparison.json", statements)
+  return statements
+
+
 def main() -> None:
   """Runs the command."""
-  result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places())
-  print(json.dumps(result, indent=2))
+  print(json.dumps(run_all(pathlib.Path(FLAGS.workdir), FLAGS.method, **cli.places()), indent=2))
 
 
 if __name__ == "__main__":

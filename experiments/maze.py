@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,16 @@ from warpjax.runner import cli, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas
 
-LAST = 1000  # episodes, at the end of a life, of which the statement speaks; whole meta-steps that reach into them
+LAST = 1000  # episodes at the end of a life that the statement is about, and the meta-steps that reach into them
+Curve = tuple[np.ndarray, np.ndarray]
+"""Episodes lived, and the mean reward of an episode since the point before."""
 
 
-def curve(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-  """Episodes lived, and the mean reward of an episode since the point before, of one run.
+def curve(directory: pathlib.Path) -> Curve:
+  """The curve of one run.
 
   Raises:
-    ValueError: Where there is no run of the maze.
+    ValueError: If there is no run of the maze, or one that has not begun.
   """
   config = workdir.read_json(directory / workdir.CONFIG)
   if config is None or config["data"]["name"] != "maze":
@@ -36,27 +39,19 @@ def curve(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
   return np.array([row["step"] * episodes for row in rows]), np.array([row["return"] for row in rows])
 
 
-def curves(directory: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def curves(directory: pathlib.Path) -> dict[str, Curve]:
   """The curve of each seed of a workdir, by the name of its directory; of a run of one seed, its own."""
   seeds = sorted(path for path in directory.glob("seed_*") if path.is_dir())
-  return {path.name: curve(path) for path in seeds} if seeds else {directory.name: curve(directory)}
+  return {path.name: curve(path) for path in seeds or [directory]}
 
 
-def ends(lives: dict[str, Any], last: int = LAST) -> dict[str, float]:
+def ends(lives: Mapping[str, Curve], last: int = LAST) -> dict[str, float]:
   """The mean reward of each seed's last episodes."""
   return {seed: float(np.mean(rewards[episodes > episodes[-1] - last])) for seed, (episodes, rewards) in lives.items()}
 
 
-def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) -> dict[str, Any]:
-  """The reward of the second less the first over their last episodes, paired by seed, with its interval.
-
-  Example:
-    >>> episodes = np.array([30, 60])
-    >>> rnn = {"seed_0": (episodes, np.array([1.0, 2.0])), "seed_1": (episodes, np.array([1.0, 3.0]))}
-    >>> warp = {"seed_0": (episodes, np.array([1.0, 4.0])), "seed_1": (episodes, np.array([1.0, 7.0]))}
-    >>> difference(rnn, warp, last=30)["mean"]
-    3.0
-  """
+def difference(first: Mapping[str, Curve], second: Mapping[str, Curve], last: int = LAST) -> dict[str, Any]:
+  """The reward of the second less the first over their last episodes, paired by seed, with its interval."""
   shared = sorted(first.keys() & second.keys())
   if not shared:
     raise ValueError(f"--workdirs must share seeds to be paired; they have {sorted(first)} and {sorted(second)}.")
@@ -64,24 +59,18 @@ def difference(first: dict[str, Any], second: dict[str, Any], last: int = LAST) 
   return _over_seeds({seed: other[seed] - one[seed] for seed in shared}) | {"episodes": last}
 
 
-def _over_seeds(values: dict[str, float]) -> dict[str, Any]:
-  found = list(values.values())
-  spread = evaluation.ci95_of_few(found) if len(found) > 1 else None
-  return {"mean": float(np.mean(found)), "ci95": spread, "seeds": list(values), "by_seed": found}
+def _over_seeds(by_seed: Mapping[str, float]) -> dict[str, Any]:
+  values = list(by_seed.values())
+  spread = evaluation.ci95_of_few(values) if len(values) > 1 else None
+  return {"mean": float(np.mean(values)), "ci95": spread, "seeds": list(by_seed), "by_seed": values}
 
 
-def band(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The mean over seeds at each point, and half the width of its 95% interval by Student's t; `[seeds, points]`.
-
-  Example:
-    >>> mean, ci95 = band(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]]))
-    >>> mean.tolist(), ci95.round(3).tolist()
-    ([1.0, 5.0], [2.484, 0.0])
-  """
+def band(rewards: np.ndarray) -> Curve:
+  """The mean over seeds at each point, and half the width of its 95% interval by Student's t; `[seeds, points]`."""
   return np.mean(rewards, axis=0), np.array([evaluation.ci95_of_few(column) for column in rewards.T])
 
 
-def draw(lives: dict[str, dict[str, Any]], output: pathlib.Path) -> None:
+def draw(lives: Mapping[str, Mapping[str, Curve]], output: pathlib.Path) -> None:
   """Draws the mean over seeds of each workdir; of several, each seed and a band of its 95% interval too."""
   figure, axes = canvas.subplots(figsize=(8, 4.5), layout="constrained")
   for name, by_seed in lives.items():

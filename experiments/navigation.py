@@ -17,26 +17,28 @@ from absl import flags
 import warpjax as wj
 from warpjax.diagnostics import timing
 from warpjax.rl.navigation import MAX_MOVE
-from warpjax.runner import cli, workdir
-from warpjax.runner import experiment as experiments
-from warpjax.runner import run as runs
+from warpjax.runner import cli, run, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.plots import canvas
-from warpjax.types import MetaParams, Task
 
 GOALS, SHOWN = 6, 3  # goals, and episodes drawn of each
 
 
-def trajectories(experiment: experiments.Experiment, meta_params: MetaParams, task: Task, key: jax.Array) -> Any:
-  """Episodes of one test task after 0, 1, ... steps: a `Batch` of leaves `[steps + 1, horizon, episodes, ...]`."""
+def trajectories(restored: run.Restored, tasks: wj.Task, keys: jax.Array) -> Any:
+  """Episodes of each test task after 0, 1, ... steps: leaves `[tasks, steps + 1, horizon, episodes, ...]`."""
+  experiment, meta_params = restored.experiment, restored.state.meta_params
   inner, steps = experiment.test_inner, experiment.evaluation.num_steps
-  adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
-  play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
-  return jax.lax.map(play, adapted.points())
+
+  def one(task: wj.Task, key: jax.Array) -> Any:
+    adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
+    play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
+    return jax.lax.map(play, adapted.points()).episodes
+
+  return jax.device_get(jax.jit(lambda *args: jax.lax.map(lambda each: one(*each), args))(tasks, keys))
 
 
 def paths(observations: np.ndarray, actions: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Every position of episodes, the arrival that no observation shows included, and where there is one.
+  """Every position of episodes, with the arrival that no observation shows.
 
   Args:
     observations: Before each move, `[..., horizon, episodes, 2]`.
@@ -51,20 +53,13 @@ def paths(observations: np.ndarray, actions: np.ndarray, mask: np.ndarray) -> tu
   return positions, np.concatenate([mask[..., :1, :], mask], axis=-2)
 
 
-def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np.ndarray, output: pathlib.Path) -> None:
-  """Draws a panel for each goal, a colour for each number of steps.
-
-  Args:
-    goals: `[goals, 2]`.
-    positions: `[goals, steps + 1, horizon + 1, episodes, 2]`, of `paths`.
-    mask: `[goals, steps + 1, horizon + 1, episodes]`.
-    returns: `[goals, steps + 1]`.
-    output: The PNG to write.
-  """
+def draw(goals: np.ndarray, episodes: Any, returns: np.ndarray, output: pathlib.Path) -> None:
+  """Draws a panel for each goal `[goals, 2]` with episodes of `trajectories`, a colour for each number of steps."""
   from matplotlib import colormaps
 
   figure, grid = canvas.subplots(2, -(-len(goals) // 2), figsize=(13, 8.5), layout="constrained")
-  colours = colormaps["viridis"](np.linspace(0, 0.9, positions.shape[1]))
+  colours = colormaps["viridis"](np.linspace(0, 0.9, returns.shape[1]))
+  positions, mask = paths(episodes.observations, episodes.actions, episodes.mask)
   for axes, goal, walks, present, means in zip(grid.flat, goals, positions, mask, returns, strict=False):
     for steps, colour in enumerate(colours):
       for episode in range(min(SHOWN, walks.shape[2])):
@@ -78,13 +73,12 @@ def draw(goals: np.ndarray, positions: np.ndarray, mask: np.ndarray, returns: np
   canvas.save(figure, output)
 
 
-def steps_per_second(experiment: experiments.Experiment, meta_params: MetaParams, tasks: Task) -> float:
+def steps_per_second(restored: run.Restored, tasks: wj.Task) -> float:
   """Environment steps a second of the initial policy in these tasks, by the clock, the best of three."""
-  run = experiment.run
-  play = lambda task: (
-    experiment.inner.batch_fn(jax.random.key(0), task.support, jnp.zeros((), int), meta_params.initial, ()).episodes
-  )
-  many = jax.jit(lambda tasks: jax.lax.map(play, tasks, batch_size=run.task_chunk or None).rewards)
+  experiment, initial = restored.experiment, restored.state.meta_params.initial
+  batch_fn, step = experiment.inner.batch_fn, jnp.zeros((), int)
+  play = lambda task: batch_fn(jax.random.key(0), task.support, step, initial, ()).episodes.rewards
+  many = jax.jit(lambda tasks: jax.lax.map(play, tasks, batch_size=experiment.run.task_chunk or None))
   return jax.eval_shape(many, tasks).size / min(timing.seconds_of(lambda: many(tasks), 3))
 
 
@@ -97,21 +91,17 @@ def report(directory: pathlib.Path) -> dict[str, Any]:
   config = workdir.read_json(directory / workdir.CONFIG)
   if config is None or config["data"]["name"] != "navigation":
     raise ValueError(f"--workdir must be a run of configs/navigation.py; {directory} is not.")
-  experiment, (meta_params, *_) = runs.restore(directory)
-  tasks = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(2026), GOALS))
-  keys = jax.random.split(jax.random.key(2027), GOALS)
-  run = jax.jit(
-    lambda tasks, keys: jax.lax.map(lambda args: trajectories(experiment, meta_params, *args), (tasks, keys))
-  )
-  episodes = jax.device_get(run(tasks, keys)).episodes
-  returns = episodes.rewards.sum(axis=2).mean(axis=-1)
-  goals = np.asarray(tasks.query.goal)
-  draw(goals, *paths(episodes.observations, episodes.actions, episodes.mask), returns, directory / "trajectories.png")
-  timed = jax.vmap(experiment.data.test_task)(jax.random.split(jax.random.key(0), 40))
+  restored = run.restore(directory)
+  draw_tasks = jax.vmap(restored.experiment.data.test_task)
+  tasks = draw_tasks(jax.random.split(jax.random.key(2026), GOALS))
+  episodes = trajectories(restored, tasks, jax.random.split(jax.random.key(2027), GOALS))
+  returns, goals = episodes.rewards.sum(axis=2).mean(axis=-1), np.asarray(tasks.query.goal)
+  draw(goals, episodes, returns, directory / "trajectories.png")
+  speed = steps_per_second(restored, draw_tasks(jax.random.split(jax.random.key(0), 40)))
   return {
     "goals": goals.tolist(),
     "returns": returns.tolist(),
-    "environment_steps_per_second": round(steps_per_second(experiment, meta_params, timed)),
+    "environment_steps_per_second": round(speed),
     "device": jax.devices()[0].device_kind,
   }
 

@@ -24,19 +24,18 @@ from warpjax.tasks import surfaces
 from warpjax.types import PyTree
 
 SURFACES, SHOWN = 100, 3
-# A gap in height that no picture could hide.
-GAP = 0.1
 COLOURS = {"plain": "white", "warped": "red"}
+GAP = 0.1  # in height, which no picture could hide
 
 
 class Descents(NamedTuple):
-  """Descents from the starts of one surface, all in the plane of the surface but `theta`.
+  """Descents from the starts of one surface, `[steps + 1, starts, 2]`, all in the plane of the surface but `theta`.
 
   Attributes:
     surface: Its numbers.
-    theta: The learner's own points under the warp, `[steps + 1, starts, 2]`.
-    warped: What the warp makes of them, `[steps + 1, starts, 2]`.
-    plain: Plain descent from the same points of the surface, `warped[0]`, `[steps + 1, starts, 2]`.
+    theta: The learner's own points under the warp.
+    warped: What the warp makes of them.
+    plain: Plain descent from the same points of the surface, `warped[0]`.
   """
 
   surface: surfaces.Surface
@@ -44,29 +43,20 @@ class Descents(NamedTuple):
   warped: jax.Array
   plain: jax.Array
 
-  def heights(self, points: jax.Array) -> jax.Array:
-    """The surface at `[steps + 1, starts, 2]`."""
-    return surfaces.height(self.surface, points)
+  def ends(self) -> tuple[np.ndarray, np.ndarray]:
+    """The heights at which the warped and the plain descents of many surfaces end, `[surfaces, starts]`."""
+    heights = jax.vmap(lambda surface, points: surfaces.height(surface, points[-1]))
+    return np.asarray(heights(self.surface, self.warped)), np.asarray(heights(self.surface, self.plain))
 
 
 def descend(experiment: experiments.Experiment, warp: PyTree, key: jax.Array) -> Descents:
-  """Descends the surface of a test task, with the warp and, from the same points of the surface, without.
-
-  Args:
-    experiment: Its inner loop is used.
-    warp: The parameters of `residual_warp`.
-    key: The task's.
-
-  Returns:
-    The descents.
-  """
+  """Descends the surface of a test task with the parameters of a warp and, from the same points of it, without."""
   task = experiment.data.test_task(key)
-  start = task.support.start
 
   def path(inner: wj.InnerLoop, shared: PyTree, task: wj.Task) -> jax.Array:
-    params = jnp.zeros_like(start)
-    adapted = wj.adapt(inner, wj.MetaParams(params, shared), task, key, record=True)
-    return task.support.start + adapted.points()
+    start = task.support.start
+    adapted = wj.adapt(inner, wj.MetaParams(jnp.zeros_like(start), shared), task, key, record=True)
+    return start + adapted.points()
 
   theta = path(experiment.inner, warp, task)
   warped = surfaces.residual_warp(warp, theta)
@@ -75,43 +65,39 @@ def descend(experiment: experiments.Experiment, warp: PyTree, key: jax.Array) ->
   return Descents(task.support.surface, theta, warped, plain)
 
 
-def statement(all_descents: Descents) -> dict[str, Any]:
+def statement(descents: Descents) -> dict[str, Any]:
   """How often warped descent ends lower and higher than plain descent from the same point, by more than `GAP`."""
-  ends = lambda points: jax.vmap(lambda d, p: surfaces.height(d, p[-1]))(all_descents.surface, points)
-  difference = np.asarray(ends(all_descents.warped) - ends(all_descents.plain)).ravel()
+  warped, plain = descents.ends()
+  difference = (warped - plain).ravel()
   return {
     "starts": difference.size,
     "gap": GAP,
     "lower": int(np.sum(difference < -GAP)),
     "higher": int(np.sum(difference > GAP)),
-    "mean_height_warped": float(np.mean(ends(all_descents.warped))),
-    "mean_height_plain": float(np.mean(ends(all_descents.plain))),
+    "mean_height_warped": float(np.mean(warped)),
+    "mean_height_plain": float(np.mean(plain)),
   }
 
 
-def draw(all_descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
+def draw(descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
   """Draws the starts where the warp gained most, a row each: on the surface, and in the learner's own space."""
-  ends = lambda points: jax.vmap(lambda d, p: surfaces.height(d, p[-1]))(all_descents.surface, points)
-  gain = np.asarray(ends(all_descents.plain) - ends(all_descents.warped))
-  chosen = sorted(((float(row.max()), i, int(row.argmax())) for i, row in enumerate(gain)), reverse=True)[:SHOWN]
+  warped, plain = descents.ends()
+  best = np.argmax(plain - warped, axis=1)  # the start of each surface
+  gains = np.max(plain - warped, axis=1)
   figure, grid = canvas.subplots(SHOWN, 2, figsize=(9, 4.2 * SHOWN), squeeze=False, layout="constrained")
   axis = jnp.linspace(-3.5, 3.5, 141)
   plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
-  for (left, right), (_, index, start) in zip(grid, chosen, strict=True):
-    one = jax.tree.map(lambda leaf, i=index: leaf[i], all_descents)
+  for (left, right), index in zip(grid, np.argsort(-gains)[:SHOWN], strict=True):
+    one, start = jax.tree.map(lambda leaf, i=index: leaf[i], descents), best[index]
     left.contourf(axis, axis, surfaces.height(one.surface, plane), levels=30, cmap="viridis")
     right.contourf(axis, axis, surfaces.height(one.surface, surfaces.residual_warp(warp, plane)), levels=30)
-    lines = [
-      (left, one.plain, "plain", "white"),
-      (left, one.warped, "warped", "red"),
-      (right, one.theta, "warped", "red"),
-    ]
-    for axes, points, name, colour in lines:
+    ends = {"plain": plain[index, start], "warped": warped[index, start]}
+    for axes, points, name in ((left, one.plain, "plain"), (left, one.warped, "warped"), (right, one.theta, "warped")):
       x, y = np.asarray(points[:, start]).T
-      height = float(one.heights(one.plain if name == "plain" else one.warped)[-1, start])
-      axes.plot(x, y, color=colour, marker=".", markersize=3, linewidth=1, label=f"{name}: ends at {height:.2f}")
+      label = f"{name}: ends at {ends[name]:.2f}"
+      axes.plot(x, y, color=COLOURS[name], marker=".", markersize=3, linewidth=1, label=label)
       axes.plot(x[0], y[0], "o", color="black", markersize=6)
-      axes.plot(x[-1], y[-1], "*", color=colour, markersize=12, markeredgecolor="black")
+      axes.plot(x[-1], y[-1], "*", color=COLOURS[name], markersize=12, markeredgecolor="black")
     left.set_title("the surface f")
     right.set_title("what the learner sees, f(Omega)")
     left.legend(loc="upper right", fontsize=8)
@@ -124,16 +110,15 @@ def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any]:
   experiment, state = run.restore(directory)
   warp = state.meta_params.shared
   keys = jax.random.split(jax.random.key(2026), SURFACES)  # seen by no choice of settings
-  found = jax.jit(jax.vmap(lambda key: descend(experiment, warp, key)))(keys)
-  draw(found, warp, directory / "surfaces.png")
-  workdir.write_json(directory / "statement.json", statement(found))
-  return statement(found)
+  descents = jax.jit(jax.vmap(lambda key: descend(experiment, warp, key)))(keys)
+  draw(descents, warp, directory / "surfaces.png")
+  workdir.write_json(directory / "statement.json", statement(descents))
+  return statement(descents)
 
 
 def main() -> None:
   """Runs the command."""
-  result = run_all(pathlib.Path(FLAGS.workdir), FLAGS.method)
-  print(json.dumps(result, indent=2))
+  print(json.dumps(run_all(pathlib.Path(FLAGS.workdir), FLAGS.method), indent=2))
 
 
 if __name__ == "__main__":

@@ -11,46 +11,32 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 from absl import flags
 
+from warpjax import training
 from warpjax.diagnostics import timing
-from warpjax.runner import cli, loop
-from warpjax.runner import experiment as experiments
+from warpjax.runner import cli, experiment, loop
 from warpjax.runner.cli import FLAGS
 from warpjax.training import parallel
-from warpjax.training.task_batch import as_argument, sample_tasks
-from warpjax.types import TaskSampler
+from warpjax.training.task_batch import as_argument
 
 
-def measure(
-  config: Mapping[str, Any], *, repeats: int = 5, data_dir: str | None = None, cache_dir: str | None = None
-) -> dict[str, Any]:
-  """Times the two, after a first call of each, as medians.
-
-  Args:
-    config: Nested dicts, as `warpjax.runner.experiment.build` takes them.
-    repeats: Calls of each.
-    data_dir: Where prepared data are.
-    cache_dir: Where arrays made from them go.
+def measure(config: Mapping[str, Any], *, repeats: int = 5, **places: Any) -> dict[str, Any]:
+  """Times the two after a first call of each; medians of so many calls.
 
   Returns:
-    `data_seconds` and `step_seconds` of one meta-step, `data_share`, `tasks_per_second`, `device`.
+    `data_seconds` and `step_seconds` of one meta-step, `data_share`, `tasks_per_second`, `device`, `ready_seconds`.
   """
   started = time.monotonic()
-  experiment = experiments.build(config, data_dir=data_dir, cache_dir=cache_dir)
-  ready = time.monotonic() - started
-  num_tasks = experiment.run.tasks_per_step
-
-  @jax.jit
-  def draw(sampler: TaskSampler, key: jax.Array) -> Any:
-    return sample_tasks(sampler, key, num_tasks)
-
-  step = loop.make_dispatch(experiment, 1, parallel.device_mesh(1))
-  state = loop.start(experiment)
-  sampler, key = as_argument(experiment.data.train), jax.random.key(0)
+  built = experiment.build(config, **places)
+  ready, num_tasks = time.monotonic() - started, built.run.tasks_per_step
+  draw = jax.jit(partial(training.sample_tasks, num_tasks=num_tasks))
+  step, state = loop.make_dispatch(built, 1, parallel.device_mesh(1)), loop.start(built)
+  sampler, key = as_argument(built.data.train), jax.random.key(0)
   data_seconds = statistics.median(timing.seconds_of(lambda: draw(sampler, key), repeats))
   step_seconds = statistics.median(timing.seconds_of(lambda: step(state, sampler), repeats))
   return {

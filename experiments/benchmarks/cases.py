@@ -16,6 +16,7 @@ from warpjax.training.task_batch import adapt_keys, sample_tasks
 from warpjax.types import InnerLoop, MetaParams, Task, UpdateRule
 
 Dtype = Literal["float32", "float64"]
+Exact = Callable[[Task, jax.Array, int], jax.Array]
 
 
 class Case(NamedTuple):
@@ -74,7 +75,7 @@ def quadratic_family(
 
 
 def _quadratic(
-  name: str, inner: InnerLoop, exact: Any, num_tasks: int, dim: int, condition: float, dtype: Dtype, seed: int
+  name: str, inner: InnerLoop, exact: Exact, num_tasks: int, dim: int, condition: float, dtype: Dtype, seed: int
 ) -> Case:
   with jax.enable_x64(True):
     key = jax.random.key(seed)
@@ -121,18 +122,9 @@ def small_network(
 
 
 def with_rule(case: Case, rule: UpdateRule) -> Case:
-  """The case under another rule: the exact meta-gradient is then an unroll in reverse mode and double precision.
+  """The case under another, differentiable rule, whose own parameters are a block of the answer.
 
-  Args:
-    case: The problem.
-    rule: Differentiable; its own parameters are a block of the answer.
-
-  Returns:
-    A case.
-
-  Example:
-    >>> with_rule(quadratic_family(num_tasks=2, dim=3), rules.meta_sgd(0.1)).exact(2).rule.shape
-    (2, 3)
+  The exact meta-gradient is then an unroll in reverse mode and double precision.
   """
   with jax.enable_x64(True):
     initial = jax.tree.map(lambda leaf: leaf.astype(float), case.meta_params.initial)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmarks.estimators import Table, chosen
 from warpjax import losses, networks, training
 from warpjax.checks import check_count
 from warpjax.diagnostics import cost, timing
@@ -20,10 +21,11 @@ from warpjax.runner.components import outer_step
 from warpjax.runner.config import registry, schema
 from warpjax.tasks import few_shot, sinusoid
 from warpjax.training import parallel
-from warpjax.types import InnerLoop, MetaParams, Task
+from warpjax.types import InnerLoop, LossFn, MetaParams, Task, TaskSampler
 
 Row = dict[str, Any]
 IMAGE, CLASSES = (28, 28, 1), 2  # made of noise; a task has twice as many classes to draw from as ways
+DTYPES = {"float32": None, "bfloat16": jnp.dtype("bfloat16")}
 
 
 class Setting(NamedTuple):
@@ -37,7 +39,7 @@ class Setting(NamedTuple):
     inner_steps: Inner steps.
     width: Filters or units of a layer.
     tasks: Tasks in a meta-step.
-    task_chunk: Tasks side by side; 0 chooses.
+    task_chunk: Tasks under one `vmap`; 0 chooses.
     dtype: Of the computations, "float32" or "bfloat16"; parameters are float32.
     devices: That share the tasks.
   """
@@ -62,32 +64,49 @@ class Work(NamedTuple):
   tasks: Task
 
 
-def work(setting: Setting, inner: Mapping[str, Any]) -> Work:
+def work(setting: Setting, inner: Table) -> Work:
   """The problem of a setting under the inner loop of a table such as `config.inner`.
 
   Raises:
-    ValueError: for a setting that is not allowed.
+    ValueError: For a setting that is not allowed.
   """
   for name, value in setting._asdict().items():
-    if isinstance(value, int) and not name.startswith("task_"):
+    if isinstance(value, int) and name != "task_chunk":
       check_count(f"config.{name}", value)
-  schema.choose("config.dtype", setting.dtype, {"float32": 0, "bfloat16": 0})
-  dtype, key = None if setting.dtype == "float32" else jnp.dtype(setting.dtype), jax.random.key(0)
-  if schema.choose("config.problem", setting.problem, {"images": True, "sines": False}):
-    shape = (CLASSES * setting.ways, setting.shots + setting.queries, *IMAGE)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    sampler = few_shot.sampler(images, ways=setting.ways, shots=setting.shots, queries=setting.queries)
-    module: Any = networks.Conv4(num_classes=setting.ways, width=setting.width, dtype=dtype)
-    make_loss: Any = losses.classification
-  else:
-    sampler = sinusoid.sampler("maml", shots=setting.shots, queries=setting.queries)
-    module = networks.MLP(features=(setting.width, setting.width), num_outputs=1, dtype=dtype)
-    make_loss = losses.regression
-  network = networks.from_linen(module)
+  schema.choose("config.dtype", setting.dtype, DTYPES)
+  make = schema.choose("config.problem", setting.problem, {"images": _images, "sines": _sines})
+  sampler, network, loss_fn = make(setting)
+  key = jax.random.key(0)
   tasks = jax.jit(lambda: training.sample_tasks(sampler, key, setting.tasks))()
   params, shared = network.init(key, tasks.support[0][0])
-  loop = registry.inner({**inner, "num_steps": setting.inner_steps}, make_loss(network.apply))
+  loop = registry.inner({**inner, "num_steps": setting.inner_steps}, loss_fn)
   return Work(loop, MetaParams(params, shared, loop.rule.init(key, params)), tasks)
+
+
+def _images(setting: Setting) -> tuple[TaskSampler, networks.Network, LossFn]:
+  shape = (CLASSES * setting.ways, setting.shots + setting.queries, *IMAGE)
+  images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  sampler = few_shot.sampler(images, ways=setting.ways, shots=setting.shots, queries=setting.queries)
+  module = networks.Conv4(num_classes=setting.ways, width=setting.width, dtype=DTYPES[setting.dtype])
+  network = networks.from_linen(module)
+  return sampler, network, losses.classification(network.apply)
+
+
+def _sines(setting: Setting) -> tuple[TaskSampler, networks.Network, LossFn]:
+  sampler = sinusoid.sampler("maml", shots=setting.shots, queries=setting.queries)
+  module = networks.MLP(features=(setting.width, setting.width), num_outputs=1, dtype=DTYPES[setting.dtype])
+  network = networks.from_linen(module)
+  return sampler, network, losses.regression(network.apply)
+
+
+def compiled(jitted: Any, *args: Any) -> tuple[Any, Row]:
+  """The compiled program of a jitted function for some arguments, and what is known without running it."""
+  started = time.perf_counter()
+  traced = jitted.trace(*args)
+  program = traced.lower().compile()
+  seconds = time.perf_counter() - started
+  planned = cost.cost_of(traced, program)
+  return program, {"compile_seconds": seconds, "temp_bytes": planned.temp_bytes, "flops": planned.flops}
 
 
 def num_params(meta_params: MetaParams) -> int:
@@ -95,7 +114,25 @@ def num_params(meta_params: MetaParams) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(meta_params))
 
 
-def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) -> Row:
+def ready(
+  todo: Work,
+  outer: outer_step.OuterStep,
+  optimizer: optax.GradientTransformation,
+  *,
+  devices: int = 1,
+  task_chunk: int | None = None,
+) -> tuple[Any, training.TrainState]:
+  """The jitted meta-step over some devices, and the state that it starts from."""
+  initial, shared, _ = todo.meta_params
+  sizes = {"meta_grad": outer.meta_grad, "tasks_per_step": jax.tree.leaves(todo.tasks)[0].shape[0]}
+  state = training.init(jax.random.key(0), todo.inner.rule, initial, shared, optimizer, **sizes)
+  if devices == 1:
+    return jax.jit(outer.make_step(optimizer, axis_name=None, task_chunk=task_chunk)), state
+  step: Any = outer.make_step(optimizer, axis_name=parallel.DEVICES, task_chunk=task_chunk)
+  return parallel.over_devices(step, parallel.device_mesh(devices)), state
+
+
+def meta_step(setting: Setting, method: Table, *, repeats: int = 5) -> Row:
   """Compiles and times one meta-step.
 
   Args:
@@ -108,56 +145,36 @@ def meta_step(setting: Setting, method: Mapping[str, Any], *, repeats: int = 5) 
     `meta_steps_per_second`.
   """
   todo = work(setting, method["inner"])
-  made = registry.named("meta_gradient", method, inner=todo.inner)
-  outer = outer_step.resolve(made, jax.eval_shape(partial(jax.tree.map, lambda leaf: leaf[0]), todo.tasks))
-  optimizer, spread = optax.adam(1e-3), setting.devices > 1
-  initial, shared, _ = todo.meta_params
-  state = training.init(
-    jax.random.key(0),
-    todo.inner.rule,
-    initial,
-    shared,
-    optimizer,
-    meta_grad=outer.meta_grad,
-    tasks_per_step=setting.tasks,
-  )
-  axis = parallel.DEVICES if spread else None
-  step: Any = outer.make_step(optimizer, axis_name=axis, task_chunk=setting.task_chunk or None)
-  step = parallel.over_devices(step, parallel.device_mesh(setting.devices)) if spread else jax.jit(step)
-  started = time.perf_counter()
-  traced = step.trace(state, todo.tasks)
-  compiled = traced.lower().compile()
-  compile_seconds = time.perf_counter() - started
-  # The first call also allocates.
-  median = statistics.median(timing.seconds_of(lambda: compiled(state, todo.tasks), repeats))
-  known = {"num_params": num_params(state.meta_params), "compile_seconds": compile_seconds}
-  known |= planned(traced, compiled)
-  return {**setting._asdict(), **known, "seconds": median, "meta_steps_per_second": 1 / median}
+  example = jax.eval_shape(partial(jax.tree.map, lambda leaf: leaf[0]), todo.tasks)
+  outer = outer_step.resolve(registry.meta_gradient(method, todo.inner), example)
+  chunk = setting.task_chunk or None
+  step, state = ready(todo, outer, optax.adam(1e-3), devices=setting.devices, task_chunk=chunk)
+  program, known = compiled(step, state, todo.tasks)
+  median = statistics.median(timing.seconds_of(lambda: program(state, todo.tasks), repeats))
+  sizes = {**setting._asdict(), "num_params": num_params(state.meta_params)}
+  return {**sizes, **known, "seconds": median, "meta_steps_per_second": 1 / median}
 
 
-def planned(traced: Any, compiled: Any) -> Row:
-  """What is known of a compiled program without running it."""
-  found = cost.cost_of(traced, compiled)
-  return {"temp_bytes": found.temp_bytes, "flops": found.flops}
-
-
-def speed(base: Setting, methods: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], repeats: int) -> Iterator[Row]:
-  """Every method under `base`, and under each other value of one axis at a time."""
+def speed(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
+  """Every method under the setting, and under each other value of one axis at a time."""
+  base, methods = _setting(setting), dict(chosen(methods, only))
   others = [base._replace(**{axis: value}) for axis, values in axes.items() for value in values]
-  for setting in dict.fromkeys((base, *others)):
+  for each in dict.fromkeys((base, *others)):
     for name, method in methods.items():
-      yield {"method": name, **meta_step(setting, method, repeats=repeats)}
+      yield {"method": name, **meta_step(each, method, repeats=repeats)}
 
 
-def scaling(
-  base: Setting, methods: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], repeats: int
-) -> Iterator[Row]:
-  """One axis after another, the rest as in `base`; numbers of devices that there are not are left out, and named."""
-  for axis, values in axes.items():
-    for value in values:
-      setting = base._replace(**{axis: value})
-      if setting.devices > jax.device_count() or setting.tasks % setting.devices:
-        print(f"Left out: {axis} {value}, with {jax.device_count()} devices and {setting.tasks} tasks.")
-        continue
-      for name, method in methods.items():
-        yield {"method": name, "axis": axis, **meta_step(setting, method, repeats=repeats)}
+def scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
+  """One axis after another, the rest as in the setting; more devices than the machine has are left out, and named."""
+  base, methods = _setting(setting), dict(chosen(methods, only))
+  for axis, value in ((axis, value) for axis, values in axes.items() for value in values):
+    each = base._replace(**{axis: value})
+    if each.devices > jax.device_count() or each.tasks % each.devices:
+      print(f"Left out: {axis} {value}, with {jax.device_count()} devices and {each.tasks} tasks.")
+      continue
+    for name, method in methods.items():
+      yield {"method": name, "axis": axis, **meta_step(each, method, repeats=repeats)}
+
+
+def _setting(table: Mapping[str, Any]) -> Setting:
+  return schema.call("config.setting", table, Setting)

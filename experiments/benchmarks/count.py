@@ -11,6 +11,7 @@ import jax
 from warpjax.types import Aux, Batch, LossFn, Params, PyTree
 
 Counter = collections.Counter
+Mark = Callable[[jax.Array], jax.Array]
 _MOST = 2  # a third derivative counts as a second
 
 
@@ -19,13 +20,6 @@ def counted(loss_fn: LossFn, counter: Counter) -> LossFn:
 
   0 is a value alone, 1 a gradient (or a directional derivative), 2 a gradient together with a Hessian-vector product.
   An evaluation under `vmap` counts once for each element. `totals` reads the counter.
-
-  Args:
-    loss_fn: `(params, shared, batch) -> (scalar, aux)`.
-    counter: Where they are counted.
-
-  Returns:
-    A loss with the same values and derivatives.
   """
   marks = [_mark(counter, _MOST, None)]
   for order in reversed(range(_MOST)):
@@ -38,10 +32,10 @@ def counted(loss_fn: LossFn, counter: Counter) -> LossFn:
   return loss
 
 
-def _mark(counter: Counter, order: int, above: Callable[[jax.Array], jax.Array] | None) -> Any:
+def _mark(counter: Counter, order: int, above: Mark | None) -> Mark:
   """The identity, which counts as `order`, and where it is differentiated as the mark above."""
 
-  def count(_: Any) -> None:
+  def count(_: jax.Array) -> None:
     counter[order] += 1
 
   def identity(x: jax.Array) -> jax.Array:
@@ -50,7 +44,7 @@ def _mark(counter: Counter, order: int, above: Callable[[jax.Array], jax.Array] 
 
   if above is None:
     return identity
-  mark = jax.custom_jvp(identity)
+  mark: Any = jax.custom_jvp(identity)
   mark.defjvp(lambda primals, tangents: (above(primals[0]), tangents[0]))
   return mark
 

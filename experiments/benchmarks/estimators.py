@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
 from warpjax.runner.components import outer_step
-from warpjax.runner.config import recipes, registry
-from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, Task
+from warpjax.runner.config import registry, schema
+from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 
-Estimator = Callable[[InnerLoop], Any]
-
-
-def from_tables(tables: Mapping[str, Mapping[str, Any]], example: Any) -> dict[str, Estimator]:
-  """The estimators of a config: each table is what `config.meta_gradient` is in an experiment.
-
-  Args:
-    tables: By the name shown.
-    example: A task, or its shapes.
-
-  Returns:
-    `name -> (inner) -> MetaGradFn`.
-  """
-  return {name: _estimator(recipes.without_none(table), example) for name, table in tables.items()}
+Table = Mapping[str, Any]
+Estimator = Callable[[InnerLoop], MetaGradFn | CarriedMetaGrad]
 
 
-def _estimator(table: Mapping[str, Any], example: Any) -> Estimator:
-  def make(inner: InnerLoop) -> Any:
-    made = registry.named("meta_gradient", {"meta_gradient": table}, inner=inner)
-    estimate = outer_step.resolve(made, example).meta_grad
-    return over_a_lifetime(estimate, inner.num_steps // table["window"]) if table.get("window") else estimate
-
-  return make
+def chosen(tables: Mapping[str, Any], only: Sequence[str]) -> Mapping[str, Any]:
+  """The entries that `--only` names; all of them where it names none."""
+  return {name: schema.choose("--only", name, tables) for name in only} or tables
 
 
-def for_one_task(estimate: Any) -> MetaGradFn:
+def from_tables(tables: Mapping[str, Table], example: PyTree) -> dict[str, Estimator]:
+  """The estimators of a config: each table is what `config.meta_gradient` is in an experiment; `example` is a task."""
+  return {name: partial(_estimator, table, example) for name, table in tables.items()}
+
+
+def _estimator(table: Table, example: PyTree, inner: InnerLoop) -> MetaGradFn | CarriedMetaGrad:
+  made = registry.meta_gradient({"meta_gradient": table}, inner)
+  estimate: Any = outer_step.resolve(made, example).meta_grad
+  return over_a_lifetime(estimate, inner.num_steps // table["window"]) if table.get("window") else estimate
+
+
+def for_one_task(estimate: MetaGradFn | CarriedMetaGrad) -> MetaGradFn:
   """The estimator as a function of one task; a state that it carries starts afresh."""
   return over_a_lifetime(estimate, 1) if isinstance(estimate, CarriedMetaGrad) else estimate
 
@@ -45,7 +41,7 @@ def over_a_lifetime(estimate: CarriedMetaGrad, num_calls: int) -> MetaGradFn:
   """The last of `num_calls` results on one task, the state carried from call to call."""
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> Any:
-    def call(carry: Any, index: jax.Array) -> tuple[Any, Any]:
+    def call(carry: PyTree, index: jax.Array) -> tuple[PyTree, Any]:
       result, carry = estimate.grad(meta_params, task, jax.random.fold_in(key, index), carry)
       return carry, result
 

@@ -71,16 +71,16 @@ def smaller(case: Case) -> Case:
 def tasks(case: Case) -> Arrays:
   """`support_x`, `support_y`, `query_x`, `query_y`, leaves `[num_tasks, examples, ...]`; images NHWC."""
   rng = np.random.default_rng(0)
-  found: Arrays = {}
+  arrays: Arrays = {}
   for part, count in (("support", case.support), ("query", case.query)):
     if case.network == "mlp":
       phase, x = rng.uniform(0, np.pi, (case.num_tasks, 1, 1)), rng.uniform(-5, 5, (case.num_tasks, count, 1))
-      found[f"{part}_x"], found[f"{part}_y"] = x.astype(np.float32), np.sin(x + phase).astype(np.float32)
+      arrays[f"{part}_x"], arrays[f"{part}_y"] = x.astype(np.float32), np.sin(x + phase).astype(np.float32)
     else:
       shape = (case.num_tasks, count, IMAGE_SIZE, IMAGE_SIZE, 1)
-      found[f"{part}_x"] = rng.random(shape, np.float32)
-      found[f"{part}_y"] = np.tile(np.arange(count) % case.ways, (case.num_tasks, 1)).astype(np.int32)
-  return found
+      arrays[f"{part}_x"] = rng.random(shape, np.float32)
+      arrays[f"{part}_y"] = np.tile(np.arange(count) % case.ways, (case.num_tasks, 1)).astype(np.int32)
+  return arrays
 
 
 def parameters(case: Case) -> dict[str, Arrays]:

@@ -1,20 +1,22 @@
-"""The processes of a comparison: all alive, one at work at a time, in turns."""
+"""The processes of a comparison: all alive, one at work at a time, in an order that turns."""
 
 from __future__ import annotations
 
-import json
+import math
+import multiprocessing
 import os
-import pathlib
-import subprocess
-import sys
-import tempfile
+import signal
+import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from experiments.peers.cases import Case
+from experiments.peers.cases import TORCH, Case
 
-ROOT = pathlib.Path(__file__).parents[2]
 OURS, YARDSTICK = "warpjax", "matmul"
+WARM_UP = 2
+AT_LEAST = 0.1  # seconds of each turn, so that waking up and cold caches are little of it
+_NEW = multiprocessing.get_context("spawn")
 
 
 class Timed(NamedTuple):
@@ -30,93 +32,108 @@ class Worker:
 
   def __init__(self, name: str, case: Case):
     self.name = name
-    self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  `close` closes it
-    self.process = subprocess.Popen(
-      [sys.executable, "-m", "experiments.peers.worker", json.dumps([name, case])],
-      cwd=ROOT,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self.errors,
-      text=True,
-      env={
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the processes share one GPU
-      },
-    )
+    self.connection, theirs = _NEW.Pipe()
+    self.process = _NEW.Process(target=serve, args=(theirs, name, case), daemon=True)
+    self.process.start()
+    theirs.close()
 
   def answer(self) -> Any:
-    """The next line it prints.
+    """The next answer of the process.
 
     Raises:
-      RuntimeError: with the last line of its errors, when it ended instead.
+      RuntimeError: With its error, when it ended instead.
     """
-    assert self.process.stdout is not None
-    line = self.process.stdout.readline()
-    if line:
-      return json.loads(line)
-    self.process.wait()
-    self.errors.seek(0)
-    said = [line for line in self.errors.read().splitlines() if line.strip()]
-    raise RuntimeError(said[-1] if said else f"exit status {self.process.returncode}")
+    try:
+      answer = self.connection.recv()
+    except EOFError:
+      self.process.join()
+      raise RuntimeError(f"exit status {self.process.exitcode}") from None
+    if isinstance(answer, str):
+      raise RuntimeError(answer)
+    return answer
 
   def run(self) -> float:
     """One meta-step's seconds."""
-    assert self.process.stdin is not None
-    print(file=self.process.stdin, flush=True)
+    self.connection.send(None)
     return self.answer()
 
   def close(self) -> None:
     """Ends the process."""
-    assert self.process.stdin is not None and self.process.stdout is not None
-    self.process.stdin.close()
-    try:
-      self.process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-      self.process.kill()
-      self.process.wait()
-    self.process.stdout.close()
-    self.errors.close()
+    self.connection.close()
+    self.process.join(30)
+    self.process.kill()
+    self.process.join()
+
+
+def serve(connection: Connection, name: str, case: Case) -> None:
+  """What a peer's process does: it says what it computes, and then times a meta-step whenever it is asked.
+
+  A short meta-step is run several times in a row, and its mean counts. An error is sent as text.
+  """
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the connection
+  os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share one GPU
+  try:
+    peer = _peer(name, case)
+    seconds = [_mean_seconds(peer, 1) for _ in range(WARM_UP)]
+    times = math.ceil(AT_LEAST / seconds[-1])
+    connection.send(peer.facts)
+    while True:
+      connection.recv()
+      connection.send(_mean_seconds(peer, times))
+  except EOFError:
+    return
+  except Exception as error:
+    connection.send(f"{type(error).__name__}: {error}")
+
+
+def _peer(name: str, case: Case) -> Any:
+  if name in TORCH:
+    from experiments.peers import torch_peers
+
+    return torch_peers.make(name, case)
+  from experiments.peers import jax_peers
+
+  if name == OURS:
+    jax_peers.use_cores(case)
+  return jax_peers.make(name, case)
+
+
+def _mean_seconds(peer: Callable[[], object], times: int) -> float:
+  start = time.perf_counter()
+  for _ in range(times):
+    peer()
+  return (time.perf_counter() - start) / times
 
 
 def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) -> Timed:
   """Times every peer of a case, a tenth of a second or a meta-step each a round, the order turning by one each round.
 
-  Args:
-    case: What they do.
-    rounds: How often.
-    say: Called with messages for the user.
-
-  Returns:
-    What was measured; a peer that cannot start is in `missing`.
+  A peer that cannot start is in `missing`, which `say` is called with too.
   """
   workers: list[Worker] = []
   facts, missing = {}, {}
   try:
     for name in (OURS, YARDSTICK, *case.peers):
-      worker = Worker(name, case)
-      workers.append(worker)
+      workers.append(Worker(name, case))
       try:  # one after the other, so that no compilation disturbs another's warm-up
-        facts[name] = worker.answer()
+        facts[name] = workers[-1].answer()
       except RuntimeError as error:
         missing[name] = str(error)
         say(f"{case.name}: {name} is missing: {error}")
     present = [worker for worker in workers if worker.name in facts]
     seconds: dict[str, list[float]] = {worker.name: [] for worker in present}
     for index in range(rounds):
-      for worker in _turned(present, index):
+      for worker in turned(present, index):
         seconds[worker.name].append(worker.run())
-      say(f"{case.name}: round {index + 1}/{rounds}, " + _line(seconds))
+      latest = ", ".join(f"{name} {values[-1]:.4g} s" for name, values in seconds.items())
+      say(f"{case.name}: round {index + 1}/{rounds}, {latest}")
     return Timed(seconds, facts, missing)
   finally:
     for worker in workers:
       worker.close()
 
 
-def _turned(workers: Sequence[Worker], by: int) -> list[Worker]:
+def turned(workers: Sequence[Any], by: int) -> list[Any]:
+  """The workers, beginning with another one each time."""
   first = by % len(workers)
   return [*workers[first:], *workers[:first]]
-
-
-def _line(seconds: dict[str, list[float]]) -> str:
-  return ", ".join(f"{name} {values[-1]:.4g} s" for name, values in seconds.items())

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import warpjax as wj
+from experiments.benchmarks import cost
 from experiments.peers import cases
 from experiments.peers.cases import Case
-from warpjax import losses, meta_gradients, networks, rules, training
-from warpjax.diagnostics import cost
-from warpjax.training import parallel
+from warpjax import losses, meta_gradients, networks, rules
+from warpjax.runner.components import outer_step
+from warpjax.types import InnerLoop, LossFn, MetaParams, Task
 
 NAMES = ("warpjax", "reverse", "flax", "matmul")
 # Large enough that a GPU works for milliseconds.
@@ -25,30 +25,27 @@ class JaxPeer:
 
   def __init__(self, name: str, case: Case):
     arrays = jax.tree.map(jnp.asarray, cases.tasks(case))
-    tasks = wj.Task(*((arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("support", "query")))
-    inner = wj.InnerLoop(_loss(name, case), rules.sgd(case.learning_rate), case.num_steps)
-    reverse: dict[str, Any] = {"derivative": "reverse", "memory": "save_all"} if name in ("reverse", "flax") else {}
+    tasks = Task(*((arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("support", "query")))
+    inner = InnerLoop(_loss(name, case), rules.sgd(case.learning_rate), case.num_steps)
+    plain: dict[str, Any] = {"derivative": "reverse", "memory": "save_all"} if name in ("reverse", "flax") else {}
+    outer = outer_step.resolve(meta_gradients.unrolled(inner, **plain), None)
+    todo = cost.Work(inner, MetaParams(jax.tree.map(jnp.asarray, cases.parameters(case))), tasks)
+    # A device is a core on a CPU; several accelerators are left alone, as the others' code leaves them.
+    devices = jax.device_count() if jax.default_backend() == "cpu" else 1
     chunk = case.num_tasks if name == "flax" else None  # as `jax.vmap` over the tasks has it
-    optimizer = optax.adam(cases.OUTER_LEARNING_RATE)
-    params = jax.tree.map(jnp.asarray, cases.parameters(case))
-    self.state = training.init(jax.random.key(0), inner.rule, params, (), optimizer)
+    adam = optax.adam(cases.OUTER_LEARNING_RATE)
+    self.step, self.state = cost.ready(todo, outer, adam, devices=devices, task_chunk=chunk)
     self.tasks = tasks
-    # A device is a core here; several accelerators are left alone, as the others' code leaves them.
-    axis_name = parallel.DEVICES if jax.default_backend() == "cpu" and jax.device_count() > 1 else None
-    num_devices = jax.device_count() if axis_name else 1
-    meta_grad = meta_gradients.unrolled(inner, **reverse)
-    step: Any = training.meta_step(meta_grad, optimizer, task_chunk=chunk, axis_name=axis_name)
-    self.step = parallel.over_devices(step, parallel.device_mesh()) if axis_name else jax.jit(step)
-    found = cost.compiled_cost(self.step, self.state, tasks)
+    _, known = cost.compiled(self.step, self.state, tasks)
     _, metrics = self.step(self.state, tasks)
     self.facts = {
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm/initial"]),
-      "flops": found.flops * num_devices,
-      "temp_bytes": found.temp_bytes * num_devices,
+      "flops": known["flops"] * devices,
+      "temp_bytes": known["temp_bytes"] * devices,
       "version": jax.__version__,
       "device": jax.devices()[0].device_kind,
-      "num_devices": num_devices,
+      "num_devices": devices,
     }
 
   def __call__(self) -> None:
@@ -79,7 +76,7 @@ def network(name: str, case: Case) -> networks.Network:
   return networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
 
 
-def _loss(name: str, case: Case) -> Any:
+def _loss(name: str, case: Case) -> LossFn:
   make_loss = losses.regression if case.network == "mlp" else losses.classification
   return make_loss(network(name, case).apply)
 
@@ -90,11 +87,11 @@ def use_cores(case: Case) -> None:
     jax.config.update("jax_num_cpu_devices", cases.cores())
 
 
-def make(name: str, case: Case) -> Any:
+def make(name: str, case: Case) -> JaxPeer | Matmul:
   """The peer of that name.
 
   Raises:
-    ValueError: for a name that there is not.
+    ValueError: For an unknown name.
   """
   if name not in NAMES:
     raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")

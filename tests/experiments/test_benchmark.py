@@ -15,7 +15,7 @@ from experiments.benchmarks import accuracy, cases, cost, count, estimators, mem
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
-from warpjax.runner.config import recipes
+from warpjax.runner.config import recipes, settings
 
 STEPS = 3
 ALONG = along_trajectory
@@ -86,7 +86,7 @@ INNER = {"rule": "sgd", "learning_rate": 0.1, "prox": 1.0}
 
 def test_memory_of_implicit_gradients_is_the_same_at_16_and_256_inner_steps_and_mixed_mode_stores_the_parameters():
   tables = {name: config.MEMORY[name] for name in ("implicit", "mixed_recompute")}
-  rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(SMALL, INNER, tables, (16, 256))}
+  rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(tables, INNER, SMALL._asdict(), (16, 256))}
   temporaries = {key: row["temp_bytes"] for key, row in rows.items()}
   assert temporaries["implicit", 16] == temporaries["implicit", 256]
   slope = (temporaries["mixed_recompute", 256] - temporaries["mixed_recompute", 16]) / 240
@@ -129,15 +129,20 @@ def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
   assert set(config.METHODS) <= set(benchmark.MODES)
   for mode in config.METHODS:
     assert recipes.settings(f"benchmark:{mode}")["method"] == mode
-  settings = recipes.settings("benchmark:accuracy")
+  row = recipes.settings("benchmark:accuracy")
   with pytest.raises(ValueError, match="config.inner_step is not a setting; did you mean 'inner_steps'"):
-    benchmark.run({**settings, "inner_step": 1}, tmp_path)
+    benchmark.run({**row, "inner_step": 1}, tmp_path)
   with pytest.raises(ValueError, match="config.method has no 'accurac'; did you mean 'accuracy'"):
-    benchmark.run({**settings, "method": "accurac"}, tmp_path)
+    benchmark.run({**row, "method": "accurac"}, tmp_path)
   with pytest.raises(ValueError, match="--only has no 'mixd'; did you mean 'mixed'"):
-    benchmark.run(settings, tmp_path, only=["mixd"])
+    benchmark.run(row, tmp_path, only=["mixd"])
   with pytest.raises(ValueError, match="config.dtype has no 'float8'"):
     cost.work(SMALL._replace(dtype="float8"), INNER)
+
+
+@pytest.mark.parametrize("mode", ["accuracy", "memory"])
+def test_a_setting_of_a_mode_can_have_another_value(mode):
+  assert settings.load_config(f"benchmark:{mode}", "inner_steps=(1,2)")["inner_steps"] == (1, 2)
 
 
 def test_bfloat16_computes_in_it_and_keeps_the_parameters():

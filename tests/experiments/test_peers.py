@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.peers import cases, group, jax_peers, report
+from experiments.peers import cases, group, jax_peers, ratios
 
 SINE, IMAGES = (cases.smaller(cases.CASES[name]) for name in ("sine", "omniglot_5"))
 
@@ -54,12 +54,12 @@ def test_the_figures(tmp_path):
     "torch": {"loss": 1.0, "grad_norm": 3.0, "version": "2"},
     "matmul": {"flops": 50e9},
   }
-  ours, torch, higher = report.rows(SINE, group.Timed(seconds, facts, {"higher": "no module"}))
+  ours, torch, higher = ratios.of_case(SINE, group.Timed(seconds, facts, {"higher": "no module"}))
   assert ours["method"] == "warpjax" and ours["matmul_fraction"] == pytest.approx(0.2) and ours["temp_bytes"] == 2**20
   assert (torch["seconds"], torch["ratio"], torch["seconds_low"], torch["seconds_high"]) == (4.0, 4.0, 3.5, 6.0)
   assert torch["ratio_low"] <= 4.0 <= torch["ratio_high"] and torch["agrees"] is False and torch["version"] == "2"
   assert higher == {"case": "sine", "method": "higher", "remark": "missing: no module"}
-  (picture,) = report.draw([ours, torch, higher], tmp_path)
+  (picture,) = ratios.draw([ours, torch, higher], tmp_path)
   assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -70,18 +70,18 @@ def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   assert timed.missing == {"nobody": "ValueError: peer must be one of warpjax, reverse, flax, matmul; got 'nobody'"}
   assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
   assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
-  assert group._turned([1, 2, 3], 4) == [2, 3, 1]
+  assert group.turned([1, 2, 3], 4) == [2, 3, 1]
 
 
 def test_a_case_that_there_is_not(tmp_path):
   with pytest.raises(ValueError, match="no 'sines'; did you mean 'sine'"):
-    benchmark.run({"mode": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
+    benchmark.run({"method": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
   assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow
 def test_a_whole_comparison(tmp_path):
-  rows = benchmark.run({"mode": "peers", "names": ("flax",), "rounds": 2, "small": True}, tmp_path)
+  rows = benchmark.run({"method": "peers", "names": ("flax",), "rounds": 2, "small": True}, tmp_path)
   assert [row["method"] for row in rows] == ["warpjax", "flax"] and rows[1]["agrees"]
   assert json.loads((tmp_path / "machine.json").read_text())["cores"] >= 1
   assert len((tmp_path / "results.csv").read_text().splitlines()) == 3

@@ -100,7 +100,11 @@ def test_an_evaluation_is_one_more_number_of_its_run(finished, tmp_path):
   found = workdir.read_json(path)
   (other,) = found.pop("others")
   assert found == workdir.as_json(before)
-  assert "--name=7_shots --set=data.shots=7 --num_tasks=2" in other["what"] and " +/- " in other["number"]
+  assert (
+    "--name=7_shots --set=data.shots=7 --num_tasks=2" in other["what"]
+    and other["ci95"] > 0
+    and other["metric"] == "mse"
+  )
 
 
 def test_an_evaluation_can_be_the_number_of_another_row(copied):

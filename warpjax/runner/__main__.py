@@ -20,6 +20,7 @@ COMMANDS = {
   "prepare": "prepare a data set",
   "demo": "train four methods on sine waves and draw the results",
   "record": "write the record of a finished run (in a checkout)",
+  "report": "write RESULTS.md and the tables of the docs from the records (in a checkout)",
 }
 MODULES = {"prepare": "prepare_data", "list": "show"}
 

@@ -160,15 +160,18 @@ def test_importing_the_experiments_changes_no_handler():
   assert done.stdout == "True\n", done.stderr
 
 
-SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "__main__" in path.read_text())
+SCRIPTS = sorted((ROOT / "experiments").glob("[!_]*.py"))
 RUNNER = sorted((ROOT / "warpjax" / "runner" / "commands").glob("[!_]*.py"))
 
 
 def last_call(path):
   """What the function `command` of a command of the runner does last, or a script."""
+  body = ast.parse(path.read_text()).body
+  if isinstance(body[-1], ast.Expr):
+    return ast.unparse(body[-1])
   block, *_ = [
     node
-    for node in ast.parse(path.read_text()).body
+    for node in body
     if (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
     or (isinstance(node, ast.FunctionDef) and node.name == "command")
   ]

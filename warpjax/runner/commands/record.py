@@ -4,7 +4,7 @@
   warpjax record --workdir=runs/omniglot/maml --evaluation=20_shots     # a further number of that record
   warpjax record --workdir=runs/omniglot/reptile_cpu --evaluation=5_shots --row=reptile_5shot_cpu
 
-A row's record is replaced by that of a newer run. `python -m experiments.report` then writes RESULTS.md and the tables.
+A row's record is replaced by that of a newer run. `warpjax report` then writes RESULTS.md and the tables.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
 
   Raises:
     ValueError: Outside of a checkout; for a tree with changes, a run that is not finished, or one that belongs to no
-      row of a recipe here.
+      row of a recipe in configs/.
   """
-  if not recipes.FOLDERS[-1].is_dir():
-    raise ValueError(f"records are written in a checkout of warpjax; {recipes.FOLDERS[-1].parent} is none.")
+  records.check_checkout()
   if changes := provenance.changes():
     raise ValueError(f"the tree has changes that no commit has; commit them first: {', '.join(changes)}.")
   config = workdir.read_json(directory / workdir.CONFIG)
@@ -118,17 +117,21 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _command(config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
   seeds = _seeds(config, result)
-  one = f" --config.seed={seeds[0]}" * (seeds[0] > 0)
-  seed = one if "seed" in config else f" --seeds={','.join(map(str, seeds))}"
-  changes = "".join(f" --config.{key}={value}" for key, value in changed.items())
-  source = f"configs/{config['experiment']}.py:{config['method']}"
-  return f"python -m experiments.train --config={source} --workdir={_place(config)}{seed}{changes}"
+  flags = [f"--config=configs/{config['experiment']}.py:{config['method']}", f"--workdir={_place(config)}"]
+  if "seed" not in config:
+    flags.append(f"--seeds={','.join(map(str, seeds))}")
+  elif seeds[0] > 0:
+    flags.append(f"--config.seed={seeds[0]}")
+  flags += [f"--config.{key}={value}" for key, value in changed.items()]
+  return " ".join(["warpjax train", *flags])
 
 
 def _evaluate_command(config: Mapping[str, Any], name: str, result: Mapping[str, Any]) -> str:
-  changes = "".join(f" --set={key}={value}" for key, value in result.get("changed", {}).items())
-  tasks = f" --num_tasks={result['num_tasks']}" if result["num_tasks"] != config["eval"]["num_tasks"] else ""
-  return f"python -m experiments.evaluate --workdir={_place(config)} --name={name}{changes}{tasks}"
+  flags = [f"--workdir={_place(config)}", f"--name={name}"]
+  flags += [f"--set={key}={value}" for key, value in result.get("changed", {}).items()]
+  if result["num_tasks"] != config["eval"]["num_tasks"]:
+    flags.append(f"--num_tasks={result['num_tasks']}")
+  return " ".join(["warpjax evaluate", *flags])
 
 
 def _place(config: Mapping[str, Any]) -> str:
@@ -140,14 +143,14 @@ def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path 
 
   Args:
     record: Of `make`.
-    further: The name of an evaluation that is one more number of a record that is there.
+    further: The name of an evaluation that is one more number of the row's record.
     folder: Where records are.
 
   Returns:
     The file.
 
   Raises:
-    ValueError: If the record that a number should join is not there.
+    ValueError: If the row has no record that the number could join.
   """
   path = folder / record["experiment"] / f"{record['method']}.json"
   if further:
@@ -155,8 +158,8 @@ def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path 
     if before is None:
       raise ValueError(f"--evaluation={further} joins the record of its row, {path.name}; record the run first.")
     kept = [other for other in before.get("others", []) if other.get("name") != further]
-    number = records.number(record["mean"], record["ci95"], record["metric"])
-    other = {"name": further, "what": f"evaluated by {record['command']}", "number": number}
+    numbers = {key: record[key] for key in ("mean", "ci95", "metric")}
+    other = {"name": further, "what": f"evaluated by {record['command']}", **numbers}
     record = {**before, "others": [*kept, other]}
   path.parent.mkdir(parents=True, exist_ok=True)
   workdir.write_json(path, record)
@@ -169,7 +172,7 @@ def main() -> None:
     raise ValueError("--row needs --evaluation, which is the number of that row.")
   record = make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
   path = write(record, further="" if FLAGS.row else FLAGS.evaluation)
-  print(f"{records.measured(record)} is in {path}; python -m experiments.report prints it in the tables.")
+  print(f"{records.measured(record)} is in {path}; warpjax report prints it in the tables.")
 
 
 def command() -> None:

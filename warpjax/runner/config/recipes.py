@@ -7,6 +7,7 @@ A row overrides the common settings. A recipe can also have:
 
 * `BASE = "sinusoid"`: the file overrides another recipe. `BASE = "sinusoid:maml"`: it overrides one row of it.
   Published numbers are not inherited.
+* `DATA = "fc100"` beside a `BASE`: its settings of the data are used for another data set.
 * `"base": "maml"` in a row, or a tuple of names: the row overrides other rows of the file. A row whose name begins with
   an underscore is a part of others and no method.
 * `VARIANTS = {"_strict": {...}}`: every method also exists with that suffix, overridden by that table and without its
@@ -192,6 +193,8 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
   methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
   if base := getattr(module, "BASE", ""):
     below = _load(find(base.partition(":")[0], path.parent), (*above, path))
+    if hasattr(module, "DATA"):
+      common = {**common, "data": {**below.common["data"], "name": module.DATA}}
     if ":" in base:
       common = lay_over(unpublished(lay_over(below.common, below._row(base.partition(":")[2]))), common)
     else:

@@ -34,18 +34,9 @@ def save(figure: Any, output: str | os.PathLike[str], dpi: int = 120) -> None:
 def subplots(
   rows: int = 1, columns: int = 1, *, squeeze: bool = True, sharex: bool = False, sharey: bool = False, **figure: Any
 ) -> Any:
-  """`pyplot.subplots` without its global state: nothing to close, no backend chosen; matplotlib is imported here.
+  """`pyplot.subplots` without its global state: nothing to close, no backend chosen; `figure` are `Figure`'s settings.
 
-  Args:
-    rows: Of axes.
-    columns: Of axes.
-    squeeze: As in matplotlib.
-    sharex: As in matplotlib.
-    sharey: As in matplotlib.
-    **figure: Settings of the figure.
-
-  Returns:
-    The figure and its axes.
+  Matplotlib is imported when it is called.
   """
   from matplotlib.figure import Figure
 

@@ -19,28 +19,22 @@ Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]
 
 
 def against(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]], setting: str) -> Runs:
-  """Sorts finished runs by method and by a setting of their configs.
+  """Sorts the results of workdirs by method and by a setting of their configs, such as `data.alphabets`.
 
-  Args:
-    directories: Workdirs.
-    results: Their results.
-    setting: Its path in the config, `data.alphabets`.
-
-  Returns:
-    The runs of each method; recipes that differ in their size alone are one (`leap_15_cpu`, `leap_20_cpu`).
+  Recipes that differ in their size alone are one method (`leap_15_cpu`, `leap_20_cpu`).
 
   Raises:
-    ValueError: For a run that has no number there, or two of a method that have the same.
+    ValueError: For a run whose setting is no number, or two runs of a method with the same number.
   """
-  found: Runs = {}
+  by_method: Runs = {}
   for directory, result in zip(directories, results, strict=True):
     config = workdir.read_json(directory / workdir.CONFIG)
-    runs = found.setdefault(method(result["method"]), [])
+    runs = by_method.setdefault(method(result["method"]), [])
     value = _number(directory, config, setting)
     if value in [other for other, _ in runs]:
       raise ValueError(f"--against={setting}: {directory} and another run of its method have {value:g}.")
     runs.append((value, result))
-  return {name: sorted(runs, key=lambda run: run[0]) for name, runs in found.items()}
+  return {name: sorted(runs, key=lambda run: run[0]) for name, runs in by_method.items()}
 
 
 def method(recipe: str) -> str:
@@ -73,15 +67,9 @@ def draw(runs: Runs, setting: str, output: str | os.PathLike[str]) -> None:
     x, measured = [value for value, _ in points], [result for _, result in points]
     y, ci95 = ([math.nan if result[key] is None else result[key] for result in measured] for key in ("mean", "ci95"))
     line = axes.errorbar(x, y, ci95, marker="o", markersize=4, capsize=3, label=name)
-    said = [(value, result["published"]) for value, result in points if result.get("published")]
+    said = [(value, result["published"]["number"]) for value, result in points if result.get("published")]
     if said:
-      axes.plot(
-        [value for value, _ in said],
-        [number["number"] for _, number in said],
-        "x--",
-        color=line[0].get_color(),
-        alpha=0.6,
-      )
+      axes.plot(*zip(*said, strict=True), "x--", color=line[0].get_color(), alpha=0.6)
   axes.set(xlabel=setting, ylabel=metric, title="test tasks; bars: 95%, crosses: published")
   axes.grid(alpha=0.3)
   figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -21,10 +21,7 @@ def draw(
 ) -> None:
   """Draws the metric while training and after each inner step on test tasks, a colour for each workdir.
 
-  Args:
-    directories: Workdirs; those of a sweep show the mean over its seeds, in a band from the lowest to the highest.
-    output: The PNG to write.
-    results: Their results.
+  A sweep is drawn as the mean over its seeds, in a band from the lowest to the highest.
   """
   from matplotlib import ticker
 

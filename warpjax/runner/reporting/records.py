@@ -1,31 +1,34 @@
 """Records: what was measured, one JSON for each row of a recipe, in `results/` of a checkout.
 
-`python -m experiments.record` writes them; `experiments.report` and `warpjax list` print from them.
+`warpjax record` writes them. `warpjax report` and `warpjax list` print from them.
 """
 
 from __future__ import annotations
 
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from warpjax.runner import workdir
-from warpjax.runner.config import recipes
+from warpjax.runner.config import recipes, registry
+from warpjax.runner.machine import provenance
 
 Record = Mapping[str, Any]
 
-FOLDER = pathlib.Path(__file__).parents[3] / "results"
+FOLDER = provenance.ROOT / "results"
 NOTHING = "-"
-
-_ACCURACY = ("omniglot", "multi_shot_omniglot", "mini_imagenet", "tiered_imagenet", "cifar_fs", "fc100")
-_RETURN = ("navigation", "maze")
 _DECIMALS = {"accuracy": 2, "return": 2}
 
 
-def load(experiment: str, folder: pathlib.Path = FOLDER) -> dict[str, Record]:
+def check_checkout() -> None:
+  """Raises a ValueError outside of a checkout, which has no records."""
+  if not recipes.FOLDERS[-1].is_dir():
+    raise ValueError(f"records are written in a checkout of warpjax; {recipes.FOLDERS[-1].parent} is none.")
+
+
+def load(experiment: str) -> dict[str, Record]:
   """The records of an experiment by the row's name; empty where nothing was measured, or outside of a checkout."""
-  return {path.stem: workdir.read_json(path) for path in sorted((folder / experiment).glob("*.json"))}
+  return {path.stem: workdir.read_json(path) for path in sorted((FOLDER / experiment).glob("*.json"))}
 
 
 def number(mean: float | None, ci95: float | None, metric: str) -> str:
@@ -46,6 +49,32 @@ def number(mean: float | None, ci95: float | None, metric: str) -> str:
   return " +/- ".join(f"{value:.{needed}f}" for value in values or [0.0])
 
 
+def further(other: Mapping[str, Any]) -> str:
+  """A further number of a record: a mean, with its interval where it has one, a range, or a value for each name.
+
+  Example:
+    >>> further({"mean": 0.07, "ci95": 0.039, "metric": "accuracy", "difference": True}), further({"low": 3})
+    ('+7.0 +/- 3.9', 'above 3')
+    >>> further({"values": {"SGD": None, "Adam": 0.36}})
+    'SGD: diverges, Adam: 0.36'
+  """
+  if "values" in other:
+    return ", ".join(f"{name}: {_plain(value, other)}" for name, value in other["values"].items())
+  if "mean" in other:
+    sign = "+" if other.get("difference") and other["mean"] > 0 else ""
+    if "ci95" in other:
+      return sign + number(other["mean"], other["ci95"], other.get("metric", ""))
+    return sign + _plain(other["mean"], other)
+  low, high = (_plain(other[key], other) if key in other else "" for key in ("low", "high"))
+  return f"{low} to {high}" if low and high else f"above {low}" if low else f"below {high}"
+
+
+def _plain(value: float | None, other: Mapping[str, Any]) -> str:
+  if value is None:
+    return "diverges"
+  return number(value, None, other["metric"]) if "metric" in other else f"{value:,}"
+
+
 def measured(record: Record, *, per_step: bool = False) -> str:
   """What a record says in a table; `per_step` puts the means after the steps before the last in front."""
   if "statement" in record:
@@ -58,18 +87,19 @@ def measured(record: Record, *, per_step: bool = False) -> str:
 def published(recipe: recipes.Recipe, method: str, *, alone: bool = False) -> str:
   """What the paper says of a row: its number, that without transduction (`alone`), or what a figure shows."""
   settings, also = recipe.settings(method), recipe.also(method)
-  metric = metric_of(settings)
   if alone:
     mean, ci95 = also.get("support_plus_one", (None, None))
-    return number(mean, ci95, metric)
+    return number(mean, ci95, metric_of(settings))
   if "published" in settings:
     said = settings["published"]
     steps = [f"{mean:.1f}" for mean in also.get("per_step", ())]
-    return " ".join([*steps, number(said["number"], said["interval"], metric)])
+    return " ".join([*steps, number(said["number"], said["interval"], metric_of(settings))])
   return also.get("figure", NOTHING)
 
 
 def metric_of(settings: Mapping[str, Any]) -> str:
-  """The metric of a row's published number, as far as printing it needs to know."""
-  name = settings["data"]["name"]
-  return "accuracy" if name in _ACCURACY else "return" if name in _RETURN else name
+  """The metric that the row's data declare; "" for a row that is not whole."""
+  try:
+    return registry.named("data", settings, data_dir=None, cache_dir=None).metric
+  except ValueError:
+    return ""

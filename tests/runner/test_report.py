@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from experiments.report import __main__ as report
-from experiments.report import tables
+from warpjax.runner.commands import report
 from warpjax.runner.config import recipes
-from warpjax.runner.reporting import records
+from warpjax.runner.reporting import records, results
 
-ENTRIES = list(tables.entries())
+ENTRIES = list(results.entries())
 FIELDS = {"metric", "mean", "ci95", "over", "seeds", "num_tasks", "num_meta_steps", "tasks_per_step", "command"}
+OF_A_RUN = FIELDS | {"per_step", "protocol", "commit", "versions", "machine", "wall_seconds"}
 INTERVAL = re.compile(r"\d[\d.]* \+/- [\d.]+")
 
 
@@ -43,7 +43,17 @@ def test_every_record_belongs_to_a_row_and_to_one_section():
   for recipe, method in shown:
     record = records.load(recipe)[method]
     assert (record["experiment"], record["method"]) == (recipe, method) and recipes.load(recipe).has(method)
-    assert set(record) >= FIELDS and set(record) & {"origin", "commit"}
+    assert set(record) >= (FIELDS if "origin" in record else OF_A_RUN)
+
+
+def test_further_numbers_are_numbers_with_their_names():
+  for other in (other for entry in ENTRIES for other in entry.record.get("others", ())):
+    values = [
+      *other.get("values", {}).values(),
+      *(other[key] for key in ("mean", "ci95", "low", "high") if key in other),
+    ]
+    assert other["what"] and values and all(value is None or isinstance(value, int | float) for value in values), other
+    assert records.further(other)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.recipe.name}-{entry.method}")
@@ -58,7 +68,7 @@ def test_a_number_outside_its_paper_s_interval_says_why(entry):
 def test_no_measured_number_is_typed_a_second_time():
   """Intervals of records are in no page but between the report's marks, and in no recipe."""
   said = [records.measured(entry.record) for entry in ENTRIES]
-  said += [other["number"] for entry in ENTRIES for other in entry.record.get("others", ())]
+  said += [records.further(other) for entry in ENTRIES for other in entry.record.get("others", ())]
   found = {text for each in said for text in INTERVAL.findall(each)}
   patterns = (*report.PAGES, "docs/concepts/*.md", "configs/*.py")
   for path in (path for pattern in patterns for path in report.ROOT.glob(pattern)):
@@ -70,45 +80,58 @@ def test_a_smoke_size_depends_on_the_budget_alone():
   small = [entry("omniglot:maml_cpu"), entry("omniglot:imaml_cpu"), entry("omniglot:anil_cpu")]
   large = [entry("omniglot:reptile_cpu"), entry("sinusoid:imaml_nystrom"), entry("navigation:maml")]
   for mean in (0.0, 1.0):
-    assert all(tables.is_smoke(each._replace(record={**each.record, "mean": mean})) for each in small)
-    assert not any(tables.is_smoke(each._replace(record={**each.record, "mean": mean})) for each in large)
-  smoke = report.results().split("## Smoke size")[1].split("\n## ")[0]
+    assert all(results.is_smoke(each._replace(record={**each.record, "mean": mean})) for each in small)
+    assert not any(results.is_smoke(each._replace(record={**each.record, "mean": mean})) for each in large)
+  smoke = results.results().split("## Smoke size")[1].split("\n## ")[0]
   assert "| gap |" not in smoke and "`omniglot.py:maml_cpu`" in smoke and "`omniglot.py:reptile_cpu`" not in smoke
 
 
 def test_readme_has_every_published_row_of_its_sections():
-  text = tables.highlights()
-  shown = [each for each in ENTRIES if each.section.title in tables.sections.HIGHLIGHTS]
-  assert {each.section.title for each in shown} == set(tables.sections.HIGHLIGHTS)
+  text = results.highlights()
+  shown = [each for each in ENTRIES if each.section.title in results.sections.HIGHLIGHTS]
+  assert {each.section.title for each in shown} == set(results.sections.HIGHLIGHTS)
   for each in shown:
     published = "published" in each.recipe.settings(each.method)
     assert (f"| `{each.recipe.name}.py:{each.method}" in text) == published, each.method
 
 
 def test_cells_of_a_row():
-  cells = tables.cells(entry("omniglot:reptile_cpu"))
+  cells = results.cells(entry("omniglot:reptile_cpu"))
   assert cells["method"] == "reptile" and cells["budget"] == "40,000 x 5 of 100,000 x 5"
   assert cells["published"] == "97.68 +/- 0.04" and float(cells["gap"]) < 0
-  alone = tables.cells(entry("omniglot:reptile_cpu"), alone=True)
+  alone = results.cells(entry("omniglot:reptile_cpu"), alone=True)
   assert alone["method"] == "reptile, no transduction" and alone["published"] == "95.39 +/- 0.09"
-  studies = tables.cells(entry("reptile_studies:g_1_cpu"))
+  studies = results.cells(entry("reptile_studies:g_1_cpu"))
   assert "--config.eval.norm_stats=support_plus_one" in studies["recipe"] and studies["gap"] == ""
 
 
 def test_the_page_of_a_paper_has_the_rows_of_all_of_its_methods():
-  maml, reptile = tables.paper("maml"), tables.paper("reptile")
+  maml, reptile = results.paper("maml"), results.paper("reptile")
   assert "`omniglot.py:fomaml_cpu`" in maml and "`omniglot.py:imaml_cpu`" not in maml
   assert "`reptile_studies.py:sum_4_cpu`" in reptile and "`omniglot.py:reptile_cpu`" in reptile
 
 
+def test_outside_of_a_checkout_it_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(recipes, "FOLDERS", (tmp_path / "configs",))
+  with pytest.raises(ValueError, match=f"in a checkout of warpjax; {tmp_path} is none"):
+    report.main()
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.load(name).common])
+def test_the_metric_of_a_row_is_that_of_its_data(name):
+  recipe = recipes.load(name)
+  metrics = {records.metric_of(recipe.settings(method)) for method in recipe.names()}
+  assert {record["metric"] for record in records.load(name).values()} <= metrics and len(metrics) == 1 and all(metrics)
+
+
 def test_the_time_of_one_seed_with_the_machine_of_the_run():
   record = {"wall_seconds": 2 * 5400.0, "seeds": [0, 1], "machine": {"cpu": "a CPU", "cores": 2}}
-  assert tables.time(record) == "90 min, a CPU, 2 cores"
-  assert tables.time({**record, "wall_seconds": 2 * 9000.0}) == "2.5 h, a CPU, 2 cores"
+  assert results.time(record) == "90 min, a CPU, 2 cores"
+  assert results.time({**record, "wall_seconds": 2 * 9000.0}) == "2.5 h, a CPU, 2 cores"
 
 
 def test_rows_that_were_never_run_are_listed_once():
-  text = report.results()
+  text = results.results()
   never = text.split("## Never run")[1]
   assert "`maze.py`: `hebbian`" in never and "not yet run" not in text
 

@@ -1,4 +1,4 @@
-"""The tables: a line for each measured row, made from its record and its recipe."""
+"""RESULTS.md and the tables of README and the docs: a line for each measured row, from its record and its recipe."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report import sections
-from experiments.report.sections import Section
 from warpjax.runner import workdir
 from warpjax.runner.config import listing, recipes
-from warpjax.runner.reporting import records
+from warpjax.runner.reporting import records, sections
+from warpjax.runner.reporting.sections import Section
 from warpjax.runner.reporting.tables import markdown
 
 SMOKE = 0.2  # of the paper's tasks
@@ -32,6 +31,24 @@ class Entry(NamedTuple):
     """The row of its paper's size."""
     return self.recipe.whole(self.method)
 
+  @property
+  def budgets(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Meta-steps and the tasks in each, as measured and of the paper's size."""
+    rows = (self.record, self.recipe.settings(self.whole))
+    own, paper = ((row["num_meta_steps"], row["tasks_per_step"]) for row in rows)
+    return own, paper
+
+  @property
+  def share(self) -> float:
+    """The row's training tasks as a share of its paper's."""
+    (steps, tasks), (all_steps, all_tasks) = self.budgets
+    return steps * tasks / (all_steps * all_tasks)
+
+  @property
+  def published(self) -> Mapping[str, Any]:
+    """The paper's number for the row, empty where it has none."""
+    return self.recipe.settings(self.method).get("published", {})
+
 
 def entries() -> Iterator[Entry]:
   """The measured rows, section by section, in the order of the recipes."""
@@ -42,48 +59,44 @@ def entries() -> Iterator[Entry]:
         yield Entry(section, recipe, method, measured[method])
 
 
-def share(entry: Entry) -> float:
-  """The row's training tasks as a share of its paper's."""
-  here, paper = (row["num_meta_steps"] * row["tasks_per_step"] for row in _sizes(entry))
-  return here / paper
-
-
 def is_smoke(entry: Entry) -> bool:
   """Whether a row is too small to be compared with its paper, whatever was measured."""
-  return share(entry) < SMOKE
+  return entry.share < SMOKE
 
 
-def _sizes(entry: Entry) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-  """The row as it was run, and of its paper's size."""
-  return entry.record, entry.recipe.settings(entry.whole)
+def results() -> str:
+  """The whole of RESULTS.md."""
+  every, parts = list(entries()), [sections.HEAD]
+  small = [entry for entry in every if is_smoke(entry)]
+  for section in sections.SECTIONS:
+    if shown := [entry for entry in every if entry.section == section and entry not in small]:
+      parts += [f"## {section.title}\n\n{section.text}\n", f"{of(shown, COLUMNS)}\n", others(shown)]
+  parts += [sections.SMOKE_HEAD, notes(small), f"{of(small, OF_SMOKE)}\n", others(small)]
+  parts += [f"## {_benchmark(name)['title']}\n\n{benchmark(name)}\n" for name in sections.BENCHMARKS]
+  return "\n".join(filter(None, [*parts, f"## Never run\n\n{not_run()}\n"]))
 
 
 def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
   """The cells of a row by column; `alone` for its numbers without transduction."""
   _, recipe, method, record = entry
-  also, said = recipe.also(method), recipe.settings(method).get("published", {})
+  also = recipe.also(method)
   result = {**record, **record["support_plus_one"]} if alone else record
-  number = also["support_plus_one"][0] if alone else said.get("number")
+  number = also["support_plus_one"][0] if alone else entry.published.get("number")
   scale = 100 if record["metric"] == "accuracy" else 1
   changed = "".join(f" --config.{key}={value}" for key, value in record.get("changed", {}).items())
+  budget, whole = (f"{steps:,} x {tasks}" for steps, tasks in entry.budgets)
   return {
     "task": entry.section.title,
-    "method": entry.whole + ", no transduction" * alone,
+    "method": f"{entry.whole}, no transduction" if alone else entry.whole,
     "published": records.published(recipe, method, alone=alone),
     "measured": records.measured(result, per_step="per_step" in also),
     "gap": "" if number is None else f"{scale * (result['mean'] - number):+.2f}",
     "recipe": f"`{recipe.name}.py:{method}{changed}`",
-    "budget": budget(entry),
+    "budget": budget if budget == whole else f"{budget} of {whole}",
     "test tasks": f"{record['num_tasks']:,}" if record["num_tasks"] else records.NOTHING,
     "time": time(record),
     "reason": record.get("reason", ""),
   }
-
-
-def budget(entry: Entry) -> str:
-  """Meta-steps by tasks, and those of the row of full size where they differ."""
-  here, paper = (f"{row['num_meta_steps']:,} x {row['tasks_per_step']}" for row in _sizes(entry))
-  return here if here == paper else f"{here} of {paper}"
 
 
 def time(record: records.Record) -> str:
@@ -100,8 +113,13 @@ def of(shown: Sequence[Entry], columns: Sequence[str]) -> str:
   """The table of some rows, with one more line for numbers without transduction that the paper has too."""
   rows = []
   for entry in shown:
-    both = all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method)))
-    rows += [cells(entry, alone=alone) for alone in (False, True)[: 1 + both]]
+    rows.append(cells(entry))
+    if all("support_plus_one" in said for said in (entry.record, entry.recipe.also(entry.method))):
+      rows.append(cells(entry, alone=True))
+  return _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
   return markdown(columns, [[row[name] for name in columns] for row in rows])
 
 
@@ -109,9 +127,8 @@ def others(shown: Sequence[Entry]) -> str:
   """The further numbers of some rows, as a list; "" for none."""
   lines = []
   for entry in shown:
-    for index, other in enumerate(entry.record.get("others", ())):
-      lines += [f"- `{entry.recipe.name}.py:{entry.method}`"] if index == 0 else []
-      lines.append(f"  - {other['what']}: {other['number']}")
+    numbers = [f"  - {other['what']}: {records.further(other)}" for other in entry.record.get("others", ())]
+    lines += [f"- `{entry.recipe.name}.py:{entry.method}`", *numbers] if numbers else []
   return "\n".join(["Other runs:", "", *lines, ""]) if lines else ""
 
 
@@ -127,14 +144,10 @@ def highlights() -> str:
   """README's tables: of some sections every row whose paper has a number for it."""
   every, parts = list(entries()), []
   for title in sections.HIGHLIGHTS:
-    shown = [entry for entry in every if entry.section.title == title and _is_published(entry)]
-    rows = [{**cells(entry), "tasks of the paper's": f"{share(entry):.0%}"} for entry in shown]
-    parts.append(f"**{title}**\n\n{markdown(OF_HIGHLIGHTS, [[row[name] for name in OF_HIGHLIGHTS] for row in rows])}")
+    shown = [each for each in every if each.section.title == title and each.published]
+    rows = [{**cells(entry), "tasks of the paper's": f"{entry.share:.0%}"} for entry in shown]
+    parts.append(f"**{title}**\n\n{_table(OF_HIGHLIGHTS, rows)}")
   return "\n\n".join(parts)
-
-
-def _is_published(entry: Entry) -> bool:
-  return "published" in entry.recipe.settings(entry.method)
 
 
 def paper(prefix: str) -> str:
@@ -147,14 +160,11 @@ def paper(prefix: str) -> str:
 
 def benchmark(name: str) -> str:
   """A table of the benchmark, with what it is and its command."""
-  record: Any = workdir.read_json(records.FOLDER / "benchmark" / f"{name}.json")
+  record = _benchmark(name)
   machine, versions = record["machine"], record.get("versions", {})
-  on = [
-    machine["cpu"],
-    f"{machine['cores']} core{'s' * (machine['cores'] > 1)}",
-    *(f"{name} {version}" for name, version in versions.items()),
-  ]
-  about = f"{record['text']} Measured on: {', '.join(on)}. Command: `{record['command']}`."
+  cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+  measured_on = ", ".join([machine["cpu"], cores, *(f"{package} {version}" for package, version in versions.items())])
+  about = f"{record['text']} Measured on: {measured_on}. Command: `{record['command']}`."
   return f"{about}\n\n{markdown(record['columns'], record['rows'])}"
 
 
@@ -168,6 +178,10 @@ def not_run() -> str:
     shown += [f"every `{suffix}`" for suffix in recipe.variants if not any(name.endswith(suffix) for name in measured)]
     lines += [f"- `{recipe.name}.py`: {', '.join(shown)}"] if missing else []
   return "\n".join(lines)
+
+
+def _benchmark(name: str) -> records.Record:
+  return workdir.read_json(records.FOLDER / "benchmark" / f"{name}.json")
 
 
 def _trained() -> list[recipes.Recipe]:

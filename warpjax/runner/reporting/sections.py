@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -20,28 +21,36 @@ ALPHABETS = (
   "own. Accuracy is under running statistics, MAML's under those of the batch, as in the released code. One seed, the "
   "interval over the 10 test alphabets, each adapted to three times; with five seeds, over seeds."
 )
-NUMBERS_OF_ALPHABETS = {
-  **{f"{n} alphabet{'s' * (n > 1)}": rf".*_{n}_cpu" for n in (1, 3, 5)},
+OF_ALPHABETS = {
+  "1 alphabet": r".*_1_cpu",
+  **{f"{n} alphabets": rf".*_{n}_cpu" for n in (3, 5)},
   "10 alphabets": r".*(?<!_ladder)(?<!_\d)(?<!_\d\d)_cpu",
   **{f"{n} alphabets": rf".*_{n}_cpu" for n in (15, 20)},
   "25 alphabets": r".*_25_cpu|(?!.*_cpu).*",
 }
-IMAGES = {
-  "mini_imagenet": "mini-ImageNet",
-  "tiered_imagenet": "tiered-ImageNet",
-  "cifar_fs": "CIFAR-FS",
-  "fc100": "FC100",
+FEW_SHOT = {
+  "5 ways, 1 shot": (r"(?!.*(20way|5shot|640shot)).*", ONE_SEED),
+  "5 ways, 5 shots": (r"(?!.*20way).*_5shot.*", ONE_SEED),
+  "20 ways, 1 shot": (r"(?!.*5shot).*_20way.*", f"{ONE_SEED} `small`: over three seeds."),
+  "20 ways, 5 shots": (r".*_20way_5shot.*", ONE_SEED),
+  "10 ways, 640 shots": (r".*640shot.*", ONE_SEED),
 }
-SHOTS = {"1 shot": r"(?!.*(5shot|640shot)).*", "5 shots": r".*_5shot.*"}
+IMAGES = {
+  "mini-ImageNet": "mini_imagenet",
+  "tiered-ImageNet": "tiered_imagenet",
+  "CIFAR-FS": "cifar_fs",
+  "FC100": "fc100",
+}
+
+
+def _few_shot(title: str, recipe: str) -> Iterator[Section]:
+  for size, (pattern, text) in FEW_SHOT.items():
+    yield Section(f"{title}, {size}", recipe, pattern, text)
+
+
 SECTIONS = (
-  Section("Omniglot, 5 ways, 1 shot", "omniglot", r"(?!.*(20way|5shot)).*", ONE_SEED),
-  Section("Omniglot, 5 ways, 5 shots", "omniglot", r"(?!.*20way).*_5shot.*", ONE_SEED),
-  Section("Omniglot, 20 ways, 1 shot", "omniglot", r"(?!.*5shot).*_20way.*", f"{ONE_SEED} `small`: over three seeds."),
-  Section("Omniglot, 20 ways, 5 shots", "omniglot", r".*_20way_5shot.*", ONE_SEED),
-  *(
-    Section(f"Multi-shot Omniglot, {alphabets}", "multi_shot_omniglot", pattern, ALPHABETS)
-    for alphabets, pattern in NUMBERS_OF_ALPHABETS.items()
-  ),
+  *_few_shot("Omniglot", "omniglot"),
+  *(Section(f"Multi-shot Omniglot, {n}", "multi_shot_omniglot", rows, ALPHABETS) for n, rows in OF_ALPHABETS.items()),
   Section(
     "Multi-shot Omniglot, 25 alphabets, the ablation ladder",
     "multi_shot_omniglot",
@@ -67,12 +76,7 @@ SECTIONS = (
   ),
   Section("Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 functions held out, the interval over them."),
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
-  *(
-    Section(f"{title}, 5 ways, {shots}", recipe, pattern, ONE_SEED)
-    for recipe, title in IMAGES.items()
-    for shots, pattern in SHOTS.items()
-  ),
-  Section("tiered-ImageNet, 10 ways, 640 shots", "tiered_imagenet", ".*640shot.*", ONE_SEED),
+  *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
 BENCHMARKS = ("accuracy", "memory", "scaling", "peers")
 HIGHLIGHTS = (
@@ -85,9 +89,9 @@ HIGHLIGHTS = (
 
 HEAD = """# Results
 
-The papers' numbers beside those measured here. `python -m experiments.report` writes this file from the records in
+The papers' numbers beside those measured here. `warpjax report` writes this file from the records in
 `results/`, one for each row, which have the command, the machine, the protocol and other runs of the row. A recipe is
-run by `python -m experiments.train --config=configs/RECIPE --workdir=DIR`. A budget is meta-steps by tasks in each:
+run by `warpjax train --config=configs/RECIPE --workdir=DIR`. A budget is meta-steps by tasks in each:
 here, and in the row of full size, which is the paper's where the paper states it. Meta-SGD's and WarpGrad's papers do
 not state the tasks a meta-step of their few-shot rows. `_cpu` recipes have other step sizes and schedules besides. The
 gap is measured minus published; for errors below 0 is better.

@@ -1,0 +1,3 @@
+from warpjax.runner.commands.report import command
+
+command()

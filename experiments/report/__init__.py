@@ -1,1 +1,0 @@
-"""RESULTS.md, and the tables of README and of the docs, from the records."""
