@@ -67,7 +67,7 @@ def test_a_run_of_the_row_itself_has_a_bare_command(copied):
   found = record.make(copied)
   assert config["num_meta_steps"] == 6 and "changed" not in found
   flags = "--config=configs/sinusoid.py:maml --workdir=runs/sinusoid/maml"
-  assert found["command"] == f"python -m experiments.train {flags}"
+  assert found["command"] == f"warpjax train {flags}"
 
 
 def test_a_sweep_over_seeds(finished, tmp_path):
