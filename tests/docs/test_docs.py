@@ -7,11 +7,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 from warpjax import runner
-from warpjax.runner.config import schema, settings
+from warpjax.runner import workdir
+from warpjax.runner.config import registry, schema, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -52,7 +54,7 @@ def test_links_lead_somewhere(page):
       assert (ROOT / "experiments" / target).exists(), link
     elif target.parts[0] == "api" and target.stem != "index":
       assert target.stem in GENERATED.modules(), link
-    elif target.parts[0] not in ("api", "experiments"):
+    elif target.parts[0] not in ("api", "experiments", "settings"):
       assert (DOCS / target).exists(), link
 
 
@@ -76,6 +78,49 @@ def test_the_recipe_of_your_own_method_is_built(tmp_path, monkeypatch):
       sys.modules.pop(name, None)
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
   assert words == set(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE))
+
+
+def test_the_logger_of_ten_lines_logs_what_metrics_jsonl_has(tmp_path, monkeypatch):
+  """The page's code, with a stand-in for `wandb`, shorter."""
+  rows, summary = [], {}
+  log = types.SimpleNamespace(log=lambda values, step: rows.append((step, values)), summary=summary)
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: log))
+  monkeypatch.chdir(tmp_path)
+  text = (DOCS / "sweeps_and_logs.md").read_text(encoding="utf-8")
+  (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  assert len([line for line in block.splitlines() if line]) <= 10
+  short = "num_meta_steps=4", "steps_per_dispatch=2", "checkpoint_every=2", "eval.num_tasks=8", "eval.val_tasks=8"
+  exec(block.replace('"sinusoid:maml")', f'"sinusoid:maml", *{short})'), namespace := {})
+  kept = workdir.read_metrics(tmp_path / "runs" / "maml")
+  assert [(step, "train/loss" in values, "val/mse" in values) for step, values in rows] == [
+    (row["step"], row["split"] == "train", row["split"] == "val") for row in kept
+  ]
+  assert [row["split"] for row in kept] == ["train", "val"] * 2
+  assert rows[0][1]["train/loss"] == kept[0]["loss"]
+  assert summary == {key: namespace["result"][key] for key in ("mean", "ci95")}
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_the_page_of_settings_has_every_setting_of_every_component(kind, tmp_path):
+  """Of each component, what `--settings` prints, with its type and default."""
+  GENERATED.write_settings(tmp_path)
+  page = (tmp_path / "index.md").read_text(encoding="utf-8")
+  section = next(part for part in page.split("\n## ") if part.startswith(f"`{kind}`"))
+  key = registry.KEY[kind]
+  for name in registry.TABLES[kind]:
+    assert f"`{name}`" in section
+    for setting in settings.reference({kind: {key: name}}):
+      if setting.path.startswith(f"{kind}.") and setting.path != f"{kind}.{key}":
+        rows = [line for line in section.splitlines() if line.startswith(f"| `{setting.path}` |")]
+        assert rows, setting.path
+        default = "required" if setting.required else str(setting.default)
+        assert any(schema.describe(setting.hint) in row.replace("\\", "") for row in rows), setting.path
+        assert setting.default is None or any(default in row for row in rows), setting.path
+
+
+def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):
+  words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
+  assert words == set(GENERATED.MARKS)
 
 
 def test_the_code_about_your_own_network_runs():
