@@ -26,7 +26,7 @@ def test_the_code_runs():
 
 
 def test_every_config_and_file_named_is_there():
-  named = re.findall(r"\b(\w+)\.py:(\w+)", README) + re.findall(r"--config=(\w+):(\w+)", README)
+  named = re.findall(r"\b(\w+)\.py:(\w+)", README) + re.findall(r"--config=([a-z]\w*):(\w+)", README)
   assert named
   for name, method in named:
     assert recipes.load(name).has(method)
