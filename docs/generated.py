@@ -58,8 +58,8 @@ Run one with `warpjax train --config=NAME:METHOD --workdir=DIR`.
 """
 SETTINGS = """# Settings
 
-Every setting of a config, of every component that a config can name. `warpjax train --config=FILE:METHOD --settings` prints those
-of one row with their values; this page is made by the same functions. A setting is changed by `--config.PATH=VALUE`.
+Every setting of every component that a config can name. `warpjax train --config=RECIPE:ROW --settings` prints the
+settings of one row with their values; the same functions generate this page. `--config.PATH=VALUE` changes a setting.
 
 {marks}
 
