@@ -23,7 +23,11 @@ PAGES = [path for folder in (".", "concepts", "papers") for path in sorted((DOCS
 def load(name):
   spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  sys.path.insert(0, str(DOCS))  # for what it imports of its folder
+  try:
+    spec.loader.exec_module(module)
+  finally:
+    sys.path.remove(str(DOCS))
   return module
 
 
@@ -34,6 +38,14 @@ PUBLIC = [full for name, module in GENERATED.modules().items() for full in GENER
 def test_the_nouns_are_public():
   assert {"warpjax.types.MetaParams", "warpjax.rules.meta_sgd", "warpjax.meta_gradients.unrolled"} <= set(PUBLIC)
   assert {"warpjax.tasks.few_shot.sampler", "warpjax.linear_solve.cg", "warpjax.adaptation.adapt"} <= set(PUBLIC)
+
+
+def test_presets_are_public_and_on_the_page_of_their_module(tmp_path):
+  """They are instances of `functools.partial`, neither functions nor classes."""
+  assert {"warpjax.networks.maml_omniglot", "warpjax.networks.reptile_sinusoid"} <= set(PUBLIC)
+  GENERATED.write_api(tmp_path)
+  page = (tmp_path / "warpjax.networks.md").read_text(encoding="utf-8")
+  assert ".. py:function:: warpjax.networks.maml_mini_imagenet(" in page and "Conv4(width=32" in page
 
 
 def test_every_public_name_has_a_docstring():
@@ -120,7 +132,7 @@ def test_the_page_of_settings_has_every_setting_of_every_component(kind, tmp_pat
 
 def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
-  assert words == set(GENERATED.MARKS)
+  assert words == set(GENERATED.settings_reference.MARKS)
 
 
 def test_the_code_about_your_own_network_runs():
