@@ -30,6 +30,11 @@ PRESETS = """## Presets
 {entries}
 ```
 """
+ENTRY = """.. py:function:: {name}(**fields)
+   :module: {module}
+
+   ``{call}``
+"""
 INDEX = """# API
 
 The docstrings, module by module. The nouns are in [](warpjax.types.md).
@@ -108,7 +113,7 @@ def _presets(name: str, module: types.ModuleType) -> str:
   presets = {full: value for full, value in public.items() if isinstance(value, functools.partial)}
   if not presets:
     return ""
-  entries = [f".. py:function:: {full}(**fields)\n\n   ``{_call(preset)}``\n" for full, preset in presets.items()]
+  entries = [ENTRY.format(module=name, name=full.rpartition(".")[2], call=_call(presets[full])) for full in presets]
   table = inspect.getdoc(sys.modules[type(next(iter(presets.values()))).__module__])
   return "\n" + PRESETS.format(table=table, entries="\n".join(entries))
 

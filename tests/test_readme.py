@@ -32,7 +32,7 @@ def test_every_config_and_file_named_is_there():
     assert recipes.load(name).has(method)
   for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
     assert (ROOT / link).exists(), link
-  for module in re.findall(r"python -m (experiments\.\w+)", README):
+  for module in re.findall(r"python -m (experiments\.[a-z]\w*)", README):
     path = ROOT / module.replace(".", "/")
     assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
   for command in re.findall(r"^`?warpjax (\w+)", README, re.MULTILINE):

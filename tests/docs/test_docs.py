@@ -45,7 +45,7 @@ def test_presets_are_public_and_on_the_page_of_their_module(tmp_path):
   assert {"warpjax.networks.maml_omniglot", "warpjax.networks.reptile_sinusoid"} <= set(PUBLIC)
   GENERATED.write_api(tmp_path)
   page = (tmp_path / "warpjax.networks.md").read_text(encoding="utf-8")
-  assert ".. py:function:: warpjax.networks.maml_mini_imagenet(" in page and "Conv4(width=32" in page
+  assert ".. py:function:: maml_mini_imagenet(" in page and "Conv4(width=32" in page
 
 
 def test_every_public_name_has_a_docstring():
