@@ -13,6 +13,7 @@ import pytest
 
 from warpjax import runner
 from warpjax.runner import workdir
+from warpjax.runner.__main__ import COMMANDS
 from warpjax.runner.config import registry, schema, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,6 +91,16 @@ def test_the_recipe_of_your_own_method_is_built(tmp_path, monkeypatch):
       sys.modules.pop(name, None)
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
   assert words == set(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE))
+
+
+def test_the_tables_of_commands_have_all_of_them():
+  """Those of `warpjax NAME`, then those of a checkout alone."""
+  text = (DOCS / "launching.md").read_text(encoding="utf-8").partition("## Commands")[2]
+  installed, checkout = text.split("These commands exist only in a checkout")
+  names = lambda table: re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)))
+  assert names(installed) == list(COMMANDS)
+  there = {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py")} | {"report"}
+  assert set(names(checkout)) | set(COMMANDS) | {"prepare_data"} == there | {"list", "prepare"}
 
 
 def test_the_logger_of_ten_lines_logs_what_metrics_jsonl_has(tmp_path, monkeypatch):
