@@ -80,5 +80,6 @@ def setup(app: Any) -> None:
   shutil.copytree(HERE.parent / "experiments" / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
   generated.write_api(HERE / "api")
   generated.write_experiments(HERE / "experiments")
+  generated.write_settings(HERE / "settings")
   app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
   app.connect("autodoc-skip-member", _no_fields)

@@ -1,11 +1,16 @@
-"""The pages made from the code: the API, a page for each public module, and a page for each recipe."""
+"""The pages made from the code: the API, a page for each recipe, and the settings of a run."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import pathlib
 import pkgutil
+import sys
 import types
+
+import settings_reference
 
 import warpjax
 from warpjax.runner.config import recipes
@@ -16,6 +21,19 @@ PAGE = """# {name}
 .. automodule:: {name}
    :members:{options}
 ```
+"""
+PRESETS = """## Presets
+
+{table}
+
+```{{eval-rst}}
+{entries}
+```
+"""
+ENTRY = """.. py:function:: {name}(**fields)
+   :module: {module}
+
+   ``{call}``
 """
 INDEX = """# API
 
@@ -41,7 +59,7 @@ The docstring of `configs/{name}.py`: paper, command, protocol. `RESULTS.md` has
 """
 EXPERIMENTS = """# Experiments
 
-Run one with `python -m experiments.train --config=configs/NAME.py:METHOD --workdir=DIR`.
+Run one with `warpjax train --config=NAME:METHOD --workdir=DIR`.
 
 | config | what it is |
 |---|---|
@@ -73,7 +91,7 @@ def names(name: str, module: types.ModuleType) -> list[str]:
   return [
     f"{name}.{key}"
     for key, value in public.items()
-    if isinstance(value, types.FunctionType | type)
+    if isinstance(value, types.FunctionType | type | functools.partial)
     and (exported or (value.__module__ == name and not key.startswith("_")))
   ]
 
@@ -83,10 +101,26 @@ def write_api(folder: pathlib.Path) -> None:
   pages = {}
   for name, module in modules().items():
     options = "\n   :imported-members:" if "__all__" in vars(module) else ""
-    pages[f"{name}.md"] = PAGE.format(name=name, options=options)
+    pages[f"{name}.md"] = PAGE.format(name=name, options=options) + _presets(name, module)
   rows = [f"| [{name}]({name}.md) | {_first_line(module)} |" for name, module in modules().items()]
   pages["index.md"] = INDEX.format(rows="\n".join(rows), names="\n".join(modules()))
   _write(folder, pages)
+
+
+def _presets(name: str, module: types.ModuleType) -> str:
+  """A section for the presets of a module, instances of `functools.partial`, which autodoc leaves out."""
+  public = {full: getattr(module, full.rpartition(".")[2]) for full in names(name, module)}
+  presets = {full: value for full, value in public.items() if isinstance(value, functools.partial)}
+  if not presets:
+    return ""
+  entries = [ENTRY.format(module=name, name=full.rpartition(".")[2], call=_call(presets[full])) for full in presets]
+  table = inspect.getdoc(sys.modules[type(next(iter(presets.values()))).__module__])
+  return "\n" + PRESETS.format(table=table, entries="\n".join(entries))
+
+
+def _call(preset: functools.partial[object]) -> str:
+  fields = {key: "..." if callable(value) else repr(value) for key, value in preset.keywords.items()}
+  return f"{preset.func.__name__}({', '.join(f'{key}={text}' for key, text in fields.items())})"
 
 
 def write_experiments(folder: pathlib.Path) -> None:
@@ -96,6 +130,11 @@ def write_experiments(folder: pathlib.Path) -> None:
   pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text) for name, text in documented.items()}
   rows = [f"| [{name}]({name}.md) | {title} |" for name, title in titles.items()]
   _write(folder, pages | {"index.md": EXPERIMENTS.format(rows="\n".join(rows), names="\n".join(titles))})
+
+
+def write_settings(folder: pathlib.Path) -> None:
+  """Writes the page of settings."""
+  _write(folder, {"index.md": settings_reference.page()})
 
 
 def _write(folder: pathlib.Path, pages: dict[str, str]) -> None:

@@ -86,7 +86,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports a name when it is first used, so that a command answers, and hears Ctrl-C, before JAX is imported."""
+  """Imports a name when it is first used, so that a command answers, and handles Ctrl-C, before JAX is imported."""
   home = _HOMES.get(name)
   place = home or _MOVED.get(name, name)
   if name.startswith("_") or importlib.util.find_spec(f"warpjax.{place}") is None:

@@ -86,8 +86,8 @@ def adapt(
 
   Args:
     inner: The loop: loss, rule, number of steps.
-    meta_params: Where to start, what the loss reads, and the rule's parameters.
-    task: Its `support` is adapted on.
+    meta_params: The initial parameters, the shared parameters, and the rule's parameters.
+    task: The task; the learner adapts to its `support`.
     key: The task's key; the same at every step.
     num_steps: Overrides `inner.num_steps`.
     record: Whether to keep every step.
@@ -97,7 +97,7 @@ def adapt(
     `[num_steps, ...]`, else None.
 
   Raises:
-    ValueError: when a field of `inner` is not allowed, or the task is differentiated (its batches are held constant).
+    ValueError: when a field of `inner` is not allowed, or the task is differentiated (its batches are constants).
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -117,7 +117,7 @@ def adapt(
 
 
 def check_rule(rule: UpdateRule) -> None:
-  """Raises a ValueError for what is no rule, such as an optax transformation."""
+  """Raises a ValueError if `rule` is not an UpdateRule, for example an optax transformation."""
   if not isinstance(rule, UpdateRule):
     raise ValueError(
       "rule must be an UpdateRule such as rules.sgd(0.1), or, of an optax transformation, "
@@ -146,7 +146,7 @@ def check_inner(inner: InnerLoop, num_steps: int | None = None) -> int:
 
 
 def _check_functions(inner: InnerLoop) -> None:
-  """Raises a ValueError for a field of `inner` that is no function of what it is called with."""
+  """Raises a ValueError if a field of `inner` is not a function of its arguments."""
   check_takes("InnerLoop.loss_fn", inner.loss_fn, LOSS)
   if inner.query_loss_fn is not None:
     check_takes("InnerLoop.query_loss_fn", inner.query_loss_fn, LOSS)
@@ -155,10 +155,10 @@ def _check_functions(inner: InnerLoop) -> None:
 
 
 def minibatch(size: int) -> BatchFn:
-  """A batch_fn: `size` examples drawn without replacement, afresh at each step.
+  """A batch_fn: `size` examples drawn without replacement, anew at each step.
 
-  Padding (`padding.Padded`) is never drawn: where a task has fewer real examples than `size`, all of them are in the
-  batch, and what fills it up has weight 0.
+  Padding (`padding.Padded`) is never drawn: if a task has fewer real examples than `size`, all of them are in the
+  batch, and the rest of the batch has weight 0.
 
   Args:
     size: Examples a step; at most the support has (leading axis of its leaves).
@@ -167,7 +167,7 @@ def minibatch(size: int) -> BatchFn:
     A `BatchFn`; its batches have leaves `[size, ...]`.
 
   Raises:
-    ValueError: when `size` is below 1 (here), or above the examples there are (when traced).
+    ValueError: when `size` is below 1 (here), or above the number of examples (when traced).
 
   Example:
     >>> minibatch(2)(jax.random.key(0), jnp.ones((5, 3)), 0, (), ()).shape
@@ -200,7 +200,7 @@ def epochs(size: int) -> BatchFn:
     A `BatchFn`; its batches have leaves `[size, ...]`.
 
   Raises:
-    ValueError: when `size` is below 1 (here), or above the examples there are (when traced).
+    ValueError: when `size` is below 1 (here), or above the number of examples (when traced).
 
   Example:
     >>> batches = [epochs(2)(jax.random.key(0), jnp.arange(4), step, (), ()) for step in range(2)]

@@ -17,7 +17,7 @@ _BATCHED_TOGETHER = ("rbg", "unsafe_rbg")
 
 
 def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False) -> None:
-  """Raises a ValueError unless `value` is an integer of at least `least`, or, where it is optional, None."""
+  """Raises a ValueError unless `value` is an integer of at least `least`, or None if it is optional."""
   if optional and value is None:
     return
   if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
@@ -26,7 +26,7 @@ def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False
 
 
 def check_counts(**sizes: Any) -> None:
-  """Raises a ValueError that names the first of the sizes, or elements of sizes, that is no integer of at least 1."""
+  """Raises a ValueError that names the first size, or element of a size, that is not an integer of at least 1."""
   for name, size in sizes.items():
     elements = {f"{name}[{i}]": each for i, each in enumerate(size)} if isinstance(size, tuple | list) else {name: size}
     for label, element in elements.items():
@@ -62,7 +62,7 @@ def check_real(name: str, params: Params) -> None:
 
 
 def check_key(key: Any, name: str = "key") -> None:
-  """Raises a ValueError for what is no key, and for keys whose numbers depend on what they are vmapped with.
+  """Raises a ValueError if `key` is not a key, or if its numbers depend on the keys that it is vmapped with.
 
   Threefry keys are allowed, as `jax.random.key` and as `jax.random.PRNGKey` make them, whatever
   `jax_threefry_partitionable` is.
@@ -108,7 +108,7 @@ def check_learnable(meta_params: MetaParams, blocks: tuple[str, ...] = MetaParam
     blocks: Those that are looked at; an evaluation learns no rule parameters.
 
   Raises:
-    ValueError: that names the leaf, its dtype and where to put what is not learned.
+    ValueError: that names the leaf, its dtype, and where to put values that are not learned.
   """
   check_meta_params(meta_params)
   for block in blocks:

@@ -27,7 +27,7 @@ INNER_GRADIENT = "warpjax_inner_gradient"
 
 
 def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> ValueAndGrad:
-  """The inner value and gradient, to be differentiated as `derivative` says.
+  """The inner value and gradient, differentiated in the mode `derivative`.
 
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
@@ -131,9 +131,9 @@ def _is_inexact(leaf: Any) -> bool:
 
 
 def checkpoint_step(step: Callable, derivative: Derivative, memory: Memory) -> Callable:
-  """Wraps a scan body so that the backward sweep stores what `memory` says.
+  """Wraps a scan body so that the backward sweep stores the residuals that `memory` names.
 
-  "save_all" stores every residual; "save_gradients" the inner gradient beside the carry; "recompute" the carry alone.
+  "save_all" stores every residual; "save_gradients" the inner gradient and the carry; "recompute" only the carry.
   "auto" is "save_gradients" for mixed mode, "recompute" for reverse mode, "save_all" for first order.
   """
   if memory == "auto":

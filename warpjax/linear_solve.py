@@ -52,7 +52,7 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
     squared = optax.tree.norm(b, squared=True)
     operator = _damped(matvec, damping)
 
-    # Below rounding the recursive residual means nothing, and it goes on shrinking until 0 / 0 follows.
+    # Below round-off the recursive residual is meaningless, and it continues to shrink until 0 / 0 follows.
     enough = max(tol, float(jnp.finfo(squared.dtype).eps)) ** 2 * squared
 
     def go_on(state: Any) -> jax.Array:
@@ -62,7 +62,7 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
       x, residual, direction, rr, count, _ = state
       product = operator(direction)
       curvature = real_vdot(direction, product)
-      indefinite = curvature <= 0  # a NaN is not, and goes on to x
+      indefinite = curvature <= 0  # a NaN is not, and is passed on to x
       step = jnp.where(indefinite, 0.0, rr / jnp.where(indefinite, 1.0, curvature)).astype(rr.dtype)
       x = _add_scaled(x, step, direction)
       residual = _add_scaled(residual, -step, product)
@@ -133,7 +133,7 @@ def nystrom(
 
   Args:
     rank: Columns of S, at most the number of unknowns; products with A, one after another, and one for the residual.
-    shift: What A holds on its diagonal besides the part of low rank.
+    shift: The diagonal of A that is added to the part of low rank.
     damping: Added to A's diagonal.
     sketch: S has "gaussian" orthonormal columns, or "columns" of the identity, which pick columns of H (the paper's).
     seed: Of the draw of S, which is the same for every system.

@@ -13,7 +13,7 @@ from warpjax import padding
 from warpjax.mistakes import APPLY, check_batch_axis, check_labels, check_takes, check_targets
 from warpjax.types import Apply, ApplyWithStats, Aux, LossFn, Params, PyTree, Task
 
-# Of `support_plus_one`, whose batches are as many as the query examples: 100 of 301 in a multi-shot task.
+# For `support_plus_one`, which has one batch for each query example: 100 batches of 301 in a multi-shot task.
 _EXAMPLES_AT_ONCE = 2048
 
 
@@ -25,7 +25,7 @@ def classification(apply: Apply) -> LossFn:
 
   Returns:
     A loss on batches `(x, y)`, y integers `[batch]`, or `padding.Padded(x, y, weights)`: the mean is over what has a
-    weight, and so is the accuracy. All losses here take padded batches.
+    weight, and so is the accuracy. All losses of this module take padded batches.
 
   Example:
     >>> import jax.numpy as jnp
@@ -162,10 +162,10 @@ def support(
   apply_with_stats: ApplyWithStats,
   loss_of: Callable[[Apply], LossFn] = classification,
 ) -> LossFn:
-  """The loss on the query set, where batch norm uses the statistics of the support set alone.
+  """The loss on the query set, where batch norm only uses the statistics of the support set.
 
-  As a query loss, with `InnerLoop.query_batch_fn=whole_task`. The statistics are those of the network it is given, so
-  of the adapted one, layer by layer, in one pass over the whole support set.
+  As a query loss, with `InnerLoop.query_batch_fn=whole_task`. The statistics are those of the adapted
+  network, layer by layer, in one pass over the whole support set.
 
   Args:
     apply_with_stats: `(params, shared, stats or None, x [batch, ...]) -> (outputs, stats)`, a `Network`'s.

@@ -1,4 +1,4 @@
-"""What is easily handed in for something else: each gets one sentence, before anything compiles."""
+"""Checks of arguments that are easily confused: each mistake gets one sentence, before anything compiles."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ APPLY = ("params", "shared", "x")
 
 
 def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
-  """Raises a ValueError for what is no function of these parameters, in this order.
+  """Raises a ValueError unless the argument is a function of these parameters, in this order.
 
   Args:
     name: Of the argument.
-    function: What was handed in.
+    function: The argument.
     parameters: Names, for the message; `function` may call them otherwise.
   """
   wanted = f"{name} must be a function ({', '.join(parameters)})"
@@ -48,7 +48,7 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
 
 
 def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
-  """The loss with aux, `{}` where it returns a scalar alone.
+  """The loss with aux, `{}` if it only returns a scalar.
 
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`, or `-> scalar`.
@@ -89,7 +89,7 @@ def _check_aux(aux: Mapping, name: str) -> None:
 
 
 def check_meta_params(meta_params: Any) -> None:
-  """Raises a ValueError for what is no `MetaParams`."""
+  """Raises a ValueError if the argument is not a `MetaParams`."""
   if isinstance(meta_params, MetaParams):
     return
   if isinstance(meta_params, Task):
@@ -99,7 +99,7 @@ def check_meta_params(meta_params: Any) -> None:
 
 
 def check_task(task: Any) -> None:
-  """Raises a ValueError for what is no `Task`."""
+  """Raises a ValueError if the argument is not a `Task`."""
   if isinstance(task, Task):
     return
   if isinstance(task, list) and any(isinstance(each, Task) for each in task):
@@ -113,7 +113,7 @@ def check_task(task: Any) -> None:
 
 
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
-  """Raises a ValueError where the rule has parameters and `MetaParams.rule` has none, or those of another rule.
+  """Raises a ValueError if the rule has parameters and `MetaParams.rule` has none, or those of another rule.
 
   Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
   from that of the rule's `init` if it broadcasts to it.
@@ -145,7 +145,7 @@ def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
 
 
 def check_sampler(sampler: Any, name: str = "sampler") -> None:
-  """Raises a ValueError for what is no function of a key."""
+  """Raises a ValueError if the argument is not a function of a key."""
   wanted = f"{name} must be a function (key) -> Task, traced by JAX"
   if isinstance(sampler, Task):
     raise ValueError(f"{wanted}; got a Task: tasks that are there go to the step itself, step(state, tasks)")
@@ -157,7 +157,7 @@ def check_sampler(sampler: Any, name: str = "sampler") -> None:
 
 
 def check_step(step: Any) -> None:
-  """Raises a ValueError for what is no meta-step, such as the meta-gradient that it is made of."""
+  """Raises a ValueError if the argument is not a meta-step, but for example a meta-gradient."""
   try:
     check_takes("step", step, ("state", "tasks"))
   except ValueError as error:
@@ -165,7 +165,7 @@ def check_step(step: Any) -> None:
 
 
 def check_state(state: Any) -> None:
-  """Raises a ValueError for what is not of a training state's form."""
+  """Raises a ValueError if the argument is not a training state."""
   if isinstance(state, MetaParams | Task) or not hasattr(state, "meta_params"):
     raise ValueError(
       f"state must be a TrainState, as training.init makes it; got {short(state)}; call step(state, tasks)"
@@ -173,7 +173,7 @@ def check_state(state: Any) -> None:
 
 
 def check_optimizer(optimizer: Any) -> None:
-  """Raises a ValueError for what is no optax optimizer."""
+  """Raises a ValueError if the argument is not an optax optimizer."""
   if callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None)):
     return
   hint = (
@@ -191,7 +191,7 @@ def check_targets(y: Any) -> None:
 
 
 def check_labels(labels: Any, logits: Any) -> None:
-  """Raises a ValueError for labels that are no integers `[batch]`, or, where they are known, are no classes.
+  """Raises a ValueError for labels that are not integers `[batch]`, or whose known values are not classes.
 
   Args:
     labels: Of the batch; the values of traced ones are not known.
@@ -220,8 +220,8 @@ def check_labels(labels: Any, logits: Any) -> None:
 def check_batch_axis(apply: Callable[..., Any], params: Params, shared: PyTree, x: Any, y: Any) -> None:
   """Raises a ValueError where x is one example to apply: one task, whose examples are read as tasks.
 
-  It is certain where apply takes no other length, gives a batch of such x a batch of such y, and x has not as many
-  examples as y, or one alone. Other functions of a fixed length, of a grid in apply say, are let through.
+  It is certain if apply takes no other length, maps a batch of such x to a batch of such y, and x has another number of
+  examples than y, or one. Other functions of a fixed length, such as an apply with a grid, are accepted.
   """
   if getattr(x, "ndim", 0) != 1 or x.shape[0] == y.shape[0] != 1:
     return
@@ -229,7 +229,7 @@ def check_batch_axis(apply: Callable[..., Any], params: Params, shared: PyTree, 
   def shape_of(*shape: int) -> tuple[int, ...] | None:
     try:
       return jax.eval_shape(lambda x: apply(params, shared, x), jax.ShapeDtypeStruct(shape, x.dtype)).shape
-    except Exception:  # what a network raises for a wrong shape is its own
+    except Exception:  # networks raise different errors for a wrong shape
       return None
 
   if shape_of(x.shape[0] + 1) is None and shape_of(2, *x.shape) == (2, *y.shape):

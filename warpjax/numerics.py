@@ -60,7 +60,7 @@ def is_finite(tree: PyTree) -> jax.Array:
 
 
 def real_dtype(dtype: Any) -> Any:
-  """The dtype of the real and imaginary parts of numbers of `dtype`; `dtype` itself where they are real."""
+  """The dtype of the real and imaginary parts of numbers of `dtype`; `dtype` itself if they are real."""
   return jnp.finfo(dtype).dtype
 
 

@@ -1,8 +1,8 @@
-"""Tasks of unequal size: padded to one shape, with a weight of 0 for what is padding.
+"""Tasks of unequal size: padded to one shape, with a weight of 0 for padding.
 
 Padding repeats real examples, so that it is as finite as they are, and its weight keeps it out of losses, metrics,
-minibatches and batch norm. Losses hand a network `PaddedInputs`: `networks.from_linen` masks its batch norms by them,
-`networks.from_nnx` refuses batch norm, and an apply of one's own says by `per_example` that it mixes no examples.
+minibatches and batch norm. Losses call a network with `PaddedInputs`: `networks.from_linen` masks its batch norms by
+them, `networks.from_nnx` refuses batch norm, and `per_example` declares that another apply does not mix examples.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Padded(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PaddedInputs:
-  """What the losses pass to a network for a padded batch, in the place of x.
+  """The argument of a network for a padded batch, instead of x.
 
   It is not a tuple, so a pair of inputs is never mistaken for it.
 
@@ -115,7 +115,7 @@ def _count(x: PyTree, y: PyTree) -> int:
 
 
 def per_example(apply: Apply) -> Apply:
-  """An apply that computes each example by itself, for padded batches: it is given x, and its weights are not needed.
+  """An apply that does not mix examples, for padded batches: it is called with x, without the weights.
 
   Args:
     apply: `(params, shared, x) -> outputs`; an example's output must not depend on other examples.
@@ -136,7 +136,7 @@ def per_example(apply: Apply) -> Apply:
 
 
 def inputs(batch: PyTree) -> Any:
-  """What a network is given of a batch: x of `(x, y)`, or `PaddedInputs`."""
+  """The input of a network from a batch: x of `(x, y)`, or `PaddedInputs`."""
   if not isinstance(batch, Padded):
     return batch[0]
   check_weights(batch)
@@ -154,10 +154,10 @@ def check_weights(batch: Padded) -> None:
 
 
 def unpack(batch: PyTree) -> tuple[Any, Any, jax.Array | None]:
-  """A batch `(x, y)` or `Padded` as what a network is given, targets, and weights or None.
+  """A batch `(x, y)` or `Padded` as the network's input, the targets, and the weights or None.
 
   Raises:
-    ValueError: for what is neither a pair nor a `Padded`, and weights that are no array `[examples]`.
+    ValueError: if the batch is neither a pair nor a `Padded`, or its weights are not an array `[examples]`.
   """
   if isinstance(batch, Padded):
     return inputs(batch), batch.y, batch.weights
@@ -185,7 +185,7 @@ def map_inputs(function: Callable[[PyTree], PyTree], batch: PyTree) -> PyTree:
 
 
 def apply_to(apply: Apply, params: Params, shared: PyTree, x: Any) -> Any:
-  """`apply`, whose error for a padded batch that it does not know says what to do about it."""
+  """`apply`, with an error that has the remedy if it does not accept a padded batch."""
   try:
     return apply(params, shared, x)
   except (AttributeError, TypeError) as error:
@@ -207,7 +207,7 @@ def mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def real_first(support: PyTree, order: jax.Array) -> tuple[jax.Array, Any]:
-  """An order of the examples with padding moved behind what is real, and how many are real."""
+  """An order of the examples with padding last, and the number of real examples."""
   if not isinstance(support, Padded):
     return order, order.shape[0]
   real = jnp.asarray(support.weights) > 0

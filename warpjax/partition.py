@@ -1,4 +1,4 @@
-"""Split one network's parameters into the part that adapts and the part that is shared, and put them back."""
+"""Split one network's parameters into the part that adapts and the part that is shared, and merge them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def split(params: PyTree, is_shared: IsShared = is_warp) -> tuple[PyTree, PyTree
 
   Args:
     params: A nested dict of arrays. Anything that is not a mapping is a leaf.
-    is_shared: `(path) -> bool`; the leaves for which it holds go to `shared`.
+    is_shared: `(path) -> bool`; the leaves for which it is True go to `shared`.
 
   Returns:
     `(rest, shared)`: nested dicts with the same paths as in `params`; a side without leaves is `()`.

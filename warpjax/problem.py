@@ -14,7 +14,7 @@ from warpjax.checks import check_key
 from warpjax.differentiation import INNER_GRADIENT, Derivative, value_and_grad
 from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, LossFn, MetaParams, Params, PyTree, Task
 
-# Streams of the task's key apart from the step indices that a batch_fn folds in, so that no two draws share a number.
+# Streams of the task's key that differ from the step indices that a batch_fn folds in, so that all draws are distinct.
 _QUERY_STREAM = 0x51E5
 _RULE_STREAM = 0x701E
 
@@ -30,13 +30,13 @@ class Problem(_Fields):
   """One task and the loop that adapts to it: what every estimator computes with.
 
   Raises:
-    ValueError: for what is no `MetaParams`, `Task` or key, and for missing parameters of the rule.
+    ValueError: if an argument is not a `MetaParams`, `Task` or key, or parameters of the rule are missing.
   """
 
   __slots__ = ()
 
   def __new__(cls, inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.Array) -> Self:
-    """Checks what is easily handed in for something else."""
+    """Checks the arguments that are easily confused."""
     mistakes.check_meta_params(meta_params)
     mistakes.check_task(task)
     check_key(key)
@@ -64,9 +64,9 @@ class Problem(_Fields):
     return query_loss_of(self.inner)(params, shared, batch)
 
   def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
-    """One inner step from `state`; `derivative` says how its gradient will be differentiated, if it is."""
+    """One inner step from `state`; `derivative` is the mode in which its gradient will be differentiated, if it is."""
     params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
-    # Stopped here as well as below, so that no second derivative is traced only to be dropped.
+    # Stopped already at this point, so that no second derivative is traced and then dropped.
     at = jax.lax.stop_gradient((params, shared)) if derivative == "first_order" else (params, shared)
     value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
@@ -114,24 +114,24 @@ class Problem(_Fields):
 
 
 def _named(leaf: jax.Array) -> jax.Array:
-  """The leaf under the name by which a backward sweep saves it; JAX saves real numbers alone."""
+  """The leaf under the name by which a backward sweep saves it; JAX only saves real numbers."""
   if jnp.iscomplexobj(leaf):
     return jax.lax.complex(*checkpoint_name((jnp.real(leaf), jnp.imag(leaf)), INNER_GRADIENT))
   return checkpoint_name(leaf, INNER_GRADIENT)
 
 
 def loss_of(inner: InnerLoop) -> LossFn:
-  """The task's loss with aux, `{}` where it returns a scalar alone."""
+  """The task's loss with aux, `{}` if it only returns a scalar."""
   return mistakes.with_aux(inner.loss_fn, "InnerLoop.loss_fn")
 
 
 def query_loss_of(inner: InnerLoop) -> LossFn:
-  """The meta-loss with aux; the task's loss where there is no other."""
+  """The meta-loss with aux; the task's loss if there is no other."""
   return mistakes.with_aux(inner.query_loss_fn, "InnerLoop.query_loss_fn") if inner.query_loss_fn else loss_of(inner)
 
 
 def check_examples(problem: Problem) -> None:
-  """Traces the loss of a task that is not traced itself, since of its labels alone the values are known."""
+  """Traces the loss of a task that is not traced itself, whose labels have known values."""
   if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((problem.task, problem.key))):
     return
   inner, task, key = problem.inner, problem.task, problem.key

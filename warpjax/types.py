@@ -1,6 +1,6 @@
 """The nouns of warpjax: what adapts, how it adapts, and how the meta-gradient is obtained.
 
-Everything here is written for one task. A task batch is `jax.vmap`; many devices are an axis name.
+Everything is written for one task. A task batch is `jax.vmap`; many devices are an axis name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Batch = PyTree
 Aux = dict[str, jax.Array]
 
 Scalar = float | jax.Array
-"""A hyper-parameter: a number, or an array `()` where it is meta-learned."""
+"""A hyper-parameter: a number, or an array `()` if it is meta-learned."""
 
 Rate = Scalar | optax.Schedule
 """A learning rate: a hyper-parameter, or a schedule over steps."""
@@ -31,10 +31,10 @@ Apply = Callable[[Params, PyTree, jax.Array], Any]
 """`(params, shared, x [batch, ...]) -> outputs`: a network."""
 
 ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
-"""`(params, shared, stats, x) -> (outputs, stats)`: under `stats`, or, where that is None, under the batch's own.
+"""`(params, shared, stats, x) -> (outputs, stats)`: under `stats`, or under those of the batch if that is None.
 
-What it returns is what it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the mean,
-divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
+It returns the statistics that it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the
+mean, divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
 """
 
 BatchFn = Callable[[jax.Array, PyTree, jax.Array, Params, PyTree], Batch]
@@ -45,7 +45,7 @@ LinearSolve = Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, Aux]]
 
 
 class MetaParams(NamedTuple):
-  """What is meta-learned: real or complex numbers alone, as every estimator and `training.init` refuses other leaves.
+  """Meta-learned parameters: only real or complex numbers, since estimators and `training.init` refuse other leaves.
 
   Attributes:
     initial: Parameters that every task starts from and adapts.
@@ -59,14 +59,14 @@ class MetaParams(NamedTuple):
 
 
 class Task(NamedTuple):
-  """One task: `support` is adapted on, `query` judges the result. For supervised tasks each is `(x, y)`."""
+  """One task: a learner adapts to `support`, and `query` measures the result. For supervised tasks each is `(x, y)`."""
 
   support: PyTree
   query: PyTree
 
 
 QueryBatchFn = Callable[[jax.Array, Task, Params, PyTree], Batch]
-"""`(key, task, params, shared) -> batch`: what the meta-loss sees; it has the whole task."""
+"""`(key, task, params, shared) -> batch`: the batch of the meta-loss, from the whole task."""
 
 TaskSampler = Callable[[jax.Array], Task]
 """`(key) -> Task`: one task; the arrays it needs ride in a `jax.tree_util.Partial`."""
@@ -114,7 +114,7 @@ class InnerLoop(NamedTuple):
     loss_fn: The task's loss on a support batch (mean over the batch).
     rule: The update rule.
     num_steps: Inner steps, at least 1.
-    batch_fn: What each inner step sees; its result is held constant by every meta-gradient.
+    batch_fn: The batch of each inner step; every meta-gradient treats it as a constant.
     prox: Weight of `prox / 2 * |params - initial|^2`, added to every inner loss (iMAML's lambda).
     query_batch_fn: What the meta-loss sees.
     query_loss_fn: The meta-loss; `None` for `loss_fn`.
@@ -130,7 +130,7 @@ class InnerLoop(NamedTuple):
 
 
 class AdaptState(NamedTuple):
-  """Where adaptation stands: task parameters and the state of the rule's transformation."""
+  """The state of an adaptation: task parameters and the state of the rule's transformation."""
 
   params: Params
   opt_state: PyTree
@@ -155,13 +155,13 @@ class InnerStep(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-  """An adaptation: `final`, and what was recorded of its `steps` (leaves `[num_steps, ...]`), or None."""
+  """An adaptation: `final`, and the recorded `steps` (leaves `[num_steps, ...]`), or None."""
 
   final: AdaptState
   steps: Any = None
 
   def points(self) -> Params:
-    """The parameters after 0, 1, ... steps, where the steps were recorded: leaves `[num_steps + 1, ...]`."""
+    """The parameters after 0, 1, ... steps, if the steps were recorded: leaves `[num_steps + 1, ...]`."""
     append = lambda before, last: jnp.concatenate([before, last[None]])
     return jax.tree.map(append, self.steps.state.params, self.final.params)
 

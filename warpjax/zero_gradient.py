@@ -1,4 +1,4 @@
-"""Whether the derivative of an update rule is finite where the gradient is zero: it is asked before anything compiles.
+"""Whether the derivative of an update rule is finite at a zero gradient, checked before anything compiles.
 
 A square root at zero has an infinite slope, and infinity times a gradient of zero is NaN. One dead unit then makes the
 meta-gradient NaN under Adam, though every value is finite.
@@ -19,7 +19,7 @@ from warpjax.types import Params, PyTree, UpdateRule
 
 Mode = Literal["reverse", "forward"]
 
-# What is zero, and what to write where the derivative is not finite there. The last holds all of them.
+# The zero part of the gradient, and the line to write if the derivative is not finite. The last has all parts.
 _ADAPTIVE = (
   "write rules.adamw(0.01), or rules.learned(rules.adamw, learning_rate=0.01), or one of rules.adam, amsgrad, nadam, "
   "rmsprop and adagrad; or give optax's own an eps_root, as in optax.adamw(0.01, eps_root=1e-8)"
@@ -38,18 +38,18 @@ _WHERE = {
 def check_at_zero(
   estimator: str, rule: UpdateRule, initial: Params, *, held: bool = False, mode: Mode = "reverse"
 ) -> None:
-  """Raises a ValueError where the derivative of two steps of the rule is not finite at a zero gradient.
+  """Raises a ValueError if the derivative of two steps of the rule is not finite at a zero gradient.
 
   Args:
     estimator: Its name, for the message.
     rule: A differentiable rule; one with `finite_at_zero` set is not tried.
     initial: Parameters; only structure, shapes and dtypes matter. The probe makes two elements an axis of them, unless
       the rule computes otherwise there.
-    held: Whether the inner gradient is constant, so that the rule is differentiated in its parameters alone.
+    held: Whether the inner gradient is constant, so that the rule is only differentiated in its parameters.
     mode: Of differentiation. Reverse mode multiplies by zero more often.
 
   Raises:
-    ValueError: that says where the gradient is zero and what to write.
+    ValueError: that names the zero part of the gradient and the line to write.
   """
   if rule.finite_at_zero or is_finite_at_zero(rule, initial, held=held, mode=mode):
     return
@@ -93,13 +93,13 @@ def is_finite_at_zero(
       lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), shapes)
     except Exception:  # the rule's own error, which running it shows
       return True
-    # A compiled program runs at once, whatever is being traced around it.
+    # A compiled program runs at once, also inside of a trace.
     program = lowered.compile()
     return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)))
 
 
 def _shapes(rule: UpdateRule, initial: Params) -> PyTree:
-  """Two elements an axis where the rule computes the same of them as of the true shapes; else the true shapes."""
+  """Two elements in each axis if the rule computes the same with them as with the true shapes; else the true shapes."""
   shape_of = lambda most: jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct([min(size, most) for size in jnp.shape(leaf)], jnp.result_type(leaf)), initial
   )

@@ -7,11 +7,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 from warpjax import runner
-from warpjax.runner.config import schema, settings
+from warpjax.runner import workdir
+from warpjax.runner.__main__ import COMMANDS
+from warpjax.runner.config import registry, schema, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,7 +24,11 @@ PAGES = [path for folder in (".", "concepts", "papers") for path in sorted((DOCS
 def load(name):
   spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  sys.path.insert(0, str(DOCS))  # for what it imports of its folder
+  try:
+    spec.loader.exec_module(module)
+  finally:
+    sys.path.remove(str(DOCS))
   return module
 
 
@@ -32,6 +39,14 @@ PUBLIC = [full for name, module in GENERATED.modules().items() for full in GENER
 def test_the_nouns_are_public():
   assert {"warpjax.types.MetaParams", "warpjax.rules.meta_sgd", "warpjax.meta_gradients.unrolled"} <= set(PUBLIC)
   assert {"warpjax.tasks.few_shot.sampler", "warpjax.linear_solve.cg", "warpjax.adaptation.adapt"} <= set(PUBLIC)
+
+
+def test_presets_are_public_and_on_the_page_of_their_module(tmp_path):
+  """They are instances of `functools.partial`, neither functions nor classes."""
+  assert {"warpjax.networks.maml_omniglot", "warpjax.networks.reptile_sinusoid"} <= set(PUBLIC)
+  GENERATED.write_api(tmp_path)
+  page = (tmp_path / "warpjax.networks.md").read_text(encoding="utf-8")
+  assert ".. py:function:: maml_mini_imagenet(" in page and "Conv4(width=32" in page
 
 
 def test_every_public_name_has_a_docstring():
@@ -52,7 +67,7 @@ def test_links_lead_somewhere(page):
       assert (ROOT / "experiments" / target).exists(), link
     elif target.parts[0] == "api" and target.stem != "index":
       assert target.stem in GENERATED.modules(), link
-    elif target.parts[0] not in ("api", "experiments"):
+    elif target.parts[0] not in ("api", "experiments", "settings"):
       assert (DOCS / target).exists(), link
 
 
@@ -76,6 +91,59 @@ def test_the_recipe_of_your_own_method_is_built(tmp_path, monkeypatch):
       sys.modules.pop(name, None)
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
   assert words == set(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE))
+
+
+def test_the_tables_of_commands_have_all_of_them():
+  """Those of `warpjax NAME`, then those of a checkout alone."""
+  text = (DOCS / "launching.md").read_text(encoding="utf-8").partition("## Commands")[2]
+  installed, checkout = text.split("These commands exist only in a checkout")
+  names = lambda table: re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)))
+  assert names(installed) == list(COMMANDS)
+  there = {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py")} | {"report"}
+  assert set(names(checkout)) | set(COMMANDS) | {"prepare_data"} == there | {"list", "prepare"}
+
+
+def test_the_logger_of_ten_lines_logs_what_metrics_jsonl_has(tmp_path, monkeypatch):
+  """The page's code, with a stand-in for `wandb`, shorter."""
+  rows, summary = [], {}
+  log = types.SimpleNamespace(log=lambda values, step: rows.append((step, values)), summary=summary)
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: log))
+  monkeypatch.chdir(tmp_path)
+  text = (DOCS / "sweeps_and_logs.md").read_text(encoding="utf-8")
+  (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  assert len([line for line in block.splitlines() if line]) <= 10
+  short = "num_meta_steps=4", "steps_per_dispatch=2", "checkpoint_every=2", "eval.num_tasks=8", "eval.val_tasks=8"
+  exec(block.replace('"sinusoid:maml")', f'"sinusoid:maml", *{short})'), namespace := {})
+  kept = workdir.read_metrics(tmp_path / "runs" / "maml")
+  assert [(step, "train/loss" in values, "val/mse" in values) for step, values in rows] == [
+    (row["step"], row["split"] == "train", row["split"] == "val") for row in kept
+  ]
+  assert [row["split"] for row in kept] == ["train", "val"] * 2
+  assert rows[0][1]["train/loss"] == kept[0]["loss"]
+  assert summary == {key: namespace["result"][key] for key in ("mean", "ci95")}
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_the_page_of_settings_has_every_setting_of_every_component(kind, tmp_path):
+  """Of each component, what `--settings` prints, with its type and default."""
+  GENERATED.write_settings(tmp_path)
+  page = (tmp_path / "index.md").read_text(encoding="utf-8")
+  section = next(part for part in page.split("\n## ") if part.startswith(f"`{kind}`"))
+  key = registry.KEY[kind]
+  for name in registry.TABLES[kind]:
+    assert f"`{name}`" in section
+    for setting in settings.reference({kind: {key: name}}):
+      if setting.path.startswith(f"{kind}.") and setting.path != f"{kind}.{key}":
+        rows = [line for line in section.splitlines() if line.startswith(f"| `{setting.path}` |")]
+        assert rows and setting.doc, setting.path
+        default = "required" if setting.required else str(setting.default)
+        assert any(schema.describe(setting.hint) in row.replace("\\", "") for row in rows), setting.path
+        assert setting.default is None or any(default in row for row in rows), setting.path
+
+
+def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):
+  words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
+  assert words == set(GENERATED.settings_reference.MARKS)
 
 
 def test_the_code_about_your_own_network_runs():

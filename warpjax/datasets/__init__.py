@@ -1,6 +1,6 @@
 """Data sets as arrays: image files and tensorflow-datasets, checked, decoded and kept in the user's cache.
 
-Nothing here imports the rest of warpjax; `warpjax.tasks` samples tasks from the arrays. Importing this is light: a
+This package imports nothing else of warpjax; `warpjax.tasks` samples tasks from the arrays. Importing it is fast: a
 reader imports what it needs when it is called.
 """
 

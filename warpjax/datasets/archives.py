@@ -1,4 +1,4 @@
-"""Archives that came from elsewhere, checked before anything is unpacked from them."""
+"""Downloaded archives, checked before they are unpacked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warpjax.datasets.store import PathLike
 
 
 def check_zip(path: PathLike) -> None:
-  """Refuses what is no zip archive, and one that would write outside the folder it is unpacked into.
+  """Raises an error for a file that is not a zip archive, or would write outside of the folder it is unpacked into.
 
   Args:
     path: The file.
@@ -39,11 +39,11 @@ def check_zip(path: PathLike) -> None:
 
 @contextlib.contextmanager
 def unpacked(path: PathLike, where: PathLike) -> Iterator[pathlib.Path]:
-  """A folder under `where` with what a zip archive holds, removed at the end.
+  """A folder under `where` with the contents of a zip archive; it is removed at the end.
 
   Args:
     path: The file.
-    where: Made where it is not there.
+    where: Parent folder, made if it does not exist.
 
   Raises:
     ValueError: naming the file, when it is no whole zip archive, or would write outside its folder.

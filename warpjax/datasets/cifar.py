@@ -28,7 +28,7 @@ def load(
   require_complete: bool = False,
   download: bool = True,
 ) -> image_sets.ImageSet:
-  """CIFAR-100 in the class split of CIFAR-FS or FC100; its own training and test images are put together.
+  """CIFAR-100 in the class split of CIFAR-FS or FC100; CIFAR's training and test images are joined.
 
   Args:
     name: `"cifar_fs"`: 64, 16 and 20 classes at random; `"fc100"`: 60, 20 and 20, by superclass.
@@ -36,7 +36,7 @@ def load(
       `cifar-100-binary/`. `None`: `TFDS_DATA_DIR`, else tensorflow-datasets' own default.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     require_complete: Refuse a set with fewer than 600 images of each class.
-    download: Prepare the set under `data_dir` by tensorflow-datasets where it is absent and the network is there.
+    download: Whether tensorflow-datasets prepares an absent set under `data_dir`, if there is a network.
 
   Returns:
     An `ImageSet`; `train` is `[64, 600, 32, 32, 3]` for CIFAR-FS.
@@ -86,7 +86,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
     archives: A folder with `cifar-100-binary.tar.gz`, used instead of the network.
 
   Raises:
-    ConnectionError: within seconds, when there is no network to fetch it from.
+    ConnectionError: within seconds, if there is no network.
     FileNotFoundError: when `archives` lacks the file.
   """
   tfds_files.prepare(root, "cifar100", archives, url=_URL, reader="tensorflow_datasets.image_classification.cifar")

@@ -25,7 +25,7 @@ class Original(NamedTuple):
   Attributes:
     size: Width and height.
     mode: As Pillow names it.
-    changes: What was changed besides them, in the words of `image_modes`.
+    changes: Further changes, in the words of `image_modes`.
   """
 
   size: tuple[int, int]
@@ -45,7 +45,7 @@ class Decoder(NamedTuple):
 
   Attributes:
     size: Height and width in pixels.
-    mode: Pillow's `"L"` (one channel) or `"RGB"`; `image_modes` says what becomes of an image in another mode.
+    mode: Pillow's `"L"` (one channel) or `"RGB"`; `image_modes` converts images in other modes.
     resample: Pillow's filter, used where an image has another size.
   """
 
@@ -61,7 +61,7 @@ class Decoder(NamedTuple):
       raise ValueError(f"resample must be one of {', '.join(get_args(Resample))}; got {self.resample!r}")
 
   def __call__(self, data: bytes) -> tuple[np.ndarray, Original]:
-    """The bytes of an image file to uint8 `[size, size, channels]`, and what the file was."""
+    """The bytes of an image file to uint8 `[size, size, channels]`, and the file's size and mode."""
     from PIL import Image
 
     opened = Image.open(io.BytesIO(data))
@@ -73,7 +73,7 @@ class Decoder(NamedTuple):
     return np.asarray(image, np.uint8).reshape(self.size, self.size, -1), original
 
   def notes(self, originals: collections.Counter[Original]) -> list[str]:
-    """What was not kept of files as they were, in words: another size, another mode, transparency and the like."""
+    """The changes made to files, in words: another size, another mode, transparency and so on."""
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     modes: collections.Counter[str] = collections.Counter()
     changes: collections.Counter[str] = collections.Counter()
@@ -109,14 +109,14 @@ def decode(
   Args:
     items: Files or bytes.
     decoder: How one becomes an array.
-    images: Where to put them, e.g. a memory-mapped file; None for a new array.
-    originals: Where to count what the files were.
+    images: The array to write them to, e.g. a memory-mapped file; None for a new array.
+    originals: Counts the sizes and modes of the files.
 
   Returns:
     The images.
 
   Raises:
-    ValueError: for files that are no images, are cut short, or have values that would have to be guessed; all of them
+    ValueError: for files that are not images, are truncated, or have an unknown range of values; all of them
       counted and the first named.
   """
   images = np.empty((len(items), decoder.size, decoder.size, len(decoder.mode)), np.uint8) if images is None else images
@@ -145,7 +145,7 @@ def read(
   """The same number of files of each class to uint8 `[classes, examples, size, size, channels]`.
 
   Raises:
-    ValueError: when there is no class, or classes have different numbers of files.
+    ValueError: if there are no classes, or classes have different numbers of files.
   """
   counts = sorted({len(paths) for paths in files})
   if len(counts) != 1:

@@ -1,4 +1,4 @@
-"""What counts as an image and what as a class in a folder of images; what is left out is counted and named.
+"""Which files are images and which folders are classes; the files left out are counted and named.
 
 * An image is a file whose name ends in one of `SUFFIXES`, in capitals or not, and does not begin with a dot.
 * A class is a folder that holds images. Its name is its path below the folder that is read: `Greek/character01`.
@@ -40,7 +40,7 @@ class Listing(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-  """Whether a file or folder of this name is a system's or a tool's own, and no data."""
+  """Whether a file or folder of this name belongs to a system or a tool, and is not data."""
   return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
@@ -50,13 +50,13 @@ def is_image(name: str) -> bool:
 
 
 def read(root: PathLike) -> Listing:
-  """The classes in a folder, and what in it is none.
+  """The classes in a folder, and the files and folders that belong to no class.
 
   Args:
     root: The folder.
 
   Returns:
-    A `Listing`; what is left out is named by paths that begin with the folder's own name.
+    A `Listing`; the files left out are named by paths that begin with the folder's name.
 
   Raises:
     ValueError: for images outside of a class, a class inside of a class, or two classes that are one folder.
@@ -81,7 +81,7 @@ def read(root: PathLike) -> Listing:
 
 
 def notes(listings: Iterable[Listing]) -> list[str]:
-  """What was left out of some folders, in words: how many, and the first of them by name."""
+  """The files left out of some folders, in words: their number, and the first names."""
   hidden, strange, empty = (sum(part, ()) for part in zip(*(listing[1:] for listing in listings), strict=True))
   kinds = {
     "hidden files and folders": hidden,

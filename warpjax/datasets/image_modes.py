@@ -1,6 +1,6 @@
-"""What a person sees of an image file, as 8-bit grey or RGB, in whatever mode Pillow opens it.
+"""Decodes an image file as a viewer shows it, to 8-bit grey or RGB, for every mode of Pillow.
 
-| what the file has | what is returned |
+| in the file | returned |
 |---|---|
 | transparency: LA, La, PA, RGBA, RGBa, a transparent colour, a palette with alpha | composed over white |
 | grey of more than 8 bits: I;16 in every byte order, 12 bits in TIFF, 16 bits in PNG and PGM | scaled by its range |
@@ -44,7 +44,7 @@ class UnsupportedImageError(ValueError):
 
 
 def seen(image: Image, mode: Mode) -> tuple[Image, tuple[str, ...]]:
-  """An opened image as a person sees it, and what was changed besides its mode.
+  """An opened image as a viewer shows it, and the changes other than its mode.
 
   Args:
     image: As `PIL.Image.open` returns it.
@@ -67,7 +67,7 @@ def seen(image: Image, mode: Mode) -> tuple[Image, tuple[str, ...]]:
   deep, scale = _stored(image)
   orientation, turned = _read(image)
   if scale > 1 and "transparency" in image.info:
-    image.info["transparency"] *= scale  # Pillow scales the pixels alone
+    image.info["transparency"] *= scale  # Pillow scales only the pixels
   changes += [TURNED] * turned
   if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
     what = "floats" if image.mode == "F" else "integers of 32 bits, or of 16 with a sign"
@@ -89,7 +89,7 @@ def seen(image: Image, mode: Mode) -> tuple[Image, tuple[str, ...]]:
 
 
 def _stored(image: Image) -> tuple[bool, int]:
-  """Whether the file has more than 8 bits a channel, and what a grey value of 2 or 4 bits is multiplied by."""
+  """Whether the file has more than 8 bits in a channel, and the factor of a grey value of 2 or 4 bits."""
   # How the pixels are stored, which Pillow forgets once they are read. BGR;16 has 5, 6 and 5 bits.
   tiles = getattr(image, "tile", [])
   stored = str(tiles).replace("BGR;16", "")
@@ -109,7 +109,7 @@ def _read(image: Image) -> tuple[int, bool]:
 def _orientation(image: Image) -> int:
   try:
     return image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # damaged metadata, of which each of Pillow's parsers has its own errors, are no reason to stop
+  except Exception:  # damaged metadata, for which each parser of Pillow has its own errors, are ignored
     return 1
 
 
@@ -119,14 +119,14 @@ def _has_transparency(image: Image) -> bool:
 
 
 def _grey(image: Image) -> Image:
-  """Grey of more than 8 bits as L, or as LA where the file names a transparent value."""
+  """Grey of more than 8 bits as L, or as LA if the file names a transparent value."""
   from PIL import Image
 
   tags = getattr(image, "tag_v2", {})
   top = 2 ** int(np.ravel(tags.get(_BITS, 16))[0]) - 1
   values = np.asarray(image).astype(np.int64)
   shown = (255 * values + top // 2) // top
-  if tags.get(_PHOTOMETRIC) == 0:  # 0 is white, which Pillow heeds for 8 bits alone
+  if tags.get(_PHOTOMETRIC) == 0:  # 0 is white, which Pillow only applies to 8 bits
     shown = 255 - shown
   if (key := image.info.get("transparency")) is None:
     return Image.fromarray(shown.astype(np.uint8))

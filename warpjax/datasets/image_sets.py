@@ -1,4 +1,4 @@
-"""Few-shot image sets from folders of files: found in any usual shape, checked, kept as one array for each split."""
+"""Few-shot image sets from folders of files: in any usual layout, checked, one array for each split."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class ImageSet(NamedTuple):
   """A data set as three arrays.
 
   Attributes:
-    train: uint8 `[classes, examples, size, size, 3]`, memory-mapped. A class with fewer examples than the largest ends
-      in zeros; `counts` says where.
+    train: uint8 `[classes, examples, size, size, 3]`, memory-mapped. A class with fewer examples than the largest is
+      padded with zeros; `counts` has the numbers of examples.
     val: Likewise.
     test: Likewise.
     split: The names of the classes, in the order of the arrays' rows.
     counts: Examples of each class: a tuple for each of the three.
     missing: What the published set has and this does not, in words; "" for a whole set.
     digest: The hash of the split: of the published class split for a whole set, of classes and file names otherwise.
-    notes: What a reader should know of the files: what was left out, resized or converted, images that occur twice.
+    notes: Notes on the files: those left out, resized or converted, and images that occur twice.
   """
 
   train: np.ndarray
@@ -76,7 +76,7 @@ def load(
     name: Starts the name of the folder in the cache.
     published: What the set should be.
     data_dir: The folder, or one that holds it: `{train,val,test}/<class>/*`, `<class>/*`, `{train,val,test}.csv`
-      beside the images or a folder `images/`, or what `prepare` made. None: `TFDS_DATA_DIR`.
+      next to the images or a folder `images/`, or the output of `prepare`. None: `TFDS_DATA_DIR`.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
@@ -86,9 +86,9 @@ def load(
     An `ImageSet`.
 
   Raises:
-    DatasetNotFoundError: when there is no folder of such a shape.
-    ValueError: for a size below 1, an unknown filter, or files that are unreadable, misplaced, there twice, or more
-      than the set has; for a part of the set where it must be whole.
+    DatasetNotFoundError: if no folder has such a layout.
+    ValueError: for a size below 1, an unknown filter, or files that are unreadable, misplaced, duplicated, or more
+      than the set has; for an incomplete set if it must be complete.
   """
   decoder = decode.Decoder(size, "RGB", resample)
   decoder.check()
@@ -122,8 +122,8 @@ def prepare(name: str, published: Published, root: PathLike, archive: PathLike |
       `<name>.zip`.
 
   Raises:
-    DatasetNotFoundError: when none of them is there; there is nowhere to fetch the images from.
-    ValueError: when the zip archive is none or is damaged, or files are misplaced, there twice, or too many.
+    DatasetNotFoundError: if none of them exists; the images cannot be downloaded.
+    ValueError: if the file is not a zip archive or is damaged, or image files are misplaced, duplicated or too many.
   """
   assert published.split is not None  # the labels' names
   if there := tfds_files.version_dir(root, name):

@@ -1,4 +1,4 @@
-"""The shapes in which people keep a few-shot image set on the disk, and what is wrong with the files in one."""
+"""The usual layouts of a few-shot image set on the disk, and the checks of the files in one."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def find(root: PathLike, official: splits.Split | None) -> tuple[str, list[pathl
 
   Returns:
     `"prepared"` (`<version>/dataset_info.json`, by tensorflow-datasets), `"split folders"`
-    (`{train,val,test}/<class>/*`), `"csv"` (`{train,val,test}.csv` beside the images) or `"class folders"`
-    (`<class>/*`), with the paths to be read; None for a folder of no such shape.
+    (`{train,val,test}/<class>/*`), `"csv"` (`{train,val,test}.csv` next to the images) or `"class folders"`
+    (`<class>/*`), with the paths to be read; None for a folder of another layout.
 
   Raises:
     ValueError: for a folder with two folders of one split, such as `val` and `valid`.
@@ -55,11 +55,11 @@ def find(root: PathLike, official: splits.Split | None) -> tuple[str, list[pathl
 
 
 def read(shape: str, paths: list[pathlib.Path], official: splits.Split | None) -> tuple[Files, list[str]]:
-  """The image files that `find` found, checked by their names, and what was left out, in words.
+  """The image files of `find`, checked by their names, and the files left out, in words.
 
   Raises:
-    ValueError: For files in a wrong place, files that are there twice, a class that is not the set's, or files that a
-      list names and that are not there; one error for all of them.
+    ValueError: For misplaced or duplicated files, a class that is not in the set, or files that a
+      list names and that do not exist; one error names all of them.
   """
   files, listings = _READERS[shape](paths, official)
   _check_places(files, official, shape == "csv")
@@ -83,7 +83,7 @@ def _class_folders(paths: list[pathlib.Path], official: splits.Split | None) -> 
   part_of = {name: part for part, names in official._asdict().items() for name in names}
   files: dict[str, dict[str, list[pathlib.Path]]] = {part: {} for part in _NAMES}
   for name, images in listing.classes.items():
-    # A class of no part goes to the first, where the check of places finds it.
+    # A class of no part is put in the first, where the check of places reports it.
     files[part_of.get(name, "train")][name] = images
   return files, [listing]
 
@@ -155,7 +155,7 @@ def _check_places(files: Files, official: splits.Split | None, listed: bool) -> 
 def complain(
   fault: str, names: list[str], root: PathLike | None = None, what: str = "image files", some: int = 1
 ) -> None:
-  """Raises a ValueError that counts `names` and shows the first of them; none is no error."""
+  """Raises a ValueError that counts `names` and shows the first; without names it does nothing."""
   if names:
     where = f" in {root}" if root else ""
     none = "" if some else " (none of the listed files is there)"

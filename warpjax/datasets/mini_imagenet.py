@@ -5,7 +5,7 @@ from __future__ import annotations
 from warpjax.datasets import decode, image_sets, splits
 from warpjax.datasets.store import PathLike
 
-# The published set has these images twice, most of them in train and in val; nobody's copy is at fault.
+# The published set has these images twice, most of them in train and in val.
 _IDENTICAL = (
   ("n0209183100000748", "n0209183100001256"),
   ("n0210855100000121", "n0211127700000207"),
@@ -41,7 +41,7 @@ def load(
 
   Args:
     data_dir: The folder, or one with `mini_imagenet/` in it, in one of three shapes: `{train,val,test}/<wnid>/*`;
-      `<wnid>/*`; `{train,val,test}.csv` beside the images or `images/`; or a tensorflow-datasets root where `prepare`
+      `<wnid>/*`; `{train,val,test}.csv` next to the images or `images/`; or a tensorflow-datasets root where `prepare`
       put it. `None`: `TFDS_DATA_DIR`.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
@@ -52,8 +52,8 @@ def load(
     An `ImageSet`; `train` is `[64, 600, 84, 84, 3]` for the whole set.
 
   Raises:
-    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
-    ValueError: for files that are unreadable, misplaced or there twice, or a part of the set where it must be whole.
+    DatasetNotFoundError: if the images are absent; they cannot be downloaded.
+    ValueError: for files that are unreadable, misplaced or duplicated, or for an incomplete set if it must be complete.
 
   Reference:
     Vinyals et al. 2016, arXiv 1606.04080; split of Ravi and Larochelle 2017.
@@ -77,7 +77,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
     archives: A folder of a shape that `load` takes, a zip archive of one, or a folder with `mini_imagenet.zip`.
 
   Raises:
-    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
-    ValueError: for a zip archive that is none or is damaged, and for misplaced files.
+    DatasetNotFoundError: if the images are absent; they cannot be downloaded.
+    ValueError: for a file that is not a zip archive or is damaged, and for misplaced image files.
   """
   image_sets.prepare("mini_imagenet", published(), root, archives)

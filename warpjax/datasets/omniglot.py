@@ -23,8 +23,8 @@ class Omniglot(NamedTuple):
     images: uint8 `[classes, examples, size, size, 1]`, memory-mapped; `[1623, 20, 28, 28, 1]` for the whole set.
     names: The class of each row, `"Alphabet/characterNN"`, sorted.
     alphabets: The alphabet of each row.
-    split: The split that the data came in, for a folder `{train,val,test}/<class>/*`; else None.
-    notes: What a reader should know of the files, where they are not 105x105 and of one bit, as published.
+    split: The split of a folder `{train,val,test}/<class>/*`; otherwise None.
+    notes: Notes on the files that are not 105x105 and of one bit, as published.
   """
 
   images: np.ndarray
@@ -45,7 +45,7 @@ def load(
 ) -> Omniglot:
   """Omniglot, resized, from a prepared tensorflow-datasets root or from a folder of images, without TensorFlow.
 
-  The examples of a class are in an order that depends on their pixels alone, so that every source gives the same array.
+  The order of the examples of a class only depends on their pixels, so that every source gives the same array.
 
   Args:
     data_dir: A prepared tensorflow-datasets root, a folder with the upstream trees
@@ -56,7 +56,7 @@ def load(
     resample: Pillow's filter: `"lanczos"` as iMAML, `"nearest"` keeps two levels, as Reptile, MAML and WarpGrad, whose
       codes ask for Lanczos, which Pillow does not have for images of one bit.
     invert: Ink 255 on 0, as MAML; False for ink 0 on 255, as iMAML and Reptile.
-    download: Prepare the set under `data_dir` by tensorflow-datasets where it is absent and the network is there.
+    download: Whether tensorflow-datasets prepares an absent set under `data_dir`, if there is a network.
 
   Returns:
     An `Omniglot`.
@@ -101,7 +101,7 @@ def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
   }
   origin, root = next((name, value) for name, value in choices.items() if value)
   root = pathlib.Path(root).expanduser().absolute()
-  # `.../omniglot/3.0.0` is what a person finds on the disk; tensorflow-datasets wants what is above both.
+  # A person may pass `.../omniglot/3.0.0`; tensorflow-datasets needs the folder above both.
   return (root.parents[1] if (root / "dataset_info.json").is_file() else root), origin
 
 
@@ -130,7 +130,7 @@ def _prepare(root: pathlib.Path, origin: str, download: bool) -> None:
 def _make(
   root: pathlib.Path, folders: list[pathlib.Path], decoder: decode.Decoder, invert: bool
 ) -> tuple[store.Arrays, Any]:
-  """Classes by name, examples by a hash of their pixels: prepared records do not say who drew them."""
+  """Classes by name, examples by a hash of their pixels, since prepared records do not have the drawer."""
   originals: collections.Counter[decode.Original] = collections.Counter()
   if folders:
     listings = [image_listing.read(folder) for folder in folders]

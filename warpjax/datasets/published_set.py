@@ -1,4 +1,4 @@
-"""What is known of a published image set, and how what was found on the disk differs from it."""
+"""The facts of a published image set, and how the files on the disk differ from it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Published(NamedTuple):
     split: The class split; None takes that of the folders.
     per_class: Images of each class; None where classes differ.
     totals: Images of each split.
-    identical: Pairs of file names, without suffix, whose images are the same in the published set; None where nobody
-      has listed them, and then such pairs are counted and not refused.
+    identical: Pairs of file names, without suffix, whose images are the same in the published set; None if they
+      are not known, and such pairs are then counted and not an error.
   """
 
   title: str
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 
 def absent(published: Published, roots: Sequence[pathlib.Path], option: str) -> str:
-  """What to say of a set that is in none of `roots`; `option` names the folder on the command line."""
+  """The error message for a set that is in none of `roots`; `option` names the folder on the command line."""
   where = " and ".join(map(str, roots)) or "no folder: neither data_dir nor TFDS_DATA_DIR is set"
   classes = f" of the {len(published.split.all)} classes" if published.split else ""
   archive = ""
@@ -46,7 +46,7 @@ def absent(published: Published, roots: Sequence[pathlib.Path], option: str) -> 
 
 
 def check_counts(files: layouts.Files, published: Published) -> None:
-  """Raises a ValueError for classes with more images than the set has, or, in a set of one's own, unequal classes."""
+  """Raises a ValueError for classes with more images than the published set, or for unequal classes in another set."""
   counts = {f"{part}/{name}": n for part, names in layouts.counts(files).items() for name, n in names.items()}
   if published.per_class:
     more = [f"{name} has {n}" for name, n in counts.items() if n > published.per_class]
@@ -57,7 +57,7 @@ def check_counts(files: layouts.Files, published: Published) -> None:
 
 
 def identical(pairs: list[tuple[layouts.File, layouts.File]], published: Published) -> list[str]:
-  """Refuses images that occur twice where the published set is known not to have them so; else a note."""
+  """Raises an error for images that occur twice if the published set has no such pair; otherwise returns a note."""
   if published.identical is not None:
     known = [pair for pair in pairs if frozenset(path.stem for path in pair) in published.identical]
     new = [f"{a.parent.name}/{a.name} and {b.parent.name}/{b.name}" for a, b in pairs if (a, b) not in known]

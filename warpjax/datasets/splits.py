@@ -1,6 +1,6 @@
 """Class splits by name: sorted before anything is drawn, seeded, disjoint, and hashed.
 
-A split depends on the names and the seed alone, never on the order in which a file system lists them. Report its
+A split only depends on the names and the seed, and not on the order in which a file system lists them. Report its
 `digest` with every score: numbers from different splits are not comparable.
 """
 
@@ -113,16 +113,16 @@ def indices(names: Sequence[str], part: Iterable[str]) -> np.ndarray:
 
 
 def random_characters(names: Iterable[str], *, num_train: int = 1200, num_val: int = 0, seed: int = 0) -> Split:
-  """Classes at random, whatever their alphabet: what MAML, Reptile and iMAML do.
+  """Classes at random over all alphabets, as in MAML, Reptile and iMAML.
 
   Args:
     names: All classes.
-    num_train: Classes to train on: 1200, or 1100 beside 100 for validation. The test classes are the same in both.
+    num_train: Classes to train on: 1200, or 1100 with 100 for validation. The test classes are the same in both.
     num_val: Classes for validation.
     seed: Seed of the permutation.
 
   Returns:
-    A `Split`; what is left, 423 of Omniglot, is the test part.
+    A `Split`; the remaining classes, 423 of Omniglot, are the test part.
 
   Raises:
     ValueError: when no class is left for the test, or a name occurs twice.
@@ -183,7 +183,7 @@ def multi_shot_alphabets(
     A `Split` of alphabet names; the remainder is for validation.
 
   Raises:
-    ValueError: when there are not that many alphabets, or a count is below 1.
+    ValueError: if there are fewer alphabets, or a count is below 1.
 
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, section 4.2.

@@ -1,4 +1,4 @@
-"""Arrays prepared once from a data set and kept in the user's cache folder, never beside the data."""
+"""Arrays prepared once from a data set and kept in the user's cache folder, never in the data's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class DatasetNotFoundError(FileNotFoundError):
-  """A data set is absent and cannot be fetched; the message says what was looked for, where, and what prepares it."""
+  """A data set is absent and cannot be downloaded; the message says where it was searched, and how to prepare it."""
 
 
 def default_dir() -> pathlib.Path:
@@ -42,7 +42,7 @@ def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
     return
   for folder, _, names in walk(root):
     inside = "" if folder == str(root) else os.path.join(os.path.relpath(folder, root), "")
-    # Nothing more than this for each file: sets have 60,000 of them and up.
+    # Only this for each file: sets have 60,000 files and more.
     for name in names:
       path = f"{folder}/{name}"
       try:
@@ -54,8 +54,8 @@ def _files(root: pathlib.Path) -> Iterator[tuple[str, os.stat_result]]:
 def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
   """Each folder under `root`, links to folders followed, with the names of the folders and the files in it.
 
-  A folder inside itself is not entered, nor one that is taken out of the list of folders. What is read and what is
-  fingerprinted have to be the same files, so both come from here.
+  A folder inside itself is not entered, nor one that is removed from the list of folders. The files that are read and
+  those that are fingerprinted must be the same, so both are listed by this function.
 
   Raises:
     OSError: for a folder that cannot be read.

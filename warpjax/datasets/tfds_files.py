@@ -34,7 +34,7 @@ def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
 
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
   """The newest finished `<version>` in the folder of a set, or None."""
-  # While it prepares a version, tensorflow-datasets writes into a folder beside it, `<version>.incomplete...`.
+  # While it prepares a version, tensorflow-datasets writes to a sibling folder, `<version>.incomplete...`.
   found = [path.parent for path in folder.glob("[!.]*.*.*/dataset_info.json") if ".incomplete" not in path.parent.name]
   return max(found, key=_version, default=None)
 
@@ -77,14 +77,14 @@ def prepare(
     root: A tensorflow-datasets root.
     name: The set.
     archives: A folder with the upstream archives, used instead of the network.
-    url: One of them, to ask whether there is a network.
+    url: One of their addresses, to test whether there is a network.
     reader: The module of tensorflow-datasets that reads the archives.
     extractor: Whether they are unpacked by tensorflow-datasets.
 
   Raises:
-    ConnectionError: within seconds, when there is no network to fetch it from.
+    ConnectionError: within seconds, if there is no network.
     FileNotFoundError: when `archives` lacks a file.
-    ValueError: when one of them that should be a zip archive is not, or would write outside its folder.
+    ValueError: if one that should be a zip archive is not, or would write outside of its folder.
   """
   if version_dir(root, name):
     return
@@ -112,7 +112,7 @@ def import_tfds(name: str) -> Any:
 
 
 def _probe(url: str) -> None:
-  """Raises ConnectionError soon; tensorflow-datasets alone retries for minutes, and a name look-up has no timeout."""
+  """Raises ConnectionError soon; tensorflow-datasets retries for minutes, and name look-ups have no timeout."""
   answer: list[BaseException | None] = []
 
   def ask() -> None:
@@ -130,7 +130,7 @@ def _probe(url: str) -> None:
 
 
 def _use_archives(builder: Any, downloads: pathlib.Path, archives: pathlib.Path) -> None:
-  """Puts local archives where tensorflow-datasets keeps what it has downloaded; it does not hash those again."""
+  """Copies local archives to the download folder of tensorflow-datasets, which does not hash those again."""
   from tensorflow_datasets.core.download import resource
 
   for url, info in builder.url_infos.items():

@@ -33,7 +33,7 @@ File = pathlib.Path | Record
 
 
 def find(root: PathLike) -> pathlib.Path | None:
-  """The prepared `<name>/<version>` that `root` is, or whose versions it holds; None where it is no such folder."""
+  """The prepared `<name>/<version>` that `root` is, or contains; None for another folder."""
   root = pathlib.Path(root)
   return root if (root / "dataset_info.json").is_file() else tfds_files.newest(root)
 
@@ -77,7 +77,7 @@ def prepare(
   *,
   title: str,
 ) -> None:
-  """Prepares image files under `root` as array_record files, in the order they have here, not encoded again.
+  """Prepares image files under `root` as array_record files, in this order, without re-encoding.
 
   Args:
     root: A tensorflow-datasets root.
@@ -96,7 +96,7 @@ def prepare(
 def _builder(
   tfds: Any, dataset: str, files: Mapping[str, Mapping[str, Sequence[File]]], split: splits.Split, title: str
 ) -> Any:
-  """The class of the builder; tensorflow-datasets reads what it made by name, without it."""
+  """The class of the builder; tensorflow-datasets reads the prepared set by name, without it."""
 
   class ImageFiles(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Images by class."""
@@ -146,7 +146,7 @@ def read_omniglot(
   Args:
     root: A prepared tensorflow-datasets root.
     decoder: How an image becomes an array.
-    originals: Where to count what the images were.
+    originals: Counts the sizes and modes of the images.
 
   Returns:
     Names `"Alphabet/characterNN"`, and uint8 `[classes, examples, size, size, channels]` in their order.
@@ -174,9 +174,9 @@ def prepare_omniglot(root: PathLike, archives: PathLike | None = None) -> None:
     archives: A folder with the four upstream archives, used instead of the network.
 
   Raises:
-    ConnectionError: within seconds, when there is no network to fetch it from.
+    ConnectionError: within seconds, if there is no network.
     FileNotFoundError: when `archives` lacks one of the four files.
-    ValueError: when one of them is no zip archive, or would write outside its folder.
+    ValueError: if one of them is not a zip archive, or would write outside of its folder.
   """
   reader = "tensorflow_datasets.image_classification.omniglot"
   tfds_files.prepare(root, "omniglot", archives, url=_OMNIGLOT, reader=reader)

@@ -37,8 +37,8 @@ def load(
     An `ImageSet`; pass its `counts` to the sampler, since classes differ in their number of images.
 
   Raises:
-    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
-    ValueError: for files that are unreadable, misplaced or there twice, or a part of the set where it must be whole.
+    DatasetNotFoundError: if the images are absent; they cannot be downloaded.
+    ValueError: for files that are unreadable, misplaced or duplicated, or for an incomplete set if it must be complete.
 
   Reference:
     Ren et al. 2018, arXiv 1803.00676.
@@ -62,7 +62,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
     archives: A folder of a shape that `load` takes, a zip archive of one, or a folder with `tiered_imagenet.zip`.
 
   Raises:
-    DatasetNotFoundError: when the images are not there; there is nowhere to fetch them from.
-    ValueError: for a zip archive that is none or is damaged, and for misplaced files.
+    DatasetNotFoundError: if the images are absent; they cannot be downloaded.
+    ValueError: for a file that is not a zip archive or is damaged, and for misplaced image files.
   """
   image_sets.prepare("tiered_imagenet", published(), root, archives)

@@ -32,11 +32,11 @@ def check_learner(
   - `finite differences`: the unrolled meta-gradient against differences of the query loss, in three directions.
   - `order`: how far first order is from second order, and what `meta_grad` is: one of the two, or an estimate.
   - `zero leaves`: meta-parameters whose gradient is exactly zero, or nothing but round-off.
-  - `rule at zero`: whether the rule's derivative is finite where the inner gradient is zero (Adam without `eps_root`).
+  - `rule at zero`: whether the rule's derivative is finite at a zero inner gradient (Adam's needs `eps_root`).
   - `query batch`: whether the loss of a query example depends on the others (batch norm: a transductive result).
   - `examples`: examples that are in a task's support and in its query set.
   - `classes`: query classes that the support does not show.
-  - `held out`: examples of training tasks that are in held-out tasks, images also when turned: leaked classes.
+  - `held out`: examples of training tasks that are in held-out tasks, for images also rotated: leaked classes.
 
   Args:
     inner: The inner loop.
@@ -44,8 +44,8 @@ def check_learner(
     sampler: Draws a training task; or training tasks, leaves `[num_tasks, ...]`.
     key: Of tasks and directions.
     meta_grad: The estimator that is trained with; None for the exact one, `unrolled(inner)`.
-    held_out: Draws an evaluation task, or is a batch of them; None leaves that check out.
-    num_tasks: Tasks that are looked at for leaks, and of the first three of them gradients are taken.
+    held_out: Draws an evaluation task, or is a batch of them; None skips that check.
+    num_tasks: Tasks that are searched for leaks; gradients are computed on the first three.
 
   Returns:
     A `Report`: `print(report)`, `report.ok`, `report["order"]`.

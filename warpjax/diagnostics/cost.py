@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 
 def compiled_cost(function: Callable[..., Any], *args: Any) -> Cost:
-  """Compiles a function, without running it, and reads off what a call will cost.
+  """Compiles a function, without running it, and reads the cost of a call.
 
   Args:
     function: For example `training.meta_step(...)`; jitted or not.
@@ -82,7 +82,7 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     *args: As for `compiled_cost`.
 
   Returns:
-    The count; a scan counts as often as it runs, a conditional as its dearest branch, a `while` loop once.
+    The count; a scan counts once for each iteration, a conditional as its most expensive branch, a `while` loop once.
 
   Example:
     >>> import jax, jax.numpy as jnp

@@ -64,7 +64,7 @@ def classes(tasks: Task) -> Check:
 
 
 def held_out(tasks: Task, others: Task | None) -> Check:
-  """Examples of training tasks that held-out tasks have too, square images also turned: a class on both sides."""
+  """Examples of training tasks that are also in held-out tasks, for square images also rotated: a leaked class."""
   if others is None:
     return Check("held out", "skipped", "pass held_out= to look for training examples in evaluation tasks")
   sets = [[_inputs(part) for part in each] for each in (tasks, others)]

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from warpjax.types import Params, PyTree
 
 Warp = Callable[[Params], PyTree]
-"""`(theta) -> gamma`, pytrees: an explicit warp, or what a warped network makes of its task parameters."""
+"""`(theta) -> gamma`, pytrees: an explicit warp, or a warped network as a function of its task parameters."""
 
 
 def network_warp(apply: Callable[[Params, PyTree, jax.Array], PyTree], shared: PyTree, x: jax.Array) -> Warp:

@@ -1,4 +1,4 @@
-"""What a check found, and what it says."""
+"""The findings of a check, and their report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["passed", "note", "warning", "failed", "skipped"]
 
 
 class Check(NamedTuple):
-  """One finding: the check's name, its status, and what was found in a sentence."""
+  """One finding: the check's name, its status, and a sentence."""
 
   name: str
   status: Status

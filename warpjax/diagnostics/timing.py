@@ -22,7 +22,7 @@ def seconds_of(
   Args:
     call: Returns arrays, which are waited for.
     repeats: Calls that are timed.
-    warm_up: Calls before them, of which the first may compile.
+    warm_up: Calls before the timed ones; the first may compile.
     clock: Read before and after a call; `time.process_time` leaves out what other processes do.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Evaluation on test tasks: the metric after each inner step, its interval, and under which batch statistics."""
+"""Evaluation on test tasks: the metric after each inner step, its interval, and the choice of batch statistics."""
 
 from warpjax.evaluation import readouts, step_statistics
 from warpjax.evaluation.evaluate import (

@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
     per_task: The metric after each inner step 0..K, `[num_tasks, num_steps + 1]`, and the metric's own axes behind them
       if it has some; NaN where the loss is not finite.
     others: The metric under each further readout at the end point, `[num_tasks]` and its own axes, by name.
-    num_distinct: How many tasks there were, where they were taken in turn more than once; None where all differ.
+    num_distinct: The number of distinct tasks, if stored tasks were repeated; None if all differ.
   """
 
   per_task: np.ndarray
@@ -40,7 +40,7 @@ class Evaluation(NamedTuple):
   num_distinct: int | None = None
 
   def summary(self) -> dict[str, Any]:
-    """Mean, 95% interval over tasks, the mean after each step, and the tasks that diverged, left out and counted.
+    """Mean, 95% interval over tasks, the mean after each step, and the number of diverged tasks, which are excluded.
 
     A task diverged when its loss or its metric was not finite after any step. Tasks that were taken more than once are
     no new tasks: the interval is Student's over the distinct ones, each the mean of its repeats.
@@ -71,11 +71,11 @@ class Evaluation(NamedTuple):
 
 
 def over_tasks(values: np.ndarray, num_distinct: int | None = None) -> tuple[float, float]:
-  """The mean over test tasks and half the width of its 95% interval; values that are not finite are left out.
+  """The mean over test tasks and half the width of its 95% interval; values that are not finite are excluded.
 
   Args:
     values: One for each task, `[num_tasks]`.
-    num_distinct: Where tasks were taken in turn, how many there were: value i is of task `i % num_distinct`, whose
+    num_distinct: If stored tasks were repeated, their number: value i is of task `i % num_distinct`, whose
       repeats are averaged, and the interval is Student's over the tasks.
 
   Returns:
@@ -112,7 +112,7 @@ def mean_and_ci95(values: np.ndarray) -> tuple[float, float]:
     >>> mean_and_ci95(np.array([1.0, 3.0]))[0]
     2.0
   """
-  # In double precision: NumPy adds up bfloat16 in bfloat16, which stands still at 256.
+  # In double precision: NumPy sums bfloat16 in bfloat16, where a sum of ones stops at 256.
   values, count = np.asarray(values, np.float64), len(values)
   mean = float(np.mean(values)) if count else float("nan")
   return mean, float(1.96 * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
@@ -138,10 +138,10 @@ def evaluate(
 
   Args:
     inner: The inner loop.
-    meta_params: What was meta-learned.
-    sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, taken in
-      turn, each with a key of its own every time, which `Evaluation.summary` knows for repeats; or an iterable of
-      tasks, or of batches of `tasks_per_batch` tasks, of which the first `num_tasks` are taken.
+    meta_params: The meta-learned parameters.
+    sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, which are
+      cycled, each time with a new key, and which `Evaluation.summary` averages as repeats; or an iterable of
+      tasks, or of batches of `tasks_per_batch` tasks, of which the first `num_tasks` are used.
     key: The evaluation's key: the same key gives the same tasks to every method.
     num_tasks: How many tasks.
     tasks_per_batch: Tasks in each item of an iterable; None where an item is one task.
@@ -149,7 +149,7 @@ def evaluate(
     metric: The name in the query loss's aux, or "loss".
     readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
-    draw: What each task draws for itself in the place of initial parameters, as of `meta_gradients.own_parameters`.
+    draw: Draws the parameters that each task has of its own, as for `meta_gradients.own_parameters`.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -189,7 +189,7 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
     members: Evaluations of the same tasks under `losses.margins`, with `metric="margins"`.
 
   Returns:
-    An `Evaluation` of accuracies; a tie with the label is an error, and a task where a member diverged is NaN.
+    An `Evaluation` of accuracies; a tie with the label is an error, and a task on which a member diverged is NaN.
 
   Example:
     >>> sure = Evaluation(np.array([[[[0.6, 0.0]]]]))  # one task, one point, one example: the label is the second class
@@ -209,14 +209,14 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
 
 
 def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple[InnerLoop, MetaParams]:
-  """The loop, adapting from the optimizer state that training left, in place of a fresh one.
+  """The inner loop, which starts from the optimizer state at the end of training instead of a fresh one.
 
   Moments of Adam that are zero make the first steps all of one length. Reptile's released code never resets them,
   neither from task to task nor for a test task.
 
   Args:
     inner: The inner loop.
-    meta_params: What was meta-learned.
+    meta_params: The meta-learned parameters.
     carry: `TrainState.carry` of a meta-gradient that carries the optimizer, leaves `[slots, ...]`; their mean is taken.
 
   Returns:
@@ -274,7 +274,7 @@ def evaluator(
 
   Returns:
     `(meta_params, sampler, key, num_tasks, data=None, report=..., tasks_per_batch=None) -> Evaluation`; `data` is for
-    the readout, in place of its own; `report` is called with the tasks done, after each call.
+    the readout, instead of its own; `report` is called with the number of evaluated tasks, after each call.
 
   Raises:
     ValueError: when a count is below 1 or a field of `inner` is not allowed; from the function, when `num_tasks` is

@@ -1,4 +1,4 @@
-"""How the points of an adaptation are judged: by the query loss, or under statistics gathered on the way there."""
+"""How the points of an adaptation are evaluated: by the query loss, or under batch statistics of the inner loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from warpjax.types import Apply, ApplyWithStats, Aux, InnerLoop, InnerStep, Loss
 
 
 class Readout(NamedTuple):
-  """What judges the points of one task's adaptation: a fold over its steps, and a loss that reads what was folded.
+  """Evaluates the points of one task's adaptation: a fold over its steps, and a loss that reads the fold's state.
 
   Attributes:
-    start: `(problem, data) -> carry`, before the first step; every task starts anew.
+    start: `(problem, data) -> carry`, before the first step of each task.
     step: `(problem, carry, inner_step) -> carry`.
     loss: `(problem, carry, params, index) -> (scalar, aux)`, the loss of point `index`, which follows `index` steps.
     data: Arrays that `start` reads; an argument of a compiled evaluation, which other arrays do not compile again.
@@ -65,16 +65,16 @@ def running(
   """The query loss under moving averages of the batch statistics of the task's own steps, fresh for each task.
 
   `stats_0 = (mean 0, var 1)`, `stats_{k+1} = (1 - momentum) stats_k + momentum b_k`, b_k those of step k's support
-  batch at the parameters before the step; point k is judged under `stats_k`. As in PyTorch, after k steps the start
-  still weighs `(1 - momentum)^k`: 3e-5 after 100 steps, 0.73 after 3. `debias=True` leaves the start out, as Adam does:
-  the rate of step k is `momentum / (1 - (1 - momentum)^(k + 1))`, so that after one step the statistics are b_0.
+  batch at the parameters before the step; point k is evaluated under `stats_k`. As in PyTorch, the start has a weight
+  of `(1 - momentum)^k` after k steps: 3e-5 after 100 steps, 0.73 after 3. `debias=True` leaves the start out, as Adam
+  does: the rate of step k is `momentum / (1 - (1 - momentum)^(k + 1))`, so that after one step the statistics are b_0.
   Variances are divided by the count n; PyTorch's running variance, by n - 1.
 
   Args:
     apply_with_stats: `(params, shared, stats or None, x) -> (outputs, stats)`, a `Network`'s.
     loss_of: `(apply) -> loss` on query batches, e.g. `losses.classification`.
     momentum: The weight of the newest batch, PyTorch's convention (flax's is one minus this).
-    debias: Whether the averages are over what was seen alone.
+    debias: Whether the averages are divided by the total weight of the batches so far.
 
   Returns:
     A `Readout` for inner loops whose batches are pairs `(x, y)`.
@@ -126,7 +126,7 @@ def running(
 
 
 def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], LossFn], stats: PyTree) -> Readout:
-  """The query loss of point k under the k-th of given statistics: MAML++'s per-step batch norm.
+  """The query loss of point k under the k-th batch statistics passed in: MAML++'s per-step batch norm.
 
   Args:
     apply_with_stats: `(params, shared, stats or None, x) -> (outputs, stats)`, a `Network`'s.
@@ -134,7 +134,7 @@ def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], 
     stats: Statistics of points 0..K, leaves `[K + 1, ...]`, from `step_statistics.collect`.
 
   Returns:
-    A `Readout`; a point after K is judged under the last.
+    A `Readout`; points after K use the last statistics.
 
   Raises:
     ValueError: when the network gives no statistics.

@@ -41,7 +41,7 @@ def collect(
     apply_with_stats: A `Network`'s.
     num_tasks: Over how many tasks.
     num_steps: K; None for the inner loop's own.
-    task_chunk: Tasks side by side.
+    task_chunk: Vmapped tasks.
 
   Returns:
     Statistics of leaves `[K + 1, ...]`, for `norm_stats.by_step`.
@@ -79,7 +79,7 @@ def collector(
     apply_with_stats: A `Network`'s.
     num_tasks: Over how many tasks.
     num_steps: K; None for the inner loop's own.
-    task_chunk: Tasks side by side.
+    task_chunk: Vmapped tasks.
 
   Returns:
     The function.

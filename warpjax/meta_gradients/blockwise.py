@@ -19,7 +19,7 @@ def blockwise(*, initial: MetaGradFn, shared: MetaGradFn | None = None, rule: Me
     A `MetaGradFn`.
 
   Raises:
-    ValueError: when an argument is not a MetaGradFn (one that carries state has no place for it here).
+    ValueError: if an argument is not a MetaGradFn; an estimator that carries state is not allowed.
 
   Example:
     >>> import warpjax as wj

@@ -23,7 +23,7 @@ def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribut
     tree: Whose structure, shapes and dtypes they have.
     count: How many.
     distribution: "normal" or "rademacher" (signs) elements, independent; "orthogonal": `sqrt(size)` times the rows of a
-      random rotation, so that `count = size` of them hold every direction once.
+      random rotation, so that `count = size` of them span all directions.
 
   Returns:
     The vectors.

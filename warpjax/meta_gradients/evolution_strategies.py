@@ -21,11 +21,11 @@ _STREAM = 0xE5E5
 
 
 class Lifetime(NamedTuple):
-  """What goes on from window to window.
+  """The state that is passed from window to window.
 
   Attributes:
     steps_done: Inner steps, 0 before the first window.
-    states: Where the particles stand, leaves `[num_pairs, 2, ...]`.
+    states: The particles' points and optimizer states, leaves `[num_pairs, 2, ...]`.
     total: Each pair's perturbations so far, summed, leaves `[num_pairs, ...]`.
     task: The task that the lifetime began with.
     key: Its key's data.
@@ -50,21 +50,21 @@ def evolution_strategies(
   """`sum_i xi_i (L(+)_i - L(-)_i) / (2 std^2 num_pairs)`: differences of losses, no derivative of the inner loop.
 
   Pair i adapts under `meta_params + e_i` and under `meta_params - e_i`, `e_i ~ N(0, std^2 I)`; xi_i is e_i. With a
-  `window` the adaptation goes on over several calls, each of which draws a new e_i; xi_i is then their sum over the
-  lifetime (PES), which takes away the bias of truncation. Unbiased for the meta-loss smoothed by `std`, hence exact in
-  expectation where the meta-loss is linear or quadratic in the meta-parameters.
+  `window` the adaptation continues over several calls, each of which draws a new e_i; xi_i is then their sum over the
+  lifetime (PES), which removes the bias of truncation. Unbiased for the meta-loss smoothed by `std`, hence exact in
+  expectation if the meta-loss is linear or quadratic in the meta-parameters.
 
   Args:
     inner: The inner loop, any rule.
     std: Of the perturbation of each meta-parameter.
-    num_pairs: Antithetic pairs, side by side.
-    window: Inner steps a call, a divisor of `num_steps`; None for all of them. The loss of a call is the query loss at
-      its window's end.
-    task: An example of a task, for shapes and dtypes; with a window, a lifetime keeps the task that it began with.
+    num_pairs: Antithetic pairs, vmapped.
+    window: Inner steps in a call, a divisor of `num_steps`; None for all of them. The loss of a call is the query loss
+      at its window's end.
+    task: An example of a task, for shapes and dtypes; with a window, a lifetime keeps its first task.
     distribution: Of the perturbations, as `directions` has it.
 
   Returns:
-    A `MetaGradFn`; with a `window` a `CarriedMetaGrad`, whose lifetime begins anew after `num_steps`. The value is the
+    A `MetaGradFn`; with a `window` a `CarriedMetaGrad`, whose lifetime restarts after `num_steps`. The value is the
     mean over the particles.
 
   Raises:
@@ -94,7 +94,7 @@ def evolution_strategies(
 
 
 def _start(inner: InnerLoop, num_pairs: int, meta_params: MetaParams, task: Any, key: jax.Array) -> Lifetime:
-  """A lifetime that has not begun: shapes alone matter."""
+  """A lifetime that has not begun; only the shapes matter."""
   check_learnable(meta_params)
 
   def empty(function: Any, tree: PyTree, *axes: int) -> PyTree:

@@ -30,10 +30,10 @@ def leap(
 
   Args:
     norm: True for path length (d1), False for energy (d2, `n_k = 1`).
-    loss: Whether the loss is a coordinate of the path; False leaves the parameters alone.
+    loss: Whether the loss is a coordinate of the path; if False, the parameters are the only coordinates.
     stabilizer: Whether a rising segment counts as a falling one (`dL_k -> -|dL_k|`).
     all_segments: All K segments; False leaves out the last, as the reference code does.
-    eps: Added to `n_k^2`. A step of length zero pulls nowhere, whatever it is.
+    eps: Added to `n_k^2`. A step of length zero contributes zero for every `eps`.
 
   Returns:
     A contribution to the `initial` block.

@@ -1,4 +1,4 @@
-"""One-step differentiation: the derivative of the last inner step alone."""
+"""One-step differentiation: the derivative of only the last inner step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from warpjax.zero_gradient import check_at_zero
 def one_step() -> Contribution:
   """`d L_query(F(theta, phi), phi) / d phi` at the last point theta before the end, F the inner step, theta constant.
 
-  Exact for an inner step that lands on the solution wherever it starts (Newton), and off by `O(rho / (1 - rho))` for
-  one that contracts by rho. The path through the earlier points is dropped, so `initial` has a gradient through the
-  proximal term alone; `unrolled(truncate=1)` keeps that path, with the earlier inner gradients constant.
+  Exact for an inner step that reaches the solution from every point (Newton), with an error of `O(rho / (1 - rho))` for
+  one that contracts by rho. The path through the earlier points is dropped, so `initial` has only a gradient by the
+  proximal term; `unrolled(truncate=1)` keeps that path, with the earlier inner gradients constant.
 
   Returns:
     A contribution to every block. Memory does not grow with the inner steps.

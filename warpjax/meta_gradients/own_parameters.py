@@ -1,4 +1,4 @@
-"""Parameters that each task draws for itself, so that nobody learns where they start."""
+"""Parameters that each task draws for itself, whose initial values are not learned."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def own_parameters(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
       `meta_params.initial`, which is a dict.
 
   Returns:
-    A `MetaGradFn`, zero for those entries: an outer update without weight decay leaves them as they are. Test tasks
+    A `MetaGradFn`, zero for those entries: an outer update without weight decay does not change them. Test tasks
     draw theirs by `evaluation.evaluate(..., draw=draw)`.
 
   Raises:
-    ValueError: when an argument is not a function (here); when `initial` is no dict, has no entry of that name, or one
-      of other shapes (when traced).
+    ValueError: if an argument is not a function; when traced, if `initial` is not a dict, or its entry of that name is
+      missing or has other shapes.
 
   Example:
     >>> import jax.numpy as jnp, warpjax as wj
@@ -68,7 +68,7 @@ def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
     key: The task's key, as in a meta-gradient or an adaptation.
 
   Returns:
-    `meta_params` with what is drawn in its place.
+    `meta_params` with the drawn parameters.
 
   Raises:
     ValueError: As `own_parameters`, when traced.

@@ -22,7 +22,7 @@ class PathLoss(NamedTuple):
 
 
 class WeightedPath(NamedTuple):
-  """A fold over inner steps: where it starts, and `(carry, inner_step) -> carry`."""
+  """A fold over inner steps: its initial carry, and `(carry, inner_step) -> carry`."""
 
   start: PathLoss
   step: Callable[[PathLoss, InnerStep], PathLoss]
@@ -54,13 +54,13 @@ def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
 def annealed_step_weights(
   num_steps: int, num_epochs: int, steps_per_epoch: int = 1
 ) -> Callable[[jax.Array], jax.Array]:
-  """MAML++'s weights of the losses after each step: equal at first, then more and more on the last, then it alone.
+  """MAML++'s weights of the losses after each step: equal at first, then annealed to the last loss.
 
   In epoch e of `num_epochs` every step but the last has `max((1 - e / num_epochs) / K, 0.03 / K)`, the last the rest.
 
   Args:
     num_steps: K, inner steps.
-    num_epochs: Epochs until the last loss alone counts.
+    num_epochs: Epochs until only the last loss counts.
     steps_per_epoch: Meta-steps in an epoch.
 
   Returns:

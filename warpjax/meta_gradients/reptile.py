@@ -19,9 +19,9 @@ def reptile(step_weights: Sequence[float] | None = None) -> Contribution:
   """`initial - final`, divided by nothing: an outer SGD of rate epsilon is Reptile's interpolation.
 
   With weights it is `sum_k w_k (theta_{k-1} - theta_k)`, the combinations of inner gradients that its paper compares:
-  under SGD the k-th difference is the learning rate times the k-th gradient. `(0, ..., 0, 1)` keeps the last gradient
-  alone, which is first-order MAML with the last minibatch as its query set. Of complex parameters it is the conjugate,
-  as JAX's gradients are.
+  under SGD the k-th difference is the learning rate times the k-th gradient. `(0, ..., 0, 1)` only keeps the last
+  gradient, which is first-order MAML with the last minibatch as its query set. For complex parameters it is the
+  conjugate, as JAX's gradients are.
 
   Args:
     step_weights: One number for each inner step; None for ones.

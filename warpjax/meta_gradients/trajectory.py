@@ -43,17 +43,17 @@ def along_trajectory(
   Args:
     inner: The inner loop, any rule.
     *contributions: `reptile()`, `leap()`, `implicit(solve)`, `warp()`, or your own.
-    carry_optimizer: Whether the state of the rule's transformation goes on from task to task instead of starting
-      afresh. True: each task of a meta-step has a state of its own, which goes on to the task in its place in the next
-      one, so that tasks can be computed together. "in_turn": one state passes through the tasks of a meta-step one
-      after another, and on to the next meta-step, as Adam's moments do in Reptile's released code. A step count goes on
-      too, so a schedule over inner steps, and `per_step_sgd`, do not begin anew.
+    carry_optimizer: Whether the state of the rule's transformation is passed from task to task instead of reset.
+      True: each position in a meta-step has its own state, which is passed to the task at the same position of the
+      next meta-step, so that tasks can be vmapped. "in_turn": one state is passed through the tasks of a meta-step in
+      sequence, and on to the next meta-step, as Adam's moments are in Reptile's released code. A step count continues
+      too, so a schedule over inner steps, and `per_step_sgd`, do not restart.
 
   Returns:
     A `MetaGradFn`, or a `CarriedMetaGrad` when the optimizer state is carried.
 
   Raises:
-    ValueError: when there is no contribution, the inner loop does not suit one, or another argument is not allowed.
+    ValueError: without a contribution, for an inner loop that one cannot be used with, or for another invalid argument.
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj

@@ -20,7 +20,7 @@ from warpjax.zero_gradient import check_at_zero
 
 
 class Segment(NamedTuple):
-  """Where an adaptation was left: the number of its next step, and its state."""
+  """The state of an interrupted adaptation: the number of its next step, and its point and optimizer state."""
 
   number: jax.Array
   state: AdaptState
@@ -29,11 +29,11 @@ class Segment(NamedTuple):
 def truncated_unroll(
   inner: InnerLoop, length: int, derivative: Derivative = "first_order", *, memory: Memory = "auto"
 ) -> CarriedMetaGrad:
-  """The derivative of the mean query loss over a segment of `length` inner steps, from where the last one ended.
+  """The derivative of the mean query loss over a segment of `length` inner steps, from the end of the last segment.
 
   `d (1 / length) sum_k L_query(theta_k)`, the segment's first point held constant unless it is `initial`. After
-  `inner.num_steps` steps, or where it is no longer finite, the adaptation starts afresh from `initial`. A segment goes
-  on with the task that it is given, so an adaptation to one task is
+  `inner.num_steps` steps, or when it is no longer finite, the adaptation restarts from `initial`. A segment uses the
+  task of its call, so an adaptation to one task is
   `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
 
   Args:
@@ -83,7 +83,7 @@ def truncated_unroll(
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
     check_learnable(meta_params)
     (_, (value, segment)), grads = jax.value_and_grad(objective, has_aux=True)(meta_params, task, key, segment)
-    # An adaptation that ran away starts afresh, and ends with the others.
+    # A diverged adaptation restarts, and ends with the others.
     state = optax.tree.where(is_finite((value, segment.state)), segment.state, init(meta_params).state)
     return (value, grads), segment._replace(state=state)
 

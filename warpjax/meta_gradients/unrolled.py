@@ -58,13 +58,13 @@ def unrolled(
     derivative: "mixed" (exact, forward over reverse, no activations kept per step), "reverse" (exact, reverse over
       reverse) or "first_order" (the inner gradient and value are held constant; the update is still differentiated
       through parameters, optimizer state and rule parameters).
-    truncate: Inner gradients are differentiated in the last `truncate` steps alone, and held constant before; None
+    truncate: Inner gradients are differentiated only in the last `truncate` steps, and held constant before; None
       for all of them. 0 is "first_order".
     memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
       nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode.
     step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
       meta-steps done to them (of the outer updates, under `meta_steps.repeated`), such as `annealed_step_weights`; None
-      for the last alone. The value stays the query loss at the end point.
+      for only the last. The value is always the query loss at the end point.
 
   Returns:
     A `MetaGradFn`; where `step_weights` is a function, a `CarriedMetaGrad` that counts meta-steps.

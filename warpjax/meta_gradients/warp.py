@@ -20,11 +20,11 @@ Reduction = Literal["mean", "sum"]
 def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Contribution:
   """`mean_k L_meta(theta_k - alpha grad L_task(theta_k; phi); phi)`, differentiated in phi at fixed theta_k.
 
-  phi is the `shared` block, and the rule's parameters where it has any. L_task sees `batch_fn`'s batch, L_meta
+  phi is the `shared` block, and the rule's parameters if it has any. L_task sees `batch_fn`'s batch, L_meta
   `query_batch_fn`'s, fresh at each point. The trajectory is never differentiated.
 
   Args:
-    objective: "full" (Eq. 11) or "first_order" (Eq. 12: the step is held constant, phi enters through L_meta alone).
+    objective: "full" (Eq. 11) or "first_order" (Eq. 12: the step is held constant, phi enters only through L_meta).
     reduction: "mean" over the points, or the paper's "sum".
 
   Returns:
@@ -69,9 +69,9 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
 
 
 def check_objective(rule: UpdateRule, meta_params: MetaParams, objective: str) -> None:
-  """Raises a ValueError where the objective is constant, or differentiates a rule that has no finite derivative.
+  """Raises a ValueError if the objective is constant, or differentiates a rule without a finite derivative.
 
-  It is constant where there is nothing to learn, or for an objective without the step only a rule.
+  It is constant if nothing can be learned, or if only a rule can and the objective has no step.
   """
   if objective == "full":
     check_at_zero("warp('full')", rule, meta_params.initial)
@@ -97,7 +97,7 @@ def point_gradient(problem: Problem, state: AdaptState, index: Any, objective: O
 
   def loss(shared: PyTree, rule: PyTree) -> jax.Array:
     moved = problem._replace(meta_params=problem.meta_params._replace(shared=shared, rule=rule))
-    # Constant in `initial`: the prox term, where there is one, pulls towards a fixed point.
+    # Constant in `initial`: the prox term, if any, pulls towards a fixed point.
     after = (problem if objective == "first_order" else moved).step(state, index, "mixed").next.params
     return moved.query_loss(after, shared, index)[0]
 

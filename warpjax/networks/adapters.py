@@ -26,9 +26,9 @@ class Network(NamedTuple):
   Attributes:
     init: `(key, x) -> (params, shared)`; `shared` is `()` when nothing is shared.
     apply: `(params, shared, x) -> outputs`, pure and deterministic; batch norm uses the statistics of its batch.
-    apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm under statistics that are given, or,
-      for None, its batch's own, as `apply`; it returns those that it used, `{}` where there is no batch norm. None
-      for a network that has none, or one that does not hand them out.
+    apply_with_stats: `(params, shared, stats, x) -> (outputs, stats)`: batch norm with statistics passed in, or,
+      for None, with those of its batch, as `apply`; returns the statistics that it used, `{}` without batch norm. None
+      for a network without batch norm, or one that does not return its statistics.
     takes_key: Whether x may be a pair `(inputs, key data)`, as `tasks.augment.keyed` makes: the network then draws its
       dropout masks from that key. It drops nothing for an x without a key.
 
@@ -59,17 +59,17 @@ def from_linen(
 
   Batch norm uses the statistics of the batch it sees, which must be the module's setting (`use_running_average=False`);
   updates of its running averages are dropped, so that `apply` is pure. For padded batches (`padding.Padded`) batch norm
-  leaves out what is padding. No other layer may mix examples then, such as `h - h.mean(0)`: it is not noticed.
+  ignores padding. No other layer may mix examples then, such as `h - h.mean(0)`: this is not detected.
 
   Args:
     module: Any linen module whose only collections are `params` and `batch_stats`.
-    is_shared: `(path) -> bool` over the path of each parameter, in place of the names; it may leave no side empty.
+    is_shared: `(path) -> bool` over the path of each parameter, instead of the names; no side may be empty.
     expect_shared: True: fail at `init` when nothing is shared; False: fail when something is. Default: True if
       `is_shared` is given, else either is fine.
     takes_key: For modules with dropout: whether x may be a pair `(inputs, key data)`. The key is flax's `"dropout"`
       stream; other streams are folded from it. Without a key, `nn.Dropout` and attention drop nothing.
-    inference_kwargs: What to call the module with, over `call_kwargs`, for batch norm to use given statistics.
-    **call_kwargs: Passed to the module's `__call__` besides `x`, e.g. `train=True`.
+    inference_kwargs: Arguments, over `call_kwargs`, with which batch norm uses the statistics passed in.
+    **call_kwargs: Further arguments of the module's `__call__`, e.g. `train=True`.
 
   Returns:
     A `Network`.
@@ -144,7 +144,7 @@ def _kind(module: Any) -> str:
 
 
 def _calls(module: nn.Module, call_kwargs: Mapping[str, Any], shapes: Any, x: Any) -> probes.Calls:
-  """How the module is called, to be traced: zeros do in the place of its parameters."""
+  """How the module is called, for tracing, with zeros as its parameters."""
 
   def run(kwargs: Mapping[str, Any], keyed: bool, stats: PyTree, data: jax.Array) -> PyTree:
     variables = {"params": probes.zeros(shapes.get("params", {})), **({BATCH_STATS: stats} if stats else {})}
@@ -152,7 +152,7 @@ def _calls(module: nn.Module, call_kwargs: Mapping[str, Any], shapes: Any, x: An
     try:
       return _apply(module, variables, x, key, drops=keyed, mutable=[BATCH_STATS], **kwargs)[0]
     except flax.errors.InvalidRngError:
-      return data  # it wants a key where there is none
+      return data  # it needs a key and has none
 
   return probes.Calls("from_linen", type(module), call_kwargs, run, shapes.get(BATCH_STATS, {}))
 
@@ -164,7 +164,7 @@ def _check_collections(variables: Any) -> None:
 
 
 def check_split(params: Params, shared: PyTree, wanted: bool | None) -> None:
-  """Raises a ValueError for a split that leaves nothing to adapt, or shares other than what is wanted."""
+  """Raises a ValueError for a split with nothing to adapt, or with shared parameters that are not `wanted`."""
   num_params, num_shared = len(jax.tree.leaves(params)), len(jax.tree.leaves(shared))
   counts = f"got {num_params} parameter arrays that adapt and {num_shared} shared"
   if num_params == 0:

@@ -71,7 +71,7 @@ def conv_general_dilated(
     `[batch, rows, columns, features]`.
 
   Raises:
-    ValueError: for an unknown `lowering`; whatever `lax.conv_general_dilated` raises for arguments it refuses.
+    ValueError: for an unknown `lowering`, or an argument that `lax.conv_general_dilated` refuses.
 
   Example:
     >>> import flax.linen as nn

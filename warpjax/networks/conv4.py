@@ -39,9 +39,9 @@ class Conv4(nn.Module):
     hidden: Widths of fully connected layers, each with a ReLU, between read-out and head.
     num_blocks: How many blocks.
     conv_bias: Whether convolutions have a bias. In front of a batch norm its true gradient is zero.
-    norm_scale: Whether batch norm has a scale (gamma) besides its bias (beta).
+    norm_scale: Whether batch norm has a scale (gamma) in addition to its bias (beta).
     norm_epsilon: Added to the variance.
-    norm: "batch"; or, over each example alone, "group" or "layer".
+    norm: "batch"; or, over one example at a time, "group" or "layer".
     norm_groups: Groups of channels for "group".
     kernel_init: Of convolutions and fully connected layers.
     bias_init: Of biases, batch norm's excepted: a function from a layer's fan-in to an initializer; `None` for zeros.

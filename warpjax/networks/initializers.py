@@ -12,11 +12,11 @@ BiasInit = Callable[[int], Callable[..., jax.Array]]
 """From a layer's fan-in to the initializer of its bias."""
 
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of kernels, whose shape says the fan-in."""
+"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernels, whose fan-in is in their shape."""
 
 
 def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
-  """The same where the shape does not say it: of biases, and in recurrent cells, whose width counts, of kernels too."""
+  """The same for arrays without a fan-in: biases, and the kernels of recurrent cells, which use the width."""
   bound = 1 / math.sqrt(fan_in)
   return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -1,4 +1,4 @@
-"""Padded batches through flax modules: batch norm leaves out what is padding."""
+"""Padded batches through flax modules: batch norm ignores padding."""
 
 from __future__ import annotations
 

@@ -34,19 +34,19 @@ def from_nnx(
 ) -> Network:
   """Adapts a flax nnx module: variables of type `warp_param` go to `shared`, other `nnx.Param`s to `params`.
 
-  Both are plain nested dicts. Batch norm is put in training mode, so it uses the statistics of its batch and `apply` is
-  pure; updates of running averages are dropped. Random streams that the module keeps are no state of the network.
-  Padded batches (`padding.Padded`) are refused where there is an `nnx.BatchNorm`. No other layer may mix examples then,
-  such as `h - h.mean(0)`: it is not noticed.
+  Both are plain nested dicts. Batch norm is set to training mode, so it uses the statistics of its batch and `apply` is
+  pure; updates of running averages are dropped. Random streams of the module are not part of the network's state.
+  Padded batches (`padding.Padded`) are an error for a module with `nnx.BatchNorm`. No other layer may mix examples
+  then, such as `h - h.mean(0)`: this is not detected.
 
   Args:
     factory: `(rngs) -> module`; `init` calls it with `nnx.Rngs(key)`.
-    warp_param: The variable type of what is shared.
+    warp_param: The variable type of shared parameters.
     expect_shared: As in `from_linen`. Default: either is fine.
     takes_key: For modules with dropout: whether x may be a pair `(inputs, key data)`, from whose key each random stream
       of the module is drawn. The attribute `deterministic` of all its layers is then False, and True without a key.
-    inference_kwargs: What to call the module with, over `call_kwargs`, for batch norm to use given statistics.
-    **call_kwargs: Passed to the module's `__call__` besides `x`, e.g. `train=True`.
+    inference_kwargs: Arguments, over `call_kwargs`, with which batch norm uses the statistics passed in.
+    **call_kwargs: Further arguments of the module's `__call__`, e.g. `train=True`.
 
   Returns:
     A `Network`.
@@ -100,7 +100,7 @@ def from_nnx(
       module = module_of(params, shared, stats, probes.key_of(data), drops=keyed)
       try:
         return module(x, **kwargs)
-      except Exception as error:  # flax's own for a missing key does not say where one can come from
+      except Exception as error:  # flax's error for a missing key does not say how to pass one
         if "rngs" not in kwargs and "rngs" in inspect.signature(kind.__call__).parameters:
           raise ValueError(
             f"{kind.__name__}.__call__ takes rngs, which a Network does not pass on: give each layer its own where it "
@@ -132,14 +132,14 @@ def from_nnx(
       return module(x, **{**call_kwargs, **inference_kwargs}), stats
     for _, node in nnx.iter_modules(module):
       if isinstance(node, nnx.BatchNorm):
-        node.momentum = 0.0  # the average over this batch alone
+        node.momentum = 0.0  # the average over only this batch
     return module(x, **call_kwargs), nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
   return Network(init, apply, apply_with_stats, takes_key)
 
 
 def _in_mode(module: Any, takes_key: bool, drops: bool) -> Any:
-  """The module, with batch norm in training mode, and dropout as the key says, or as its layers were made."""
+  """The module, with batch norm in training mode, and dropout on if there is a key, or as its layers were made."""
   module.set_attributes(use_running_average=False, raise_if_not_found=False)
   for _, node in nnx.iter_modules(module):
     if hasattr(node, "deterministic") and (takes_key or node.deterministic is None):
@@ -153,7 +153,7 @@ def _in_mode(module: Any, takes_key: bool, drops: bool) -> Any:
 
 
 def _streams(streams: Any, key: jax.Array | None) -> Any:
-  """The module's random streams, each from a key of its own; none of them is read where there is no key."""
+  """The module's random streams, each with its own key; without a key none of them is read."""
   leaves, treedef = jax.tree.flatten(streams)
   of = lambda index: jax.random.fold_in(jax.random.key(0) if key is None else key, index)
   is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

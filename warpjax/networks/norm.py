@@ -1,4 +1,4 @@
-"""Normalisation layers by name: over the batch, or over each example alone."""
+"""Normalisation layers by name: over the batch, or over one example at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BatchNorm(nn.BatchNorm):
   def __call__(
     self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
   ) -> jax.Array:
-    """`[..., channels] -> [..., channels]`, by the statistics of what `mask` leaves of the batch, or by given ones."""
+    """`[..., channels] -> [..., channels]`, by the statistics of the examples in `mask`, or by those passed in."""
     for name in FIXED:
       if getattr(self, name) != (default := getattr(nn.BatchNorm, name)):
         raise ValueError(f"{name} must be {default} (flax.linen.BatchNorm has others); got {getattr(self, name)!r}")
@@ -73,7 +73,7 @@ class BatchNorm(nn.BatchNorm):
 
 @jax.custom_jvp
 def _not_negative(variance: jax.Array) -> jax.Array:
-  """A variance that rounding may have taken below zero, where it has the derivative of a variance all the same."""
+  """A variance clipped at zero, which round-off may have made negative, with the derivative of a variance."""
   return jnp.maximum(0.0, variance)
 
 
@@ -90,9 +90,9 @@ def norm_layer(
 
   Args:
     kind: "batch"; "group", over each example's space and groups of channels; "layer", over its space and all channels.
-    use_running_average: For batch norm, whether it uses given statistics.
+    use_running_average: For batch norm, whether it uses the statistics passed in.
     epsilon: Added to the variance.
-    use_scale: Whether there is a scale besides the bias.
+    use_scale: Whether there is a scale in addition to the bias.
     groups: Groups of channels for "group".
     **named: `name`, `dtype`, `param_dtype`.
 

@@ -42,7 +42,7 @@ class GaussianMLP(nn.Module):
   activation: Activation | Function = "relu"
 
   def __post_init__(self) -> None:
-    """Raises a ValueError for a deviation that is none."""
+    """Raises a ValueError for a standard deviation that is not positive."""
     if not self.init_std > 0:
       raise ValueError(f"init_std must be above 0; got {self.init_std!r}")
     super().__post_init__()
@@ -160,7 +160,7 @@ class HebbianRNN(nn.Module):
 
 
 class _Affine(nn.Module):
-  """`x -> (W x, b)`, apart, of a cell as wide as its output."""
+  """`x -> (W x, b)`, not added, of a cell as wide as its output."""
 
   features: int
 

@@ -15,21 +15,21 @@ from warpjax.checks import check_choice, check_count
 def max_pool(x: jax.Array, size: int = 2, *, padding: str = "VALID") -> jax.Array:
   """Takes the maximum of each `size x size` window; windows do not overlap.
 
-  A reshape and comparisons in place of XLA's window reduction, whose derivatives are slow on CPU. Value and derivatives
-  equal those of `flax.linen.max_pool`: where elements tie, the first in row-major order takes the whole gradient. A NaN
+  A reshape and comparisons instead of XLA's window reduction, whose derivatives are slow on CPU. Value and derivatives
+  equal those of `flax.linen.max_pool`: if elements tie, the first in row-major order takes the whole gradient. A NaN
   is passed on, and takes the gradient of its window.
 
   Args:
     x: `[batch, height, width, channels]`.
     size: Extent of a window, and the step between windows.
-    padding: "VALID" drops what is left over at the low and right borders; "SAME" pads with minus infinity.
+    padding: "VALID" drops incomplete windows at the low and right borders; "SAME" pads with minus infinity.
 
   Returns:
     `[batch, rows, columns, channels]`.
 
   Raises:
-    ValueError: for an unknown `padding`, a `size` that is no integer of at least 1, an `x` that is not floating-point,
-      or if no window fits into the image.
+    ValueError: for an unknown `padding`, a `size` that is not an integer of at least 1, an `x` that is not
+      floating-point, or an image without room for a window.
 
   Example:
     >>> import jax.numpy as jnp

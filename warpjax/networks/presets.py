@@ -39,7 +39,7 @@ class Preset(functools.partial):
   """`Preset(module, **fields)`: the module with a paper's fields; its signature is the module's.
 
   Args:
-    module: `Conv4` or another, whose first field may be given by position, as the module takes it.
+    module: `Conv4` or another, whose first field may be passed by position.
     **fields: The paper's, which a call can override by keyword.
 
   Example:
@@ -102,6 +102,6 @@ imaml_omniglot = Preset(
 # No code was released; the initializers are ours.
 meta_sgd_omniglot = Preset(Conv4, layers=("conv", "norm", "relu", "pool"), hidden=(32,), norm_scale=True, **_POOLED)
 maml_sinusoid = Preset(MLP, features=(40, 40), kernel_init=nn.initializers.truncated_normal(0.01))
-# Tanh units without random biases all turn at 0: after 32 steps the demo's error is then 2.1 in place of 0.1. The
+# Tanh units without random biases all turn at 0: after 32 steps the demo's error is then 2.1 instead of 0.1. The
 # paper's figure has ReLU.
 reptile_sinusoid = Preset(MLP, features=(64, 64), activation="tanh", **_PYTORCH_INITS)

@@ -22,7 +22,7 @@ class Calls(NamedTuple):
   Attributes:
     adapter: The adapter's name, for messages.
     module: The module's class.
-    kwargs: What it is called with besides x.
+    kwargs: Its arguments other than x.
     run: `(kwargs, keyed, stats, key data) -> outputs`; not keyed: as for an x without a key in a network that takes
       one, whatever its outputs then owe to the key data.
     stats: The statistics that the module keeps, arrays or their shapes.
@@ -67,14 +67,14 @@ def depends_on(function: Callable[[PyTree], PyTree], values: PyTree) -> bool:
 
 
 def check_calls(calls: Calls, takes_key: bool) -> None:
-  """Raises a ValueError, that says what to pass, where a module does not do what its adapter promises.
+  """Raises a ValueError with the arguments to pass if a module does not behave as its adapter assumes.
 
-  Refused: outputs that depend on statistics which nothing keeps, draws without a key, a key that nothing reads because
-  of the module's mode, and draws that go on where no key is given.
+  Errors are outputs that depend on statistics which nothing keeps, draws without a key, a key that nothing reads
+  because of the module's mode, and draws that continue without a key.
   """
   try:
     _check(calls, takes_key)
-  except NameError:  # flax's batch norm over a mesh axis, which is not bound here
+  except NameError:  # flax's batch norm over a mesh axis that is not bound
     return
 
 
@@ -147,7 +147,7 @@ def _read_paths(calls: Calls) -> list[str]:
 
 
 def _other_mode(calls: Calls, works: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any] | None:
-  """The arguments with one flag the other way, for which it works; None where no flag helps."""
+  """The arguments with one flag inverted, for which it works; None if there is no such flag."""
   for kwargs in _toggled(calls):
     try:
       if works(kwargs):
@@ -167,7 +167,7 @@ def _toggled(calls: Calls) -> Iterator[Mapping[str, Any]]:
 
 
 def _by_hand(calls: Calls) -> str:
-  """What to write where no flag of the call helps: the mode may be an attribute, or an argument of another type."""
+  """The advice if no flag of the call helps: the mode may be an attribute, or an argument of another type."""
   module: Any = calls.module
   made, called = (inspect.signature(function).parameters for function in (module.__init__, module.__call__))
   if modes := [mode for mode in _MODES if mode in made]:
@@ -208,10 +208,10 @@ def split_key(x: Any) -> tuple[Any, jax.Array | None]:
 
 
 def key_of(data: jax.Array) -> jax.Array:
-  """A random key from the data of one, as they ride in a batch; a key stays what it is."""
+  """A random key from its key data, as in a batch; a key is returned unchanged."""
   if jnp.issubdtype(data.dtype, jax.dtypes.prng_key):
     return data
-  # Data of two words are a threefry key's, whatever jax_default_prng_impl is.
+  # Key data of two words are those of threefry, for every jax_default_prng_impl.
   return jax.random.wrap_key_data(data, impl="threefry2x32" if data.shape[-1] == 2 else None)
 
 

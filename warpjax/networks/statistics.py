@@ -24,7 +24,7 @@ def linen_apply_with_stats(
   call_kwargs: Mapping[str, Any],
   inference_kwargs: Mapping[str, Any],
 ) -> ApplyWithStats:
-  """The module under given statistics; `call` is its `apply`, `(variables, x, **kwargs)`; see `from_linen`."""
+  """The module with statistics passed in; `call` is its `apply`, `(variables, x, **kwargs)`; see `from_linen`."""
 
   def apply_with_stats(params: Params, shared: PyTree, stats: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
     variables = {"params": partition.merge(params, shared)}
@@ -39,7 +39,7 @@ def linen_apply_with_stats(
 
 
 def _with_own_stats(call: Callable[..., Any], variables: PyTree, x: jax.Array) -> tuple[Any, PyTree]:
-  """Flax only hands out moving averages: one from zero, over one pass, divided by the weight of that pass."""
+  """Flax only returns moving averages: this one starts at zero, has one pass, and is divided by its weight."""
   kept: dict[tuple[str, ...], float] = {}
 
   def record(next_fun: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:

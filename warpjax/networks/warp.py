@@ -69,7 +69,7 @@ def warp_head(spec: WarpSpec, num_outputs: int, fan_in: int, **dtypes: Any) -> n
 class Warp(nn.Module):
   """The warp-layers after one block. Name it `warp*`: by that name its parameters are shared.
 
-  Each layer is `norm_in -> kernel -> activation -> + input -> norm_out`, as far as `spec` asks for them.
+  Each layer is `norm_in -> kernel -> activation -> + input -> norm_out`, of which `spec` chooses the parts.
 
   Attributes:
     spec: What each layer looks like.

@@ -65,7 +65,7 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.A
     The fit at every step.
 
   Reference:
-    Duan et al. 2016, arXiv 1604.06778; MAML's released code fits it anew for each task and inner step.
+    Duan et al. 2016, arXiv 1604.06778; MAML's released code fits one for each task and inner step.
   """
   observations = episodes.observations
   time = jnp.broadcast_to(jnp.arange(returns.shape[0])[:, None] / 100.0, returns.shape)[..., None].astype(returns.dtype)

@@ -24,7 +24,7 @@ class Environment(Protocol):
 
 
 class HeldGoal(NamedTuple):
-  """A gymnax environment whose task is its goal: it is put in place of the drawn one, and no episode ends early.
+  """A gymnax environment whose task is its goal, which replaces the drawn one; no episode ends early.
 
   gymnax draws the goal in `reset` and keeps it in the state, so its own automatic reset changes the task. The goal must
   not be part of the observation.

@@ -1,4 +1,4 @@
-"""Episodes drawn once and held, on which what is meta-learned is judged again as it moves: what TRPO and PPO share."""
+"""Fixed episodes, on which meta-parameters are evaluated again after each update; shared by TRPO and PPO."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def hold(
   Args:
     inner: The inner loop.
     policy: Whose episodes they are.
-    state: Where training stands.
+    state: The state of training.
     tasks: Leaves `[num_tasks, ...]`.
     axis_name: Axis that the tasks are spread over.
-    task_chunk: Tasks side by side; None chooses.
+    task_chunk: Vmapped tasks; None chooses automatically.
 
   Returns:
     What takes means over the tasks, and over the axis.
@@ -95,7 +95,7 @@ def _hold_one(inner: InnerLoop, policy: Policy, meta_params: MetaParams, task: T
 
 
 def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Gain) -> Objective:
-  """`-mean(gain(pi' / pi_old, A))` over the steps of the adapted policy's episodes, adaptation repeated on the held.
+  """`-mean(gain(pi' / pi_old, A))` over the steps of the adapted policy's episodes, with adaptation on the fixed ones.
 
   Args:
     inner: The inner loop.
@@ -114,7 +114,7 @@ def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Ga
     final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
     (episodes, advantages), old = held.query, held.outputs
     outputs = policy.sequence(final.params, at.shared, episodes.observations).action
-    # Behind the end of an episode the policy has not moved, so that no ratio overflows where the mask is zero.
+    # After the end of an episode the old outputs are used, so that no ratio overflows where the mask is zero.
     outputs = jax.tree.map(partial(where_alive, episodes.mask), outputs, old)
     log_prob = lambda p: policy.distribution.log_prob(p, episodes.actions)
     mean = lambda values: masked_mean(values, episodes.mask)

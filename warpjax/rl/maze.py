@@ -19,7 +19,7 @@ MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 
 
 class MazeState(NamedTuple):
-  """Where an episode stands: position `[2]` (row, column), steps done, and the last reward and action."""
+  """The state of an episode: position `[2]` (row, column), steps done, and the last reward and action."""
 
   position: jax.Array
   time: jax.Array
@@ -30,8 +30,9 @@ class MazeState(NamedTuple):
 class Maze(NamedTuple):
   """The maze; a task is its goal, `[2]` (row, column), which lasts over episodes.
 
-  An episode starts at the centre. At the goal the agent earns `reward` and is put on a free cell drawn uniformly, never
-  a wall, never the goal; nothing else ends or interrupts an episode. A move into a wall stays and costs `penalty`.
+  An episode starts at the centre. At the goal the agent earns `reward` and is moved to a free cell drawn uniformly,
+  never a wall or the goal; nothing else ends or interrupts an episode. A move into a wall does not move the agent and
+  costs `penalty`.
 
   The observation is `[17]`: the 3x3 patch of walls around the agent, 0, 1, time / num_steps, the last reward, and the
   last action as one of four (at the start: no reward, up).
@@ -50,7 +51,7 @@ class Maze(NamedTuple):
 
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, section 4.3, after Miconi et al. 2019. In the released code the reward is
-    credited to the step after, and agents are put into pillars; not here.
+    credited to the next step, and agents may be moved into pillars, unlike in this environment.
   """
 
   size: int = 13
@@ -79,7 +80,7 @@ class Maze(NamedTuple):
   def _elsewhere(self, key: jax.Array, goal: jax.Array) -> jax.Array:
     cells = jnp.asarray(free_cells(self.size))
     index = jax.random.randint(key, (), 0, len(cells) - 1)
-    # The last cell stands in for the goal, which leaves all others equally likely.
+    # The last cell replaces the goal, so that all cells are equally likely.
     return jnp.where(jnp.all(cells[index] == goal), cells[-1], cells[index])
 
   def _observe(self, state: MazeState) -> jax.Array:
@@ -109,7 +110,7 @@ def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: fl
 
 @functools.cache
 def walls(size: int) -> np.ndarray:
-  """True where there is a wall, `[size, size]`: the border, and pillars at even rows and columns but for the centre.
+  """True for a wall, `[size, size]`: the border, and pillars at even rows and columns except at the centre.
 
   Example:
     >>> int((~walls(13)).sum())
@@ -129,7 +130,7 @@ def free_cells(size: int) -> np.ndarray:
 
 
 def goal_cells(size: int) -> np.ndarray:
-  """The cells where a goal can be: the free ones but for the centre, where episodes start; `[n, 2]`."""
+  """The possible cells of a goal: the free cells except the centre, where episodes start; `[n, 2]`."""
   cells = free_cells(size)
   return cells[np.any(cells != size // 2, axis=1)]
 

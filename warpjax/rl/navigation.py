@@ -33,7 +33,7 @@ class Navigation(NamedTuple):
 class PointNavigation(NamedTuple):
   """The environment in the convention of MAML's released code, and its variants.
 
-  The observation is the position; an action of 1 is a move of 0.1, the furthest there is; the reward follows the move.
+  The observation is the position; an action of 1 is a move of 0.1, the longest possible; the reward follows the move.
   An episode ends where both coordinates are within `goal_size` of the goal.
 
   Attributes:
@@ -88,7 +88,7 @@ def point_navigation(
     The `PointNavigation`.
 
   Raises:
-    ValueError: for a reward that there is not, or a negative size.
+    ValueError: for an unknown reward, or a negative size.
 
   Example:
     >>> point_navigation("squared_distance", goal_size=0)

@@ -1,10 +1,11 @@
 """Losses on episodes, whose derivatives are those of the expected return.
 
-Adaptation differentiates such a loss once, the meta-gradient twice, and a surrogate that is right once need not be
-right again: the Hessian of the expected return has, besides `R d2 log p` of an episode, `R (d log p)(d log p)^T`, which
-no derivative of `R log p` shows. DiCE's weights keep all of it. On the process of `tests/rl/tabular.py`, whose episodes
-can all be listed, two steps of adaptation give a meta-gradient that is off by 0.74 of its norm with "score" (the
-surrogate of MAML's released code), by 0.18 with "ratio", and by rounding (1e-15) with "dice".
+Adaptation differentiates such a loss once, the meta-gradient twice. A surrogate with the right first derivative may
+have a wrong second one: the Hessian of the expected return has the terms `R d2 log p` and `R (d log p)(d log p)^T` of
+an episode, and no derivative of `R log p` has the second term. DiCE's weights keep all of it. On the process of
+`tests/rl/tabular.py`, whose episodes can all be listed, two steps of adaptation give a meta-gradient that is off by
+0.74 of its norm with "score" (the surrogate of MAML's released code), by 0.18 with "ratio", and by rounding (1e-15)
+with "dice".
 """
 
 from __future__ import annotations
@@ -72,15 +73,15 @@ def policy_gradient(policy: Policy, estimator: Estimator = "score") -> PolicyGra
 
   Args:
     policy: Of the network.
-    estimator: "score": `log pi(a_t)`, of which the gradient alone is right; MAML's released code. "ratio":
-      `pi / stop(pi)`, the right gradient, and of the second derivative each action's own part (low variance, biased).
+    estimator: "score": `log pi(a_t)`, with only the right gradient, as in MAML's released code. "ratio":
+      `pi / stop(pi)`, with the right gradient, and each action's part of the second derivative (low variance, biased).
       "dice": every derivative is right (`dice_weights`), at a higher variance.
 
   Returns:
     A loss on `Batch`es; aux holds `return`, the mean undiscounted return of the episodes.
 
   Raises:
-    ValueError: for an estimator that there is not.
+    ValueError: for an unknown estimator.
 
   Example:
     >>> from warpjax.rl import gaussian, memoryless
@@ -116,7 +117,7 @@ def a2c(
     discount: In [0, 1].
     trace: Of the advantages, see `gae`; 1 is `R_t - v_t`, as in the released codes.
     value_cost: Of the critic's error.
-    concentration_cost: Of a policy that is sure; what those codes have in the place of entropy.
+    concentration_cost: Weight of the policy's concentration, which those codes have instead of entropy.
 
   Returns:
     A loss on `Episodes`; aux holds `return`.

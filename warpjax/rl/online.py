@@ -1,4 +1,4 @@
-"""Learning along one life: the agent's own parameters at every step, what it shares with itself more slowly."""
+"""Learning along one life: `initial` adapts at every step, and `shared` is trained more slowly."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParam
 def online(inner: InnerLoop) -> CarriedMetaGrad:
   """`num_steps` steps on fresh batches, and the sum of the loss's gradients with respect to `shared` on the way.
 
-  The task is one life, and the only one of its meta-step: several would have their ends averaged, each with an
-  optimizer state of its own. The life goes on from meta-step to meta-step: the gradient of `initial` is
-  `initial - final`, so that the optimizer `sgd(1)` puts the end in the place of the start, and the state of the rule's
+  The task is one life, and a meta-step has one task: the ends of several lives would be averaged, each with its own
+  optimizer state. The life continues from meta-step to meta-step: the gradient of `initial` is
+  `initial - final`, so that the optimizer `sgd(1)` replaces the start by the end, and the state of the rule's
   transformation is carried. With `optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(1e-3))` it is
   WarpGrad's reinforcement learning: the RNN learns at every episode, its warp every `num_steps` episodes.
 

@@ -1,4 +1,4 @@
-"""Policies: a network that reads observations, and the distribution that its outputs stand for."""
+"""Policies: a network that reads observations, and a distribution whose parameters it outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Distribution(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What a policy says of observations: the distribution's parameters, and values `[...]` where there is a critic."""
+  """The outputs of a policy for observations: the distribution's parameters, and values `[...]` if it has a critic."""
 
   action: PyTree
   value: Any = None
@@ -52,7 +52,7 @@ class Policy(NamedTuple):
 
 
 def memoryless(apply: Apply, distribution: Distribution) -> Policy:
-  """A policy that sees the present observation alone.
+  """A policy that only sees the present observation.
 
   Args:
     apply: `(params, shared, observations [..., n]) -> p`, the distribution's parameters.
@@ -106,7 +106,7 @@ def recurrent(apply: Callable[..., Any], distribution: Distribution) -> Policy:
     return memory, Outputs(action, value)
 
   def sequence(params: Params, shared: PyTree, observations: jax.Array) -> Outputs:
-    # For the derivative the memories alone are kept: to do a step again costs less than to store what it leaves.
+    # Only the memories are kept for the derivative: recomputing a step costs less than storing its residuals.
     again = jax.checkpoint(lambda carry, seen: step(params, shared, carry, seen), prevent_cse=False)
     return jax.lax.scan(again, start(params, shared, observations[0]), observations)[1]
 

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of what is meta-learned: several steps of the outer optimizer on one set of episodes."""
+"""Proximal policy optimisation of the meta-parameters: several steps of the outer optimizer on one set of episodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 
 def clipped(ratio: jax.Array, advantages: jax.Array, clip: float) -> jax.Array:
-  """`min(r A, clip(r, 1 - clip, 1 + clip) A)`: beyond the bounds there is nothing more to gain.
+  """`min(r A, clip(r, 1 - clip, 1 + clip) A)`: constant beyond the bounds.
 
   Example:
     >>> clipped(jnp.array([0.5, 1.5, 1.5]), jnp.array([1.0, 1.0, -1.0]), 0.2).tolist()
@@ -38,9 +38,9 @@ def meta_step(
 ) -> StepFn:
   """`epochs` steps of the outer optimizer on all of `MetaParams`, from one set of episodes before and after adaptation.
 
-  The episodes are drawn once, at the present parameters. With them held, adaptation and `-mean(min(r A, clip(r) A))`,
-  `r = pi' / pi_old` of the adapted policies, are functions of the meta-parameters. The first epoch's gradient is the
-  policy gradient, where r is 1.
+  The episodes are drawn once, at the present parameters. With fixed episodes, adaptation and `-mean(min(r A, clip(r)
+  A))`, `r = pi' / pi_old` of the adapted policies, are functions of the meta-parameters. The first epoch's gradient is
+  the policy gradient, where r is 1.
 
   Args:
     inner: Its `loss_fn` is `objectives.policy_gradient(...)`, its batches are those of `rollouts.batches`; its query
@@ -50,12 +50,12 @@ def meta_step(
     epochs: Steps on the same episodes.
     derivative: "first_order" leaves the derivatives of inner gradients out.
     axis_name: Axis that the tasks are spread over.
-    task_chunk: Tasks side by side; None chooses.
+    task_chunk: Vmapped tasks; None chooses automatically.
 
   Returns:
     `(state, tasks) -> (state, metrics)` as `training.meta_step`; metrics are `return` (after adaptation) and
-    `return_before`, at the present parameters; `loss` and `kl` where the last epoch starts; `grad_norm/<block>` of the
-    first epoch; `param_norm/<block>` and `finite`.
+    `return_before`, at the present parameters; `loss` and `kl` at the start of the last epoch; `grad_norm/<block>` of
+    the first epoch; `param_norm/<block>` and `finite`.
 
   Raises:
     ValueError: when an argument is not allowed.

@@ -1,4 +1,4 @@
-"""Episodes: a scan over time, side by side over episodes, as the batches of an inner loop."""
+"""Episodes: a scan over time, vmapped over episodes, as the batches of an inner loop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """The mean where the mask is not zero, weighted by it, whatever the values are elsewhere; 0 where there is nothing.
+  """The mean weighted by the mask; values with a mask of zero are ignored. 0 if the mask is zero everywhere.
 
   Example:
     >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.inf]), jnp.array([1.0, 1.0, 0.0])))
@@ -90,9 +90,9 @@ def rollout(
     shared: Those that it shares with other tasks.
     task: The environment's `params`.
     key: Of starts, actions and moves.
-    num_steps: Length of the episodes; whatever the environment says after the end of one is masked.
-    num_episodes: How many, side by side.
-    task_axis: 0 where each episode has a task of its own, in leaves `[num_episodes, ...]`.
+    num_steps: Length of the episodes; steps after the end of one are masked.
+    num_episodes: The number of episodes, vmapped.
+    task_axis: 0 if each episode has its own task, in leaves `[num_episodes, ...]`.
     unroll: Steps in an iteration of the compiled loop.
 
   Returns:
@@ -119,7 +119,7 @@ def rollout(
     actions = policy.distribution.sample(outputs.action, noise)
     keys = jax.random.split(jax.random.fold_in(step_key, index), num_episodes)
     after, state, rewards, ended, _ = jax.vmap(env.step_env, (0, 0, 0, task_axis))(keys, state, actions, task)
-    # After the end the environment may say anything, and a mask of zero times infinity is NaN.
+    # After the end the environment may return any value, and a mask of zero times infinity is NaN.
     keep = lambda tree: jax.tree.map(partial(where_alive, alive), tree)
     seen = Episodes(keep(observations), keep(actions), keep(rewards), alive.astype(rewards.dtype))
     return (after, state, memory, alive & ~ended), seen

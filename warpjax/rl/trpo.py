@@ -1,4 +1,4 @@
-"""Trust-region policy optimisation of what is meta-learned: a training step in the place of an outer optimizer."""
+"""Trust-region policy optimisation of the meta-parameters: a training step instead of an outer optimizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 class Settings(NamedTuple):
   """The numbers of TRPO; the defaults are those of MAML's released code, whose products with the
-  Hessian are finite differences; here they are exact.
+  Hessian are finite differences; these are exact.
 
   Attributes:
     max_kl: Of the adapted policies before from those after a step, on average over the states visited.
@@ -50,7 +50,7 @@ def meta_step(
 ) -> StepFn:
   """One trust-region step on all of `MetaParams`, from fresh episodes before and after adaptation.
 
-  The episodes are drawn once, at the present parameters. With them held, the gain of the adapted policies,
+  The episodes are drawn once, at the present parameters. With fixed episodes, the gain of the adapted policies,
   `mean(pi' / pi_old A)`, and their divergence from the present ones are functions of the meta-parameters through the
   adaptation. The step is `sqrt(2 max_kl / x.Hx) x` along `x = H^{-1} g`, shortened until the gain grows and the
   divergence is allowed, or not taken.
@@ -61,12 +61,12 @@ def meta_step(
     settings: The numbers.
     derivative: "first_order" leaves the derivatives of inner gradients out, in gain and divergence alike.
     axis_name: Axis that the tasks are spread over.
-    task_chunk: Tasks side by side; None chooses.
+    task_chunk: Vmapped tasks; None chooses automatically.
 
   Returns:
     `(state, tasks) -> (state, metrics)` as `training.meta_step`; metrics are `loss`, `return` (after adaptation),
     `return_before`, `kl`, `step_scale` (0 for a step not taken), `grad_norm/<block>` and `finite`. The state of an
-    outer optimizer is left alone.
+    outer optimizer is not changed.
 
   Raises:
     ValueError: when an argument is not allowed.

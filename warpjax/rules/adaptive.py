@@ -94,7 +94,7 @@ def adamw(
 ) -> UpdateRule:
   """Adam's step, and `-learning_rate * weight_decay * theta`; the first five arguments are as for `adam`.
 
-  `mask` says which parameters decay: a tree of booleans or a function from parameters to one; None for all.
+  `mask` chooses the parameters that decay: a tree of booleans or a function from parameters to one; None for all.
 
   Example:
     >>> adamw(1e-3, weight_decay=1e-2).name
@@ -139,7 +139,7 @@ def adagrad(learning_rate: Rate, initial_accumulator: float = 0.1, eps: Scalar =
 
   Args:
     learning_rate: A positive number, or an optax schedule over inner steps.
-    initial_accumulator: Where s starts.
+    initial_accumulator: The initial value of s.
     eps: Added inside the root, where it makes the derivative finite.
 
   Returns:

@@ -23,7 +23,7 @@ def chain(*rules: UpdateRule) -> UpdateRule:
     An `UpdateRule`, differentiable when all of them are.
 
   Raises:
-    ValueError: when there is no rule, or an argument is not one.
+    ValueError: without a rule, or if an argument is not one.
 
   Example:
     >>> import optax
@@ -59,7 +59,7 @@ def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
     mask: A tree of booleans that prefixes the parameters, or a function from parameters to one.
 
   Returns:
-    An `UpdateRule` whose rule parameters cover the masked-in parameters alone.
+    An `UpdateRule` whose rule parameters only cover the masked-in parameters.
 
   Raises:
     ValueError: when `rule` is not one.
@@ -106,7 +106,7 @@ def freeze(mask: Mask) -> UpdateRule:
 
 
 def _restrict(extra: dict[str, Any], params: Params | None, mask: Mask) -> dict[str, Any]:
-  """The extra arguments that are trees, or functions of one, in terms of the masked-in parameters alone."""
+  """The extra arguments that are trees, or functions of one, restricted to the masked-in parameters."""
   restricted = dict(extra)
   if "grad" in extra:
     restricted["grad"] = _hide(extra["grad"], mask)

@@ -32,7 +32,7 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
     An `UpdateRule` whose rule parameters are the weights.
 
   Raises:
-    ValueError: when there is no layer, or a number is out of range.
+    ValueError: without a layer, or for a number out of range.
 
   Example:
     >>> import jax, jax.numpy as jnp

@@ -19,23 +19,24 @@ Factory = Callable[..., optax.GradientTransformation | UpdateRule]
 
 
 def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters: float) -> UpdateRule:
-  """`factory(**hyperparameters)`, the hyper-parameters meta-learned; schedules of them are learned through.
+  """`factory(**hyperparameters)`, with meta-learned hyper-parameters, also through schedules of them.
 
-  The factory is an optax optimizer or a rule without parameters of its own. Of the adaptive ones take the rules,
-  `learned(rules.adamw, learning_rate=0.01)`: without an `eps_root` the meta-gradient of optax's Adam is NaN where a
-  gradient is zero, as every dead unit's is, and `unrolled` refuses it.
+  The factory is an optax optimizer or a rule without parameters of its own. For adaptive optimizers use the rules,
+  `learned(rules.adamw, learning_rate=0.01)`: without an `eps_root` the meta-gradient of optax's Adam is NaN if a
+  gradient is zero, as that of a dead unit is, and `unrolled` refuses it.
 
   Args:
     factory: Makes an optax transformation, or a rule, of its keyword arguments, such as `optax.sgd` or `rules.adamw`.
-    positive: Which of them are meta-learned by their logarithm, so that they stay positive.
-    **hyperparameters: Where each starts. Others are closed over, as a lambda's or a partial's.
+    positive: The hyper-parameters that are meta-learned by their logarithm, so that they stay positive.
+    **hyperparameters: Their initial values. Others are closed over, by a lambda or a partial.
 
   Returns:
     An `UpdateRule`; its rule parameters are a dict of scalars, logarithms for those in `positive`. Its
     `values(rule_params)` has all of them in their own units.
 
   Raises:
-    ValueError: when there is none, one is not finite, the factory does not take it, or one in `positive` is not.
+    ValueError: without a hyper-parameter, or if one is not finite, is not an argument of the factory, or is in
+      `positive` and not positive.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -64,7 +65,7 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
 
     def in_its_dtypes(grads: Params, state: PyTree, params: Params | None = None, **extra: Any) -> Any:
       updates, after = update(grads, state, params, **extra)
-      return updates, cast_like(after, state)  # beside parameters of less precision a hyper-parameter has more
+      return updates, cast_like(after, state)  # a hyper-parameter has more precision than the parameters may have
 
     return optax.GradientTransformationExtraArgs(made.init, in_its_dtypes)
 

@@ -38,7 +38,8 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
     p: Losses and gradients below `e^-p` count as small.
 
   Returns:
-    An `UpdateRule` that reads `value=`, the loss; its rule parameters are the weights, whatever the parameters' shapes.
+    An `UpdateRule` that reads `value=`, the loss; its rule parameters are the weights, which fit parameters of every
+    shape.
 
   Raises:
     ValueError: when `units` is below 1 or `p` is not positive; when updated without `params` or `value=`.

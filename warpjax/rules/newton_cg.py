@@ -15,7 +15,7 @@ from warpjax.types import LinearSolve, Params, PyTree, UpdateRule
 
 
 def newton_cg(cg_steps: int = 5, *, damping: float = 0.0, max_backtracking_steps: int = 20) -> UpdateRule:
-  """A Newton step found by conjugate gradient, then a backtracking line search.
+  """A Newton step by conjugate gradient, then a backtracking line search.
 
   `d = -(H + damping I)^{-1} g` by `cg_steps` Hessian-vector products of the inner loss, prox term included; -g where
   d is no descent direction. The step starts at 1 and halves until Armijo's condition holds.
@@ -23,7 +23,7 @@ def newton_cg(cg_steps: int = 5, *, damping: float = 0.0, max_backtracking_steps
   Args:
     cg_steps: Hessian-vector products a step.
     damping: Added to the Hessian's diagonal.
-    max_backtracking_steps: Halvings before the last is taken; none, where no trial is finite.
+    max_backtracking_steps: Halvings before the last trial is used; if no trial is finite, the step is zero.
 
   Returns:
     An `UpdateRule` with rule parameters `()`; it cannot be unrolled, `implicit` is its meta-gradient.
@@ -56,7 +56,7 @@ def _newton(solve: LinearSolve, search: Any) -> optax.GradientTransformationExtr
     direction, _ = solve(hessian, uphill)
     descends = real_vdot(direction, uphill) > 0
     direction = jax.tree.map(lambda d, g: -jnp.where(descends, d, g), direction, uphill)
-    # A fresh search starts at the full Newton step, whatever the last one came to.
+    # A new search starts at the full Newton step, independent of the last one.
     updates, _ = search.update(direction, search.init(params), params, value_fn=value_fn, **extra)
     return updates, state
 

@@ -24,7 +24,7 @@ def preconditioned(
   Args:
     matvec: `(rule_params, params, grads) -> P grads`.
     learning_rate: A positive number.
-    init: `(key, params) -> rule_params`, what is meta-learned of P; None for nothing.
+    init: `(key, params) -> rule_params`, the meta-learned parameters of P; None for none.
 
   Returns:
     An `UpdateRule`.

@@ -1,4 +1,4 @@
-"""Rules without meta-learned parameters: optax transformations as they are."""
+"""Rules without meta-learned parameters: unchanged optax transformations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def from_optax(transformation: optax.GradientTransformation, *, differentiable: 
 
   An estimator that differentiates the rule tries its derivative at a zero gradient when it is traced. It refuses those
   that are not finite there: optax's Adam and its kin without an `eps_root`, and what divides by the norm of a tensor.
-  `rules.adam`, `adamw` and the others here are safe.
+  `rules.adam`, `adamw` and the other rules of this package are safe.
 
   Args:
     transformation: For example `optax.sgd(0.1, momentum=0.9)`. Value-driven ones (L-BFGS) get `value`, `grad`
@@ -67,7 +67,7 @@ def sgd(learning_rate: Rate, momentum: Scalar | None = None, *, nesterov: bool =
 def clip_by_global_norm(max_norm: float) -> UpdateRule:
   """`g min(1, max_norm / |g|)`, |g| over all parameters, safe to differentiate through.
 
-  It equals `optax.clip_by_global_norm`, whose derivative is NaN where the whole gradient is zero.
+  It equals `optax.clip_by_global_norm`, whose derivative is NaN if the whole gradient is zero.
 
   Args:
     max_norm: A positive number.
@@ -93,7 +93,7 @@ def clip_by_global_norm(max_norm: float) -> UpdateRule:
     del params
     squared = optax.tree.norm(grads, squared=True)
     over = squared > max_norm**2
-    # The root is taken where it has a slope: a masked infinity would be a NaN still.
+    # The root is only taken where it has a finite slope: a masked infinity would still be a NaN.
     scale = jnp.where(over, max_norm / jnp.sqrt(jnp.where(over, squared, 1.0)), 1.0)
     return jax.tree.map(lambda leaf: leaf * scale.astype(jnp.real(leaf).dtype), grads)
 

@@ -1,4 +1,4 @@
-"""Random transforms of images on the device, inside `jit`, and how a batch function comes to use them."""
+"""Random transforms of images on the device, inside `jit`, and batch functions that use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ImageTransform = Callable[[jax.Array, jax.Array], jax.Array]
 
 Interpolation = Literal["bilinear", "nearest"]
 
-# Streams of their own, apart from the one that chooses the batch.
+# Random streams that differ from the one that chooses the batch.
 _STREAM, _DROP_STREAM = 0xAF1E, 0xD409
 
 
@@ -199,7 +199,7 @@ def affine(
   row = (jnp.arange(height) - (height - 1) / 2 - shift[0])[:, None]
   column = (jnp.arange(width) - (width - 1) / 2 - shift[1])[None, :]
   cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-  # Where in the old image each new pixel comes from; rows grow downwards.
+  # The coordinates in the old image of each new pixel; rows grow downwards.
   source = [
     cosine * row + sine * column + (height - 1) / 2,
     cosine * column - sine * row + (width - 1) / 2,
@@ -234,7 +234,7 @@ def augmented(batch_fn: BatchFn, transform: ImageTransform) -> BatchFn:
 
 
 def keyed(batch_fn: BatchFn) -> BatchFn:
-  """`batch_fn` with key data beside its images, `((images, key data), labels)`, anew at every step: for dropout.
+  """`batch_fn` with key data, `((images, key data), labels)`, anew at every step: for dropout.
 
   Args:
     batch_fn: Makes batches `(images, labels)`.
@@ -258,7 +258,7 @@ def keyed(batch_fn: BatchFn) -> BatchFn:
 
 
 def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
-  """`query_batch_fn` with key data beside its images.
+  """`query_batch_fn` with key data, `((images, key data), labels)`.
 
   Args:
     query_batch_fn: Makes batches `(images, labels)`.

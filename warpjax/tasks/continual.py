@@ -47,8 +47,8 @@ def sampler(num_subtasks: int = NUM_SUBTASKS, *, points: int = 20, ranges: int |
 
   Args:
     num_subtasks: Sub-tasks in a sequence.
-    points: Of each, in the support and, others, in the query.
-    ranges: Equal parts that [-5, 5] is cut into; None for as many as sub-tasks. With more, some are left out.
+    points: Points of each sub-task in the support, and as many others in the query.
+    ranges: Number of equal parts of [-5, 5]; None for the number of sub-tasks. With more, some are not used.
 
   Returns:
     A sampler of `Task(support=(x, y), query=(x, y))`, x and y `[num_subtasks, points, 1]` in the order of the sequence.
@@ -162,7 +162,7 @@ def query_at_step(contribution: Contribution, query_fn: StepQueryFn) -> Contribu
     query_fn: Such as `seen_so_far(20)`.
 
   Returns:
-    A contribution; what it does before and after the steps is unchanged.
+    A contribution with the same `init` and `finish`.
 
   Example:
     >>> from warpjax.meta_gradients import warp

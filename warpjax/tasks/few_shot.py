@@ -28,7 +28,7 @@ def to_unit(images: jax.Array) -> jax.Array:
 
 
 def as_in_batches(x: jax.Array) -> jax.Array:
-  """What a network sees of a task's x: `to_unit` for images of bytes, anything else as it is."""
+  """The input of a network from a task's x: `to_unit` for images of bytes, anything else unchanged."""
   return to_unit(x) if x.dtype == jnp.uint8 else x
 
 
@@ -51,11 +51,11 @@ def sampler(
     shots: Support examples of each class.
     queries: Query examples of each class, none of them in the support.
     rotations: `"none"`; `"per_class"`, each class of a task turned by a random multiple of 90 degrees (MAML);
-      `"as_classes"`, the turned copies are classes of their own, four times as many (Reptile). Nothing is copied.
-    preprocess: What is done to the uint8 images of a task, `[n, height, width, channels]`, last.
-    counts: Examples of each class, the first of its row; None where every row is full.
-    on_device: Whether the images are placed on the device. False leaves them where they are, e.g. in a memory-mapped
-      file, and a task's images are fetched from there by a callback: for sets that the device cannot hold.
+      `"as_classes"`, rotated images are additional classes, four times as many (Reptile). Nothing is copied.
+    preprocess: Applied last, to the uint8 images of a task, `[n, height, width, channels]`.
+    counts: Examples of each class, the first of its row; None if every row is full.
+    on_device: Whether the images are placed on the device. False keeps them on the host, e.g. in a memory-mapped
+      file, and a callback fetches a task's images: for sets that are larger than the device's memory.
 
   Returns:
     A sampler of `Task(support=(x, y), query=(x, y))`, x `[ways * shots, height, width, channels]` and

@@ -46,7 +46,7 @@ def alphabet_images(
 
 
 def sampler(images: Any, *, held_out: int = 5, query: Query = "held_out") -> TaskSampler:
-  """One alphabet at random, whole: `ways` classes, 15 training and 5 held-out drawings of each.
+  """One whole alphabet at random: `ways` classes, 15 training and 5 held-out drawings of each.
 
   Args:
     images: uint8 `[alphabets, ways, examples, height, width, channels]`, as `alphabet_images` returns it.
@@ -56,7 +56,7 @@ def sampler(images: Any, *, held_out: int = 5, query: Query = "held_out") -> Tas
 
   Returns:
     A sampler of `Task(support=(x, y), query=(x, y))`; x stays uint8, `[ways * 15, height, width, channels]`, so that a
-    batch function makes floats of (and augments) only what a step uses; y is int32.
+    batch function only converts (and augments) the images of a step; y is int32.
 
   Raises:
     ValueError: for images of another rank or dtype, held_out that leaves no training image, or an unknown query.

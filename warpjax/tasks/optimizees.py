@@ -90,7 +90,7 @@ def trainings(sampler: TaskSampler, ways: int, hidden: int = 20) -> TaskSampler:
   """The training of networks of one hidden layer, each on a classification task of its own.
 
   Args:
-    sampler: Of tasks of images; the support set is what is trained on.
+    sampler: Sampler of tasks of images; a network is trained on the support set.
     ways: Classes of a task.
     hidden: Units.
 
@@ -145,7 +145,7 @@ def training_loss(ways: int, hidden: int = 20) -> LossFn:
 
 
 def training_batches(size: int) -> BatchFn:
-  """A batch_fn for `Training`: `size` images a step, drawn afresh; the start stays."""
+  """A batch_fn for `Training`: `size` images at each step, drawn anew; the start is unchanged."""
   draw = minibatch(size)
 
   def batch_fn(key: jax.Array, support: Training, step: jax.Array, params: Params, shared: PyTree) -> Training:

@@ -1,6 +1,6 @@
 """Sine regression, `y = A sin(w x + b)` for `x` in [-5, 5], as three papers draw it.
 
-Their errors are not comparable with one another: the tasks differ in phase, in frequency and in what the query is.
+Their errors cannot be compared with each other: the tasks differ in phase, in frequency and in the query points.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Variant(NamedTuple):
     amplitude: Bounds of A.
     frequency: Bounds of w, in radians per unit of x.
     phase: Bounds of b, in radians.
-    grid: Number of equally spaced query points; 0 for random ones, as many as the shots.
+    grid: Number of equally spaced query points; 0 for random ones, whose number is that of the shots.
   """
 
   amplitude: tuple[float, float] = (0.1, 5.0)
@@ -76,14 +76,14 @@ def sampler(variant: str = "maml", *, shots: int | None = 10, queries: int | Non
   Args:
     variant: `"maml"` (Finn et al.: w = 1, y = A sin(x - phase), phase in [0, pi]), `"meta_sgd"` (Li et al.: w in
       [0.8, 1.2], b in [0, pi]) or `"reptile"` (Nichol et al.: w = 1, b in [0, 2 pi], 50 equally spaced query points).
-    shots: Random support points; `None` for the query's own grid, which is what Reptile trains on.
-    queries: Query points; `None` for the paper's own: as many random ones as shots, or Reptile's grid of 50.
+    shots: Random support points; `None` for the grid of the query, on which Reptile trains.
+    queries: Query points; `None` for those of the paper: random ones, as many as shots, or Reptile's grid of 50.
 
   Returns:
     A sampler of `Task(support=(x, y), query=(x, y))`, x and y of shape `[points, 1]`, in the default float dtype.
 
   Raises:
-    ValueError: for an unknown variant, counts below 1, or no shots where the query has no grid.
+    ValueError: for an unknown variant, counts below 1, or no shots if the query has no grid.
 
   Example:
     >>> import jax

@@ -34,7 +34,7 @@ class Surface(NamedTuple):
 
 
 class Descent(NamedTuple):
-  """What the learner of one task gets: where it starts, `[num_starts, 2]`, and the surface."""
+  """The support or query of one task: the starts, `[num_starts, 2]`, and the surface."""
 
   start: jax.Array
   surface: Surface
@@ -87,7 +87,7 @@ def sampler(num_starts: int = 1) -> TaskSampler:
   """Random surfaces with random starts in [-3, 3]^2.
 
   Args:
-    num_starts: Starts on each surface. They are descended side by side in one task, whose loss is their sum.
+    num_starts: Starts on each surface. A task has one descent from each, and its loss is their sum.
 
   Returns:
     A sampler of `Task(Descent, Descent)`, both the same; `start` is `[num_starts, 2]`.
@@ -143,7 +143,7 @@ def residual_warp(shared: PyTree, theta: jax.Array) -> jax.Array:
   """`Omega(theta) = theta + W3 tanh(W2 tanh(W1 theta + b1) + b2) + b3`.
 
   With W3 = b3 = 0 it is the identity, so that a start is the same point in both spaces before meta-training; a random
-  warp reaches a part of the square alone.
+  warp only reaches a part of the square.
 
   Args:
     shared: From `init_warp`.

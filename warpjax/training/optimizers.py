@@ -28,14 +28,14 @@ def per_block(
 ) -> optax.GradientTransformationExtraArgs:
   """An optimizer of its own, with its own state and count, for each block.
 
-  `update(..., blocks=("shared",))` updates those blocks alone: the others keep their parameters and their state, where
-  zero gradients would let momentum move them and let schedules and Adam's averages decay.
+  `update(..., blocks=("shared",))` updates only those blocks: the others keep their parameters and their state. With
+  zero gradients momentum would move them, and schedules and Adam's averages would decay.
 
   Args:
     default: For the blocks that are not named.
     initial: For the `initial` block.
     shared: For the `shared` block; its learning rate over that of `initial` is the paper's `1 / lambda`.
-    rule: For the `rule` block; `shared`'s where it is not given and there is no default.
+    rule: For the `rule` block; that of `shared` if it is None and there is no default.
 
   Returns:
     An optax transformation over `MetaParams`; without `blocks` it updates all of them.
@@ -81,7 +81,7 @@ def per_block(
 
 
 def check_per_block(opt_state: PyTree) -> None:
-  """Raises a ValueError unless all that an optimizer remembers is `per_block`'s, chained clips and the like apart."""
+  """Raises a ValueError unless the optimizer's state is that of `per_block`, except for chained clips and the like."""
   leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, BlockState))
   kinds = sorted({type(leaf).__name__ for leaf in leaves})
   if kinds != [BlockState.__name__]:

@@ -19,13 +19,13 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
   """A one-dimensional mesh, its axis named "devices".
 
   Args:
-    num_devices: The first so many devices, as many of each process; None for all of them.
+    num_devices: The number of devices, the same of each process; None for all of them.
 
   Returns:
     A mesh for `over_devices`.
 
   Raises:
-    ValueError: when there are not that many devices, or the processes cannot have the same number of them.
+    ValueError: if there are fewer devices, or the processes cannot have the same number of them.
 
   Example:
     >>> mesh = device_mesh(1)
@@ -114,7 +114,7 @@ def on_every_host(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def on_this_host(tree: PyTree) -> PyTree:
-  """Arrays that every device has whole as arrays of this process alone; with one process, the tree itself."""
+  """Replicated arrays as arrays of only this process; with one process, the tree itself."""
   if jax.process_count() == 1:
     return tree
 

@@ -42,7 +42,7 @@ class Replay(NamedTuple):
       `[num_tasks, num_steps, ...]`.
     tasks: Leaves `[num_tasks, ...]`.
     keys: The key that each task was adapted with, `[num_tasks]`: with it step k of a task draws the batches again that
-      it drew then. theta_k depends on the batches before k alone, so batch k is fresh to it.
+      it drew then. theta_k only depends on the batches before k, so batch k is new to it.
   """
 
   states: AdaptState
@@ -68,8 +68,8 @@ def collect(
     tasks: Leaves `[num_tasks, ...]`.
     keys: One a task, `[num_tasks]`.
     initial: Folded along the adaptation for the gradient of the `initial` block; None for none.
-    memory: Where the iterates are put; see `meta_step`.
-    task_chunk: Tasks side by side; None chooses.
+    memory: Where the iterates are stored; see `meta_step`.
+    task_chunk: Vmapped tasks; None chooses automatically.
 
   Returns:
     The replay, and `((loss, aux), gradient)` as a MetaGradFn returns them, means over the tasks: the query loss at the
@@ -122,14 +122,14 @@ def meta_step(
       `num_tasks * num_steps / eta` a meta-step; those of `initial` count meta-steps.
     objective: "full" (Eq. 11), "first_order" (Eq. 12), or "released_approx": the released code's `approx=True`, the
       loss at the stored point on the support batch, no step taken.
-    eta: Points a warp update, over all devices; it must divide the number of points. None for all of them.
+    eta: Points of one warp update, over all devices; it must divide the number of points. None for all of them.
     initial: Estimates the `initial` block along the collection: `leap()`, `leap(loss=False, all_segments=False)`
-      as the released code has it, `reptile()`; None leaves the block alone.
+      as the released code has it, `reptile()`; None does not update the block.
     memory: Where the replay waits: "device", or "host", the machine's own memory, from which points are fetched one by
       one. On a CPU the two are the same.
     axis_name: Axis that the tasks are spread over. Each device replays its own tasks and gradients are averaged at
       each warp update, so which points meet in an update depends on the number of devices (unless `eta` is None).
-    task_chunk: Tasks, and points of an update, computed side by side; None chooses.
+    task_chunk: Vmapped tasks, and vmapped points of an update; None chooses automatically.
 
   Returns:
     `(state, tasks) -> (state, metrics)`, as `training.meta_step`. `loss` and aux are those of the collection;
@@ -137,7 +137,7 @@ def meta_step(
 
   Raises:
     ValueError: when an argument is not allowed; from the step, when `eta` does not divide the points, or the optimizer
-      is not `per_block`'s, or there is nothing for the objective to learn (`meta_gradients.warp`).
+      is not `per_block`'s, or the objective has nothing to learn (`meta_gradients.warp`).
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
@@ -196,7 +196,7 @@ def warp_gradient(
   objective: ReplayObjective = "full",
   chunk: int | None = None,
 ) -> MetaParams:
-  """The mean gradient of the warp objective over points of a replay, at the warp as it is now.
+  """The mean gradient of the warp objective over points of a replay, at the current warp.
 
   Args:
     inner: The inner loop.
@@ -204,7 +204,7 @@ def warp_gradient(
     replay: What was collected.
     points: `task * num_steps + step`, `[eta]`.
     objective: As for `meta_step`.
-    chunk: Points computed side by side; None chooses.
+    chunk: Vmapped points; None chooses automatically.
 
   Returns:
     A gradient with zeros for `initial`.

@@ -29,19 +29,19 @@ from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task,
 
 Metrics = dict[str, jax.Array]
 Step = Callable[["TrainState", Task], tuple["TrainState", Metrics]]
-"""`(state, tasks) -> (state, metrics)`: a `StepFn`, or a function of one's own."""
+"""`(state, tasks) -> (state, metrics)`: a `StepFn`, or another function."""
 
 
 class TrainState(NamedTuple):
-  """Everything a run needs to go on.
+  """The state of training.
 
   Attributes:
     meta_params: What is meta-learned.
     opt_state: The outer optimizer's state.
     step: Meta-steps done, int32.
     key: The run's key; never split, only folded: task `i` of step `s` is a function of (key, s, i).
-    carry: State that outlives a task, leaves `[tasks_per_step, ...]`, or `[1, ...]` where the tasks of a meta-step take
-      it in turn; `()` for none.
+    carry: State that outlives a task, leaves `[tasks_per_step, ...]`, or `[1, ...]` if it is passed through
+      the tasks of a meta-step; `()` for none.
   """
 
   meta_params: MetaParams
@@ -130,7 +130,7 @@ def init(
   check_optimizer(optimizer)
   if isinstance(params, MetaParams):
     raise ValueError("params must be what adapts; got a MetaParams; pass meta_params.initial")
-  # A weak type would be gone after the first step, and everything compiled anew.
+  # A weak type would be lost after the first step, and the step compiled again.
   strong = partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)))
   check_learnable(MetaParams(params, shared))
   params, shared = strong(params), strong(shared)
@@ -157,18 +157,18 @@ def meta_step(
   """One outer update from a batch of tasks; the meta-gradient is their mean.
 
   Args:
-    meta_grad: For one task; it is vmapped here.
+    meta_grad: For one task; this function vmaps it.
     optimizer: The outer optimizer, over the whole `MetaParams`.
     axis_name: Mesh, pmap or vmap axis that the tasks are spread over; gradients and metrics are averaged over it.
-    task_chunk: Tasks computed side by side, the rest in sequence; None chooses by backend and task size.
+    task_chunk: Vmapped tasks; chunks are computed in sequence. None chooses by backend and task size.
 
   Returns:
     `(state, tasks) -> (state, metrics)`; `tasks` has leaves `[num_tasks, ...]`. Metrics are scalars: `loss`, the
     means of aux, `grad_norm/<block>`, `param_norm/<block>` after the update, and `finite`, which watches all but aux.
 
   Raises:
-    ValueError: when `task_chunk` is below 1, or tasks that are taken in turn are to be spread over an axis; from the
-      function, when the tasks have no common first axis.
+    ValueError: when `task_chunk` is below 1, or tasks that share one state in sequence would be spread over an axis;
+      from the function, when the tasks have no common first axis.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
@@ -220,7 +220,7 @@ def many_steps(
       changes the data.
     tasks_per_step: Tasks in a meta-step, over all devices.
     num_steps: Meta-steps.
-    axis_name: As given to `meta_step`.
+    axis_name: As in `meta_step`.
 
   Returns:
     `(state) -> (state, metrics)`, metrics of leaves `[num_steps]`.
@@ -259,14 +259,14 @@ def many_steps(
 def skip_nonfinite(step: Step) -> StepFn:
   """The step, but where its loss, meta-gradient or parameters are not finite no update is made, and one is counted.
 
-  What a meta-gradient carries goes on, but in the slots where the step left it not finite. Around `meta_steps.repeated`
-  it leaves out all updates of a meta-step, within it the one.
+  The carried state of a meta-gradient is still updated, except in slots where it is not finite. Around
+  `meta_steps.repeated` it leaves out all updates of a meta-step, within it the one.
 
   Args:
     step: `meta_step(...)`, or a step of its form.
 
   Returns:
-    A step of the same form; metrics have `skipped` besides, 1 where an update was left out.
+    A step of the same form; metrics also have `skipped`, 1 if the update was skipped.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, warpjax as wj
@@ -296,7 +296,7 @@ def skip_nonfinite(step: Step) -> StepFn:
 
 
 def axis_of(step: Callable[..., Any], otherwise: str | None = None) -> str | None:
-  """The axis that a `StepFn` or a `Dispatch` averages over; `otherwise` for a function, which does not say it."""
+  """The axis that a `StepFn` or a `Dispatch` averages over; `otherwise` for a function, which has no such attribute."""
   return step.axis_name if isinstance(step, _OverAxis) else otherwise
 
 

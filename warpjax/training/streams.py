@@ -33,19 +33,19 @@ def steps(
   batches have been read as steps were made: an iterator's own state that is saved with the yielded one goes with it.
 
   Args:
-    step: `training.meta_step(...)`, or another step `(state, tasks) -> (state, metrics)`; compiled here, once.
+    step: `training.meta_step(...)`, or another step `(state, tasks) -> (state, metrics)`; it is compiled once.
     state: From `training.init`, or a restored one.
     batches: Yields `Task`s of leaves `[tasks_per_step, ...]`, all of the shapes and types of the first.
     tasks_per_step: Tasks in a batch.
-    num_steps: How many steps; None for as many as there are batches.
-    place: Puts a batch of NumPy arrays where the step reads it, e.g. with a sharding.
+    num_steps: The number of steps; None for one for each batch.
+    place: Places a batch of NumPy arrays on the devices, e.g. with a sharding.
 
   Returns:
     An iterator of `(state, metrics)` after each step.
 
   Raises:
-    ValueError: for a count below 1 or what is no iterable; when iterated, for an item that is no batch of
-      `tasks_per_step` tasks (one task without its task axis, say), a batch of other shapes than the first, and an
+    ValueError: for a count below 1 or an argument that is not iterable; when iterated, for an item that is not a batch
+      of `tasks_per_step` tasks (one task without its task axis, say), a batch of other shapes than the first, and an
       iterable that ends before `num_steps`, or with no batch at all.
 
   Example:
@@ -85,14 +85,14 @@ def chunks(items: Iterable[Task], size: int, num_tasks: int, tasks_per_batch: in
   Args:
     items: Yields single `Task`s, or batches of them.
     size: Tasks in a batch that is returned.
-    num_tasks: How many tasks; what the iterable has beyond is not read, but for the rest of a batch.
+    num_tasks: The number of tasks; further tasks are not read, except for the rest of a batch.
     tasks_per_batch: Tasks in each item; None where an item is one task.
 
   Returns:
     An iterator of `Task`s of NumPy arrays, leaves `[size, ...]`.
 
   Raises:
-    ValueError: for what is no iterable; when iterated, as for `steps`.
+    ValueError: if the argument is not iterable; when iterated, as for `steps`.
 
   Example:
     >>> [part.query.tolist() for part in chunks((Task(i, i) for i in range(9)), size=2, num_tasks=3)]
@@ -152,7 +152,7 @@ def _arrays(item: Any, name: str) -> Task:
       return leaf
     try:
       values = np.asarray(leaf)
-    except Exception as error:  # of whatever library the leaf is from
+    except Exception as error:  # each library of a leaf has its own
       raise ValueError(f"{where} must be an array for np.asarray: {error}") from error
     if values.dtype.kind not in "biufcV":  # V: bfloat16 and its like
       raise ValueError(f"{where} must hold numbers; got {type(leaf).__name__} of {values.dtype}")

@@ -42,7 +42,7 @@ def rule_key(key: jax.Array) -> jax.Array:
 
 
 def first_task(local: int, axis_name: str | None) -> Any:
-  """Index of this device's first task, where each device holds `local` of them."""
+  """Index of this device's first task, if each device has `local` tasks."""
   return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
 
 
@@ -70,7 +70,7 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
 
 
 def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: Any = 0) -> Task:
-  """Tasks `first` to `first + num_tasks - 1` of the batch that `key` stands for.
+  """Tasks `first` to `first + num_tasks - 1` of the batch of `key`.
 
   Args:
     sampler: Draws one task from a key.
@@ -91,7 +91,7 @@ def sample_tasks(sampler: TaskSampler, key: jax.Array, num_tasks: int, first: An
 
 
 def default_task_chunk(tasks: Task) -> int:
-  """Tasks side by side: all on accelerators; on CPU as many as keep a chunk's data within 64 KiB."""
+  """The number of vmapped tasks: all on accelerators; on a CPU as many as keep a chunk's data within 64 KiB."""
   leaves, num_tasks = jax.tree.leaves(tasks), count_tasks(tasks)
   if jax.default_backend() != "cpu":
     return num_tasks
@@ -100,7 +100,7 @@ def default_task_chunk(tasks: Task) -> int:
 
 
 def side_by_side(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-  """`vmap(function)`, but a leading axis of one is taken off and put back: it would hide matrix products from XLA."""
+  """`vmap(function)`, but without a leading axis of one, which would hide matrix products from XLA."""
 
   def many(*inputs: PyTree) -> PyTree:
     if jax.tree.leaves(inputs)[0].shape[0] > 1:
@@ -112,7 +112,7 @@ def side_by_side(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def map_tasks(function: Callable[[Any], PyTree], inputs: PyTree, chunk: int) -> PyTree:
-  """`function` of each task, `chunk` side by side, in chunks of one without a task axis.
+  """`function` of each task, in vmapped chunks of `chunk`, or without a task axis if that is one.
 
   Args:
     function: Of one task's inputs.
@@ -133,15 +133,15 @@ def mean_over_tasks(
   carry: PyTree,
   chunk: int,
 ) -> tuple[Any, MetaParams, PyTree]:
-  """The mean of value, aux and gradient over tasks, `chunk` side by side, summed in sequence.
+  """The mean of value, aux and gradient over tasks, in vmapped chunks of `chunk`, summed in sequence.
 
   Args:
     meta_grad: For one task.
     meta_params: At which the gradient is taken.
     tasks: Leaves `[num_tasks, ...]`.
     keys: One a task, `[num_tasks]`.
-    carry: Leaves `[num_tasks, ...]`, `[1, ...]` where tasks take it in turn, or `()`.
-    chunk: Tasks side by side; a remainder is a chunk of its own. Tasks in turn have none.
+    carry: Leaves `[num_tasks, ...]`, `[1, ...]` if it is passed through the tasks, or `()`.
+    chunk: Vmapped tasks; a remainder is a chunk of its own. Not used if one state is passed through the tasks.
 
   Returns:
     `((loss, aux), gradient, carry)`; loss and aux at least in single precision, the gradient in its parameters' dtypes.

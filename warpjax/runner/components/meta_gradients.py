@@ -56,7 +56,13 @@ def unrolled(
 def truncated_unroll(
   inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
 ) -> OuterStep:
-  """Truncated backpropagation (L2L): an outer update after every `length` steps of the inner loop."""
+  """Truncated backpropagation (L2L): an outer update after every `length` steps of the inner loop.
+
+  Args:
+    inner: The inner loop.
+    length: Inner steps in a segment, a divisor of `inner.num_steps`.
+    derivative: How the steps of a segment are differentiated; see `unrolled`.
+  """
   meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:

@@ -112,7 +112,11 @@ def rule_adam(
 
 
 def life(learning_rate: float) -> optax.GradientTransformation:
-  """For `online`: the life continues from its last parameters, and shared parameters are trained by Adam."""
+  """For `online`: the life continues from its last parameters, and shared parameters are trained by Adam.
+
+  Args:
+    learning_rate: Learning rate of Adam.
+  """
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
   return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

@@ -127,6 +127,12 @@ def recurrent_network(module: Callable[..., Any]) -> Callable[..., networks.Netw
   """A network of the maze: `module(width, num_actions)`."""
 
   def network(num_outputs: int, width: int = 100) -> networks.Network:
+    """The network.
+
+    Args:
+      num_outputs: Number of actions.
+      width: Units of the recurrent layer.
+    """
     whole = networks.from_linen(module(width, num_outputs))
 
     def init(key: jax.Array, x: Any) -> tuple[Params, PyTree]:

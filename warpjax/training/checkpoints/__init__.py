@@ -1,10 +1,10 @@
 """Checkpoints of a training state: atomic, verified on reading, and a damaged one falls back to the one before it.
 
-Orbax writes the arrays and makes a save atomic, so a kill at any moment leaves the older checkpoints whole. It keeps no
-checksum of the arrays, so ours rides beside them: a flipped bit on the disk is found instead of trained on.
+Orbax writes the arrays and makes a save atomic, so a kill at any moment leaves the older checkpoints intact. It keeps
+no checksum of the arrays, so warpjax saves its own: a flipped bit on the disk is detected.
 
-Only the run that opened a directory with `open_manager` writes there. Whoever gives the directory's path instead only
-reads, even while that run goes on.
+Only the run that opened a directory with `open_manager` writes to it. Functions that are called with the path of the
+directory only read, also while that run is training.
 """
 
 from warpjax.training.checkpoints.files import digest

@@ -35,7 +35,7 @@ def handlers() -> Any:
 
 
 def record_of(state: PyTree, extra: dict[str, Any]) -> dict[str, Any]:
-  """What is kept beside the arrays of `state`, a tree of host arrays: digests of the whole and of each leaf."""
+  """The record that is saved with `state`, a tree of host arrays: digests of the whole and of each leaf."""
   leaves = {path: digest(leaf) for path, leaf in named_leaves(state)}
   return {"sha256": digest(state), "leaves": leaves, "extra": extra}
 
@@ -97,7 +97,7 @@ def read_block(folder: pathlib.Path, name: str, template: PyTree | None = None) 
 
 
 def misfits(folder: pathlib.Path, template: PyTree, name: str | None = None) -> str:
-  """How the shapes, dtypes and paths of a template differ from those of the checkpoint; "" where they do not.
+  """How the shapes, dtypes and paths of a template differ from those of the checkpoint; "" if they do not.
 
   Args:
     folder: Of the checkpoint.
@@ -121,7 +121,7 @@ def misfits(folder: pathlib.Path, template: PyTree, name: str | None = None) -> 
 
 
 def identity(folder: pathlib.Path) -> tuple[int, int] | None:
-  """What changes when a folder is replaced; None where there is none. Checkpoints come and go by renaming."""
+  """An identity that changes when a folder is replaced; None if it does not exist. Checkpoints are renamed."""
   try:
     status = os.stat(folder)
   except FileNotFoundError:
@@ -153,7 +153,7 @@ def arrays(tree: PyTree, name: str) -> PyTree:
 
 
 def raw_key(leaf: Any) -> Any:
-  """The numbers of a typed random key, or their shape and dtype; any other leaf as it is."""
+  """The numbers of a typed random key, or their shape and dtype; any other leaf unchanged."""
   if not _is_key(leaf):
     return leaf
   return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
@@ -187,7 +187,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _place_like(leaf: jax.Array, like: Any) -> jax.Array:
-  """Leaves a restored array as free to move between devices as the template's; orbax pins what it restores."""
+  """A restored array that can be moved between devices if the template can; orbax pins the arrays that it restores."""
   if not isinstance(like, jax.Array):
     return jnp.asarray(np.asarray(leaf))
   if not like.is_fully_addressable:

@@ -1,4 +1,4 @@
-"""Restoring checkpoints: the first of several that is whole, or the meta-parameters alone."""
+"""Restoring checkpoints: the first of several that is intact, or only the meta-parameters."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class BusyError(ValueError):
 
 
 class Restored(NamedTuple):
-  """What came back from a checkpoint.
+  """A restored checkpoint.
 
   Attributes:
     step: The meta-step that it was saved under.
     state: The state, in the template's structure, dtypes and placement.
-    extra: The JSON object saved beside it.
+    extra: The JSON object saved with it.
   """
 
   step: int
@@ -55,19 +55,19 @@ def restore_first(
   the next is used. The manager of a run also renames it to `damaged-STEP`.
 
   Args:
-    source: From `open_manager`; or the directory, where nothing is changed.
-    template: A state of the structure, shapes, dtypes and placement to restore into, or the shapes and dtypes alone
+    source: From `open_manager`; or the directory, which is not changed.
+    template: A state of the structure, shapes, dtypes and placement to restore into, or only the shapes and dtypes
       (`jax.eval_shape`).
-    order: Steps of checkpoints, as they are tried.
+    order: Steps of checkpoints, in the order in which they are tried.
     warn: Called with a message for each checkpoint that was not used.
 
   Returns:
     The first whole checkpoint, or None where `order` is empty.
 
   Raises:
-    BusyError: If a checkpoint of `order` is not there, or was deleted or replaced while it was read.
-    ValueError: If the template holds what is neither array nor number; or if there are checkpoints and none can be
-      used. Nothing is renamed then, since the likelier cause is a template of another model; what differs is named by
+    BusyError: If a checkpoint of `order` does not exist, or was deleted or replaced while it was read.
+    ValueError: If a leaf of the template is neither array nor number; or if there are checkpoints and none can be
+      used. Nothing is renamed then, since the likelier cause is a template of another model; differences are named by
       path and shape.
 
   Example:
@@ -92,12 +92,12 @@ def restore_first(
 def restore_meta_params(
   source: Source, template: MetaParams | None = None, *, step: int | None = None, warn: Callable[[str], object] = print
 ) -> Restored:
-  """Restores the meta-parameters alone, for inference; the optimizer's state is neither built nor read.
+  """Restores only the meta-parameters, for inference; the optimizer's state is neither built nor read.
 
   Args:
     source: The directory of checkpoints, or a manager, of states with a field `meta_params`, such as `TrainState`.
-    template: Meta-parameters, or their shapes and dtypes (`jax.eval_shape`). None takes what was saved: dicts and lists
-      stay, NamedTuples come back as dicts, tuples as lists, and keys of dicts that are integers as strings.
+    template: Meta-parameters, or their shapes and dtypes (`jax.eval_shape`). None returns the saved tree: dicts and
+      lists are kept, NamedTuples become dicts, tuples become lists, and integer keys of dicts become strings.
     step: The checkpoint; None for the newest that is whole.
     warn: Called with a message for each checkpoint that was not used.
 
@@ -106,7 +106,7 @@ def restore_meta_params(
 
   Raises:
     BusyError: If the checkpoint was replaced while it was read.
-    ValueError: If there is no such checkpoint, or it is damaged, or the template does not fit it; what differs is named
+    ValueError: If there is no such checkpoint, or it is damaged, or the template does not fit it; differences are named
       by path and shape.
 
   Example:
@@ -140,12 +140,12 @@ def restore_meta_params(
 
 
 def when_free(function: Callable[[], T], *, tries: int = 5, seconds: float = 0.2) -> T:
-  """Calls a function that reads checkpoints, again where it met one that was being replaced.
+  """Calls a function that reads checkpoints, and again if one was being replaced.
 
   Args:
-    function: Called without arguments; it should list the checkpoints anew.
+    function: Called without arguments; it should list the checkpoints at each call.
     tries: Calls at most.
-    seconds: Between two of them.
+    seconds: Pause between two calls.
 
   Returns:
     What it returns.
@@ -198,12 +198,12 @@ def _attempt(
   before = files.identity(folder)
   try:
     return read(folder), "", _OK
-  except Exception as error:  # orbax, tensorstore and json raise many types, and each means the same here
+  except Exception as error:  # orbax, tensorstore and json raise many types, with the same meaning
     if before is None:
       return None, f"is not there: never saved, or deleted since; there are {_listed(steps(folder.parent))}", _BUSY
     if files.identity(folder) != before:
       return None, "", _BUSY
-    with contextlib.suppress(Exception):  # its description may be what is damaged
+    with contextlib.suppress(Exception):  # its description may be damaged too
       if differing := explain(folder):
         return None, f"it does not fit the template: {differing}", _FAILED
     return None, f"{type(error).__name__}: {_first_line(error)}", _FAILED

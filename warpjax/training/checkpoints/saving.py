@@ -16,7 +16,7 @@ from warpjax.types import PyTree
 
 
 class Manager(Protocol):
-  """An open `orbax.checkpoint.CheckpointManager`, of the one run that writes to its directory; what is used of one."""
+  """An open `orbax.checkpoint.CheckpointManager`, of the run that writes to its directory; the used methods."""
 
   @property
   def directory(self) -> Any:
@@ -29,7 +29,7 @@ class Manager(Protocol):
     """Deletes one."""
 
   def reload(self) -> None:
-    """Reads anew which checkpoints there are."""
+    """Lists the checkpoints again."""
 
   def close(self) -> None:
     """Ends its work."""
@@ -40,20 +40,20 @@ class Manager(Protocol):
 
 
 Source = Manager | str | os.PathLike[str]
-"""A manager, or the directory of checkpoints, of which nothing is changed."""
+"""A manager, or the directory of checkpoints, which is not changed."""
 
-# Orbax renames what it deletes into this folder, so that no reader sees half a checkpoint; it is emptied at once.
+# Orbax moves deleted checkpoints into this folder, so that no reader sees half a checkpoint; it is emptied at once.
 _DELETED = ".deleted"
 
 
 def open_manager(directory: str | os.PathLike[str], *, max_to_keep: int = 3) -> Manager:
   """Opens a directory of checkpoints for writing.
 
-  It is made if it is not there, and leftovers of interrupted saves are removed, so one process alone may have it open.
+  It is made if it does not exist, and leftovers of interrupted saves are removed, so only one process may have it open.
 
   Args:
     directory: Where the checkpoints are, one sub-directory for each.
-    max_to_keep: How many of the newest to keep, at least 2, so that there is one to fall back to.
+    max_to_keep: The number of newest checkpoints to keep, at least 2, so that one is left if the last is damaged.
 
   Returns:
     The manager that `save`, `delete`, `restore_latest` and `steps` take; close it with `.close()`.
@@ -85,7 +85,7 @@ def open_manager(directory: str | os.PathLike[str], *, max_to_keep: int = 3) -> 
 
 
 def steps(source: Source) -> list[int]:
-  """The steps that have a complete checkpoint, ascending; none where there is no directory.
+  """The steps that have a complete checkpoint, ascending; none if the directory does not exist.
 
   Args:
     source: From `open_manager`, or the directory.
@@ -102,7 +102,7 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
     manager: From `open_manager`.
     step: The meta-step, above those of the checkpoints that are there.
     state: A pytree of arrays and numbers; typed random keys keep their type.
-    extra: A JSON object to keep beside it.
+    extra: A JSON object to save with it.
 
   Raises:
     ValueError: If there is a checkpoint at `step` or above it, a leaf is neither array nor number, or an array has no
@@ -125,7 +125,7 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
     if not np.size(leaf):
       name = jax.tree_util.keystr(path)
       raise ValueError(f"state must have no arrays without elements; got the shape {np.shape(leaf)} at {name}.")
-  # From the host: saving jax arrays, orbax reads tensorstore's counters, each reading of which leaks (0.1.86).
+  # From the host: to save jax arrays, orbax reads tensorstore's counters, and each reading leaks (0.1.86).
   host = jax.tree.map(lambda leaf: np.asarray(files.raw_key(leaf)), state)
   record = files.record_of(host, extra or {})
   manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(host), record=ocp.args.JsonSave(record)))
@@ -154,5 +154,5 @@ def _empty_deleted(manager: Manager) -> None:
 
 
 def _is_no_merge_notice(record: logging.LogRecord) -> bool:
-  """False for what orbax says at every save that is not in its packed format: that there is nothing to merge."""
+  """False for orbax's message at every save that is not in its packed format: that there is nothing to merge."""
   return "Skipping merge of OCDBT" not in str(record.msg)
