@@ -21,6 +21,12 @@ def jit(function: Callable[..., Any]) -> Any:
   return jax.jit(function, compiler_options=compilation.fast_compilation())
 
 
+def optimized(function: Callable[..., Any]) -> Any:
+  """`jax.jit` with every optimization, in quick tests too: for faults that optimizations bring out."""
+  usual = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+  return jax.jit(function, compiler_options={name: usual[name] for name in compilation.fast_compilation()})
+
+
 def run(estimate: Callable[..., Any], meta_params: MetaParams, task: Task) -> Any:
   """One meta-gradient, compiled."""
   return jit(estimate)(meta_params, task, key())

@@ -241,7 +241,7 @@ def meta_gradient(module: nn.Module, x: jax.Array) -> tuple[Callable[[Any], tupl
     (value, _), grads = estimate(wj.MetaParams(params, (), ()), wj.Task(*halves), toy.key())
     return value, grads.initial
 
-  return jax.jit(value_and_grad), drawn(jax.eval_shape(network.init, jax.random.key(0), x)[0])
+  return toy.optimized(value_and_grad), drawn(jax.eval_shape(network.init, jax.random.key(0), x)[0])
 
 
 def test_two_steps_through_the_network_of_mamlpp(x64):
