@@ -48,6 +48,11 @@ def key(seed: int = 7) -> jax.Array:
   return jax.random.key(seed)
 
 
+def init(network: wj.networks.Network, x: Any) -> tuple[Any, Any]:
+  """A network's parameters at the start; flax without `jit` compiles every operation by itself."""
+  return jit(network.init)(jax.random.key(0), x)
+
+
 def initial(dtype: Any = float) -> Any:
   return {"b": draw(0, 3, dtype=dtype), "w": draw(1, 2, 3, dtype=dtype)}
 

@@ -75,13 +75,13 @@ def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
 
 def test_a_case_that_there_is_not(tmp_path):
   with pytest.raises(ValueError, match="no 'sines'; did you mean 'sine'"):
-    benchmark.run({"mode": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
+    benchmark.run({"method": "peers", "names": ("sines",), "rounds": 1}, tmp_path / "none")
   assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow
 def test_a_whole_comparison(tmp_path):
-  rows = benchmark.run({"mode": "peers", "names": ("flax",), "rounds": 2, "small": True}, tmp_path)
+  rows = benchmark.run({"method": "peers", "names": ("flax",), "rounds": 2, "small": True}, tmp_path)
   assert [row["method"] for row in rows] == ["warpjax", "flax"] and rows[1]["agrees"]
   assert json.loads((tmp_path / "machine.json").read_text())["cores"] >= 1
   assert len((tmp_path / "results.csv").read_text().splitlines()) == 3

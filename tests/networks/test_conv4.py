@@ -47,7 +47,7 @@ def test_the_fast_convolution_changes_neither_gradient_nor_meta_gradient(module,
   patches = functools.partial(networks.conv_general_dilated, lowering="patches")
   ours = networks.from_linen(module.clone(conv_general_dilated=patches))
   stock = networks.from_linen(module.clone(conv_general_dilated=lax.conv_general_dilated))
-  params, shared = toy.jit(ours.init)(jax.random.key(0), x)
+  params, shared = toy.init(ours, x)
 
   def meta_gradient(network):
     loss = loss_of(network, shared, x)
@@ -82,7 +82,7 @@ def test_compute_dtype_is_a_setting_and_parameters_keep_theirs(x):
 
 def test_a_second_call_does_not_compile_again(x):
   network = networks.from_linen(networks.Conv4(**SMALL))
-  params, _ = toy.jit(network.init)(jax.random.key(0), x)
+  params, _ = toy.init(network, x)
   traces = []
 
   @jax.jit
@@ -97,7 +97,7 @@ def test_a_second_call_does_not_compile_again(x):
 
 def test_per_task_weights_under_vmap_equal_a_loop(x):
   network = networks.from_linen(networks.Conv4(**SMALL))
-  params, _ = toy.jit(network.init)(jax.random.key(0), x)
+  params, _ = toy.init(network, x)
   tasks = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.7 * leaf + 0.01]), params)
   images = jnp.stack([x, x[::-1]])
   apply = lambda p, x: network.apply(p, (), x)
@@ -109,7 +109,7 @@ def test_per_task_weights_under_vmap_equal_a_loop(x):
 
 def test_a_leaky_unit_lets_a_hundredth_of_what_is_below_zero_through(x):
   make = lambda last: networks.Conv4(layers=("conv", last), num_blocks=1, readout="flatten", head_init=None)
-  variables = toy.jit(make("relu").init)(jax.random.key(0), x)
+  variables = toy.init(make("relu"), x)
   relu, leaky = (toy.jit(make(last).apply)(variables, x) for last in ("relu", "leaky_relu"))
   inverse = toy.jit(make("relu").apply)(_negated(variables), x)
   np.testing.assert_allclose(leaky, relu - 0.01 * inverse, rtol=1e-4, atol=1e-5)

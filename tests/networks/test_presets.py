@@ -28,7 +28,7 @@ def count(tree):
 
 
 def initial(module, shape):
-  return toy.jit(networks.from_linen(module).init)(jax.random.key(0), jnp.zeros(shape))[0]
+  return toy.init(networks.from_linen(module), jnp.zeros(shape))[0]
 
 
 def shapes(module, image):

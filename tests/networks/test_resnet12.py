@@ -30,7 +30,7 @@ def test_warp_layers_are_shared_and_after_each_block():
   two = TINY | {"widths": (2, 2)}
   network = networks.from_linen(networks.ResNet12(**two, warp=networks.WarpSpec(identity_init=True)))
   plain = networks.from_linen(networks.ResNet12(**two))
-  params, shared = toy.jit(network.init)(KEY, X)
+  params, shared = toy.init(network, X)
   assert sorted(shared) == [f"warp_{i}" for i in range(2)]
   whole = toy.jit(network.apply)(params, shared, X)
   np.testing.assert_allclose(whole, toy.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
@@ -39,7 +39,7 @@ def test_warp_layers_are_shared_and_after_each_block():
 def test_it_drops_where_a_key_rides_with_the_images_and_only_there():
   three = TINY | {"widths": (2, 2, 2)}  # the third drops squares
   network, plain = (networks.from_linen(networks.ResNet12(**three, drop_rate=r), takes_key=True) for r in (0.4, 0.0))
-  params, _ = toy.jit(network.init)(KEY, X)
+  params, _ = toy.init(network, X)
   apply = toy.jit(lambda x: network.apply(params, (), x))
   np.testing.assert_allclose(apply(X), toy.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
   keys = [jax.random.key_data(jax.random.key(i)) for i in range(2)]
@@ -73,7 +73,7 @@ def test_a_square_is_no_larger_than_the_image():
 @pytest.mark.parametrize("module", [networks.Conv4(2, 4, norm_groups=2), networks.ResNet12(**TINY)])
 def test_group_and_layer_norm_see_one_example_alone(module, norm):
   network = networks.from_linen(module.clone(norm=norm))
-  params, _ = toy.jit(network.init)(KEY, X)
+  params, _ = toy.init(network, X)
   apply = toy.jit(network.apply)
   whole = apply(params, (), X)
   np.testing.assert_allclose(apply(params, (), X[:1])[0], whole[0], rtol=1e-4, atol=1e-5)

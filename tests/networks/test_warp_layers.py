@@ -40,7 +40,7 @@ def x():
 
 
 def initial(spec, x):
-  return toy.jit(Warp(spec).init)(jax.random.key(0), x)
+  return toy.init(Warp(spec), x)
 
 
 @pytest.mark.parametrize("rung", LADDER)
@@ -97,7 +97,7 @@ def test_a_network_with_identity_warps_equals_the_network_without(preset):
   kind = "conv3x3" if preset == "conv4" else "linear"
   warped = networks.from_linen(make(WarpSpec(kind, identity_init=True)), expect_shared=True)
   bare = networks.from_linen(make(None))
-  params, shared = toy.jit(warped.init)(jax.random.key(0), x)
+  params, shared = toy.init(warped, x)
   assert set(shared) == {f"warp_{i}" for i in range(4 if preset == "conv4" else 2)}
   assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(bare.init, jax.random.key(0), x)[0])
 
@@ -130,7 +130,7 @@ def test_warp_after_the_head_starts_as_the_spec_says(x, name):
   spec = WarpSpec(head=True, kernel_init=jax.nn.initializers.ones, bias_init=jax.nn.initializers.constant)
   for given, bias in ((spec, 4.0), (spec._replace(identity_init=True), 0.0)):
     network = networks.from_linen(HEADED[name](given))
-    params, shared = toy.jit(network.init)(jax.random.key(0), x)
+    params, shared = toy.init(network, x)
     assert params["head"]["kernel"].shape == (4, 4)
     assert jax.eval_shape(network.apply, params, shared, x).shape[-1] == 7
     np.testing.assert_array_equal(shared["warp_head"]["kernel"], np.ones((4, 7)))
