@@ -21,17 +21,13 @@ FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in recipes.load(file).names()]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]
 ROWS = tiny.distinct({row: tiny.config(*row) for row in ALL})
-# Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
-REPEATED = {
-  "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net", "imaml_nystrom", "pes"),
-  "omniglot": [method for file, method in ROWS if file == "omniglot" and method != "maml"],
-  "reptile_studies": [method for file, method in ROWS if file == "reptile_studies"],
-  "demo": ("meta_sgd", "reptile", "imaml"),
-}
+# One of each kind of meta-gradient, and one on images; `make test-slow` trains every row.
+QUICK = {("sinusoid", method) for method in ("maml", "learned", "leap", "imaml", "reptile_demo", "warp_leap_offline")}
+QUICK.add(("omniglot", "maml"))
 
 
 def trained(file, method):
-  marks = [pytest.mark.slow] if method in REPEATED[file] or method.endswith("_cpu") else []
+  marks = [] if (file, method) in QUICK else [pytest.mark.slow]
   return pytest.param(file, method, id=f"{file}-{method}", marks=marks)
 
 
