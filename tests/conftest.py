@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ import jax
 import pytest
 
 SLOW_SECONDS = 3600  # a slow test that says nothing else
+CACHE = {"jax_persistent_cache_min_compile_time_secs": 0.1, "jax_persistent_cache_min_entry_size_bytes": -1}
 FLAGS = """
 from warpjax import compilation
 print(*(f"--{name}={str(value).lower()}" for name, value in compilation.fast_compilation().items()))
@@ -27,6 +29,16 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
   if config.option.markexpr == "not slow" and "PYTEST_XDIST_WORKER" not in os.environ:
     _compile_fast()
+    _compile_once(config)
+
+
+def _compile_once(config: pytest.Config) -> None:
+  """Shares what takes long to compile among the quick tests' processes, in a folder that ends with them."""
+  folder = tempfile.TemporaryDirectory(prefix="warpjax-compiled-")
+  config.add_cleanup(folder.cleanup)
+  for name, value in (CACHE | {"jax_compilation_cache_dir": folder.name}).items():
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
 
 
 def _compile_fast() -> None:
