@@ -49,7 +49,7 @@ def key(seed: int = 7) -> jax.Array:
 
 def init(network: wj.networks.Network, x: Any) -> tuple[Any, Any]:
   """A network's parameters at the start; flax without `jit` compiles every operation by itself."""
-  return jit(network.init)(jax.random.key(0), x)
+  return jax.jit(network.init)(jax.random.key(0), x)
 
 
 def initial(dtype: Any = float) -> Any:
@@ -71,7 +71,7 @@ def tasks(count: int, **kwargs: Any) -> Task:
 
 def meta_params(rule: wj.UpdateRule | None = None, dtype: Any = float) -> MetaParams:
   params = initial(dtype=dtype)
-  return MetaParams(params, shared(dtype=dtype), jit(rule.init)(jax.random.key(3), params) if rule else ())
+  return MetaParams(params, shared(dtype=dtype), jax.jit(rule.init)(jax.random.key(3), params) if rule else ())
 
 
 def loop(rule: wj.UpdateRule | None = None, num_steps: int = 3, **kwargs: Any) -> wj.InnerLoop:

@@ -82,7 +82,7 @@ def test_patches_equal_lax_in_single_precision_to_1e_5(case):
 
 def test_derivatives_equal_finite_differences(x64):
   ours, _, x, w = arguments("same_stride_2")
-  check_grads(toy.jit(lambda w: jnp.sin(ours(x[:1, :4, :4], w))), (w,), order=2, modes=("fwd", "rev"))
+  check_grads(jax.jit(lambda w: jnp.sin(ours(x[:1, :4, :4], w))), (w,), order=2, modes=("fwd", "rev"))
 
 
 @pytest.mark.parametrize("in_axes", [(0, 0), (0, None), (None, 0)])

@@ -66,7 +66,7 @@ def test_derivatives_by_finite_differences(x64):
   x = images()
   params = variables(module, x)["params"]
 
-  @toy.jit
+  @jax.jit
   def apply(params, x):
     return module.apply({"params": params}, x, use_running_average=False, mutable=["batch_stats"])[0]
 

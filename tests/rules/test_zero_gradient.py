@@ -112,7 +112,7 @@ def test_clipping_by_norm(num_zeros):
   transform = rules.clip_by_global_norm(1.0).transform(())
   theirs = optax.clip_by_global_norm(1.0)
   clip, wanted = (
-    toy.jit(lambda grads, made=made: made.update(grads, optax.EmptyState())[0]) for made in (transform, theirs)
+    jax.jit(lambda grads, made=made: made.update(grads, optax.EmptyState())[0]) for made in (transform, theirs)
   )
   for size in (0.1, 10.0):
     grads = size * jnp.array([1.0, -2.0, 0.5]).at[:num_zeros].set(0.0)
