@@ -9,14 +9,15 @@ VENV ?= .venv$(VERSION)$(if $(filter-out test,$(EXTRAS)),-$(EXTRAS))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# Each worker begins with one half of the tests, so that few modules, with their fixtures, are shared between them.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help install where demo docs test test-slow lint format clean
 
 help:
 	@echo "make demo       meta-train MAML, Meta-SGD, Reptile and iMAML on sine waves; pictures in runs/demo/"
 	@echo "make test       lint, type checks, and every test that is not slow; with another Python: PYTHON=python3.13"
-	@echo "make test-slow  the slow tests"
+	@echo "make test-slow  every test, compiled with all of XLA's optimizations, which the quick tests skip"
 	@echo "make docs       the documentation, in docs/_build/html; it runs the notebooks (make docs NOTEBOOKS=off: not)"
 	@echo "make format     put the code into the project's format"
 	@echo "make clean      remove the environment, caches and runs/demo/"
@@ -52,7 +53,7 @@ test: lint
 	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -10,13 +15,41 @@ import jax
 import pytest
 
 SLOW_SECONDS = 3600  # a slow test that says nothing else
+CACHE = {"jax_persistent_cache_min_compile_time_secs": 0.1, "jax_persistent_cache_min_entry_size_bytes": -1}
+FLAGS = """
+from warpjax import compilation
+print(*(f"--{name}={str(value).lower()}" for name, value in compilation.fast_compilation().items()))
+"""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
   """Takes SIGINT as usual where the tests are a shell's background job, which ignores it, and so do its children."""
   ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
   if ignored and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+  if config.option.markexpr == "not slow" and "PYTEST_XDIST_WORKER" not in os.environ:
+    _compile_fast()
+    _compile_once(config)
+
+
+def _compile_once(config: pytest.Config) -> None:
+  """Shares what takes long to compile among the quick tests' processes, in a folder that ends with them."""
+  folder = tempfile.TemporaryDirectory(prefix="warpjax-compiled-")
+  config.add_cleanup(folder.cleanup)
+  for name, value in (CACHE | {"jax_compilation_cache_dir": folder.name}).items():
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
+
+
+def _compile_fast() -> None:
+  """Lets XLA skip its optimizations in the quick tests, their workers and their subprocesses.
+
+  Most tests run a program once, which takes far less than its optimization. The other runs, such as `make test-slow`,
+  compile as users do, and `toy.optimized` does so in every run.
+  """
+  command = [sys.executable, "-c", FLAGS]
+  flags = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True, check=True)
+  os.environ["XLA_FLAGS"] = f"{flags.stdout.strip()} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -85,27 +85,21 @@ def refused(rule, estimator):
   return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
 
 
-# Every pair is run by `make test-slow`; these leave out, of the costly ones, what shares its code with others.
-LEARNED = ("per_step_sgd", "per_step_values", "kronecker", "learned", "meta_lstm", "l2l_lstm")
-WITH_LEARNED = ("mixed", "first_order", "truncated_unroll", "leap", "implicit", "warp")
-OF_PATHS = ("multi_step", "truncated_unroll")
-SAMPLED = ("forward_gradient", "evolution_strategies")  # they evaluate the inner loop and no more
+WITH_STATE = ("mixed", "first_order", "truncated_unroll", "reptile_carried", "leap", "implicit", "warp")
 
 
-def is_slow(rule, estimator):
-  if rule in LEARNED:
-    return estimator not in WITH_LEARNED
-  if estimator in (*SAMPLED, "reptile_weighted"):
-    return rule not in ("adam", "meta_sgd", "newton_cg")
-  return estimator in OF_PATHS and rule not in ("sgd", "adam", "meta_sgd")
+def is_quick(rule, estimator):
+  """Every rule with one estimator, every estimator with one rule, and a rule with state; `make test-slow` has all."""
+  if rule in ("meta_sgd", "adam"):
+    return rule == "meta_sgd" or estimator in WITH_STATE
+  return estimator == ("mixed" if rule in UNROLLABLE else "leap")
 
 
 def pair(rule, estimator):
-  return pytest.param(rule, estimator, marks=[pytest.mark.slow] if is_slow(rule, estimator) else [])
+  return pytest.param(rule, estimator, marks=[] if is_quick(rule, estimator) else [pytest.mark.slow])
 
 
-ALLOWED = [(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
-PAIRS = [pair(*names) for names in ALLOWED]
+PAIRS = [pair(r, e) for r in RULES for e in ESTIMATORS if not refused(r, e)]
 REFUSED = [(r, e) for r in RULES for e in ESTIMATORS if refused(r, e)]
 
 
@@ -149,7 +143,7 @@ def test_rule_with_estimator(rule_name, name):
     toy.assert_slopes(lambda point: both(point, tasks, keys)[1][0][0].mean(), meta_params, mean)
 
 
-@pytest.mark.parametrize(("rule_name", "name"), ALLOWED)
+@pytest.mark.parametrize(("rule_name", "name"), PAIRS)
 def test_structure_and_dtypes_are_those_of_the_parameters(rule_name, name):
   # In double precision mode bfloat16 shows every promotion; optax's L-BFGS does not trace in it.
   rule, dtype = RULES[rule_name](), jnp.float32 if rule_name == "lbfgs" else jnp.bfloat16

@@ -45,7 +45,7 @@ def conv():
   layers = ("conv", "norm", "relu")
   module = networks.Conv4(num_classes=3, width=2, num_blocks=1, layers=layers, param_dtype=jnp.float64)
   network = networks.from_linen(module)
-  return network, network.init(toy.key(), jnp.ones((1, 6, 6, 1)))
+  return network, toy.init(network, jnp.ones((1, 6, 6, 1)))
 
 
 class Small(nn.Module):
@@ -59,7 +59,7 @@ class Small(nn.Module):
 
 def dense():
   network = networks.from_linen(Small())
-  return network, network.init(toy.key(), jnp.ones((1, 2)))
+  return network, toy.init(network, jnp.ones((1, 2)))
 
 
 def cases():
@@ -87,7 +87,7 @@ def test_adaptation_meta_gradients_and_evaluation():
   (network, (params, shared)), draw = dense(), vectors
   loss_fn = losses.classification(network.apply)
   inner = wj.InnerLoop(loss_fn, rules.meta_sgd(0.1), num_steps=2)
-  point = MetaParams(params, shared, inner.rule.init(toy.key(), params))
+  point = MetaParams(params, shared, toy.jit(inner.rule.init)(toy.key(), params))
   tasks = [Task(draw(n, n), draw(m, 10 + m)) for n, m in ((4, 3), (6, 5))]
   batch = pad_tasks(tasks, query=7)
   assert batch.support.x.shape[:2] == (2, 6) and batch.query.x.shape[:2] == (2, 7)
@@ -107,14 +107,14 @@ def test_adaptation_meta_gradients_and_evaluation():
 def test_regression_margins_and_non_binary_weights():
   (x, y), padded = real(3, 5)
   targets = np.stack([y, 2.0 * y, -y], -1)
-  loss_fn = losses.regression(per_example(linear))
+  loss_fn = toy.jit(losses.regression(per_example(linear)))
   weighted = Padded(padded.x, np.stack([padded.y, 2.0 * padded.y, -padded.y], -1), padded.weights)
   args = toy.initial(), {"warp": jnp.ones((3, 3))}
   chex.assert_trees_all_close(loss_fn(*args, weighted), loss_fn(*args, (x, targets)), rtol=1e-12)
   halves = Padded(x, targets, jnp.array([0.5, 0.25, 0.25]))
   each = [float(loss_fn(*args, (x[i : i + 1], targets[i : i + 1]))[0]) for i in range(3)]
   np.testing.assert_allclose(loss_fn(*args, halves)[0], 0.5 * each[0] + 0.25 * (each[1] + each[2]), rtol=1e-12)
-  margin = losses.margins(per_example(linear))
+  margin = toy.jit(losses.margins(per_example(linear)))
   (loss, aux), (expected, plain) = margin(*args, padded), margin(*args, (x, y))
   np.testing.assert_allclose((loss, aux["accuracy"]), (expected, plain["accuracy"]), rtol=1e-12)
   np.testing.assert_allclose(aux["margins"][:3], plain["margins"])
@@ -152,7 +152,7 @@ def drawn(batch_fn, count, size, steps, keys):
   support = support._replace(weights=jnp.roll(support.weights, 2))  # padding in front too
   at = lambda key, step: batch_fn(key, support, step, (), ())
   over = jax.vmap(jax.vmap(at, (None, 0)), (0, None))
-  return np.asarray(support.weights), jax.jit(over)(jax.random.split(toy.key(), keys), jnp.arange(steps))
+  return np.asarray(support.weights), toy.jit(over)(jax.random.split(toy.key(), keys), jnp.arange(steps))
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -176,8 +176,8 @@ def test_padding_is_never_drawn(make, count):
 @pytest.mark.parametrize("make", [wj.minibatch, wj.epochs])
 def test_weights_of_one_change_nothing(make):
   x, y = vectors(6)
-  plain = jax.vmap(lambda key: make(4)(key, (jnp.asarray(x), jnp.asarray(y)), 3, (), ()))
-  padded = jax.vmap(lambda key: make(4)(key, jax.tree.map(jnp.asarray, pad(x, y, 6)), 3, (), ()))
+  plain = toy.jit(jax.vmap(lambda key: make(4)(key, (jnp.asarray(x), jnp.asarray(y)), 3, (), ())))
+  padded = toy.jit(jax.vmap(lambda key: make(4)(key, jax.tree.map(jnp.asarray, pad(x, y, 6)), 3, (), ())))
   keys = jax.random.split(toy.key(), 5)
   chex.assert_trees_all_equal(tuple(padded(keys))[:2], plain(keys))
 
@@ -204,22 +204,24 @@ class Normed(nn.Module):
 def test_any_linen_batch_norm_is_masked_and_nnx_is_refused():
   network = networks.from_linen(Normed())
   x = toy.draw(0, 5, 3)
-  params, shared = network.init(toy.key(), x)
+  params, shared = toy.init(network, x)
   padded = PaddedInputs(jnp.concatenate([x, 100 + x]), jnp.repeat(jnp.array([1.0, 0.0]), 5))
-  chex.assert_trees_all_close(network.apply(params, shared, padded)[:5], network.apply(params, shared, x), rtol=1e-7)
+  apply = toy.jit(network.apply)
+  chex.assert_trees_all_close(apply(params, shared, padded)[:5], apply(params, shared, x), rtol=1e-7)
   folded = networks.from_linen(nn.Sequential([lambda x: x.reshape(-1, 1), nn.BatchNorm(use_running_average=False)]))
   with pytest.raises(ValueError, match=r"must see its 10 examples on the first axis; got the shape \(30, 1\)"):
-    folded.apply(*folded.init(toy.key(), x), padded)
+    jax.eval_shape(folded.apply, *jax.eval_shape(folded.init, toy.key(), x), padded)
   plain = networks.from_nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
-  params, shared = plain.init(toy.key(), x)
-  chex.assert_trees_all_equal(plain.apply(params, shared, padded), plain.apply(params, shared, padded.x))
+  params, shared = toy.init(plain, x)
+  apply = toy.jit(plain.apply)
+  chex.assert_trees_all_equal(apply(params, shared, padded), apply(params, shared, padded.x))
   normed = networks.from_nnx(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
-  params, shared = normed.init(toy.key(), x)
+  params, shared = toy.init(normed, x)
   for call in (normed.apply, lambda params, shared, x: normed.apply_with_stats(params, shared, None, x)):
     with pytest.raises(ValueError, match=r"padded batches must not meet an nnx\.BatchNorm"):
       call(params, shared, padded)
-  _, stats = normed.apply_with_stats(params, shared, None, x.astype(jnp.float32))
-  assert normed.apply_with_stats(params, shared, stats, padded)[0].shape == (10, 3)
+  _, stats = toy.jit(normed.apply_with_stats)(params, shared, None, x.astype(jnp.float32))
+  assert jax.eval_shape(normed.apply_with_stats, params, shared, stats, padded)[0].shape == (10, 3)
 
 
 def test_what_cannot_be_padded_is_refused():

@@ -9,7 +9,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import warpjax as wj
 from warpjax import compilation
@@ -19,6 +18,12 @@ from warpjax.types import MetaParams, Task
 def jit(function: Callable[..., Any]) -> Any:
   """`jax.jit` for programs that compile for longer than they run."""
   return jax.jit(function, compiler_options=compilation.fast_compilation())
+
+
+def optimized(function: Callable[..., Any]) -> Any:
+  """`jax.jit` with every optimization, in quick tests too: for faults that optimizations bring out."""
+  usual = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+  return jax.jit(function, compiler_options={name: usual[name] for name in compilation.fast_compilation()})
 
 
 def run(estimate: Callable[..., Any], meta_params: MetaParams, task: Task) -> Any:
@@ -42,6 +47,11 @@ def key(seed: int = 7) -> jax.Array:
   return jax.random.key(seed)
 
 
+def init(network: wj.networks.Network, x: Any) -> tuple[Any, Any]:
+  """A network's parameters at the start; flax without `jit` compiles every operation by itself."""
+  return jax.jit(network.init)(jax.random.key(0), x)
+
+
 def initial(dtype: Any = float) -> Any:
   return {"b": draw(0, 3, dtype=dtype), "w": draw(1, 2, 3, dtype=dtype)}
 
@@ -61,7 +71,7 @@ def tasks(count: int, **kwargs: Any) -> Task:
 
 def meta_params(rule: wj.UpdateRule | None = None, dtype: Any = float) -> MetaParams:
   params = initial(dtype=dtype)
-  return MetaParams(params, shared(dtype=dtype), rule.init(jax.random.key(3), params) if rule else ())
+  return MetaParams(params, shared(dtype=dtype), jax.jit(rule.init)(jax.random.key(3), params) if rule else ())
 
 
 def loop(rule: wj.UpdateRule | None = None, num_steps: int = 3, **kwargs: Any) -> wj.InnerLoop:
@@ -71,16 +81,15 @@ def loop(rule: wj.UpdateRule | None = None, num_steps: int = 3, **kwargs: Any) -
 def direction(tree: Any, seed: int = 4) -> Any:
   """A random direction of norm one."""
   leaves, treedef = jax.tree.flatten(tree)
-  drawn = [draw(100 * seed + i, *leaf.shape, dtype=leaf.dtype) for i, leaf in enumerate(leaves)]
-  return optax.tree.scale(1 / optax.tree.norm(drawn), jax.tree.unflatten(treedef, drawn))
+  drawn = [np.random.default_rng(100 * seed + i).standard_normal(leaf.shape) for i, leaf in enumerate(leaves)]
+  norm = np.sqrt(sum(np.sum(leaf**2) for leaf in drawn))
+  return treedef.unflatten([(by / norm).astype(leaf.dtype) for by, leaf in zip(drawn, leaves, strict=True)])
 
 
 def slope(function: Callable[[Any], Any], tree: Any, along: Any, step: float = 1e-4) -> float:
   """The derivative of `function` along a direction, by differences of fourth order."""
-  near, far = (
-    float(function(optax.tree.add_scale(tree, s, along)) - function(optax.tree.add_scale(tree, -s, along)))
-    for s in (step, 2 * step)
-  )
+  moved = lambda s: jax.tree.map(lambda leaf, by: np.asarray(leaf) + s * np.asarray(by), tree, along)
+  near, far = (float(function(moved(s)) - function(moved(-s))) for s in (step, 2 * step))
   return (8 * near - far) / (12 * step)
 
 
@@ -88,9 +97,8 @@ def assert_slopes(function: Callable[[Any], Any], tree: Any, gradient: Any, rtol
   """The gradient agrees with finite differences along three directions."""
   for seed in range(3):
     along = direction(tree, seed)
-    np.testing.assert_allclose(
-      float(optax.tree.vdot(gradient, along)), slope(function, tree, along), rtol=rtol, atol=1e-9
-    )
+    found = sum(np.vdot(*leaves) for leaves in zip(jax.tree.leaves(gradient), jax.tree.leaves(along), strict=True))
+    np.testing.assert_allclose(float(found), slope(function, tree, along), rtol=rtol, atol=1e-9)
 
 
 def assert_close(left: Any, right: Any, rtol: float = 1e-10, atol: float = 1e-12) -> None:

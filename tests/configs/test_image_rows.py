@@ -31,12 +31,17 @@ ROWS = [
 QUICK = [("mini_imagenet", "maml_strict")]
 # Followed through a dispatch without compiling it; a row takes some 20 s to compile, and the slow tests train them all.
 TRACED = [
-  ("mini_imagenet", "warp_maml"),
   ("cifar_fs", "mamlpp_5shot"),
   ("fc100", "warp_leap_offline"),
   ("mini_imagenet", "meta_lstm"),
-  ("tiered_imagenet", "meta_curvature"),
-  ("tiered_imagenet", "warp_leap_offline_640shot"),
+  *(
+    pytest.param(*row, marks=pytest.mark.slow)
+    for row in (
+      ("mini_imagenet", "warp_maml"),
+      ("tiered_imagenet", "meta_curvature"),
+      ("tiered_imagenet", "warp_leap_offline_640shot"),
+    )
+  ),
 ]
 
 
@@ -101,7 +106,13 @@ def distinct():
   return [rows[number % len(rows)] for number, rows in enumerate(found.values())]
 
 
-@pytest.mark.parametrize(("file", "method"), ROWS, ids=[f"{file}-{method}" for file, method in ROWS])
+def built(file, method):
+  """All but the larger ResNets, which take three times as long to build, are quick."""
+  slow = method in ("warp_maml_resnet12", "maml_resnet12_strict")
+  return pytest.param(file, method, marks=[pytest.mark.slow] if slow else [], id=f"{file}-{method}")
+
+
+@pytest.mark.parametrize(("file", "method"), [built(*row) for row in ROWS])
 def test_row_builds(file, method, places):
   built = experiment.build(small(file, method), **places[file])
   assert built.run.experiment == file and built.run.method == method

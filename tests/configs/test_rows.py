@@ -21,17 +21,13 @@ FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in recipes.load(file).names()]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]
 ROWS = tiny.distinct({row: tiny.config(*row) for row in ALL})
-# Those whose parts other rows have, on sines or in the demo's own test; `make test-slow` trains every row.
-REPEATED = {
-  "sinusoid": ("anil", "reptile_serial", "imaml_hf", "warp_meta_sgd", "warp_reptile", "t_net", "imaml_nystrom", "pes"),
-  "omniglot": [method for file, method in ROWS if file == "omniglot" and method != "maml"],
-  "reptile_studies": [method for file, method in ROWS if file == "reptile_studies"],
-  "demo": ("meta_sgd", "reptile", "imaml"),
-}
+# One of each kind of meta-gradient, and one on images; `make test-slow` trains every row.
+QUICK = {("sinusoid", method) for method in ("maml", "learned", "leap", "imaml", "reptile_demo", "warp_leap_offline")}
+QUICK.add(("omniglot", "maml"))
 
 
 def trained(file, method):
-  marks = [pytest.mark.slow] if method in REPEATED[file] or method.endswith("_cpu") else []
+  marks = [] if (file, method) in QUICK else [pytest.mark.slow]
   return pytest.param(file, method, id=f"{file}-{method}", marks=marks)
 
 
@@ -66,8 +62,8 @@ def drawings():
 @pytest.mark.parametrize("file", tiny.ON_IMAGES)
 def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monkeypatch):
   monkeypatch.setattr(omniglot_files, "load", lambda *places, **decoding: drawings)
-  for method in recipes.load(file).names():
-    config = recipes.settings(f"{file}:{method}")
+  configs = [recipes.settings(f"{file}:{method}") for method in recipes.load(file).names()]
+  for config in {repr(config["data"]): config for config in configs}.values():  # rows of one task are one case
     data = config["data"]
     support, query = jax.eval_shape(experiment.build(config).data.train, jax.random.key(0))
     assert support[0].shape[0] == data["ways"] * (data["train_shots"] or data["shots"])

@@ -156,15 +156,16 @@ def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
 def test_linen_hands_out_the_statistics_of_the_batch_whatever_its_momentum(strict, momentum):
   network = networks.from_linen(Normed(momentum))
-  params, shared = network.init(toy.key(), jnp.zeros((2, 3)))
+  params, shared = toy.init(network, jnp.zeros((2, 3)))
   x = 2 + 3 * toy.draw(1, 8, 3)
-  outputs, stats = jax.jit(lambda x: network.apply_with_stats(params, shared, None, x))(x)
+  apply = toy.jit(lambda stats, x: network.apply_with_stats(params, shared, stats, x))
+  outputs, stats = apply(None, x)
   expected, (first, second) = forward(params, shared, x)
   np.testing.assert_allclose(outputs, expected, rtol=1e-10, atol=1e-10)
-  np.testing.assert_allclose(network.apply(params, shared, x), outputs, rtol=1e-12)
+  np.testing.assert_allclose(toy.jit(network.apply)(params, shared, x), outputs, rtol=1e-12)
   toy.assert_close(stats["norm"], dict(zip(("mean", "var"), first, strict=True)))
   toy.assert_close(stats["warp_0"]["norm_in_0"], dict(zip(("mean", "var"), second, strict=True)))
-  again, same = network.apply_with_stats(params, shared, stats, x[:2])
+  again, same = apply(stats, x[:2])
   np.testing.assert_allclose(again, outputs[:2], rtol=1e-10)
   toy.assert_close(same, stats)
 
@@ -172,14 +173,13 @@ def test_linen_hands_out_the_statistics_of_the_batch_whatever_its_momentum(stric
 def test_nnx_hands_out_and_takes_statistics():
   network = networks.from_nnx(NormedNnx)
   x = 2 + 3 * toy.draw(1, 8, 3)
-  params, shared = network.init(toy.key(), x)
-  outputs, stats = network.apply_with_stats(params, shared, None, x)
-  np.testing.assert_allclose(outputs, network.apply(params, shared, x), rtol=1e-5)
+  params, shared = toy.init(network, x)
+  apply = toy.jit(lambda stats, x: network.apply_with_stats(params, shared, stats, x))
+  outputs, stats = apply(None, x)
+  np.testing.assert_allclose(outputs, toy.jit(network.apply)(params, shared, x), rtol=1e-5)
   hidden = np.asarray(x @ params["dense"]["kernel"] + params["dense"]["bias"])
   toy.assert_close(stats, {"norm": {"mean": hidden.mean(0), "var": hidden.var(0)}}, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(
-    network.apply_with_stats(params, shared, stats, x[:2])[0], outputs[:2], rtol=1e-4, atol=1e-5
-  )
+  np.testing.assert_allclose(apply(stats, x[:2])[0], outputs[:2], rtol=1e-4, atol=1e-5)
 
 
 def test_the_norms_of_warp_layers_are_included():
@@ -196,10 +196,10 @@ def test_the_norms_of_warp_layers_are_included():
 
 
 def test_support_is_transductive_where_the_query_set_is_the_support_set(strict):
-  params, shared = NETWORK.init(toy.key(), jnp.zeros((2, 3)))
+  params, shared = toy.init(NETWORK, jnp.zeros((2, 3)))
   support, query = (toy.draw(0, 7, 3), toy.draw(1, 7, 2)), (1 + toy.draw(2, 5, 3), toy.draw(3, 5, 2))
-  transductive = losses.regression(NETWORK.apply)
-  loss_fn = losses.support(NETWORK.apply_with_stats, losses.regression)
+  transductive = toy.jit(losses.regression(NETWORK.apply))
+  loss_fn = toy.jit(losses.support(NETWORK.apply_with_stats, losses.regression))
   judged, aux = loss_fn(params, shared, wj.Task(support, support))
   np.testing.assert_allclose(judged, transductive(params, shared, support)[0], rtol=1e-10)
   assert aux["mse"] == judged
@@ -212,9 +212,9 @@ def test_support_is_transductive_where_the_query_set_is_the_support_set(strict):
 
 def test_support_of_classification_gives_accuracy():
   x, labels = toy.draw(0, 6, 3), jnp.array([0, 1, 0, 1, 1, 0])
-  params, shared = NETWORK.init(toy.key(), x)
-  loss, aux = losses.support(NETWORK.apply_with_stats)(params, shared, wj.Task((x, labels), (x, labels)))
-  expected, accuracy = losses.classification(NETWORK.apply)(params, shared, (x, labels))
+  params, shared = toy.init(NETWORK, x)
+  loss, aux = toy.jit(losses.support(NETWORK.apply_with_stats))(params, shared, wj.Task((x, labels), (x, labels)))
+  expected, accuracy = toy.jit(losses.classification(NETWORK.apply))(params, shared, (x, labels))
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
   assert aux == accuracy
 
@@ -254,7 +254,7 @@ def test_what_gives_no_statistics_is_refused_by_name():
 
   def apply(module, stats=None, **kwargs):
     network = networks.from_linen(module, **kwargs)
-    return network.apply_with_stats(*network.init(toy.key(), x), stats, x)[1]
+    return toy.jit(lambda stats: network.apply_with_stats(*network.init(toy.key(), x), stats, x)[1])(stats)
 
   stats = apply(Fixed())
   apply(Fixed(), stats, inference_kwargs={"train": False})
@@ -263,7 +263,7 @@ def test_what_gives_no_statistics_is_refused_by_name():
   with pytest.raises(
     ValueError, match="batch norm 'norm' must use its batch's statistics; got use_running_average=True"
   ):
-    params = networks.from_linen(Fixed()).init(toy.key(), x)
+    params = toy.init(networks.from_linen(Fixed()), x)
     networks.from_linen(Fixed(), train=False).apply_with_stats(*params, None, x)
   with pytest.raises(ValueError, match=r"momentum of batch norm 'norm' must be at least 0 and below 1; got 1\.0"):
     apply(Fixed(1.0))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests import toy
 from warpjax import networks
 
 
@@ -50,20 +51,21 @@ def x():
 def test_a_network_is_two_pytrees_and_a_pure_function(name, x):
   network = NETWORKS[name]
   params, shared = jax.jit(network.init)(jax.random.key(0), x)
-  outputs = network.apply(params, shared, x)
+  apply = toy.jit(network.apply)
+  outputs = apply(params, shared, x)
   assert outputs.shape == (5, 2)
-  np.testing.assert_array_equal(outputs, network.apply(params, shared, x))
+  np.testing.assert_array_equal(outputs, apply(params, shared, x))
   for side in (0, 1):
     moved = [params, shared]
     moved[side] = jax.tree.map(lambda leaf: leaf + 0.1, moved[side])
-    assert np.abs(network.apply(*moved, x) - outputs).max() > 1e-3
+    assert np.abs(apply(*moved, x) - outputs).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_of_both_sides_under_vmap_equal_a_loop(name, x):
   network = NETWORKS[name]
-  params, shared = network.init(jax.random.key(0), x)
-  gradient = jax.jit(jax.grad(lambda p, s, x: jnp.sum(network.apply(p, s, x) ** 2), argnums=(0, 1)))
+  params, shared = toy.init(network, x)
+  gradient = toy.jit(jax.grad(lambda p, s, x: jnp.sum(network.apply(p, s, x) ** 2), argnums=(0, 1)))
   tasks = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.3 * leaf]), params)
   batched = jax.vmap(gradient, (0, None, None))(tasks, shared, x)
   for i in range(2):
@@ -74,20 +76,20 @@ def test_gradients_of_both_sides_under_vmap_equal_a_loop(name, x):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_over_reverse_works(name, x):
   network = NETWORKS[name]
-  params, shared = network.init(jax.random.key(0), x)
+  params, shared = toy.init(network, x)
   gradient = jax.grad(lambda p: jnp.sum(network.apply(p, shared, x) ** 2))
-  product = jax.jvp(gradient, (params,), (params,))[1]
+  product = toy.jit(lambda params: jax.jvp(gradient, (params,), (params,))[1])(params)
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(product)) > 0
 
 
 def test_linen_modules_named_warp_are_shared(x):
-  params, shared = NETWORKS["linen"].init(jax.random.key(0), x)
+  params, shared = toy.init(NETWORKS["linen"], x)
   assert set(params) == {"dense", "norm", "head"}
   assert set(shared) == {"warp_0"}
 
 
 def test_nnx_variables_of_type_warp_param_are_shared(x):
-  params, shared = NETWORKS["nnx"].init(jax.random.key(0), x)
+  params, shared = toy.init(NETWORKS["nnx"], x)
   assert set(params) == {"dense", "norm", "heads"}
   assert {name: set(leaves) for name, leaves in shared.items()} == {"mix": {"kernel", "bias"}}
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((params, shared)))
@@ -96,14 +98,15 @@ def test_nnx_variables_of_type_warp_param_are_shared(x):
 @pytest.mark.parametrize("name", ["linen", "nnx"])
 def test_batch_norm_uses_the_statistics_of_its_batch(name, x):
   network = NETWORKS[name]
-  params, shared = network.init(jax.random.key(0), x)
-  np.testing.assert_allclose(network.apply(params, shared, x), network.apply(params, shared, 3 * x), atol=1e-3)
-  assert np.abs(network.apply(params, shared, x)[:2] - network.apply(params, shared, x[:2])).max() > 1e-2
+  params, shared = toy.init(network, x)
+  apply = toy.jit(lambda x: network.apply(params, shared, x))
+  np.testing.assert_allclose(apply(x), apply(3 * x), atol=1e-3)
+  assert np.abs(apply(x)[:2] - apply(x[:2])).max() > 1e-2
 
 
 def test_a_predicate_replaces_the_names_and_may_leave_no_side_empty(x):
   network = networks.from_linen(Warped(), is_shared=lambda path: path[0] != "head")
-  params, shared = network.init(jax.random.key(0), x)
+  params, shared = toy.init(network, x)
   assert set(params) == {"head"}
   assert set(shared) == {"dense", "norm", "warp_0"}
   with pytest.raises(ValueError, match="leaves nothing shared: got 8 .* and 0 shared"):
@@ -120,7 +123,7 @@ def test_what_is_expected_of_the_split_is_checked(x):
   with pytest.raises(ValueError, match="leaves nothing shared"):
     networks.from_nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs), expect_shared=True).init(jax.random.key(0), x)
   nothing_shared = networks.from_linen(Warped(), is_shared=lambda path: False, expect_shared=False)
-  assert nothing_shared.init(jax.random.key(0), x)[1] == ()
+  assert jax.eval_shape(nothing_shared.init, jax.random.key(0), x)[1] == ()
 
 
 def test_call_arguments_reach_the_module(x):
@@ -130,8 +133,9 @@ def test_call_arguments_reach_the_module(x):
       return scale * nn.Dense(2)(x)
 
   once, thrice = networks.from_linen(Scaled()), networks.from_linen(Scaled(), scale=3.0)
-  params, shared = once.init(jax.random.key(0), x)
-  np.testing.assert_allclose(3 * once.apply(params, shared, x), thrice.apply(params, shared, x), rtol=1e-6)
+  params, shared = toy.init(once, x)
+  first, second = (toy.jit(network.apply)(params, shared, x) for network in (once, thrice))
+  np.testing.assert_allclose(3 * first, second, rtol=1e-6)
 
 
 def test_other_state_is_refused_by_name(x):

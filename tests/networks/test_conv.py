@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,10 +8,9 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from tests import toy
 from warpjax.diagnostics.timing import time_lowerings
 from warpjax.networks import conv
-
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # image, kernel, strides, padding, rhs_dilation, feature groups
@@ -71,7 +68,7 @@ def primitives(function, *args):
 def test_patches_equal_lax_in_value_gradient_and_second_derivative(case, x64):
   ours, stock, x, w = arguments(case)
   assert "conv_general_dilated" not in primitives(ours, x, w)
-  actual, expected = quick_jit(lambda x, w: (derivatives(ours)(x, w), derivatives(stock)(x, w)))(x, w)
+  actual, expected = toy.jit(lambda x, w: (derivatives(ours)(x, w), derivatives(stock)(x, w)))(x, w)
   assert_close(actual, expected, 1e-11)
   np.testing.assert_allclose(actual[2][0], actual[3][0], atol=1e-11)  # the Hessian is symmetric
 
@@ -79,13 +76,13 @@ def test_patches_equal_lax_in_value_gradient_and_second_derivative(case, x64):
 @pytest.mark.parametrize("case", ["same_stride_2", "groups"])
 def test_patches_equal_lax_in_single_precision_to_1e_5(case):
   ours, stock, x, w = arguments(case)
-  actual, expected = quick_jit(lambda x, w: (derivatives(ours)(x, w), derivatives(stock)(x, w)))(x, w)
+  actual, expected = toy.jit(lambda x, w: (derivatives(ours)(x, w), derivatives(stock)(x, w)))(x, w)
   assert_close(actual, expected, 1e-5)
 
 
 def test_derivatives_equal_finite_differences(x64):
   ours, _, x, w = arguments("same_stride_2")
-  check_grads(lambda w: jnp.sin(ours(x[:1, :4, :4], w)), (w,), order=2, modes=("fwd", "rev"))
+  check_grads(jax.jit(lambda w: jnp.sin(ours(x[:1, :4, :4], w))), (w,), order=2, modes=("fwd", "rev"))
 
 
 @pytest.mark.parametrize("in_axes", [(0, 0), (0, None), (None, 0)])
@@ -93,8 +90,8 @@ def test_vmap_over_tasks_equals_a_loop(in_axes, x64):
   ours, _, x, w = arguments("same_stride_2", num_tasks=3)
   x, w = (a if axis == 0 else a[0] for a, axis in zip((x, w), in_axes, strict=True))
   take = lambda a, axis, i: a[i] if axis == 0 else a
-  batched = quick_jit(jax.vmap(derivatives(ours), in_axes))(x, w)
-  single = quick_jit(derivatives(ours))
+  batched = toy.jit(jax.vmap(derivatives(ours), in_axes))(x, w)
+  single = toy.jit(derivatives(ours))
   for i in range(3):
     expected = single(take(x, in_axes[0], i), take(w, in_axes[1], i))
     assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], batched), expected, 1e-12)
@@ -113,7 +110,8 @@ def test_other_convolutions_are_passed_to_lax(options):
   padding = ((1, 1), (1, 1))
   ours = lambda x, w: conv.conv_general_dilated(x, w, (1, 1), padding, **options, lowering="patches")
   assert "conv_general_dilated" in primitives(ours, x, w)
-  np.testing.assert_array_equal(ours(x, w), lax.conv_general_dilated(x, w, (1, 1), padding, **options))
+  stock = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), padding, **options)
+  np.testing.assert_array_equal(toy.jit(ours)(x, w), toy.jit(stock)(x, w))
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 4), (2, 3, 4, 5, 4)])
@@ -121,9 +119,9 @@ def test_one_and_three_dimensional_layers_work(shape):
   size = (3,) * (len(shape) - 2)
   stock = nn.Conv(2, size)
   x = jax.random.normal(jax.random.key(1), shape)
-  variables = stock.init(jax.random.key(0), x)
+  variables = toy.init(stock, x)
   ours = nn.Conv(2, size, conv_general_dilated=conv.conv_general_dilated)
-  np.testing.assert_allclose(ours.apply(variables, x), stock.apply(variables, x), atol=1e-6)
+  np.testing.assert_allclose(toy.jit(ours.apply)(variables, x), toy.jit(stock.apply)(variables, x), atol=1e-6)
 
 
 def test_bad_arguments_are_refused_with_the_words_of_lax():
@@ -138,15 +136,14 @@ def test_bad_arguments_are_refused_with_the_words_of_lax():
 
 
 def test_a_window_larger_than_the_image_gives_an_empty_result():
-  out = conv.conv_general_dilated(
-    jnp.ones((2, 2, 2, 3)), jnp.ones((3, 3, 3, 4)), (1, 1), "VALID", dimension_numbers=NHWC
-  )
+  convolve = lambda x, w: conv.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=NHWC)
+  out = toy.jit(convolve)(jnp.ones((2, 2, 2, 3)), jnp.ones((3, 3, 3, 4)))
   assert out.shape == (2, 0, 0, 4)
 
 
 def test_element_type_and_half_precision_follow_lax():
   ours, stock, x, w = arguments("same", dtype=jnp.bfloat16)
-  assert ours(x, w).dtype == stock(x, w).dtype == jnp.bfloat16
+  assert toy.jit(ours)(x, w).dtype == toy.jit(stock)(x, w).dtype == jnp.bfloat16
   wide = conv.conv_general_dilated(
     x, w, (1, 1), "SAME", dimension_numbers=NHWC, preferred_element_type=jnp.float32, lowering="patches"
   )

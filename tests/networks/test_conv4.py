@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from tests import toy
 from warpjax import networks
 
 SMALL = {"num_classes": 3, "width": 4}
@@ -45,28 +47,27 @@ def test_the_fast_convolution_changes_neither_gradient_nor_meta_gradient(module,
   patches = functools.partial(networks.conv_general_dilated, lowering="patches")
   ours = networks.from_linen(module.clone(conv_general_dilated=patches))
   stock = networks.from_linen(module.clone(conv_general_dilated=lax.conv_general_dilated))
-  params, shared = ours.init(jax.random.key(0), x)
+  params, shared = toy.init(ours, x)
 
   def meta_gradient(network):
     loss = loss_of(network, shared, x)
     adapted = lambda params: jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
     return jax.grad(lambda params: loss(adapted(params)))(params)
 
-  pairs = zip(jax.tree.leaves(meta_gradient(ours)), jax.tree.leaves(meta_gradient(stock)), strict=True)
-  for a, e in pairs:
-    np.testing.assert_allclose(a, e, rtol=0, atol=1e-9)
+  both = toy.jit(lambda: (meta_gradient(ours), meta_gradient(stock)))()
+  chex.assert_trees_all_close(*both, rtol=0, atol=1e-9)
 
 
 def test_parameters_are_single_precision_by_default(x):
-  params, _ = networks.from_linen(networks.Conv4(**SMALL)).init(jax.random.key(0), x)
+  params, _ = jax.eval_shape(networks.from_linen(networks.Conv4(**SMALL)).init, jax.random.key(0), x)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("warp", [None, networks.WarpSpec(batch_norm=True, residual=True)])
 def test_everything_is_double_precision_under_x64(warp, x, x64):
   network = networks.from_linen(networks.Conv4(warp=warp, **SMALL))
-  params, shared = network.init(jax.random.key(0), x.astype(float))
-  outputs = network.apply(params, shared, x.astype(float))
+  params, shared = jax.eval_shape(network.init, jax.random.key(0), x.astype(float))
+  outputs = jax.eval_shape(network.apply, params, shared, x.astype(float))
   assert {leaf.dtype for leaf in jax.tree.leaves((params, shared, outputs))} == {jnp.dtype("float64")}
 
 
@@ -81,7 +82,7 @@ def test_compute_dtype_is_a_setting_and_parameters_keep_theirs(x):
 
 def test_a_second_call_does_not_compile_again(x):
   network = networks.from_linen(networks.Conv4(**SMALL))
-  params, _ = network.init(jax.random.key(0), x)
+  params, _ = toy.init(network, x)
   traces = []
 
   @jax.jit
@@ -96,20 +97,21 @@ def test_a_second_call_does_not_compile_again(x):
 
 def test_per_task_weights_under_vmap_equal_a_loop(x):
   network = networks.from_linen(networks.Conv4(**SMALL))
-  params, _ = network.init(jax.random.key(0), x)
+  params, _ = toy.init(network, x)
   tasks = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.7 * leaf + 0.01]), params)
   images = jnp.stack([x, x[::-1]])
-  batched = jax.vmap(lambda p, x: network.apply(p, (), x))(tasks, images)
+  apply = lambda p, x: network.apply(p, (), x)
+  batched, one = toy.jit(jax.vmap(apply))(tasks, images), toy.jit(apply)
   for i in range(2):
-    single = network.apply(jax.tree.map(lambda leaf, i=i: leaf[i], tasks), (), images[i])
+    single = one(jax.tree.map(lambda leaf, i=i: leaf[i], tasks), images[i])
     np.testing.assert_allclose(batched[i], single, rtol=1e-4, atol=1e-5)
 
 
 def test_a_leaky_unit_lets_a_hundredth_of_what_is_below_zero_through(x):
   make = lambda last: networks.Conv4(layers=("conv", last), num_blocks=1, readout="flatten", head_init=None)
-  variables = make("relu").init(jax.random.key(0), x)
-  relu, leaky = (make(last).apply(variables, x) for last in ("relu", "leaky_relu"))
-  inverse = make("relu").apply(_negated(variables), x)
+  variables = toy.init(make("relu"), x)
+  relu, leaky = (toy.jit(make(last).apply)(variables, x) for last in ("relu", "leaky_relu"))
+  inverse = toy.jit(make("relu").apply)(_negated(variables), x)
   np.testing.assert_allclose(leaky, relu - 0.01 * inverse, rtol=1e-4, atol=1e-5)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -211,7 +211,19 @@ def cases_of(families: Sequence[str], choose: Callable[[Any], list[Case]]) -> li
   return [(family, case) for family in families for case in choose(MAKE[family][1])]
 
 
-@pytest.mark.parametrize(("family", "case"), cases_of(("conv4", "mlp", "policy"), pairwise), ids=name_of)
+# Of all that `make test-slow` runs: every order of layers, every kind of warp, every policy.
+QUICK = {"conv4": slice(0, None, 4), "mlp": slice(0, None, 4), "policy": slice(0, 4)}
+
+
+def compiled_cases() -> Iterator[Any]:
+  for family, quick in QUICK.items():
+    cases = pairwise(MAKE[family][1])
+    for case in cases:
+      marks = [] if case in cases[quick] else [pytest.mark.slow]
+      yield pytest.param(family, case, marks=marks, id=f"{family}-{name_of(case)}")
+
+
+@pytest.mark.parametrize(("family", "case"), compiled_cases())
 def test_the_compiled_gradient_is_that_of_finite_differences(family, case, x64):
   """Compiled without fusion emitters, where every window of the old max-pooling lost its gradient or made a NaN."""
   check(family, case, toy.jit)
@@ -241,7 +253,7 @@ def meta_gradient(module: nn.Module, x: jax.Array) -> tuple[Callable[[Any], tupl
     (value, _), grads = estimate(wj.MetaParams(params, (), ()), wj.Task(*halves), toy.key())
     return value, grads.initial
 
-  return jax.jit(value_and_grad), drawn(jax.eval_shape(network.init, jax.random.key(0), x)[0])
+  return toy.optimized(value_and_grad), drawn(jax.eval_shape(network.init, jax.random.key(0), x)[0])
 
 
 def test_two_steps_through_the_network_of_mamlpp(x64):

@@ -103,8 +103,9 @@ def test_a_norm_that_would_not_normalise_is_refused_with_the_call_to_write(name,
     adapt(MODULES[name]).init(KEY, X)
   assert len(_COMPILATIONS) == before, "it compiled before it refused"
   network = eval(call, {"from_linen": from_linen, "from_nnx": from_nnx, "module": MODULES[name], "factory": IdiomNnx})
-  params, shared = network.init(KEY, X)
-  np.testing.assert_allclose(network.apply(params, shared, X + 5), network.apply(params, shared, X), atol=1e-4)
+  params, shared = toy.init(network, X)
+  apply = toy.jit(network.apply)
+  np.testing.assert_allclose(apply(params, shared, X + 5), apply(params, shared, X), atol=1e-4)
 
 
 class AttributeMode(nn.Module):
@@ -160,7 +161,7 @@ def test_arguments_of_the_call_are_checked():
 
 def test_init_works_inside_jit_and_on_shapes():
   network = from_linen(Idiom(), train=True)
-  params, _ = jax.jit(network.init)(KEY, X)
+  params, _ = toy.init(network, X)
   chex.assert_trees_all_equal_shapes(params, jax.eval_shape(network.init, KEY, X)[0])
 
 
@@ -168,12 +169,12 @@ def test_init_works_inside_jit_and_on_shapes():
 def test_batch_norm_frozen_at_given_statistics(name):
   flags = {"train": True, "takes_key": True, "inference_kwargs": {"train": False}}
   network = from_nnx(IdiomNnx, **flags) if name == "nnx" else from_linen(Idiom(), **{**flags, "takes_key": False})
-  params, shared = network.init(KEY, X)
-  stats = network.apply_with_stats(params, shared, None, X)[1]
-  frozen = network._replace(apply=lambda params, shared, x: network.apply_with_stats(params, shared, stats, x)[0])
-  whole = frozen.apply(params, shared, X)
-  np.testing.assert_allclose(whole, network.apply(params, shared, X), atol=1e-3)
-  np.testing.assert_allclose(frozen.apply(params, shared, X[:2]), whole[:2], atol=1e-5)
+  params, shared = toy.init(network, X)
+  stats = toy.jit(lambda x: network.apply_with_stats(params, shared, None, x)[1])(X)
+  frozen = toy.jit(lambda x: network.apply_with_stats(params, shared, stats, x)[0])
+  whole = frozen(X)
+  np.testing.assert_allclose(whole, toy.jit(network.apply)(params, shared, X), atol=1e-3)
+  np.testing.assert_allclose(frozen(X[:2]), whole[:2], atol=1e-5)
 
 
 class Drops(nn.Module):
@@ -220,9 +221,9 @@ def data(seed):
 @pytest.mark.parametrize("name", DROPS)
 def test_dropout_draws_from_the_key_that_rides_with_x_and_drops_nothing_without(name):
   network, x = DROPS[name], X[None] if "attention" in name else X
-  params, shared = network.init(KEY, x)
+  params, shared = toy.init(network, x)
   assert network.takes_key
-  apply = jax.jit(lambda x: network.apply(params, shared, x))
+  apply = toy.jit(lambda x: network.apply(params, shared, x))
   first, other = apply((x, data(0))), apply((x, data(1)))
   np.testing.assert_array_equal(first, apply((x, data(0))))
   assert np.abs(first - other).max() > 1e-2
@@ -232,7 +233,7 @@ def test_dropout_draws_from_the_key_that_rides_with_x_and_drops_nothing_without(
 
 def test_the_linen_key_is_flaxs_dropout_stream():
   network = DROPS["linen"]
-  params, _ = network.init(KEY, X)
+  params, _ = toy.init(network, X)
   rngs = {"dropout": jax.random.key(5)}
   expected, _ = Drops().apply({"params": params}, X, train=True, rngs=rngs, mutable=["batch_stats"])
   np.testing.assert_array_equal(network.apply(params, (), (X, data(5))), expected)
@@ -245,8 +246,8 @@ def test_two_dropouts_of_an_nnx_module_draw_apart():
     lambda rngs: nnx.Sequential(nnx.Linear(3, 3, rngs=rngs), *[nnx.Dropout(0.5, rngs=rngs) for _ in range(2)]),
     takes_key=True,
   )
-  params, shared = network.init(KEY, X)
-  kept = np.mean(network.apply(params, shared, (jnp.tile(X, (50, 1)), data(0))) != 0)
+  params, shared = toy.init(network, X)
+  kept = np.mean(toy.jit(network.apply)(params, shared, (jnp.tile(X, (50, 1)), data(0))) != 0)
   assert 0.2 < kept < 0.3  # a quarter; half if both had one mask
 
 
@@ -263,8 +264,9 @@ def test_draws_that_nothing_asked_for_and_keys_that_nothing_reads_are_refused():
 
   with pytest.raises(ValueError, match=r"draws nothing as it is called: pass from_linen\(module, takes_key=True, tr"):
     from_linen(Off(), takes_key=True).init(KEY, X)
-  from_linen(Off()).init(KEY, X)  # a network without dropout, which is no error
-  from_linen(Drops(rate=0.0), takes_key=True, train=True).init(KEY, X)  # a rate that a sweep sets to zero
+  jax.eval_shape(from_linen(Off()).init, KEY, X)  # a network without dropout, which is no error
+  swept_to_zero = Drops(rate=0.0)
+  jax.eval_shape(from_linen(swept_to_zero, takes_key=True, train=True).init, KEY, X)
 
   class Noise(nn.Module):
     @nn.compact
@@ -287,9 +289,9 @@ def test_draws_that_nothing_asked_for_and_keys_that_nothing_reads_are_refused():
 )
 def test_an_nnx_module_that_holds_a_stream_and_draws_nothing_works(factory):
   network, x = from_nnx(factory), X[None]
-  params, shared = network.init(KEY, x)
+  params, shared = toy.init(network, x)
   expected = nnx.eval_shape(lambda: factory(nnx.Rngs(KEY))(x)).shape
-  apply = jax.jit(network.apply)
+  apply = toy.jit(network.apply)
   assert apply(params, shared, x).shape == expected
   np.testing.assert_array_equal(apply(params, shared, x), apply(params, shared, x))
 
@@ -332,7 +334,7 @@ def test_draws_differ_by_task_step_and_point_and_repeat_themselves():
 @pytest.mark.parametrize("name", ["linen", "nnx"])
 def test_chunks_of_tasks_draw_the_same(name):
   network = DROPS[name]
-  params, shared = network.init(KEY, X)
+  params, shared = toy.init(network, X)
   inner, optimizer = inner_loop(network, num_steps=1), optax.sgd(0.1)
   state = training.init(KEY, inner.rule, params, shared, optimizer)
 
@@ -346,7 +348,7 @@ def test_chunks_of_tasks_draw_the_same(name):
 
 def test_evaluation_without_keys_is_deterministic_and_undropped():
   network = DROPS["linen"]
-  params, shared = network.init(KEY, X)
+  params, shared = toy.init(network, X)
   inner = inner_loop(network, num_steps=1, keyed=False)
   results = [
     wj.evaluation.evaluate(inner, wj.MetaParams(params, shared), tasks(2), key, num_tasks=2, metric="mse").per_task
@@ -358,7 +360,7 @@ def test_evaluation_without_keys_is_deterministic_and_undropped():
 @pytest.mark.parametrize("name", ["linen", "nnx"])
 def test_the_meta_gradient_through_dropout(name, x64):
   network = {"linen": DROPS["linen"], "nnx": from_nnx(DropsNnx, takes_key=True)}[name]
-  params, shared = network.init(KEY, X.astype(float))
+  params, shared = toy.init(network, X.astype(float))
   params = jax.tree.map(lambda leaf: leaf.astype(float), params)
   inner, meta_params = inner_loop(network), wj.MetaParams(params, shared)
   task = jax.tree.map(lambda leaf: leaf[0], tasks(1, float))

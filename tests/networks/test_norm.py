@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from tests import toy
 from warpjax.networks import BatchNorm
 
 SHAPE = (3, 4, 2, 5)
@@ -22,8 +23,13 @@ def images(dtype=None):
   return (2 + 3 * jax.random.normal(jax.random.key(0), SHAPE)).astype(dtype or float)
 
 
+def start(module, x):
+  """The outputs, and the variables."""
+  return toy.jit(lambda x: module.init_with_output(jax.random.key(0), x, use_running_average=False))(x)
+
+
 def variables(module, x):
-  found = module.init(jax.random.key(0), x, use_running_average=False)
+  _, found = start(module, x)
   leaves, treedef = jax.tree.flatten(found)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   further = [0.3 * jax.random.uniform(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
@@ -35,22 +41,22 @@ def variables(module, x):
 def test_values_statistics_and_two_derivatives_are_flax_s(x64, options, given):
   ours, flax_s = modules(param_dtype=jnp.float64, **options)
   x = images()
-  start = variables(ours, x)
+  begun = variables(ours, x)
   mask = jnp.arange(SHAPE[1])[None, :, None, None] < 3 if given == "masked" else None
-  assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, variables(flax_s, x))
+  assert jax.tree.map(jnp.shape, begun) == jax.tree.map(jnp.shape, variables(flax_s, x))
 
   def results(module):
     def value(params, x):
-      all_variables = {"batch_stats": start["batch_stats"]} | ({"params": params} if params else {})
+      all_variables = {"batch_stats": begun["batch_stats"]} | ({"params": params} if params else {})
       y, updated = module.apply(all_variables, x, given is True, mask=mask, mutable=["batch_stats"])
       return jnp.mean(jnp.sin(y)), (y, updated)
 
     gradient = lambda params, x: jax.grad(value, argnums=(0, 1), has_aux=True)(params, x)[0]
-    at = (start.get("params", {}), x)
+    at = (begun.get("params", {}), x)
     forward = jax.jvp(gradient, at, jax.tree.map(jnp.cos, at))[1]
     return value(*at)[1], gradient(*at), forward
 
-  found, wanted = (jax.tree.leaves(jax.jit(lambda module=module: results(module))()) for module in (ours, flax_s))
+  found, wanted = (jax.tree.leaves(toy.jit(lambda module=module: results(module))()) for module in (ours, flax_s))
   for actual, expected in zip(found, wanted, strict=True):
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)  # flax keeps statistics in single precision
 
@@ -73,7 +79,7 @@ def test_dtypes_are_flax_s(dtype, input_dtype):
   x = images(input_dtype)
   outputs = []
   for module in modules(dtype=dtype and jnp.dtype(dtype)):
-    y, updated = module.init_with_output(jax.random.key(0), x, use_running_average=False)
+    y, updated = start(module, x)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updated))
     outputs.append(y)
   assert outputs[0].dtype == outputs[1].dtype
@@ -85,7 +91,7 @@ def test_dtypes_are_flax_s(dtype, input_dtype):
 def test_a_channel_that_does_not_vary_stays_finite():
   module, _ = modules()
   x = images().at[..., 0].set(1e3)
-  y, _ = module.init_with_output(jax.random.key(0), x, use_running_average=False)
+  y, _ = start(module, x)
   assert jnp.isfinite(y).all() and abs(y[..., 0]).max() < 1e-2
 
 
@@ -96,7 +102,7 @@ def test_a_channel_that_does_not_vary_has_every_derivative(x64):
   t = t - jnp.mean(t)
   apply = lambda x: module.apply({}, x, mutable=["batch_stats"])[0]
   derivative = lambda f: lambda x: jax.jvp(f, (x,), (t,))[1]
-  third = jax.jit(derivative(derivative(derivative(apply))))(jnp.zeros_like(t))
+  third = toy.jit(derivative(derivative(derivative(apply))))(jnp.zeros_like(t))
   np.testing.assert_allclose(third, -3 * t * jnp.mean(t**2) / 0.5**1.5, rtol=1e-6)
 
 

@@ -105,15 +105,15 @@ def test_a_trace_at_its_bound_keeps_its_gradient_and_one_beyond_has_none():
   trace = jnp.broadcast_to(jnp.array([1.0, -1.0, 0.5, 1.1]), (2, WIDTH, WIDTH))
   memory = lambda trace: (trace, jnp.zeros((2, WIDTH)))
   after = lambda trace: jnp.sum(cell.apply({"params": params}, (memory(trace), jnp.ones((2, INPUTS))))[0][0])
-  np.testing.assert_array_equal(jax.grad(after)(trace), jnp.abs(trace) <= 1)
+  np.testing.assert_array_equal(toy.jit(jax.grad(after))(trace), jnp.abs(trace) <= 1)
 
 
 @pytest.mark.parametrize(("log_std", "value", "slope"), [(MIN_LOG_STD, MIN_LOG_STD, 1.0), (-20.0, MIN_LOG_STD, 0.0)])
 def test_a_deviation_at_its_bound_keeps_its_gradient_and_one_below_has_none(log_std, value, slope):
   network = networks.GaussianMLP(features=(2,), num_outputs=1)
-  params = network.init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+  params = toy.init(network, jnp.ones((1, 2)))["params"]
   read = lambda log_std: network.apply({"params": {**params, "log_std": log_std}}, jnp.ones((1, 2)))[1].sum()
-  found, gradient = jax.value_and_grad(read)(jnp.array([log_std]))
+  found, gradient = toy.jit(jax.value_and_grad(read))(jnp.array([log_std]))
   assert found == jnp.float32(value) and gradient == slope
 
 

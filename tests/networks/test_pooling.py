@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from tests import toy
 from warpjax.networks import Conv4, from_linen, max_pool
-
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def derivatives(pool, x):
@@ -29,7 +28,7 @@ def derivatives(pool, x):
 def test_value_gradient_and_second_derivative_equal_flax(shape, size, padding, x64):
   x = jax.random.normal(jax.random.key(0), shape)
   stock_pool = lambda x: nn.max_pool(x, (size, size), strides=(size, size), padding=padding)
-  ours, stock = quick_jit(
+  ours, stock = toy.jit(
     lambda x: (derivatives(lambda x: max_pool(x, size, padding=padding), x), derivatives(stock_pool, x))
   )(x)
   for a, e in zip(ours, stock, strict=True):
@@ -38,12 +37,12 @@ def test_value_gradient_and_second_derivative_equal_flax(shape, size, padding, x
 
 def test_the_first_of_ties_takes_the_gradient_as_in_flax():
   x = jnp.array([[3.0, 3.0], [1.0, 2.0]]).reshape(1, 2, 2, 1)
-  gradient = jax.grad(lambda x: jnp.sum(max_pool(x)))(x)
+  gradient = toy.jit(jax.grad(lambda x: jnp.sum(max_pool(x))))(x)
   np.testing.assert_array_equal(gradient.reshape(4), [1.0, 0.0, 0.0, 0.0])
   ties = jax.random.randint(jax.random.key(0), (2, 6, 9, 3), 0, 3).astype(float)
   stock = lambda x: nn.max_pool(x, (3, 3), strides=(3, 3))
   gradient = lambda pool: jax.grad(lambda x: jnp.sum(jnp.sin(pool(x))))
-  ours, theirs = quick_jit(lambda x: (gradient(partial(max_pool, size=3))(x), gradient(stock)(x)))(ties)
+  ours, theirs = toy.jit(lambda x: (gradient(partial(max_pool, size=3))(x), gradient(stock)(x)))(ties)
   np.testing.assert_array_equal(ours, theirs)
 
 
@@ -76,7 +75,7 @@ def test_no_window_loses_its_gradient_or_takes_it_twice(dtype):
     normal = x * scale - jnp.mean(x) * scale
     return jnp.sum(max_pool(nn.leaky_relu(normal) + offset).astype(jnp.float32))
 
-  gradient = jax.jit(jax.vmap(jax.grad(summed), (None, 0, None)))
+  gradient = toy.optimized(jax.vmap(jax.grad(summed), (None, 0, None)))
   windows = gradient(jnp.zeros((2, 1, 1, 3), dtype), jnp.stack([kernel, kernel[::-1]]), jnp.asarray(1.3, dtype))
   np.testing.assert_array_equal(windows.astype(float), jnp.full((2, 2, 1, 1, 3), 7 * 7))
 
@@ -95,11 +94,11 @@ def test_compilation_does_not_lose_the_gradient_of_a_window(x64):
   )
   network, seeds = from_linen(module), range(4)
   images = [jax.random.normal(jax.random.key(seed), (6, 8, 8, 1)) for seed in seeds]
-  start, unravel = ravel_pytree(network.init(jax.random.key(0), images[0])[0])
+  start, unravel = ravel_pytree(toy.init(network, images[0])[0])
   loss = lambda params, x: jnp.mean(jnp.sin(network.apply(unravel(params), (), x)) ** 2)
-  gradient, steps = jax.jit(jax.grad(loss)), 1e-5 * jnp.eye(start.size)
+  gradient, steps = toy.optimized(jax.grad(loss)), 1e-5 * jnp.eye(start.size)
   difference = lambda params, x: jax.lax.map(lambda step: loss(params + step, x) - loss(params - step, x), steps) / 2e-5
-  compiled = quick_jit(difference)
+  compiled = toy.jit(difference)
   for seed, x in zip(seeds, images, strict=True):
     params = start + 0.1 * jax.random.normal(jax.random.key(seed + 2), start.shape)
     wanted = compiled(params, x)
@@ -108,7 +107,8 @@ def test_compilation_does_not_lose_the_gradient_of_a_window(x64):
 
 def test_windows_of_one_pixel_are_the_image():
   x = jax.random.normal(jax.random.key(0), (1, 3, 2, 2))
-  for ours, wanted in zip(derivatives(partial(max_pool, size=1), x), derivatives(lambda x: x, x), strict=True):
+  both = toy.jit(lambda x: (derivatives(partial(max_pool, size=1), x), derivatives(lambda x: x, x)))
+  for ours, wanted in zip(*both(x), strict=True):
     np.testing.assert_allclose(ours, wanted, rtol=1e-6)
 
 

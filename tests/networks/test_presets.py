@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toy
 from warpjax import networks
 
 OMNIGLOT, MINI = (28, 28, 1), (84, 84, 3)
@@ -24,6 +25,10 @@ CASES = {
 
 def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def initial(module, shape):
+  return toy.init(networks.from_linen(module), jnp.zeros(shape))[0]
 
 
 def shapes(module, image):
@@ -68,8 +73,7 @@ def test_overrides_win():
 
 @pytest.mark.slow
 def test_imaml_initialisers():
-  network = networks.from_linen(networks.imaml_omniglot())
-  params, _ = network.init(jax.random.key(0), jnp.zeros((1, *OMNIGLOT)))
+  params = initial(networks.imaml_omniglot(), (1, *OMNIGLOT))
   bound = 1.73 * np.sqrt(6 / (9 * 64 + 9 * 64))
   assert 0.99 * bound < np.abs(params["conv_1"]["kernel"]).max() <= bound
   bias = params["head"]["bias"]
@@ -77,8 +81,7 @@ def test_imaml_initialisers():
 
 
 def test_maml_initialisers():
-  network = networks.from_linen(networks.maml_omniglot(num_classes=100))
-  params, _ = network.init(jax.random.key(0), jnp.zeros((1, *OMNIGLOT)))
+  params = initial(networks.maml_omniglot(num_classes=100), (1, *OMNIGLOT))
   assert 0.95 < np.std(params["head"]["kernel"]) < 1.05
   bound = np.sqrt(6 / (9 * 64 + 9 * 64))
   assert 0.99 * bound < np.abs(params["conv_1"]["kernel"]).max() <= bound
@@ -86,24 +89,20 @@ def test_maml_initialisers():
 
 def test_sinusoid_networks():
   for preset, widths in ((networks.maml_sinusoid, (40, 40)), (networks.reptile_sinusoid, (64, 64))):
-    network = networks.from_linen(preset())
-    params, _ = network.init(jax.random.key(0), jnp.ones((10, 1)))
+    params = initial(preset(), (10, 1))
     assert tuple(params[f"dense_{i}"]["kernel"].shape[1] for i in range(2)) == widths
-    assert network.apply(params, (), jnp.ones((10, 1))).shape == (10, 1)
-  kernel = networks.from_linen(networks.maml_sinusoid()).init(jax.random.key(0), jnp.ones((1, 1)))[0]["dense_1"][
-    "kernel"
-  ]
-  assert np.abs(kernel).max() <= 0.02
+    assert jax.eval_shape(networks.from_linen(preset()).apply, params, (), jnp.ones((10, 1))).shape == (10, 1)
+  assert np.abs(initial(networks.maml_sinusoid(), (1, 1))["dense_1"]["kernel"]).max() <= 0.02
 
 
 def test_warpgrad_s_head_has_pytorch_s_biases():
-  params, _ = networks.from_linen(networks.warpgrad_omniglot()).init(jax.random.key(0), jnp.zeros((1, *OMNIGLOT)))
+  params = initial(networks.warpgrad_omniglot(), (1, *OMNIGLOT))
   assert 0.05 < np.abs(params["head"]["bias"]).max() <= 1 / 8
   assert 0 < np.abs(params["conv_1"]["bias"]).max() <= 1 / 24
 
 
 def test_the_units_of_reptile_s_demo_turn_at_points_of_their_own():
-  params, _ = networks.from_linen(networks.reptile_sinusoid()).init(jax.random.key(0), jnp.ones((1, 1)))
+  params = initial(networks.reptile_sinusoid(), (1, 1))
   for layer, fan_in in (("dense_0", 1), ("dense_1", 64), ("head", 64)):
     for value in params[layer].values():
       assert 0 < np.abs(value).max() <= fan_in**-0.5 and np.unique(value).size == value.size

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toy
 from warpjax import networks
 from warpjax.networks import resnet12
 
@@ -26,19 +27,21 @@ def test_the_default_has_the_published_number_of_parameters():
 
 
 def test_warp_layers_are_shared_and_after_each_block():
-  network = networks.from_linen(networks.ResNet12(**TINY, warp=networks.WarpSpec(identity_init=True)))
-  plain = networks.from_linen(networks.ResNet12(**TINY))
-  params, shared = jax.jit(network.init)(KEY, X)
-  assert sorted(shared) == [f"warp_{i}" for i in range(4)]
-  whole = jax.jit(network.apply)(params, shared, X)
-  np.testing.assert_allclose(whole, jax.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
+  two = TINY | {"widths": (2, 2)}
+  network = networks.from_linen(networks.ResNet12(**two, warp=networks.WarpSpec(identity_init=True)))
+  plain = networks.from_linen(networks.ResNet12(**two))
+  params, shared = toy.init(network, X)
+  assert sorted(shared) == [f"warp_{i}" for i in range(2)]
+  whole = toy.jit(network.apply)(params, shared, X)
+  np.testing.assert_allclose(whole, toy.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
 
 
 def test_it_drops_where_a_key_rides_with_the_images_and_only_there():
-  network, plain = (networks.from_linen(networks.ResNet12(**TINY, drop_rate=r), takes_key=True) for r in (0.4, 0.0))
-  params, _ = jax.jit(network.init)(KEY, X)
-  apply = jax.jit(lambda x: network.apply(params, (), x))
-  np.testing.assert_allclose(apply(X), jax.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
+  three = TINY | {"widths": (2, 2, 2)}  # the third drops squares
+  network, plain = (networks.from_linen(networks.ResNet12(**three, drop_rate=r), takes_key=True) for r in (0.4, 0.0))
+  params, _ = toy.init(network, X)
+  apply = toy.jit(lambda x: network.apply(params, (), x))
+  np.testing.assert_allclose(apply(X), toy.jit(plain.apply)(params, (), X), rtol=1e-4, atol=1e-5)
   keys = [jax.random.key_data(jax.random.key(i)) for i in range(2)]
   first, again, other = apply((X, keys[0])), apply((X, keys[0])), apply((X, keys[1]))
   np.testing.assert_array_equal(first, again)
@@ -48,7 +51,7 @@ def test_it_drops_where_a_key_rides_with_the_images_and_only_there():
 @pytest.mark.parametrize(("size", "rate"), [(1, 0.3), (3, 0.1), (5, 0.05)])
 def test_drop_block_drops_squares_and_keeps_the_mean(size, rate):
   x = jnp.ones((20, 24, 24, 8))
-  y = np.asarray(resnet12.drop(KEY, x, rate, size))
+  y = np.asarray(toy.jit(lambda x: resnet12.drop(KEY, x, rate, size))(x))
   zero = y == 0
   assert rate * 0.7 < zero.mean() < rate * 1.3
   assert y.mean() == pytest.approx(1, rel=1e-5)
@@ -70,8 +73,8 @@ def test_a_square_is_no_larger_than_the_image():
 @pytest.mark.parametrize("module", [networks.Conv4(2, 4, norm_groups=2), networks.ResNet12(**TINY)])
 def test_group_and_layer_norm_see_one_example_alone(module, norm):
   network = networks.from_linen(module.clone(norm=norm))
-  params, _ = jax.jit(network.init)(KEY, X)
-  apply = jax.jit(network.apply)
+  params, _ = toy.init(network, X)
+  apply = toy.jit(network.apply)
   whole = apply(params, (), X)
   np.testing.assert_allclose(apply(params, (), X[:1])[0], whole[0], rtol=1e-4, atol=1e-5)
   assert jax.eval_shape(network.apply_with_stats, params, (), None, X)[1] == {}
@@ -86,4 +89,4 @@ def test_group_and_layer_norm_see_one_example_alone(module, norm):
 )
 def test_bad_arguments(bad, message):
   with pytest.raises(ValueError, match=message):
-    networks.ResNet12(**TINY, **bad).init(KEY, X)
+    jax.eval_shape(networks.ResNet12(**TINY, **bad).init, KEY, X)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import functools
+
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toy
 from warpjax import networks
 from warpjax.networks import Warp, WarpSpec
 
@@ -35,10 +39,14 @@ def x():
   return jax.random.normal(jax.random.key(1), (3, 6, 5, 4))
 
 
+def initial(spec, x):
+  return toy.init(Warp(spec), x)
+
+
 @pytest.mark.parametrize("rung", LADDER)
 def test_the_capacity_ladder(rung, x):
   spec, num_parameters, names = LADDER[rung]
-  outputs, variables = Warp(spec).init_with_output(jax.random.key(0), x)
+  outputs, variables = jax.eval_shape(Warp(spec).init_with_output, jax.random.key(0), x)
   assert outputs.shape == x.shape
   assert set(variables["params"]) == names
   assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == num_parameters
@@ -46,14 +54,14 @@ def test_the_capacity_ladder(rung, x):
 
 def test_the_order_in_a_layer_is_norm_kernel_activation_sum_norm(x):
   spec = WarpSpec("conv1x1", activation=nn.relu, batch_norm=True, residual=True)
-  outputs, variables = Warp(spec).init_with_output(jax.random.key(0), x)
+  outputs, variables = toy.jit(Warp(spec).init_with_output)(jax.random.key(0), x)
   normalize = lambda h: (h - h.mean((0, 1, 2))) / jnp.sqrt(h.var((0, 1, 2)) + 1e-5)
   kernel, bias = (variables["params"]["conv1x1_0"][name] for name in ("kernel", "bias"))
   np.testing.assert_allclose(outputs, normalize(nn.relu(normalize(x) @ kernel[0, 0] + bias) + x), atol=1e-4)
 
 
 def test_biases_start_at_random_within_the_bound_of_the_fan_in(x):
-  biases = lambda **settings: Warp(WarpSpec(**settings)).init(jax.random.key(0), x)["params"]["conv3x3_0"]["bias"]
+  biases = lambda **settings: initial(WarpSpec(**settings), x)["params"]["conv3x3_0"]["bias"]
   bias = biases()
   assert 0 < np.abs(bias).max() <= (9 * x.shape[-1]) ** -0.5 and np.unique(bias).size == bias.size
   assert not biases(bias_init=None).any() and not biases(identity_init=True).any()
@@ -61,7 +69,7 @@ def test_biases_start_at_random_within_the_bound_of_the_fan_in(x):
 
 def test_a_residual_between_different_widths_goes_through_a_1x1_kernel(x):
   spec = WarpSpec(residual=True, num_layers=2, hidden_width=6)
-  outputs, variables = Warp(spec).init_with_output(jax.random.key(0), x)
+  outputs, variables = jax.eval_shape(Warp(spec).init_with_output, jax.random.key(0), x)
   assert outputs.shape == x.shape
   assert variables["params"]["residual_0"]["kernel"].shape == (4, 6)
   assert variables["params"]["residual_1"]["kernel"].shape == (6, 4)
@@ -72,10 +80,10 @@ def test_a_residual_between_different_widths_goes_through_a_1x1_kernel(x):
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["", "norm"])
 def test_identity_init_is_the_identity_exactly_and_can_leave_it(kind, activation, batch_norm, x):
   warp = Warp(WarpSpec(kind, activation, batch_norm, num_layers=2, identity_init=True))
-  outputs, variables = warp.init_with_output(jax.random.key(0), x)
+  outputs, variables = toy.jit(warp.init_with_output)(jax.random.key(0), x)
   np.testing.assert_array_equal(outputs, x)
   loss = lambda params: jnp.sum(warp.apply({"params": params}, x, mutable=["batch_stats"])[0] ** 3)
-  gradient = jax.grad(loss)(variables["params"])
+  gradient = toy.jit(jax.grad(loss))(variables["params"])
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-3
 
 
@@ -89,19 +97,22 @@ def test_a_network_with_identity_warps_equals_the_network_without(preset):
   kind = "conv3x3" if preset == "conv4" else "linear"
   warped = networks.from_linen(make(WarpSpec(kind, identity_init=True)), expect_shared=True)
   bare = networks.from_linen(make(None))
-  params, shared = warped.init(jax.random.key(0), x)
+  params, shared = toy.init(warped, x)
   assert set(shared) == {f"warp_{i}" for i in range(4 if preset == "conv4" else 2)}
-  assert jax.tree.structure(params) == jax.tree.structure(bare.init(jax.random.key(0), x)[0])
-  loss = lambda network, shared: lambda params: jnp.sum(network.apply(params, shared, x) ** 2)
-  np.testing.assert_array_equal(warped.apply(params, shared, x), bare.apply(params, (), x))
-  gradients = (jax.grad(loss(warped, shared))(params), jax.grad(loss(bare, ()))(params))
-  jax.tree.map(np.testing.assert_array_equal, *gradients)
+  assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(bare.init, jax.random.key(0), x)[0])
+
+  def loss(network, shared, params):
+    outputs = network.apply(params, shared, x)
+    return jnp.sum(outputs**2), outputs
+
+  derivative = lambda *args: toy.jit(lambda params: jax.grad(functools.partial(loss, *args), has_aux=True)(params))
+  chex.assert_trees_all_equal(derivative(warped, shared)(params), derivative(bare, ())(params))
 
 
 @pytest.mark.parametrize("spec", [WarpSpec("linear", head=True), None], ids=["head", "none"])
 def test_a_warp_after_the_head_only_when_asked(spec):
   network = networks.from_linen(networks.MLP(features=(6,), num_outputs=2, warp=spec))
-  params, shared = network.init(jax.random.key(0), jnp.ones((5, 1)))
+  params, shared = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((5, 1)))
   assert set(params) == {"dense_0", "head"}
   assert shared == () if spec is None else set(shared) == {"warp_0", "warp_head"}
   assert params["head"]["kernel"].shape == ((6, 2) if spec is None else (6, 6))
@@ -119,8 +130,9 @@ def test_warp_after_the_head_starts_as_the_spec_says(x, name):
   spec = WarpSpec(head=True, kernel_init=jax.nn.initializers.ones, bias_init=jax.nn.initializers.constant)
   for given, bias in ((spec, 4.0), (spec._replace(identity_init=True), 0.0)):
     network = networks.from_linen(HEADED[name](given))
-    params, shared = network.init(jax.random.key(0), x)
-    assert params["head"]["kernel"].shape == (4, 4) and network.apply(params, shared, x).shape[-1] == 7
+    params, shared = toy.init(network, x)
+    assert params["head"]["kernel"].shape == (4, 4)
+    assert jax.eval_shape(network.apply, params, shared, x).shape[-1] == 7
     np.testing.assert_array_equal(shared["warp_head"]["kernel"], np.ones((4, 7)))
     np.testing.assert_array_equal(shared["warp_head"]["bias"], np.full(7, bias))
 

@@ -183,7 +183,7 @@ def test_the_observation(wanderings):
 
 def test_a_teleport_is_uniform_over_the_other_free_cells():
   env, goal, above = rl.maze.maze(5), jnp.array([3, 3]), jnp.array([2, 3])
-  start = env.reset_env(toy.key(), goal)[1]._replace(position=above)
+  start = toy.jit(env.reset_env)(toy.key(), goal)[1]._replace(position=above)
   go = toy.jit(jax.vmap(lambda key: env.step_env(key, start, jnp.array(1), goal)[1:3]))
   state, reward = go(jax.random.split(toy.key(), 4000))
   assert np.all(reward == 10)

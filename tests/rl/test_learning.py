@@ -131,7 +131,7 @@ def test_a_sequence_is_its_steps_and_the_warp_is_shared(module):
   network = networks.from_linen(module(6, 3))
   policy = rl.recurrent(network.apply, rl.categorical())
   seen = toy.draw(1, 4, 2, 5, dtype=jnp.float32)
-  params, shared = network.init(toy.key(), (None, seen[0]))
+  params, shared = toy.init(network, (None, seen[0]))
   assert bool(jax.tree.leaves(shared)) == (module is networks.WarpRNN)
   if shared:
     assert set(shared) == {"warp_lstm", "warp_gains"} and shared["warp_gains"]["kernel"].shape == (6, 5 + 5 * 6)
@@ -159,7 +159,7 @@ def test_navigation_trains_by_the_librarys_own_steps():
   inner = wj.InnerLoop(
     rl.policy_gradient(policy, "ratio"), rules.sgd(0.3), 1, batch_fn=batch_fn, query_batch_fn=query_batch_fn
   )
-  params, shared = network.init(toy.key(), jnp.zeros(2))
+  params, shared = toy.init(network, jnp.zeros(2))
   optimizer = optax.adam(1e-2)
   state = training.init(toy.key(), inner.rule, params, shared, optimizer)
   step = training.meta_step(wj.meta_gradients.unrolled(inner), optimizer, task_chunk=4)

@@ -29,7 +29,7 @@ def test_the_exact_one_is_the_slope_of_the_return_after_adaptation(x64):
   toy.assert_slopes(after, jnp.asarray(PARAMS), meta_gradient(inner)[1].initial)
 
 
-@pytest.mark.parametrize("derivative", ["mixed", "reverse"])
+@pytest.mark.parametrize("derivative", ["mixed", pytest.param("reverse", marks=pytest.mark.slow)])
 def test_dice_is_exact(x64, derivative):
   expected = meta_gradient(tabular.exact_loop())[1].initial
   found = meta_gradient(tabular.listed_loop("dice"), derivative)[1].initial
@@ -75,23 +75,20 @@ def test_masked_steps_have_no_say():
   rng = np.random.default_rng(0)
   log_probs, mask = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([[1, 1], [1, 1], [1, 0], [1, 0]])
   total = lambda l: jnp.sum(objectives.dice_weights(l, mask) * mask)
-  assert not np.any(np.asarray(jax.grad(total)(log_probs))[2:, 1])
+  assert not np.any(np.asarray(toy.jit(jax.grad(total))(log_probs))[2:, 1])
 
 
 def test_advantages_by_their_definition():
   rng = np.random.default_rng(1)
   rewards, values = rng.normal(size=(2, 5)).astype(np.float32)
-  found = advantages.gae(jnp.asarray(rewards), jnp.asarray(values), 0.9, 0.7, last=jnp.array(0.4))
+  found = toy.jit(lambda *args: advantages.gae(*args, 0.9, 0.7, last=jnp.array(0.4)))(rewards, values)
   following = [*values[1:], 0.4]
   errors = [r + 0.9 * after - v for r, v, after in zip(rewards, values, following, strict=True)]
   expected = [sum((0.9 * 0.7) ** k * errors[t + k] for k in range(5 - t)) for t in range(5)]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  np.testing.assert_allclose(
-    advantages.gae(jnp.asarray(rewards), jnp.asarray(values), 0.9, 1.0),
-    advantages.discounted(jnp.asarray(rewards), 0.9) - values,
-    rtol=1e-4,
-    atol=1e-6,
-  )
+  whole = toy.jit(lambda rewards, values: advantages.gae(rewards, values, 0.9, 1.0))(rewards, values)
+  discounted = toy.jit(lambda rewards: advantages.discounted(rewards, 0.9))(rewards)
+  np.testing.assert_allclose(whole, discounted - values, rtol=1e-4, atol=1e-6)
 
 
 def test_the_baseline_fits_what_is_linear_in_its_features(x64):
@@ -113,8 +110,8 @@ def test_the_baseline_is_finite_where_its_features_are_collinear():
   observations = np.eye(5, dtype=np.float32)[rng.integers(0, 5, (20, 100))]
   returns = (observations @ np.arange(5.0)).astype(np.float32)
   mask = np.ones((20, 100), np.float32)
-  fit = advantages.linear_baseline(rl.Episodes(observations, None, None, mask), jnp.asarray(returns))
-  np.testing.assert_allclose(fit, returns, atol=0.05)
+  fit = toy.jit(lambda returns: advantages.linear_baseline(rl.Episodes(observations, None, None, mask), returns))
+  np.testing.assert_allclose(fit(returns), returns, atol=0.05)
 
 
 def test_an_episode_that_has_ended_is_worth_nothing_more():

@@ -46,7 +46,7 @@ def loss_after():
   return loss
 
 
-@pytest.mark.parametrize("derivative", ["reverse", "first_order"])
+@pytest.mark.parametrize("derivative", ["reverse", pytest.param("first_order", marks=pytest.mark.slow)])
 def test_trpo_raises_the_exact_return_within_its_divergence(x64, derivative):
   state, loss = state_of(), loss_after()
   step = toy.jit(trpo.meta_step(tabular.listed_loop(), derivative=derivative))
@@ -94,7 +94,7 @@ def test_a_clipped_term_has_no_gradient():
 
 def test_a_ratio_at_its_bound_keeps_its_gradient():
   bound = jnp.array([1.2, 0.8, 1.2])
-  slopes = jax.grad(lambda ratio: jnp.sum(ppo.clipped(ratio, jnp.array([2.0, -2.0, -2.0]), 0.2)))(bound)
+  slopes = toy.jit(jax.grad(lambda ratio: jnp.sum(ppo.clipped(ratio, jnp.array([2.0, -2.0, -2.0]), 0.2))))(bound)
   np.testing.assert_array_equal(slopes, [2.0, -2.0, -2.0])
 
 
@@ -111,7 +111,7 @@ def gap(left, right):
   return max(float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)))) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
 def test_tasks_over_an_axis_give_the_step_of_one_device(x64, name):
   state, metrics = one_device(name)
   step = MAKE[name](tabular.listed_loop(), axis_name="tasks")

@@ -27,15 +27,21 @@ def test_identity_is_sgd_exactly():
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (5, 2, 3), (3, 2, 2, 4)])
 def test_it_is_the_kronecker_product_times_the_gradient(shape):
   rule, grad = rules.kronecker(0.1), toy.draw(1, *shape)
-  matrices = jax.tree.map(lambda leaf: toy.draw(leaf.shape[0], *leaf.shape), rule.init(toy.key(), {"w": grad}))
-  updates, _ = rule.transform(matrices).update({"w": grad}, rule.transform(matrices).init({"w": grad}), {"w": grad})
+  shapes = jax.eval_shape(rule.init, toy.key(), {"w": grad})
+  matrices, tree = jax.tree.map(lambda leaf: toy.draw(leaf.shape[0], *leaf.shape), shapes), {"w": grad}
+
+  @toy.jit
+  def step(matrices, tree):
+    return rule.transform(matrices).update(tree, rule.transform(matrices).init(tree), tree)[0]
+
+  updates = step(matrices, tree)
   product = functools.reduce(np.kron, [np.asarray(matrix) for matrix in matrices["w"]])
   np.testing.assert_allclose(updates["w"].ravel(), -0.1 * product @ np.ravel(grad), rtol=1e-12)
 
 
 def test_the_sizes_of_the_matrices():
   params = {"conv": jnp.zeros((3, 3, 8, 16)), "dense": jnp.zeros((8, 5)), "bias": jnp.zeros(5)}
-  sizes = jax.tree.map(lambda leaf: leaf.shape, rules.kronecker().init(toy.key(), params))
+  sizes = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(rules.kronecker().init, toy.key(), params))
   assert sizes == {"conv": ((9, 9), (8, 8), (16, 16)), "dense": ((8, 8), (5, 5)), "bias": ((5, 5),)}
 
 
@@ -44,7 +50,7 @@ def test_the_meta_gradient_of_one_step_in_closed_form():
   rule, task = rules.kronecker(0.1), toy.task()
   meta_params = toy.meta_params(rule)
   meta_params = meta_params._replace(rule=jax.tree.map(lambda m: m + toy.draw(m.shape[0], *m.shape), meta_params.rule))
-  gradient = lambda params, batch: jax.grad(toy.loss_fn, has_aux=True)(params, meta_params.shared, batch)[0]
+  gradient = lambda params, batch: toy.jit(jax.grad(toy.loss_fn, has_aux=True))(params, meta_params.shared, batch)[0]
   inner = gradient(meta_params.initial, task.support)
   first, second = meta_params.rule["w"]
   moved = {

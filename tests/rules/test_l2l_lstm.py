@@ -37,29 +37,37 @@ def by_hand(weights, grads, scale):
 
 def test_two_layers_by_hand():
   rule = rules.l2l_lstm((3, 2), p=None, scale=0.5)
-  weights = jax.tree.map(lambda leaf: toy.draw(7, *leaf.shape), rule.init(toy.key(), jnp.zeros(2)))
-  transform, grads = rule.transform(weights), toy.draw(8, 4, 2)
-  state, updates = transform.init(jnp.zeros(2)), []
-  for grad in grads:
-    update, state = transform.update(grad, state)
-    updates.append(update)
+  shapes = jax.eval_shape(rule.init, toy.key(), jnp.zeros(2))
+  weights, grads = jax.tree.map(lambda leaf: toy.draw(7, *leaf.shape), shapes), toy.draw(8, 4, 2)
+
+  @toy.jit
+  def run(weights, grads):
+    transform = rule.transform(weights)
+    step = lambda state, grad: transform.update(grad, state)[::-1]
+    return jax.lax.scan(step, transform.init(jnp.zeros(2)), grads)[1]
+
+  updates = run(weights, grads)
   numpy_weights = jax.tree.map(np.asarray, weights)
   for i in range(2):
-    np.testing.assert_allclose(np.stack(updates)[:, i], by_hand(numpy_weights, grads[:, i], 0.5), rtol=1e-12)
+    np.testing.assert_allclose(updates[:, i], by_hand(numpy_weights, grads[:, i], 0.5), rtol=1e-12)
 
 
 def test_a_rule_for_one_shape_runs_on_any_other():
   rule = rules.l2l_lstm((3,))
-  weights = rule.init(toy.key(), toy.initial())
   other = {"a": toy.draw(1, 7), "b": (toy.draw(2, 2, 2),)}
-  updates, _ = rule.transform(weights).update(other, rule.transform(weights).init(other))
-  assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, other)
-  of_shape = lambda params: jax.tree.map(jnp.shape, rule.init(toy.key(), params))
+
+  @toy.jit
+  def step(other):
+    transform = rule.transform(rule.init(toy.key(), toy.initial()))
+    return transform.update(other, transform.init(other))[0]
+
+  assert jax.tree.map(jnp.shape, step(other)) == jax.tree.map(jnp.shape, other)
+  of_shape = lambda params: jax.tree.map(jnp.shape, jax.eval_shape(rule.init, toy.key(), params))
   assert of_shape(toy.initial()) == of_shape(other)
 
 
 def test_forget_gates_start_open():
-  layer, _ = rules.l2l_lstm((3, 2)).init(toy.key(), toy.initial())["layers"]
+  layer, _ = toy.jit(rules.l2l_lstm((3, 2)).init)(toy.key(), toy.initial())["layers"]
   np.testing.assert_array_equal(layer["bias"], [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 
 
@@ -73,8 +81,8 @@ def test_the_scale_s_derivative_is_the_slope_of_the_loss():
   moved = lambda bias: jax.tree.map(lambda p: p + 3 * scale * bias, meta_params.initial)
   loss = lambda bias: toy.loss_fn(moved(bias), meta_params.shared, task.query)[0]
   (value, _), grads = toy.run(unrolled(toy.loop(rule)), meta_params, task)
-  toy.assert_close((value, grads.rule["head"]["bias"]), jax.value_and_grad(loss)(bias))
-  final = wj.adapt(toy.loop(rule), meta_params, task, toy.key()).final.params
+  toy.assert_close((value, grads.rule["head"]["bias"]), toy.jit(jax.value_and_grad(loss))(bias))
+  final = toy.jit(lambda m, t: wj.adapt(toy.loop(rule), m, t, toy.key()).final.params)(meta_params, task)
   toy.assert_close(final, moved(bias))
 
 

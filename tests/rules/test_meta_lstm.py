@@ -45,20 +45,31 @@ def by_hand(weights, thetas, grads, losses):
   return points
 
 
+def drawn(seed):
+  """Weights of the rule away from its start."""
+  shapes = jax.eval_shape(RULE.init, toy.key(), toy.initial())
+  return jax.tree.map(lambda leaf: toy.draw(seed, *leaf.shape), shapes)
+
+
 def test_the_recursion_of_the_paper():
-  weights = jax.tree.map(lambda leaf: toy.draw(5, *leaf.shape), RULE.init(toy.key(), toy.initial()))
+  weights = drawn(5)
   theta, grads, losses = 0.7, [0.3, -1e-6, -2.0], [2.0, 0.5, 1e-5]
   transform, params = RULE.transform(weights), {"w": jnp.full((1, 1), theta)}
   state, points = transform.init(params), []
+
+  @toy.jit
+  def step(params, state, grad, loss):
+    updates, state = transform.update({"w": jnp.full((1, 1), grad)}, state, params, value=loss)
+    return optax.apply_updates(params, updates), state
+
   for grad, loss in zip(grads, losses, strict=True):
-    updates, state = transform.update({"w": jnp.full((1, 1), grad)}, state, params, value=jnp.asarray(loss))
-    params = optax.apply_updates(params, updates)
+    params, state = step(params, state, grad, loss)
     points.append(params["w"].item())
   np.testing.assert_allclose(points, by_hand(jax.tree.map(np.asarray, weights), theta, grads, losses), rtol=1e-12)
 
 
 def test_with_its_gates_pinned_it_is_sgd_exactly():
-  zeros = jax.tree.map(jnp.zeros_like, RULE.init(toy.key(), toy.initial()))
+  zeros = jax.tree.map(jnp.zeros_like, drawn(5))
   pinned = {**zeros, "forget": {**zeros["forget"], "bias": jnp.asarray(200.0)}}  # f = 1, and i = sigmoid(0) = 1/2
   meta_params, task = toy.meta_params()._replace(rule=pinned), toy.task()
   final = lambda rule, m: toy.jit(lambda m, t: wj.adapt(toy.loop(rule), m, t, toy.key()).final.params)(m, task)
@@ -67,7 +78,7 @@ def test_with_its_gates_pinned_it_is_sgd_exactly():
 
 
 def test_it_starts_near_descent_by_a_tiny_step():
-  weights = rules.meta_lstm().init(toy.key(), toy.initial())
+  weights = toy.jit(rules.meta_lstm().init)(toy.key(), toy.initial())
   assert 4 <= weights["forget"].pop("bias") <= 5 and -5 <= weights["input"].pop("bias") <= -4
   rest = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(weights)])
   assert rest.size == 24 * 80 + 80 + 2 * 22
@@ -76,9 +87,10 @@ def test_it_starts_near_descent_by_a_tiny_step():
 
 def test_coordinates_share_weights_and_nothing_else():
   """Reordered coordinates have reordered steps, and a coordinate's steps do not depend on the others."""
-  weights = jax.tree.map(lambda leaf: toy.draw(6, *leaf.shape), RULE.init(toy.key(), toy.initial()))
+  weights = drawn(6)
   transform, theta, grads = RULE.transform(weights), toy.draw(1, 5), toy.draw(2, 3, 5)
 
+  @toy.jit
   def points(order):
     params, state = theta[order], transform.init(theta[order])
     for grad in grads:
@@ -112,8 +124,8 @@ def test_first_order_is_the_derivative_of_a_loop_with_constant_gradients():
 def test_log_and_sign_is_a_clamp():
   x, p = np.concatenate([np.geomspace(1e-9, 1e3, 50), -np.geomspace(1e-9, 1e3, 50)]), 5.0
   expected = np.stack([np.maximum(np.log(np.abs(x)) / p, -1), np.clip(x * np.exp(p), -1, 1)], -1)
-  np.testing.assert_allclose(lstm.log_and_sign(jnp.asarray(x), p), expected, rtol=1e-12)
-  slopes = jax.vmap(jax.jacfwd(lambda x: lstm.log_and_sign(x[None], p)[0]))(jnp.array([0.0, 0.5, -2.0]))
+  np.testing.assert_allclose(toy.jit(lambda x: lstm.log_and_sign(x, p))(x), expected, rtol=1e-12)
+  slopes = toy.jit(jax.vmap(jax.jacfwd(lambda x: lstm.log_and_sign(x[None], p)[0])))(np.array([0.0, 0.5, -2.0]))
   np.testing.assert_allclose(slopes, [[0, np.exp(p)], [0.4, 0], [-0.1, 0]], rtol=1e-12)
 
 
@@ -122,7 +134,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match=message):
       rules.meta_lstm(**bad)
   params = toy.initial()
-  transform = RULE.transform(RULE.init(toy.key(), params))
+  transform = RULE.transform(drawn(5))
   for given in ({"value": 1.0}, {"params": params}):
     with pytest.raises(ValueError, match="meta_lstm needs the parameters and the loss"):
       transform.update(params, transform.init(params), **given)

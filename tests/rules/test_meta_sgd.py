@@ -24,26 +24,27 @@ def test_a_constant_alpha_is_sgd():
 def test_alpha_has_the_tree_of_the_parameters():
   params = {"a": jnp.zeros((2, 3), jnp.float32), "b": (jnp.zeros(4), jnp.zeros((), jnp.bfloat16))}
   for init in (0.1, (0.01, 0.2)):
-    alpha = rules.meta_sgd(init).init(toy.key(), params)
+    alpha = jax.eval_shape(rules.meta_sgd(init).init, toy.key(), params)
     of = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
     assert of(alpha) == of(params)
 
 
 def test_alpha_is_drawn_between_its_bounds():
   params = {"a": jnp.zeros(500), "b": jnp.zeros(500)}
-  alpha = rules.meta_sgd((0.01, 0.2)).init(toy.key(), params)
+  draw = toy.jit(rules.meta_sgd((0.01, 0.2)).init)
+  alpha = draw(toy.key(), params)
   for leaf in alpha.values():
     assert leaf.min() >= 0.01 and leaf.max() < 0.2
     np.testing.assert_allclose(leaf.mean(), 0.105, atol=0.01)
   assert not np.any(alpha["a"] == alpha["b"])
-  assert np.all(alpha["a"] != rules.meta_sgd((0.01, 0.2)).init(toy.key(8), params)["a"])
+  assert np.all(alpha["a"] != draw(toy.key(8), params)["a"])
 
 
 def test_after_one_step_alphas_gradient_is_minus_the_product_of_two_gradients():
   rule, task = rules.meta_sgd((-0.2, 0.2)), toy.task()
   meta_params = toy.meta_params(rule)
   grads = toy.run(unrolled(toy.loop(rule, 1)), meta_params, task)[1].rule
-  gradient = lambda params, batch: jax.grad(toy.loss_fn, has_aux=True)(params, meta_params.shared, batch)[0]
+  gradient = lambda params, batch: toy.jit(jax.grad(toy.loss_fn, has_aux=True))(params, meta_params.shared, batch)[0]
   inner = gradient(meta_params.initial, task.support)
   moved = jax.tree.map(lambda p, a, g: p - a * g, meta_params.initial, meta_params.rule, inner)
   toy.assert_close(grads, jax.tree.map(lambda g, q: -g * q, inner, gradient(moved, task.query)))

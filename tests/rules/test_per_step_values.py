@@ -54,7 +54,7 @@ def test_value_and_meta_gradient_are_those_of_a_loop_by_hand():
   meta_params, task = moved(toy.meta_params(rule())), toy.task()
   (value, _), grads = toy.run(unrolled(toy.loop(rule())), meta_params, task)
   args = (meta_params.initial["w"], values_of(meta_params), meta_params.shared)
-  expected, by = jax.value_and_grad(by_hand, argnums=(0, 1, 2))(*args, task)
+  expected, by = toy.jit(jax.value_and_grad(by_hand, argnums=(0, 1, 2)))(*args, task)
   found = (grads.initial["w"], jnp.concatenate([grads.initial["b"][None], *jax.tree.leaves(grads.rule)]), grads.shared)
   toy.assert_close((value, *found), (expected, *by), rtol=1e-9)
   assert np.all(np.any(found[1] != 0, axis=1))  # every value has a gradient

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -146,10 +144,9 @@ def test_what_is_no_finished_run_of_a_row_is_refused(copied, spoil, message):
     record.make(copied)
 
 
-def test_the_command_says_it_in_one_line(tmp_path):
-  command = [sys.executable, "-m", "experiments.record", f"--workdir={tmp_path}"]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-  assert done.returncode == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+def test_the_command_says_it_in_one_line(commands, tmp_path):
+  done = commands.run("experiments.record", [f"--workdir={tmp_path}"])
+  assert done.status == 1 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
 
 
 def test_outside_of_a_checkout_nothing_is_recorded(tmp_path, monkeypatch):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
-import pathlib
+import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 import types
 
 import jax
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
+from tests.runner.commands import until
 from warpjax.runner import experiment, loop, measure, run, workdir
 from warpjax.runner.commands import evaluate, plot
 from warpjax.runner.config import settings
@@ -25,7 +24,6 @@ from warpjax.runner.plots import figures
 from warpjax.runner.reporting import progress
 from warpjax.training import StepFn, parallel
 
-ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tiny.config("sinusoid", "maml")
 
 
@@ -446,21 +444,15 @@ def test_smoothing_keeps_the_length_and_the_level():
   assert figures.smooth(list(range(400)))[-1] == 398.5
 
 
-def train_command(path, *arguments):
-  command = [sys.executable, "-m", "experiments.train", "--config=configs/sinusoid.py:maml", f"--workdir={path}"]
-  sizes = ["--config.tasks_per_step=2", "--config.eval.num_tasks=2", "--config.steps_per_dispatch=20", *arguments]
-  return subprocess.Popen([*command, *sizes], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
-  arguments = ["--config.num_meta_steps=2000000", "--config.checkpoint_every=1000000"]
-  process = train_command(tmp_path, *arguments)
-  deadline = time.monotonic() + 240
-  while not workdir.read_metrics(tmp_path) and time.monotonic() < deadline and process.poll() is None:
-    time.sleep(0.1)
-  process.send_signal(signal.SIGTERM)
-  printed, _ = process.communicate(timeout=240)
-  assert process.returncode == 128 + signal.SIGTERM
-  assert "the same command goes on" in printed and "Traceback" not in printed
+def test_a_signal_saves_and_the_same_command_goes_on(commands, tmp_path):
+  sizes = ["--config.tasks_per_step=2", "--config.eval.num_tasks=2", "--config.steps_per_dispatch=20"]
+  endless = ["--config.num_meta_steps=2000000", "--config.checkpoint_every=1000000"]
+  arguments = ["--config=configs/sinusoid.py:maml", f"--workdir={tmp_path}", *sizes, *endless]
+  pid = commands.start("experiments.train", arguments)
+  until(lambda: workdir.read_metrics(tmp_path), pid)
+  os.kill(pid, signal.SIGTERM)
+  done = commands.wait(pid)
+  assert done.status == 128 + signal.SIGTERM
+  assert "the same command goes on" in done.stdout and "Traceback" not in done.stdout + done.stderr
   saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]
   assert saved == [workdir.read_metrics(tmp_path)[-1]["step"]]

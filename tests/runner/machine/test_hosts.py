@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
-from tests.runner.commands import ROOT, replacing, until
+from tests.runner.commands import replacing, until
 from warpjax.runner import cli, experiment, loop, workdir
 from warpjax.runner.machine import hosts
 from warpjax.training import checkpoints, parallel
@@ -218,50 +216,31 @@ def test_a_port_where_a_run_has_just_ended_is_free():
   hosts._check_address(f"127.0.0.1:{port}", 0)
 
 
-WAITING = """
-from warpjax.runner.machine import hosts
-from warpjax.runner import cli
-
-def main():
-  hosts.connect({address!r}, 2, {process_id}, seconds={seconds})
-
-cli.define()
-cli.run(main)
-"""
-
-
-def waiting(process_id, seconds):
+def waiting(commands, process_id, seconds):
   """A process whose peer never begins, once it has said what it waits for."""
-  address = free_address()
-  code = WAITING.format(address=address, process_id=process_id, seconds=seconds)
-  process = subprocess.Popen(
-    [sys.executable, "-c", code],
-    cwd=ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  assert process.stderr is not None
-  assert process.stderr.readline() == f"Waiting for 2 processes at {address}.\n"
-  return process
+  address, environment = free_address(), {"PROCESS_ID": str(process_id), "SECONDS": str(seconds)}
+  pid = commands.start("tests.runner.machine.waiting", [], environment | {"ADDRESS": address})
+  said = commands.folder / f"{commands.count}.err"
+  until(lambda: said.exists() and said.read_text().endswith("\n"), pid)
+  assert said.read_text() == f"Waiting for 2 processes at {address}.\n"
+  return pid
 
 
 @pytest.mark.parametrize("process_id", [0, 1])
-def test_peers_that_do_not_begin_are_told_of_before_jax_aborts(process_id):
-  process = waiting(process_id, seconds=2.0)
-  out, err = process.communicate(timeout=60)
-  assert process.returncode == 1 and not out
-  assert re.fullmatch(r"error: --coordinator=\S+ could not be joined by all processes in 2 s\. [^\n]+\n", err), err
+def test_peers_that_do_not_begin_are_told_of_before_jax_aborts(commands, process_id):
+  done = commands.wait(waiting(commands, process_id, seconds=2.0))
+  assert done.status == 1 and not done.stdout
+  _, told = done.stderr.splitlines()
+  assert re.fullmatch(r"error: --coordinator=\S+ could not be joined by all processes in 2 s\. .+", told), told
 
 
 @pytest.mark.parametrize("process_id", [0, 1])
-def test_sigint_while_waiting_for_peers(process_id):
-  process = waiting(process_id, seconds=60.0)
-  process.send_signal(signal.SIGINT)
-  out, err = process.communicate(timeout=30)
-  assert process.returncode == 130 and not out
-  assert err == "Interrupted; what was saved before stays.\n"
+def test_sigint_while_waiting_for_peers(commands, process_id):
+  pid = waiting(commands, process_id, seconds=60.0)
+  os.kill(pid, signal.SIGINT)
+  done = commands.wait(pid)
+  assert done.status == 130 and not done.stdout
+  assert done.stderr.splitlines()[1:] == ["Interrupted; what was saved before stays."]
 
 
 def test_a_cpu_is_made_into_devices(commands, tmp_path):
