@@ -94,8 +94,8 @@ def __getattr__(name: str) -> Any:
   jax = sys.modules.get("jax")
   # The first use may be inside of jit, where an array that a module makes would be one of the traced program.
   with getattr(jax, "ensure_compile_time_eval", contextlib.nullcontext)():
-    found = importlib.import_module(f"warpjax.{place}")
-  globals()[name] = getattr(found, name) if home else found
+    module = importlib.import_module(f"warpjax.{place}")
+  globals()[name] = getattr(module, name) if home else module
   return globals()[name]
 
 

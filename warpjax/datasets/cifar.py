@@ -93,9 +93,9 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
 
 
 def _source(root: pathlib.Path) -> pathlib.Path | None:
-  found = tfds_files.version_dir(root, "cifar100")
+  version = tfds_files.version_dir(root, "cifar100")
   raw = [root / _FOLDER, root / _ARCHIVE, *([root] if store.own_name(root) == _FOLDER else [])]
-  return found or next((path for path in raw if path.exists()), None)
+  return version or next((path for path in raw if path.exists()), None)
 
 
 def _fetched(root: pathlib.Path, download: bool) -> pathlib.Path:
@@ -105,8 +105,8 @@ def _fetched(root: pathlib.Path, download: bool) -> pathlib.Path:
       prepare(root)
     except ConnectionError as error:
       reason = str(error)
-  if found := _source(root):
-    return found
+  if source := _source(root):
+    return source
   raise DatasetNotFoundError(
     f"CIFAR-100 was not found in {root}, and was not fetched: {reason}. Looked for cifar100/<version>/ as"
     f" tensorflow-datasets prepares it, for {_FOLDER}/ and for {_ARCHIVE} (the binary version: the Python version is a"

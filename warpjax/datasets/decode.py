@@ -81,16 +81,16 @@ class Decoder(NamedTuple):
       changes.update(dict.fromkeys(original.changes, count))
       sizes[original.size] += count * (original.size != (self.size, self.size))
       modes[original.mode] += count * (original.mode != self.mode)
-    found = []
+    notes = []
     if resized := sizes.total():
       area = lambda size: (size[0] * size[1], size)
       others = sorted((size for size, count in sizes.items() if count), key=area)
       were = " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((others[0], others[-1])))
-      found.append(f"{resized:,} images were {were}, resized to {self.size}x{self.size} by {self.resample}")
+      notes.append(f"{resized:,} images were {were}, resized to {self.size}x{self.size} by {self.resample}")
     if converted := modes.total():
       were = ", ".join(sorted(mode for mode, count in modes.items() if count))
-      found.append(f"{converted:,} images were of mode {were}, converted to {self.mode}")
-    return found + [f"{count:,} images {change}" for change, count in sorted(changes.items())]
+      notes.append(f"{converted:,} images were of mode {were}, converted to {self.mode}")
+    return notes + [f"{count:,} images {change}" for change, count in sorted(changes.items())]
 
 
 def has_splits(root: PathLike) -> bool:
@@ -131,11 +131,11 @@ def decode(
     return original
 
   with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-    found = list(pool.map(fill, range(len(items))))
-  if broken := [fault for fault in found if isinstance(fault, str)]:
+    results = list(pool.map(fill, range(len(items))))
+  if broken := [fault for fault in results if isinstance(fault, str)]:
     raise ValueError(f"{len(broken)} image files cannot be read: {'; '.join(broken[:3])}. Fetch or save them again.")
   if originals is not None:
-    originals.update(original for original in found if isinstance(original, Original))
+    originals.update(original for original in results if isinstance(original, Original))
   return images
 
 
@@ -149,7 +149,7 @@ def read(
   """
   counts = sorted({len(paths) for paths in files})
   if len(counts) != 1:
-    found = f"{counts[0]} to {counts[-1]}" if counts else "no"
-    raise ValueError(f"every class must have the same number of images; found {found} images per class")
+    number = f"{counts[0]} to {counts[-1]}" if counts else "no"
+    raise ValueError(f"every class must have the same number of images; found {number} images per class")
   images = decode([path for paths in files for path in paths], decoder, originals=originals)
   return images.reshape(len(files), counts[0], *images.shape[1:])

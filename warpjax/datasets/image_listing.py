@@ -66,15 +66,15 @@ def read(root: PathLike) -> Listing:
   classes: dict[str, list[pathlib.Path]] = {}
   hidden, strange, folders = [], [], []
   for folder, inside, names in walk(root):
-    here = pathlib.Path(folder).relative_to(root).as_posix()
-    shown = lambda name, here=here: pathlib.PurePath(own, here, name).as_posix()
+    folder_name = pathlib.Path(folder).relative_to(root).as_posix()
+    shown = lambda name, folder_name=folder_name: pathlib.PurePath(own, folder_name, name).as_posix()
     hidden += [shown(name) + "/" for name in inside if is_hidden(name)]
     hidden += [shown(name) for name in names if is_hidden(name)]
     strange += [shown(name) for name in names if not is_hidden(name) and not is_image(name)]
     inside[:] = [name for name in inside if not is_hidden(name)]
-    folders.append(here)
+    folders.append(folder_name)
     if images := sorted(filter(is_image, names)):
-      classes[here] = [pathlib.Path(folder, name) for name in images]
+      classes[folder_name] = [pathlib.Path(folder, name) for name in images]
   classes = dict(sorted(classes.items()))
   _check(root, classes)
   return Listing(classes, *_sorted(hidden, strange, _without(own, folders, classes)))

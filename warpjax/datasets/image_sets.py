@@ -100,15 +100,15 @@ def load(
     written = _write(files, decoder, published, folder)
     return {**written, "notes": [*left_out, *written["notes"]]}
 
-  arrays, found = store.load_or_write(name, settings, write, cache_dir)
-  split = splits.make_split(**{part: list(found["counts"][part]) for part in PARTS})
-  counts = tuple(tuple(found["counts"][part][label] for label in getattr(split, part)) for part in PARTS)
+  arrays, about = store.load_or_write(name, settings, write, cache_dir)
+  split = splits.make_split(**{part: list(about["counts"][part]) for part in PARTS})
+  counts = tuple(tuple(about["counts"][part][label] for label in getattr(split, part)) for part in PARTS)
   missing = published_set.missing(split, counts, published)
   if missing and require_complete:
     raise ValueError(f"{published.title} must be whole (require_complete); {paths[0].parent} lacks {missing}.")
-  digest = found["files_sha256"][:12] if missing else split.digest
+  digest = about["files_sha256"][:12] if missing else split.digest
   images = arrays["train"], arrays["val"], arrays["test"]
-  return ImageSet(*images, split, counts, missing, digest, tuple(found["notes"]))
+  return ImageSet(*images, split, counts, missing, digest, tuple(about["notes"]))
 
 
 def prepare(name: str, published: Published, root: PathLike, archive: PathLike | None) -> None:
@@ -134,27 +134,27 @@ def prepare(name: str, published: Published, root: PathLike, archive: PathLike |
     raise DatasetNotFoundError(
       f"{published.title} cannot be downloaded freely: pass --archives=DIR, a folder of its images or a zip of one."
     )
-  given = pathlib.Path(archive).expanduser()
+  source = pathlib.Path(archive).expanduser()
   with contextlib.ExitStack() as stack:
-    found = _look(published, _roots(published, given))
-    zipped = [path for path in (given, given / f"{name}.zip") if path.is_file()]
-    if not found and zipped:
+    files_at = _look(published, _roots(published, source))
+    zipped = [path for path in (source, source / f"{name}.zip") if path.is_file()]
+    if not files_at and zipped:
       folder = stack.enter_context(archives.unpacked(zipped[0], root))
       inside = sorted(path for path in folder.iterdir() if path.is_dir() and not image_listing.is_hidden(path.name))
-      found = _look(published, [folder, *inside])
-    if not found:
-      raise DatasetNotFoundError(published_set.absent(published, zipped or [given], "archives"))
-    files, left_out = _read(*found, published)
+      files_at = _look(published, [folder, *inside])
+    if not files_at:
+      raise DatasetNotFoundError(published_set.absent(published, zipped or [source], "archives"))
+    files, left_out = _read(*files_at, published)
     for note in left_out:
-      logging.warning("Of %s: %s.", zipped[0] if zipped else given, note)
+      logging.warning("Of %s: %s.", zipped[0] if zipped else source, note)
     tfds_images.prepare(root, name, files, published.split, title=published.title)
 
 
 def _find(published: Published, data_dir: PathLike | None) -> tuple[str, list[pathlib.Path]]:
   given = data_dir or os.environ.get("TFDS_DATA_DIR")
   roots = _roots(published, pathlib.Path(given).expanduser() if given else None)
-  if found := _look(published, roots):
-    return found
+  if files_at := _look(published, roots):
+    return files_at
   raise DatasetNotFoundError(published_set.absent(published, roots, "data_dir"))
 
 

@@ -74,10 +74,10 @@ def missing(split: splits.Split, counts: Sequence[Sequence[int]], published: Pub
     return ""
   lacks = []
   for part, numbers, total in zip(splits.Split._fields, counts, published.totals or (0, 0, 0), strict=True):
-    official, mine = getattr(published.split, part), getattr(split, part)
-    if len(mine) < len(official):
-      lacks.append(f"{len(official) - len(mine)} of {len(official)} {part} classes")
-    whole = published.per_class * len(mine) if published.per_class else total
-    if sum(numbers) < whole and (published.per_class or len(mine) == len(official)):
+    official, present = getattr(published.split, part), getattr(split, part)
+    if len(present) < len(official):
+      lacks.append(f"{len(official) - len(present)} of {len(official)} {part} classes")
+    whole = published.per_class * len(present) if published.per_class else total
+    if sum(numbers) < whole and (published.per_class or len(present) == len(official)):
       lacks.append(f"{whole - sum(numbers)} of {whole} {part} images")
   return ", ".join(lacks)

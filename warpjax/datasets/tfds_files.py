@@ -35,8 +35,10 @@ def version_dir(root: PathLike, name: str) -> pathlib.Path | None:
 def newest(folder: pathlib.Path) -> pathlib.Path | None:
   """The newest finished `<version>` in the folder of a set, or None."""
   # While it prepares a version, tensorflow-datasets writes to a sibling folder, `<version>.incomplete...`.
-  found = [path.parent for path in folder.glob("[!.]*.*.*/dataset_info.json") if ".incomplete" not in path.parent.name]
-  return max(found, key=_version, default=None)
+  versions = [
+    path.parent for path in folder.glob("[!.]*.*.*/dataset_info.json") if ".incomplete" not in path.parent.name
+  ]
+  return max(versions, key=_version, default=None)
 
 
 def _version(folder: pathlib.Path) -> list[tuple[int, str]]:

@@ -60,13 +60,13 @@ def read(folder: pathlib.Path) -> dict[str, dict[str, list[Record]]]:
 
 
 def _records(source: Any, features: Any) -> dict[str, list[Record]]:
-  found: dict[str, list[Record]] = {}
+  records: dict[str, list[Record]] = {}
   for index, item in enumerate(source):
     label = features["label"].int2str(int(item["label"]))
     record = Record(label, bytes(item["file_name"]).decode())
     record.source, record.index = source, index
-    found.setdefault(label, []).append(record)
-  return {label: sorted(found[label]) for label in sorted(found)}
+    records.setdefault(label, []).append(record)
+  return {label: sorted(records[label]) for label in sorted(records)}
 
 
 def prepare(
@@ -157,13 +157,13 @@ def read_omniglot(
   builder = tfds_files.open_builder(root, "omniglot")
   raw = {"image": tfds_files.import_tfds("omniglot").decode.SkipDecoding()}
   alphabets = builder.info.features["alphabet"]
-  found: dict[str, list[bytes]] = {}
+  by_class: dict[str, list[bytes]] = {}
   for split in ("train", "test"):
     for item in builder.as_data_source(split, decoders=raw):
       name = f"{alphabets.int2str(int(item['alphabet']))}/character{int(item['alphabet_char_id']) + 1:02d}"
-      found.setdefault(name, []).append(item["image"])
-  images = decode.decode([data for group in found.values() for data in group], decoder, originals=originals)
-  return list(found), images.reshape(len(found), -1, *images.shape[1:])
+      by_class.setdefault(name, []).append(item["image"])
+  images = decode.decode([data for group in by_class.values() for data in group], decoder, originals=originals)
+  return list(by_class), images.reshape(len(by_class), -1, *images.shape[1:])
 
 
 def prepare_omniglot(root: PathLike, archives: PathLike | None = None) -> None:

@@ -85,8 +85,8 @@ def _inputs(part: PyTree) -> Any:
 
 def _labels(part: PyTree) -> Any:
   y = part[1] if isinstance(part, tuple) and len(part) == 2 else None
-  found = y is not None and hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 2
-  return np.asarray(y) if found else None
+  are_labels = y is not None and hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 2
+  return np.asarray(y) if are_labels else None
 
 
 def _turns(examples: np.ndarray) -> list[np.ndarray]:

@@ -59,19 +59,19 @@ def _finite_differences(
   # A random direction sees this share of the gradient; an error is measured against no less.
   floor = float(optax.tree.norm(gradient)) / np.sqrt(max(1, optax.tree.size(gradient)))
 
-  def error(along: MetaParams, step: float, found: float) -> float:
+  def error(along: MetaParams, step: float, derivative: float) -> float:
     near, far = (
       float(loss(optax.tree.add_scale(meta_params, h, along)) - loss(optax.tree.add_scale(meta_params, -h, along)))
       for h in (step, 2 * step)
     )
     slope = (8 * near - far) / (12 * step)
-    return abs(slope - found) / max(abs(slope), floor, 1e-300)
+    return abs(slope - derivative) / max(abs(slope), floor, 1e-300)
 
   def least(along: MetaParams) -> float:
     """A step across a kink of a ReLU tells nothing of the derivative; a smaller one may stay on its side."""
-    found, errors = float(real_vdot(optax.tree.conj(gradient), along)), []
+    derivative, errors = float(real_vdot(optax.tree.conj(gradient), along)), []
     for step in steps:
-      errors.append(error(along, step, found))
+      errors.append(error(along, step, derivative))
       if errors[-1] <= tolerance:
         break
     return float(np.min(errors))

@@ -158,8 +158,8 @@ def spread(warp: Warp, params: Params) -> dict[str, Any]:
     `eigenvalues`, `[size of gamma]`, and `condition`, a scalar; infinite for a warp that loses a direction.
 
   Example:
-    >>> found = spread(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2))
-    >>> found["eigenvalues"].tolist(), float(found["condition"])
+    >>> spectrum = spread(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2))
+    >>> spectrum["eigenvalues"].tolist(), float(about["condition"])
     ([1.0, 9.0], 9.0)
   """
   eigenvalues = jnp.linalg.eigvalsh(preconditioner(warp, params))

@@ -157,8 +157,8 @@ def by_step(apply_with_stats: ApplyWithStats | None, loss_of: Callable[[Apply], 
   apply = apply_with_stats
 
   def loss(problem: Problem, stats: PyTree, params: Params, index: Any) -> tuple[jax.Array, Aux]:
-    here = jax.tree.map(lambda leaf: take(leaf, jnp.minimum(index, leaf.shape[0] - 1)), stats)
-    loss_fn = loss_of(lambda p, s, x: apply(p, s, here, x)[0])
+    of_step = jax.tree.map(lambda leaf: take(leaf, jnp.minimum(index, leaf.shape[0] - 1)), stats)
+    loss_fn = loss_of(lambda p, s, x: apply(p, s, of_step, x)[0])
     under = problem._replace(inner=problem.inner._replace(query_loss_fn=loss_fn))
     return under.query_loss(params, problem.meta_params.shared, index)
 

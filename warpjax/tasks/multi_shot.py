@@ -34,15 +34,15 @@ def alphabet_images(
   Raises:
     ValueError: when an alphabet has fewer than `ways` characters.
   """
-  found = []
+  drawings = []
   for alphabet in alphabets:
     rows = [i for name, i in sorted(zip(names, range(len(names)), strict=True)) if splits.alphabet_of(name) == alphabet]
     if not 1 <= ways <= len(rows):
       raise ValueError(f"ways must be 1 to the {len(rows)} characters of {alphabet}; got {ways}")
     rng = np.random.default_rng([seed, *alphabet.encode()])
     chosen = rng.permutation(rows)[:ways]
-    found.append(np.stack([np.asarray(images[row])[rng.permutation(images.shape[1])] for row in chosen]))
-  return np.stack(found)
+    drawings.append(np.stack([np.asarray(images[row])[rng.permutation(images.shape[1])] for row in chosen]))
+  return np.stack(drawings)
 
 
 def sampler(images: Any, *, held_out: int = 5, query: Query = "held_out") -> TaskSampler:

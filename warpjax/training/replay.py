@@ -159,8 +159,8 @@ def meta_step(
   def apply(carry: tuple[MetaParams, PyTree], grads: MetaParams, blocks: tuple[str, ...]) -> Any:
     grads = _mean_over(axis_name, grads)
     updates, opt_state = update(grads, carry[1], carry[0], blocks=blocks)
-    found = {f"grad_norm/{b}": optax.tree.norm(getattr(grads, b)) for b in blocks if jax.tree.leaves(getattr(grads, b))}
-    return (optax.apply_updates(carry[0], updates), opt_state), found
+    norms = {f"grad_norm/{b}": optax.tree.norm(getattr(grads, b)) for b in blocks if jax.tree.leaves(getattr(grads, b))}
+    return (optax.apply_updates(carry[0], updates), opt_state), norms
 
   def step(state: TrainState, tasks: Task) -> tuple[TrainState, Metrics]:
     optimizers.check_per_block(state.opt_state)

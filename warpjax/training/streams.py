@@ -176,10 +176,10 @@ def _shapes(item: Task) -> PyTree:
 def _check_shapes(item: Task, first: PyTree, name: str) -> None:
   """Raises for the first leaf that is not as in the first item: it would compile again, each time."""
   is_pair = lambda node: isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], np.dtype)
-  mine, others = (jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_pair) for tree in (_shapes(item), first))
-  if [path for path, _ in mine] != [path for path, _ in others]:
+  now, before = (jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_pair) for tree in (_shapes(item), first))
+  if [path for path, _ in now] != [path for path, _ in before]:
     raise ValueError(f"{name} must have the structure of the first item; got {jax.tree.structure(item)}")
-  for (path, (dtype, shape)), (_, (first_dtype, first_shape)) in zip(mine, others, strict=True):
+  for (path, (dtype, shape)), (_, (first_dtype, first_shape)) in zip(now, before, strict=True):
     if (dtype, shape) != (first_dtype, first_shape):
       raise ValueError(
         f"{name} must have the shapes of the first item; got {dtype}{list(shape)} for {jax.tree_util.keystr(path)}, "

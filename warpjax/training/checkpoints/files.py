@@ -89,11 +89,11 @@ def read_block(folder: pathlib.Path, name: str, template: PyTree | None = None) 
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
   with contextlib.closing(ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False))) as checkpointer:
     args = ocp.args.PyTreeRestore(item={name: like}, partial_restore=True)
-    found = jax.tree.map(np.asarray, checkpointer.restore(folder / STATE, args=args)[name])
+    tree = jax.tree.map(np.asarray, checkpointer.restore(folder / STATE, args=args)[name])
   expected = read_record(folder).get("leaves", {})  # checkpoints of older versions have none
-  for path, leaf in named_leaves({name: found}):
+  for path, leaf in named_leaves({name: tree}):
     _check_digest(f"{path} has", digest(leaf), expected.get(path, digest(leaf)))
-  return jax.tree.map(jnp.asarray, found)
+  return jax.tree.map(jnp.asarray, tree)
 
 
 def misfits(folder: pathlib.Path, template: PyTree, name: str | None = None) -> str:

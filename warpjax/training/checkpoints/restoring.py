@@ -122,8 +122,8 @@ def restore_meta_params(
   template = files.arrays(template, "template")
 
   def read(folder: pathlib.Path) -> tuple[MetaParams, dict[str, Any]]:
-    found = files.read_block(folder, "meta_params", template)
-    return found if template is not None else MetaParams(**found), files.read_record(folder)["extra"]
+    block = files.read_block(folder, "meta_params", template)
+    return block if template is not None else MetaParams(**block), files.read_record(folder)["extra"]
 
   def newest() -> Restored:
     saved = steps(source)
