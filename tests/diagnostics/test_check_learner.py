@@ -52,7 +52,7 @@ def test_a_loss_that_stops_its_gradient_fails_the_finite_differences_and_leaves_
 
   found = report(toy.loop(num_steps=2, loss_fn=loss_fn))
   assert found["finite differences"].status == "failed" and not found.ok
-  assert found["zero leaves"].status == "warning" and "initial/b" in found["zero leaves"].found
+  assert found["zero leaves"].status == "warning" and "initial/b" in found["zero leaves"].finding
 
 
 def test_a_gradient_that_is_round_off_is_told_apart():
@@ -64,18 +64,18 @@ def test_a_gradient_that_is_round_off_is_told_apart():
     return jnp.mean((outputs - outputs.mean(0, keepdims=True) - 0.7 * y[:, :1]) ** 2), {}
 
   found = report(toy.loop(num_steps=2, loss_fn=loss_fn), MetaParams(toy.initial()))
-  assert found["zero leaves"].status == "warning" and "initial/b" in found["zero leaves"].found
-  assert found["query batch"].status == "note" and "transductive" in found["query batch"].found
+  assert found["zero leaves"].status == "warning" and "initial/b" in found["zero leaves"].finding
+  assert found["query batch"].status == "note" and "transductive" in found["query batch"].finding
 
 
 def test_first_order_and_estimates_are_told_from_second_order():
   inner = toy.loop(num_steps=2)
   first = report(inner, meta_grad=meta_gradients.unrolled(inner, "first_order"))["order"]
-  assert first.status == "note" and first.found.startswith("first order")
+  assert first.status == "note" and first.finding.startswith("first order")
   reptile = meta_gradients.along_trajectory(inner, meta_gradients.reptile(), carry_optimizer=True)
   found = report(inner, meta_grad=reptile)
-  assert found["order"].found.startswith("an estimate") and "initial has cosine" in found["order"].found
-  assert "shared/warp" in found["zero leaves"].found
+  assert found["order"].finding.startswith("an estimate") and "initial has cosine" in found["order"].finding
+  assert "shared/warp" in found["zero leaves"].finding
   linear = toy.loop(num_steps=2, loss_fn=lambda params, shared, batch: (jnp.sum(params["w"] * batch[0][:2, :1]), {}))
   assert report(linear, MetaParams(toy.initial()))["order"].status == "warning"
 
@@ -89,7 +89,7 @@ def test_a_rule_that_cannot_be_unrolled_is_skipped_with_a_reason():
   inner = toy.loop(rules.newton_cg(2, damping=1.0), 1)
   found = report(inner)
   for name in ("finite differences", "order", "zero leaves", "rule at zero"):
-    assert found[name].status == "skipped" and inner.rule.name in found[name].found
+    assert found[name].status == "skipped" and inner.rule.name in found[name].finding
 
 
 def images(*, shared_examples=0, classes=(0, 1)):
@@ -107,8 +107,8 @@ def test_leaks_between_sets():
   sound = check(images(), held_out=jax.tree.map(lambda leaf: leaf + 1, images()))
   assert [sound[name].status for name in ("examples", "classes", "held out")] == ["passed"] * 3
   leaky = check(images(shared_examples=1, classes=(0, 2)), held_out=images())
-  assert leaky["examples"].found.startswith("4 of 4") and leaky["classes"].found.startswith("4 of 4")
-  assert leaky["held out"].found.startswith("12 of 16")
+  assert leaky["examples"].finding.startswith("4 of 4") and leaky["classes"].finding.startswith("4 of 4")
+  assert leaky["held out"].finding.startswith("12 of 16")
   turned = check(
     images(), held_out=jax.tree.map(lambda leaf: jnp.rot90(leaf, axes=(2, 3)) if leaf.ndim > 2 else leaf, images())
   )

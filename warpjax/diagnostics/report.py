@@ -15,11 +15,11 @@ Status = Literal["passed", "note", "warning", "failed", "skipped"]
 
 
 class Check(NamedTuple):
-  """One finding: the check's name, its status, and a sentence."""
+  """The name of a check, its status, and its finding in a sentence."""
 
   name: str
   status: Status
-  found: str
+  finding: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Report:
 
   @property
   def ok(self) -> bool:
-    """Whether nothing failed and nothing was warned of."""
+    """Whether no check failed or warned."""
     return not any(check.status in ("failed", "warning") for check in self.checks)
 
   def __getitem__(self, name: str) -> Check:
@@ -42,7 +42,7 @@ class Report:
   def __str__(self) -> str:
     """A table, one line for each check."""
     width = max(len(check.name) for check in self.checks)
-    return "\n".join(f"{check.name:<{width}}  {check.status:<7}  {check.found}" for check in self.checks)
+    return "\n".join(f"{check.name:<{width}}  {check.status:<7}  {check.finding}" for check in self.checks)
 
 
 def zero_leaves(tree: PyTree) -> list[str]:

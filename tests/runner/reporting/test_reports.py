@@ -80,7 +80,7 @@ def test_check_says_what_it_cannot_check():
   report = check.check(offline, num_tasks=2)
   assert report["finite differences"].status == "passed"
   for name in check.ESTIMATOR:
-    assert report[name].status == "skipped" and "warp_offline takes a step" in report[name].found
+    assert report[name].status == "skipped" and "warp_offline takes a step" in report[name].finding
 
 
 def test_kinks_near_the_initial_parameters_are_no_fault():
