@@ -109,12 +109,7 @@ def tuned(name: str, built: experiments.Experiment, setting: Setting) -> Runs:
 def compare(
   rule_params: PyTree, built: experiments.Experiment, setting: Setting
 ) -> tuple[dict[str, Runs], dict[str, Any]]:
-  """The learned rule and every baseline, tuned for the setting, on the same functions.
-
-  Args:
-    rule_params: Of the learned rule.
-    built: The experiment of the setting: what is minimized, and for how long.
-    setting: How many functions.
+  """The learned rule and every baseline, tuned for the setting that `built` is of, on the same functions.
 
   Returns:
     Runs by name, and the statement: final losses, and the learned rule less the best baseline, paired.

@@ -45,7 +45,7 @@ class Worker:
     """
     try:
       answer = self.connection.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
       self.process.join()
       raise RuntimeError(f"exit status {self.process.exitcode}") from None
     if isinstance(answer, str):
@@ -80,7 +80,7 @@ def serve(connection: Connection, name: str, case: Case) -> None:
     while True:
       connection.recv()
       connection.send(_mean_seconds(peer, times))
-  except EOFError:
+  except (EOFError, BrokenPipeError):  # the parent is done
     return
   except Exception as error:
     connection.send(f"{type(error).__name__}: {error}")

@@ -99,6 +99,11 @@ def test_a_file_over_another_has_its_methods_and_variants_without_its_numbers(al
   assert beta.settings("own")["experiment"] == "beta"
 
 
+def test_data_names_another_data_set_under_the_settings_of_the_base():
+  images, other = (recipes.load(name).common for name in ("mini_imagenet", "fc100"))
+  assert other == {**images, "data": {**images["data"], "name": "fc100"}} and images["data"]["name"] == "mini_imagenet"
+
+
 def test_a_file_over_a_row_has_methods_of_its_own_alone(alpha, write):
   gamma = write("gamma", 'BASE = "alpha:adam"\nMETHODS = {"mine": {"inner": {"rate": 0.5}}}')
   assert list(gamma.methods) == ["mine"] and not gamma.has("mine_strict")
@@ -166,6 +171,7 @@ def test_what_is_not_there_is_named_with_the_nearest(source, message):
     ("BASE = 'alpah'\nMETHODS = {}", r"'alpah' does not exist; did you mean 'alpha'"),
     ("BASE = 'alpha:adm'\nMETHODS = {}", r"alpha.py has no method 'adm'; did you mean 'adam'"),
     ("BASE = 'broken'\nMETHODS = {}", r"broken.py is its own BASE, by .*broken.py\."),
+    ("DATA = 'fc100'\nMETHODS = {}", "broken.py has DATA = 'fc100' and no BASE whose data could have that name"),
     ("COMMON = {}", "broken.py must have METHODS, a dict with a row for each method; got None"),
     ("METHODS = ['maml']", r"must have METHODS, a dict with a row for each method; got \['maml'\]"),
     ("METHODS = {", "broken.py, line 1, is no Python: "),

@@ -203,6 +203,8 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
         name: lay_over(unpublished(below.methods.get(name, {})), methods.get(name, {}))
         for name in {**below.methods, **methods}
       }
+  elif hasattr(module, "DATA"):
+    raise ValueError(f"{path} has DATA = {module.DATA!r} and no BASE whose data could have that name.")
   also = getattr(module, "ALSO_PUBLISHED", {})
   return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants, also)
 
