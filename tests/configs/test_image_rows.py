@@ -32,11 +32,11 @@ QUICK = [("mini_imagenet", "maml_strict")]
 # Followed through a dispatch without compiling it; a row takes some 20 s to compile, and the slow tests train them all.
 TRACED = [
   ("cifar_fs", "mamlpp_5shot"),
-  ("fc100", "warp_leap_offline"),
   ("mini_imagenet", "meta_lstm"),
   *(
     pytest.param(*row, marks=pytest.mark.slow)
     for row in (
+      ("fc100", "warp_leap_offline"),
       ("mini_imagenet", "warp_maml"),
       ("tiered_imagenet", "meta_curvature"),
       ("tiered_imagenet", "warp_leap_offline_640shot"),

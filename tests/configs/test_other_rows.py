@@ -97,6 +97,7 @@ def test_multi_shot_recipes_start_from_the_biases_that_they_were_measured_with()
 
 def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):
   config = tiny("multi_shot_omniglot", "leap")
+  config["eval"]["num_steps"] = 1
   config["network"]["width"] = 16  # the last of two units can be dead, and no head sees anything then
   built = experiment.build(config, **alphabets)
   state, key = loop.start(built), jax.random.key(0)

@@ -116,12 +116,21 @@ def test_query_examples_out_of_the_support_set_are_a_part_of_it(images):
 
 
 @pytest.mark.parametrize(("file", "method"), SMALLER, ids=[f"{file}-{method}" for file, method in SMALLER])
-def test_smaller_recipe_is_another_size_of_its_row(file, method, images):
+def test_smaller_recipe_is_another_size_of_its_row(file, method):
   whole = method.removesuffix("_cpu").removesuffix("_20way_small")
   small, row = (recipes.settings(f"{file}:{name}") for name in (method, whole))
   assert small["num_meta_steps"] < row["num_meta_steps"]
   assert small["inner"]["rule"] == row["inner"]["rule"] and small["network"]["name"] == row["network"]["name"]
   assert small["meta_gradient"] == row["meta_gradient"]
+
+
+def built(number, row):
+  """A fifth of them are quick."""
+  return pytest.param(*row, marks=[pytest.mark.slow] if number % 5 else [], id="-".join(row))
+
+
+@pytest.mark.parametrize(("file", "method"), itertools.starmap(built, enumerate(SMALLER)))
+def test_smaller_recipe_builds(file, method, images):
   experiment.build(tiny.config(file, method), **images)
 
 

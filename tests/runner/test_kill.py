@@ -76,7 +76,12 @@ def kill_in_a_save(commands, method, path, num_meta_steps):
   raise AssertionError("no save was cut short")
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICK = ("maml", "fomaml")
+
+
+@pytest.mark.parametrize(
+  "method", [*QUICK, *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m not in QUICK)]
+)
 def test_killed_once(commands, tmp_path, method):
   """The first inside a save, the others between a line of metrics and the next."""
   steps, path = 40, tmp_path / "killed"

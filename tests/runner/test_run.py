@@ -10,6 +10,7 @@ import signal
 import sys
 import types
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -39,9 +40,7 @@ def state_of(path):
 
 
 def assert_equal_bits(a, b):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    x, y = (jax.random.key_data(z) if jax.dtypes.issubdtype(z.dtype, jax.dtypes.prng_key) else z for z in (x, y))
-    np.testing.assert_array_equal(x, y)
+  chex.assert_trees_all_equal(*(state._replace(key=jax.random.key_data(state.key)) for state in (a, b)))
 
 
 def without_times(rows):
@@ -222,8 +221,7 @@ def test_devices_change_nothing_but_round_off():
   built = experiment.build(CONFIG)
   one, _ = loop.make_dispatch(built, 2, parallel.device_mesh(1))(loop.start(built), built.data.train)
   many, _ = loop.make_dispatch(built, 2, parallel.device_mesh(loop.num_devices(2)))(loop.start(built), built.data.train)
-  for x, y in zip(jax.tree.leaves(one.meta_params), jax.tree.leaves(many.meta_params), strict=True):
-    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(one.meta_params, many.meta_params, rtol=1e-4, atol=1e-6)
 
 
 def test_tasks_in_turn_are_on_one_device():
