@@ -18,8 +18,8 @@ from absl import flags
 
 from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.experiment import Experiment, build
 from warpjax.training import parallel
 
 
@@ -39,7 +39,7 @@ def step_seconds(tasks: int, devices: int, seconds_per_task: float, num_bytes: i
   return {"compute": compute, "all_reduce": all_reduce, "seconds": seconds, "efficiency": ideal / seconds}
 
 
-def measure(experiment: experiments.Experiment, *, repeats: int = 3) -> float:
+def measure(experiment: Experiment, *, repeats: int = 3) -> float:
   """Seconds of one task in a meta-step on this device, the fastest of the repeats.
 
   On a CPU the device is a core, and seconds are those that cores were busy, so that other work does not count.
@@ -55,7 +55,7 @@ def main() -> None:
   counts = cli.integers("devices", FLAGS.devices)
   if min(counts) < 1:
     raise ValueError(f"--devices must be at least 1 each; got {','.join(FLAGS.devices)}.")
-  experiment = experiments.build(cli.config(), **cli.places())
+  experiment = build(cli.config(), **cli.places())
   meta_params = jax.eval_shape(lambda: loop.start(experiment)).meta_params
   num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(meta_params))
   seconds = FLAGS.seconds_per_task or measure(experiment)

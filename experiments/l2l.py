@@ -22,9 +22,9 @@ from absl import flags
 import warpjax as wj
 from warpjax import evaluation, rules
 from warpjax.runner import cli, run, workdir
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
+from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.plots import canvas
 from warpjax.types import PyTree, UpdateRule
 
@@ -81,7 +81,7 @@ class Runs(NamedTuple):
     return self.losses[:, -1]
 
 
-def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Callable[[PyTree, int, int], np.ndarray]:
+def evaluator(rule: UpdateRule, built: Experiment) -> Callable[[PyTree, int, int], np.ndarray]:
   """`(rule_params, key, functions) -> losses [functions, num_steps + 1]`; a loss that is not finite is infinite."""
   inner = built.test_inner._replace(rule=rule, num_steps=built.inner.num_steps)
   measure = evaluation.evaluator(inner, metric="loss", task_chunk=built.run.task_chunk or AT_ONCE)
@@ -95,7 +95,7 @@ def evaluator(rule: UpdateRule, built: experiments.Experiment) -> Callable[[PyTr
   return losses
 
 
-def tuned(name: str, built: experiments.Experiment, setting: Setting) -> Runs:
+def tuned(name: str, built: Experiment, setting: Setting) -> Runs:
   """A baseline with the hyper-parameters whose mean final loss on the tuning functions is the lowest."""
   factory, grid = BASELINES[name]
   points: list[dict[str, Any]] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -106,9 +106,7 @@ def tuned(name: str, built: experiments.Experiment, setting: Setting) -> Runs:
   return Runs(losses(as_params(best), _TEST_KEY, setting.test), best)
 
 
-def compare(
-  rule_params: PyTree, built: experiments.Experiment, setting: Setting
-) -> tuple[dict[str, Runs], dict[str, Any]]:
+def compare(rule_params: PyTree, built: Experiment, setting: Setting) -> tuple[dict[str, Runs], dict[str, Any]]:
   """The learned rule and every baseline, tuned for the setting that `built` is of, on the same functions.
 
   Returns:
@@ -167,7 +165,7 @@ def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[st
   rule_params = run.restore(directory, **places).state.meta_params.rule
   pictures, statements = {}, []
   for setting in SETTINGS[method]:
-    built = experiments.build(recipes.lay_over(settings, setting.changes), **places)
+    built = build(recipes.lay_over(settings, setting.changes), **places)
     pictures[str(setting)], statement = compare(rule_params, built, setting)
     statements.append({"setting": str(setting), **statement})
     print(f"{method}, {setting}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")

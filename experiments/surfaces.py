@@ -16,9 +16,9 @@ from absl import flags
 
 import warpjax as wj
 from warpjax.runner import cli, run, workdir
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
+from warpjax.runner.experiment import Experiment
 from warpjax.runner.plots import canvas
 from warpjax.tasks import surfaces
 from warpjax.types import PyTree
@@ -49,7 +49,7 @@ class Descents(NamedTuple):
     return np.asarray(heights(self.surface, self.warped)), np.asarray(heights(self.surface, self.plain))
 
 
-def descend(experiment: experiments.Experiment, warp: PyTree, key: jax.Array) -> Descents:
+def descend(experiment: Experiment, warp: PyTree, key: jax.Array) -> Descents:
   """Descends the surface of a test task with the parameters of a warp and, from the same points of it, without."""
   task = experiment.data.test_task(key)
 

@@ -306,7 +306,7 @@ def test_a_full_disk_of_a_run_is_told_with_what_is_saved(error, tmp_path):
   with pytest.raises(OSError, match=r"the disk is full.* Nothing is saved\.$"), watch.full_disk_told(tmp_path):
     raise error
   (tmp_path / "checkpoints" / "40").mkdir(parents=True)
-  saved = pytest.raises(OSError, match=r"the checkpoint of meta-step 40, which is whole\.$")
+  saved = pytest.raises(OSError, match=r"the checkpoint of meta-step 40\.$")
   with saved as told, watch.full_disk_told(tmp_path):
     raise error
   assert cli._mendable(told.value) == str(told.value)
@@ -335,7 +335,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(commands, tmp_p
   assert done.status == 1, done.stderr
   newest = max(int(folder.name) for folder in (path / "checkpoints").iterdir() if folder.name.isdigit())
   assert "error: the disk is full" in done.stderr
-  assert f"It goes on from the checkpoint of meta-step {newest}, which is whole." in done.stderr
+  assert f"It resumes from the checkpoint of meta-step {newest}." in done.stderr
   done = commands.wait(*_stopped(commands, path, large))
   assert f"Resuming sinusoid:maml at meta-step {newest}." in done.stdout and "damaged" not in done.stdout
 

@@ -109,13 +109,13 @@ def test_an_evaluation_can_be_the_number_of_another_row(copied):
   other = workdir.read_json(copied / "evaluation_7_shots.json")
   workdir.write_json(copied / "evaluation_5_shots.json", {**other, "changed": {"data.shots": 5}})
   found = record.make(copied, evaluation="5_shots", row="learned")
-  assert (found["method"], found["trained_as"]) == ("learned", "maml") and "experiments.evaluate" in found["command"]
+  assert (found["method"], found["trained_as"]) == ("learned", "maml") and "warpjax evaluate" in found["command"]
   with pytest.raises(ValueError, match="--row=learned is tested otherwise: data.shots=5"):
     record.make(copied, evaluation="7_shots", row="learned")
 
 
 def test_an_evaluation_that_is_not_there_is_named(finished):
-  with pytest.raises(ValueError, match="has no evaluation_9_shots.json; experiments.evaluate makes it"):
+  with pytest.raises(ValueError, match="has no evaluation_9_shots.json; warpjax evaluate makes it"):
     record.make(finished, evaluation="9_shots")
 
 

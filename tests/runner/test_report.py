@@ -21,7 +21,7 @@ def entry(name):
 
 
 def test_the_files_are_what_is_written_now():
-  assert not report.stale(), "run python -m experiments.report"
+  assert not report.stale(), "run warpjax report"
 
 
 def test_a_stale_file_is_named_and_written(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_convolutions_are_measured_under_both_lowerings(monkeypatch):
 
   built = experiment.build(tiny.config("sinusoid", "maml", {"tasks_per_step": 5}))
   monkeypatch.setattr(tune, "_timed", timed)
-  monkeypatch.setattr(tune.experiments, "build", lambda settings, **places: built)
+  monkeypatch.setattr(tune, "build", lambda settings, **places: built)
   tune.measure({"network": {"name": "maml_omniglot"}})
   assert [c["network"]["lowering"] for c in tried] == ["patches", "lax", "lax", "lax", "lax", "lax"]
   assert [c["task_chunk"] for c in tried] == chunks == [0, 0, 1, 2, 4, 5]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warpjax.runner import experiment as experiments
 from warpjax.runner import loop, measure, origins, selection, workdir
 from warpjax.runner.config import settings
+from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.machine import hosts, provenance
 from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import canvas, figures
@@ -72,7 +72,7 @@ class Restored(NamedTuple):
     state: The checkpoint that the result was measured on.
   """
 
-  experiment: experiments.Experiment
+  experiment: Experiment
   state: TrainState
 
 
@@ -94,7 +94,7 @@ def restore(
     FileNotFoundError: For missing data.
   """
   path = pathlib.Path(directory)
-  experiment = experiments.build(workdir.config_of_run(path, "directory"), data_dir=data_dir, cache_dir=cache_dir)
+  experiment = build(workdir.config_of_run(path, "directory"), data_dir=data_dir, cache_dir=cache_dir)
   return Restored(experiment, loop.restore(experiment, path))
 
 
@@ -113,7 +113,7 @@ def _build(
   config: Mapping[str, Any], directory: str | os.PathLike[str], on_nonfinite: loop.OnNonfinite, **places: Any
 ) -> loop.Programs:
   """Traces the programs, so that errors are raised before anything is compiled or written."""
-  experiment = experiments.build(config, **places)
+  experiment = build(config, **places)
   canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
   hosts.check_same("the config", experiment.settings)

@@ -12,10 +12,10 @@ import pytest
 from experiments import forgetting
 from experiments import surfaces as surfaces_experiment
 from tests import toy
-from warpjax.runner import experiment as experiments
 from warpjax.runner import loop
 from warpjax.runner.components import meta_gradients, warp
 from warpjax.runner.config import recipes, registry
+from warpjax.runner.experiment import build
 from warpjax.runner.families import multi_shot
 from warpjax.tasks import multi_shot as alphabets
 from warpjax.training import parallel
@@ -26,7 +26,7 @@ ROWS += [f"sinusoid:{method}" for method in recipes.load("sinusoid").methods if 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_builds(row):
-  experiments.build(recipes.settings(row))
+  build(recipes.settings(row))
 
 
 def tiny(method="warp_leap_offline", **overrides):
@@ -39,9 +39,9 @@ def tiny(method="warp_leap_offline", **overrides):
 
 @pytest.mark.parametrize("method", ["warp_leap_offline", pytest.param("warp_reptile", marks=pytest.mark.slow)])
 def test_it_trains_and_resumes(method, tmp_path):
-  experiment = experiments.build(tiny(method))
+  experiment = build(tiny(method))
   whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
-  short = experiments.build(tiny(method, num_meta_steps=1))
+  short = build(tiny(method, num_meta_steps=1))
   loop.train(loop.Programs(short), tmp_path / "parts")
   parts = loop.train(loop.Programs(experiment), tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
@@ -53,21 +53,21 @@ def test_it_trains_and_resumes(method, tmp_path):
 
 def test_a_schedule_is_refused_offline():
   with pytest.raises(ValueError, match="schedule"):
-    experiments.build(tiny(optimizer={"name": "sgd", "learning_rate": 0.1, "schedule": "linear"}))
+    build(tiny(optimizer={"name": "sgd", "learning_rate": 0.1, "schedule": "linear"}))
 
 
 def test_sub_tasks_of_two_lengths_are_refused():
   config = recipes.settings("continual:warp")
   config["meta_gradient"]["seen_every"] = 10
   with pytest.raises(ValueError, match="seen_every"):
-    experiments.build(config)
+    build(config)
 
 
 def test_an_unknown_warp_setting_is_refused():
   config = tiny()
   config["network"]["warp"] = {"kind": "linear", "residul": True}
   with pytest.raises(ValueError, match="did you mean 'residual'"):
-    experiments.build(config)
+    build(config)
 
 
 def test_no_warp_layers_for_an_empty_table():
@@ -130,7 +130,7 @@ def test_numbered_labels_name_the_alphabet():
 def test_a_head_that_each_task_draws_stays_as_it_began():
   config = tiny("leap")
   config["meta_gradient"]["redrawn"] = "head"
-  experiment = experiments.build(config)
+  experiment = build(config)
   start = loop.start(experiment)
   state, _ = loop.make_dispatch(experiment, 2, parallel.device_mesh(1))(start, experiment.data.train)
   before, after = start.meta_params.initial, state.meta_params.initial
@@ -152,9 +152,9 @@ def test_another_head_has_the_entries_of_the_first_in_another_order():
 def test_what_is_redrawn_is_one_of_two():
   config = tiny("leap")
   with pytest.raises(ValueError, match=r"config.meta_gradient.redrawn must be one of 'nothing', 'head'; got 'body'"):
-    experiments.build({**config, "meta_gradient": {"name": "leap", "redrawn": "body"}})
+    build({**config, "meta_gradient": {"name": "leap", "redrawn": "body"}})
   with pytest.raises(ValueError, match=r"redrown is not a setting; did you mean 'redrawn'"):
-    experiments.build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})
+    build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})
 
 
 @pytest.mark.parametrize("name", ["warpgrad_omniglot", "multi_headed_omniglot"])

@@ -15,9 +15,9 @@ from experiments import maze as maze_script
 from experiments import navigation as navigation_script
 from tests import toy
 from warpjax import rl
-from warpjax.runner import experiment as experiments
 from warpjax.runner import loop, run
 from warpjax.runner.config import recipes, registry
+from warpjax.runner.experiment import build
 from warpjax.runner.plots import figures
 
 NAVIGATION, MAZE = recipes.load("navigation"), recipes.load("maze")
@@ -43,7 +43,7 @@ def tiny(recipe, method, **overrides):
 
 @pytest.mark.parametrize(("recipe", "method"), ROWS, ids=lambda value: getattr(value, "name", value))
 def test_every_row_builds(recipe, method):
-  experiments.build(recipe.settings(method))
+  build(recipe.settings(method))
 
 
 SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in NAVIGATION.methods if method != "maml"]
@@ -62,7 +62,7 @@ def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
 
 def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
   config = tiny(NAVIGATION, "maml")
-  transform = experiments.build(config).test_inner.rule.transform(())
+  transform = build(config).test_inner.rule.transform(())
   state, steps = transform.init(np.zeros((), np.float32)), []
   for _ in range(3):
     update, state = transform.update(np.ones((), np.float32), state)
@@ -72,7 +72,7 @@ def test_the_later_learning_rate_is_that_of_the_steps_after_the_first():
 
 @pytest.mark.parametrize("method", MAZE.methods)
 def test_the_agent_and_its_warp_learn_by_one_adam(method):
-  rule = experiments.build(tiny(MAZE, method)).inner.rule.transform(())
+  rule = build(tiny(MAZE, method)).inner.rule.transform(())
   params, grads = np.ones(3, np.float32), np.array([1.0, 1e-4, 1e-6], np.float32)
   mine, theirs = rule.init(params), (adam := optax.adam(1e-3)).init(params)
   for scale in (1.0, -0.5):
@@ -92,9 +92,9 @@ def test_the_band_of_few_seeds_is_students():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", MAZE.methods)
 def test_the_maze_trains_and_resumes(method, tmp_path):
-  experiment = experiments.build(tiny(MAZE, method))
+  experiment = build(tiny(MAZE, method))
   whole = loop.train(loop.Programs(experiment), tmp_path / "whole").state
-  loop.train(loop.Programs(experiments.build(tiny(MAZE, method, num_meta_steps=1))), tmp_path / "parts")
+  loop.train(loop.Programs(build(tiny(MAZE, method, num_meta_steps=1))), tmp_path / "parts")
   parts = loop.train(loop.Programs(experiment), tmp_path / "parts", say=lambda message: None).state
   jax.tree.map(np.testing.assert_array_equal, whole.meta_params, parts.meta_params)
   jax.tree.map(np.testing.assert_array_equal, whole.carry, parts.carry)
@@ -168,13 +168,13 @@ def test_refusals():
     config = tiny(NAVIGATION, "maml")
     config[key] |= value
     with pytest.raises(ValueError, match=message):
-      experiments.build(config)
+      build(config)
   with pytest.raises(ValueError, match=r"config\.optimizer\.schedule must be 'constant' for ppo"):
     config = tiny(NAVIGATION, "maml_ppo")
     config["optimizer"]["schedule"] = "linear"
-    experiments.build(config)
+    build(config)
   with pytest.raises(ValueError, match=r"config\.tasks_per_step must be 1 for online, which is one life; got 2"):
-    experiments.build(tiny(MAZE, "rnn", tasks_per_step=2))
+    build(tiny(MAZE, "rnn", tasks_per_step=2))
 
 
 @pytest.mark.parametrize(("method", "odd"), [("random", True), ("maml", False)])

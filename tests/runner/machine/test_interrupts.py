@@ -78,7 +78,7 @@ def test_while_it_evaluates(finished, busy):
 
 # In place of a function of the command, one that is interrupted inside.
 PHASES = [
-  (evaluate.experiments, "build", "loading data"),
+  (evaluate, "build", "loading data"),
   (evaluate.loop, "start", "compiling"),
   (evaluate.loop, "restore_all", "restoring"),
   (evaluate.measure, "measure", "evaluating"),

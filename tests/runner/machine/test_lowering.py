@@ -145,7 +145,7 @@ def test_a_begun_run_keeps_its_lowering_and_its_evaluation_takes_it(choose, tmp_
   with pytest.raises(ValueError, match=r"network\.lowering: lax there, patches here"):
     workdir.prepare(directory, {**CONFIG, "network": {**CONFIG["network"], "lowering": "patches"}})
   built = []
-  monkeypatch.setattr(evaluate.experiments, "build", lambda config, **places: built.append(config) or 1 / 0)
+  monkeypatch.setattr(evaluate, "build", lambda config, **places: built.append(config) or 1 / 0)
   with pytest.raises(ZeroDivisionError):
     evaluate.evaluate(directory)
   assert built[0]["network"]["lowering"] == "lax"

@@ -12,14 +12,14 @@ from absl import flags
 
 from warpjax import diagnostics
 from warpjax.runner import cli, loop
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.experiment import Experiment, build
 
 # Checks of the meta-gradient used in training.
 ESTIMATOR = ("order", "zero leaves")
 
 
-def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> diagnostics.Report:
+def check(experiment: Experiment, *, num_tasks: int = 64) -> diagnostics.Report:
   """`diagnostics.check_learner` on the learner of an experiment, at its initial parameters.
 
   Args:
@@ -49,7 +49,7 @@ def check(experiment: experiments.Experiment, *, num_tasks: int = 64) -> diagnos
 
 def main() -> int:
   """Exits with 0, or 1 on an error or a failed check."""
-  report = check(experiments.build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
+  report = check(build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
   print(report)
   return int(any(each.status == "failed" for each in report.checks))
 

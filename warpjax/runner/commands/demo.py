@@ -16,9 +16,9 @@ from absl import flags
 
 import warpjax as wj
 from warpjax.runner import cli, measure, run
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import recipes
+from warpjax.runner.experiment import Experiment
 from warpjax.runner.plots import canvas, figures
 from warpjax.tasks import sinusoid
 
@@ -65,7 +65,7 @@ def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.
   canvas.save(figure, output)
 
 
-def _curves(experiment: experiments.Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:
+def _curves(experiment: Experiment, state: Any, task: wj.Task, x: jax.Array) -> list[jax.Array]:
   inner, key, (*_, last) = experiment.test_inner, jax.random.key(0), SHOWN_STEPS
   points = wj.adapt(inner, state.meta_params, task, key, num_steps=last, record=True).points()
   after = [jax.tree.map(lambda leaf, step=step: leaf[step], points) for step in SHOWN_STEPS]

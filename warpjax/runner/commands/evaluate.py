@@ -19,9 +19,9 @@ from typing import Any
 from absl import flags
 
 from warpjax.runner import cli, loop, measure, origins, workdir
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import settings
+from warpjax.runner.experiment import build
 from warpjax.runner.machine import hosts
 from warpjax.runner.reporting import protocol
 
@@ -56,7 +56,7 @@ def evaluate(
   config = workdir.config_of_run(path)
   if not re.fullmatch(r"[\w.-]*", name):
     raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
-  experiment = experiments.build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
+  experiment = build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
   (state, *members), origin = loop.restore_all(experiment, path)
   measured, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)
   result = origins.recorded({**measured, **_chosen(path)}, origin)

@@ -19,10 +19,10 @@ from warpjax import meta_gradients, training
 from warpjax.diagnostics import cost
 from warpjax.differentiation import Derivative, Memory
 from warpjax.runner import cli, loop
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import recipes, registry
+from warpjax.runner.experiment import Experiment, build
 from warpjax.types import InnerLoop
 
 POLICIES: tuple[tuple[Derivative, Memory], ...] = (
@@ -36,9 +36,7 @@ POLICIES: tuple[tuple[Derivative, Memory], ...] = (
 )
 
 
-def table(
-  config: Mapping[str, Any], experiment: experiments.Experiment, gib: float, at_most: int = 4096
-) -> dict[str, int]:
+def table(config: Mapping[str, Any], experiment: Experiment, gib: float, at_most: int = 4096) -> dict[str, int]:
   """The largest number of inner steps of a meta-step on one device, by name of the policy.
 
   Args:
@@ -66,15 +64,13 @@ def _unrolled(inner: InnerLoop, **policy: Any) -> Any:
   return meta_gradients.unrolled(inner._replace(rule=inner.rule._replace(finite_at_zero=True)), **policy)
 
 
-def _largest(
-  experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], gib: float, at_most: int, unit: int = 1
-) -> int:
+def _largest(experiment: Experiment, make: Callable[[InnerLoop], Any], gib: float, at_most: int, unit: int = 1) -> int:
   """The largest multiple of `unit`, the inner steps of one outer update if an adaptation has several."""
   peak = lambda count: _peak(experiment, make, count * unit)
   return unit * cost.largest_num_steps(peak, gib * 2**30, at_most=max(at_most // unit, 1))
 
 
-def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], num_steps: int) -> int:
+def _peak(experiment: Experiment, make: Callable[[InnerLoop], Any], num_steps: int) -> int:
   run, data = experiment.run, experiment.data
   example = jax.eval_shape(data.train, jax.random.key(0))
   outer = outer_step.resolve(make(experiment.inner._replace(num_steps=num_steps)), example)
@@ -87,7 +83,7 @@ def _peak(experiment: experiments.Experiment, make: Callable[[InnerLoop], Any], 
 def main() -> None:
   """Runs the command."""
   config = cli.config()
-  fitting = table(config, experiments.build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
+  fitting = table(config, build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
   print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
   for name, steps in fitting.items():
     print(f"  {name:<36} {steps}")

@@ -21,8 +21,8 @@ from absl import flags
 
 from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop
-from warpjax.runner import experiment as experiments
 from warpjax.runner.cli import FLAGS
+from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.machine import hosts
 
 KINDS = ("products", "copies", "elements")
@@ -55,7 +55,7 @@ class Spent(NamedTuple):
     return "products" if self.operation in PRODUCTS else "copies" if self.operation in COPIES else "elements"
 
 
-def profile(experiment: experiments.Experiment, repeats: int = 3) -> tuple[list[Spent], float]:
+def profile(experiment: Experiment, repeats: int = 3) -> tuple[list[Spent], float]:
   """Runs meta-steps of an experiment under the profiler.
 
   Args:
@@ -130,7 +130,7 @@ def _events(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
   """Prints the table."""
-  experiment = experiments.build(cli.config(), **cli.places())
+  experiment = build(cli.config(), **cli.places())
   hosts.say(table(*profile(experiment), FLAGS.lines))
 
 

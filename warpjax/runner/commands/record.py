@@ -51,7 +51,7 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
   result = workdir.read_json(directory / f"evaluation_{evaluation}.json") if evaluation else whole
   _check_finished(directory, config, whole)
   if result is None:
-    raise ValueError(f"{directory} has no evaluation_{evaluation}.json; experiments.evaluate makes it.")
+    raise ValueError(f"{directory} has no evaluation_{evaluation}.json; warpjax evaluate makes it.")
   recipe, method = recipes.load(config["experiment"]), row or config["method"]
   if recipe.path.parent not in recipes.FOLDERS or not recipe.has(method):
     raise ValueError(f"records are of rows in configs/; {config['experiment']}:{method} is none.")

@@ -47,7 +47,7 @@ def main() -> int | None:
   texts = stale()
   if FLAGS.check and texts:
     names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
-    print(f"error: {names} must be what the records say; run python -m experiments.report.", file=sys.stderr)
+    print(f"error: {names} must be what the records say; run warpjax report.", file=sys.stderr)
     return 1
   for path, text in texts.items():
     workdir.write_text(path, text)

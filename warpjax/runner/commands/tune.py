@@ -16,8 +16,8 @@ import jax
 
 from warpjax.diagnostics import timing
 from warpjax.runner import cli, loop, workdir
-from warpjax.runner import experiment as experiments
 from warpjax.runner.config import recipes, settings
+from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.machine import hosts, lowering, remembered
 
 Changes = dict[str, Any]
@@ -76,7 +76,7 @@ def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
   """Times every lowering with the default chunk, then every chunk with the faster lowering, in alternating rounds."""
   lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(config) else (None,)
   choices = [_changes(0, each) for each in lowerings]
-  built = [experiments.build(recipes.lay_over(config, changes), **places) for changes in choices]
+  built = [build(recipes.lay_over(config, changes), **places) for changes in choices]
   measured = _timed(choices, built)
   first = min(range(len(measured)), key=lambda index: measured[index].seconds)
   best, run = built[first], built[first].run
@@ -86,7 +86,7 @@ def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
   return measured + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
 
 
-def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) -> list[Measured]:
+def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Measured]:
   ready = [_ready(experiment) for experiment in built]
   seconds: list[list[float]] = [[] for _ in choices]
   for _ in range(ROUNDS):
@@ -95,7 +95,7 @@ def _timed(choices: Sequence[Changes], built: Sequence[experiments.Experiment]) 
   return [Measured(c, statistics.median(times)) for c, times in zip(choices, seconds, strict=True)]
 
 
-def _ready(experiment: experiments.Experiment) -> Callable[[], float]:
+def _ready(experiment: Experiment) -> Callable[[], float]:
   """A compiled meta-step as a function that returns its seconds; infinite if it does not fit into memory."""
   state, sampler = loop.start(experiment), experiment.data.train
   dispatch = loop.Programs(experiment).dispatch(1)
