@@ -34,18 +34,18 @@ LAYERS = (
 # The same of the runner's modules, each of which has a name of its own.
 RUNNER = (
   {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "schema", "tables", "workdir"},
-  {"hosts", "progress", "remembered", "sections", "watch", "writers"},
+  {"hosts", "progress", "remembered", "run_settings", "sections", "watch", "writers"},
   {"base", "meta_gradients", "optimizers", "rules", "warp"},
   {"image_data", "multi_shot", "optimizees", "reinforcement", "synthetic"},
   {"learners"},
   {"registry"},
   {"experiment", "records"},
   {"listing", "protocol", "settings"},
-  {"cli", "figures", "measure", "results"},
+  {"cli", "figures", "measure", "recording", "results"},
   {"curves", "lowering", "selection"},
   {"origins"},
   {"loop"},
-  {"run"},
+  {"evaluations", "profiling", "run", "tuning"},
   {"grid"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -111,6 +111,24 @@ def test_no_two_modules_of_the_runner_share_a_name():
   assert sorted(set(names)) == sorted(names)
 
 
+def lines_of_code(path: pathlib.Path) -> int:
+  """Lines without blank ones, comments and docstrings."""
+  code = ast.unparse(ast.parse(path.read_text(encoding="utf-8")))
+  tree, lines = ast.parse(code), set(range(1, code.count("\n") + 2))
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+      lines -= set(range(node.lineno, node.end_lineno + 1))
+  return len(lines - {number for number, line in enumerate(code.split("\n"), 1) if not line.strip()})
+
+
+COMMANDS = [path for path in files(LIBRARY / "runner" / "commands") if path.stem != "__init__"]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_a_command_is_short(path):
+  assert lines_of_code(path) <= 60
+
+
 @pytest.mark.parametrize(
   "folder", sorted({path.parent for path in files(ROOT / "tests")} - {ROOT / "tests"}), ids=name_of
 )

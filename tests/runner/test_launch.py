@@ -14,8 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from warpjax.runner import experiment, run, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner import evaluations, experiment, run, workdir
 from warpjax.runner.config import recipes, registry, settings
 from warpjax.runner.plots import figures
 
@@ -133,10 +132,10 @@ def test_it_was_launched_with_its_own_settings(trained):
 
 def test_it_is_evaluated_and_drawn_from_elsewhere(trained, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  again = evaluate.evaluate(trained / "run")
+  again = evaluations.evaluate(trained / "run")
   result = workdir.read_json(trained / "run" / workdir.RESULT)
   assert again["mean"] == pytest.approx(result["mean"], rel=1e-6)
-  more = evaluate.evaluate(trained / "run", 7, changed={"data.shots": 6}, name="six")
+  more = evaluations.evaluate(trained / "run", 7, changed={"data.shots": 6}, name="six")
   assert more["changed"] == {"data.shots": 6} and (trained / "run" / "evaluation_six.json").exists()
   figures.draw([trained / "run"], tmp_path / "curves.png", results=[result])
   assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -7,8 +7,7 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, origins, run, selection, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner import evaluations, experiment, loop, origins, run, selection, workdir
 from warpjax.runner.config import registry
 from warpjax.training import checkpoints
 
@@ -36,7 +35,7 @@ def state_of(path):
 def without_result(path):
   """The evaluation of a run as a signal would have left it: what it started from is in its checkpoint alone."""
   result = (path / workdir.RESULT).rename(path / "aside.json")
-  found = evaluate.evaluate(path)
+  found = evaluations.evaluate(path)
   result.rename(path / workdir.RESULT)
   return found
 
@@ -95,7 +94,7 @@ def test_a_run_starts_from_another(finished, tmp_path):
   assert int(begun.step) == 2 and result["mean"] == pytest.approx(other["mean"], rel=1e-6)
   record = {"workdir": str(path), "step": 6, "sha256": checkpoints.digest(trained.meta_params)}
   assert result["init_from"] == record and "published" in other and "published" not in result
-  assert evaluate.evaluate(tmp_path / "run")["init_from"] == record
+  assert evaluations.evaluate(tmp_path / "run")["init_from"] == record
   again = without_result(tmp_path / "run")
   assert again["init_from"] == record and "published" not in again
   assert run.train_and_evaluate(config, tmp_path / "run") == result  # the command need not say it again

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment
-from warpjax.runner.commands import profile
+from warpjax.runner import experiment, profiling
 
 
 @pytest.fixture(scope="module")
 def measured():
-  return profile.profile(
+  return profiling.profile(
     experiment.build(tiny.config("sinusoid", "maml", {"network": {"features": (16, 16)}})), repeats=2
   )
 
@@ -25,7 +24,7 @@ def test_layers_and_operations_are_those_of_the_network(measured):
 
 
 def test_the_table_adds_up(measured):
-  text = profile.table(*measured, lines=3)
+  text = profiling.table(*measured, lines=3)
   head, *rows = text.splitlines()
   assert len(rows) == 3 and head.startswith("A meta-step takes ")
   shares = [float(word.rstrip("%.,")) for word in head.split() if "%" in word]
@@ -42,7 +41,7 @@ def test_the_table_adds_up(measured):
   ],
 )
 def test_place(name, where):
-  assert profile.place(name) == where
+  assert profiling.place(name) == where
 
 
 def test_a_loop_is_not_counted_beside_its_body():
@@ -51,4 +50,4 @@ def test_a_loop_is_not_counted_beside_its_body():
   ROOT %dot.1 = f32[2] dot(%a, %b), metadata={op_name="jit(f)/while/body/dot_general" stack_frame_id=1}
   %copy.3 = f32[2] copy(%dot.1)
   """
-  assert profile.operations(program) == {"dot.1": "jit(f)/while/body/dot_general", "copy.3": "copy"}
+  assert profiling.operations(program) == {"dot.1": "jit(f)/while/body/dot_general", "copy.3": "copy"}

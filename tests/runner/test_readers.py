@@ -12,8 +12,8 @@ import pytest
 from experiments import maze
 from tests.runner import tiny
 from tests.runner.commands import alive
-from warpjax.runner import experiment, loop, run, selection, workdir
-from warpjax.runner.commands import evaluate, tune
+from warpjax.runner import evaluations, experiment, loop, run, selection, workdir
+from warpjax.runner.machine import tuning
 from warpjax.training import checkpoints
 
 CHOSEN = {"eval": {"val_tasks": 2, "num_steps": 1}}
@@ -49,7 +49,7 @@ def test_readers_leave_a_workdir_as_it_is(begun, capsys):
   selection.best(built, begun, loop.start(built))
   selection.rows(begun)
   workdir.read_metrics(begun)
-  tune.for_run(tiny.config("sinusoid", "maml", CHOSEN), str(begun))
+  tuning.for_run(tiny.config("sinusoid", "maml", CHOSEN), str(begun))
   with pytest.raises(ValueError, match="must be runs of configs/maze"):
     maze.curve(begun)
   assert listing(begun) == before
@@ -57,7 +57,7 @@ def test_readers_leave_a_workdir_as_it_is(begun, capsys):
 
 def test_an_evaluation_writes_its_result_and_nothing_else(begun):
   before = listing(begun)
-  evaluate.evaluate(begun, 2)
+  evaluations.evaluate(begun, 2)
   after = listing(begun)
   changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
   assert changed == {str(begun), str(begun / workdir.EVALUATION)}
@@ -67,7 +67,7 @@ def test_an_evaluation_writes_its_result_and_nothing_else(begun):
 def test_a_workdir_without_checkpoints_gets_no_folders(begun, tmp_path):
   shutil.copy(begun / workdir.CONFIG, tmp_path)
   with pytest.raises(ValueError, match="has no checkpoint; train first"):
-    evaluate.evaluate(tmp_path, 2)
+    evaluations.evaluate(tmp_path, 2)
   assert [path.name for path in tmp_path.iterdir()] == [workdir.CONFIG]
 
 
@@ -76,7 +76,7 @@ def test_a_result_that_cannot_be_kept_is_still_given(begun, monkeypatch, capsys)
     raise PermissionError(13, "Permission denied", str(path))
 
   monkeypatch.setattr(workdir, "write_json", refuse)
-  assert evaluate.evaluate(begun, 2)["num_tasks"] == 2
+  assert evaluations.evaluate(begun, 2)["num_tasks"] == 2
   assert "evaluation.json cannot be written (Permission denied); the result is only printed." in capsys.readouterr().err
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import measure, run, workdir
-from warpjax.runner.commands import evaluate, record
+from warpjax.runner import evaluations, measure, run, workdir
 from warpjax.runner.config import recipes
 from warpjax.runner.machine import provenance
+from warpjax.runner.reporting import recording
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def finished(tmp_path_factory):
   """A tiny run, with an evaluation of it under another test."""
   path = tmp_path_factory.mktemp("runs") / "maml"
   run.train_and_evaluate(tiny.config("sinusoid", "maml"), path)
-  evaluate.evaluate(path, 2, changed={"data.shots": 7}, name="7_shots")
+  evaluations.evaluate(path, 2, changed={"data.shots": 7}, name="7_shots")
   return path
 
 
@@ -38,7 +38,7 @@ def copied(finished, tmp_path):
 
 
 def test_a_record_has_the_number_and_what_it_was_measured_with(finished, tmp_path):
-  found = record.make(finished, reason="tiny")
+  found = recording.make(finished, reason="tiny")
   result = workdir.read_json(finished / workdir.RESULT)
   for key in ("mean", "ci95", "metric", "per_step", "num_tasks", "num_meta_steps", "protocol", "wall_seconds"):
     assert found[key] == result[key]
@@ -46,12 +46,12 @@ def test_a_record_has_the_number_and_what_it_was_measured_with(finished, tmp_pat
   assert found["machine"]["cores"] == provenance.cores() and found["machine"]["cpu"]
   assert found["versions"]["jax"] and found["protocol"]["split_sha256"] is None
   assert not {"data", "published", "provenance", "seed"} & found.keys()
-  path = record.write(found, folder=tmp_path)
+  path = recording.write(found, folder=tmp_path)
   assert path == tmp_path / "sinusoid" / "maml.json" and json.loads(path.read_text()) == workdir.as_json(found)
 
 
 def test_settings_that_are_not_the_row_s_are_named(finished):
-  found = record.make(finished)
+  found = recording.make(finished)
   assert found["changed"] == {"num_meta_steps": 6, "tasks_per_step": 2, "network.features": [4], "eval.num_tasks": 3}
   assert "--config.num_meta_steps=6" in found["command"] and "configs/sinusoid.py:maml " in found["command"]
 
@@ -62,7 +62,7 @@ def test_a_run_of_the_row_itself_has_a_bare_command(copied):
   workdir.write_json(copied / workdir.CONFIG, {**row, "task_chunk": 2, "checkpoint_every": 2})
   result = workdir.read_json(copied / workdir.RESULT)
   workdir.write_json(copied / workdir.RESULT, {**result, "num_meta_steps": row["num_meta_steps"]})
-  found = record.make(copied)
+  found = recording.make(copied)
   assert config["num_meta_steps"] == 6 and "changed" not in found
   flags = "--config=configs/sinusoid.py:maml --workdir=runs/sinusoid/maml"
   assert found["command"] == f"warpjax train {flags}"
@@ -76,7 +76,7 @@ def test_a_sweep_over_seeds(finished, tmp_path):
   combined = measure.combine([{**result, "seed": seed} for seed in (0, 3)], per_task)
   workdir.write_json(tmp_path / workdir.RESULT, combined)
   workdir.write_json(tmp_path / workdir.CONFIG, {key: value for key, value in config.items() if key != "seed"})
-  found = record.make(tmp_path)
+  found = recording.make(tmp_path)
   assert (found["seeds"], found["over"]) == ([0, 3], "seeds") and len(found["over_seeds"]["means"]) == 2
   assert "--seeds=0,3" in found["command"] and found["versions"]["jax"] and found["wall_seconds"] > 0
 
@@ -84,17 +84,17 @@ def test_a_sweep_over_seeds(finished, tmp_path):
 def test_a_newer_run_replaces_the_row_s_record(finished, tmp_path):
   (tmp_path / "sinusoid").mkdir()
   (tmp_path / "sinusoid" / "maml.json").write_text('{"origin": "docstring", "others": []}')
-  path = record.write(record.make(finished), folder=tmp_path)
+  path = recording.write(recording.make(finished), folder=tmp_path)
   assert "origin" not in workdir.read_json(path)
 
 
 def test_an_evaluation_is_one_more_number_of_its_run(finished, tmp_path):
   with pytest.raises(ValueError, match="--evaluation=7_shots joins the record of its row, maml.json; record the run"):
-    record.write(record.make(finished, evaluation="7_shots"), further="7_shots", folder=tmp_path)
-  before = record.make(finished)
-  record.write(before, folder=tmp_path)
+    recording.write(recording.make(finished, evaluation="7_shots"), further="7_shots", folder=tmp_path)
+  before = recording.make(finished)
+  recording.write(before, folder=tmp_path)
   for _ in range(2):  # the second replaces the first
-    path = record.write(record.make(finished, evaluation="7_shots"), further="7_shots", folder=tmp_path)
+    path = recording.write(recording.make(finished, evaluation="7_shots"), further="7_shots", folder=tmp_path)
   found = workdir.read_json(path)
   (other,) = found.pop("others")
   assert found == workdir.as_json(before)
@@ -108,21 +108,21 @@ def test_an_evaluation_is_one_more_number_of_its_run(finished, tmp_path):
 def test_an_evaluation_can_be_the_number_of_another_row(copied):
   other = workdir.read_json(copied / "evaluation_7_shots.json")
   workdir.write_json(copied / "evaluation_5_shots.json", {**other, "changed": {"data.shots": 5}})
-  found = record.make(copied, evaluation="5_shots", row="learned")
+  found = recording.make(copied, evaluation="5_shots", row="learned")
   assert (found["method"], found["trained_as"]) == ("learned", "maml") and "warpjax evaluate" in found["command"]
   with pytest.raises(ValueError, match="--row=learned is tested otherwise: data.shots=5"):
-    record.make(copied, evaluation="7_shots", row="learned")
+    recording.make(copied, evaluation="7_shots", row="learned")
 
 
 def test_an_evaluation_that_is_not_there_is_named(finished):
   with pytest.raises(ValueError, match="has no evaluation_9_shots.json; warpjax evaluate makes it"):
-    record.make(finished, evaluation="9_shots")
+    recording.make(finished, evaluation="9_shots")
 
 
 def test_a_tree_with_changes_is_refused(finished, monkeypatch):
   monkeypatch.setattr(provenance, "git", lambda *arguments: " M warpjax/problem.py")
   with pytest.raises(ValueError, match="the tree has changes that no commit has; .*: warpjax/problem.py"):
-    record.make(finished)
+    recording.make(finished)
 
 
 def edit(path, **values):
@@ -141,7 +141,7 @@ def edit(path, **values):
 def test_what_is_no_finished_run_of_a_row_is_refused(copied, spoil, message):
   spoil(copied)
   with pytest.raises(ValueError, match=message):
-    record.make(copied)
+    recording.make(copied)
 
 
 def test_the_command_says_it_in_one_line(commands, tmp_path):
@@ -150,6 +150,6 @@ def test_the_command_says_it_in_one_line(commands, tmp_path):
 
 
 def test_outside_of_a_checkout_nothing_is_recorded(tmp_path, monkeypatch):
-  monkeypatch.setattr(record.recipes, "FOLDERS", (tmp_path / "configs",))
+  monkeypatch.setattr(recording.recipes, "FOLDERS", (tmp_path / "configs",))
   with pytest.raises(ValueError, match=f"in a checkout of warpjax; {tmp_path} is none"):
-    record.make(tmp_path)
+    recording.make(tmp_path)

@@ -17,8 +17,8 @@ import pytest
 
 from tests.runner import tiny
 from tests.runner.commands import until
-from warpjax.runner import experiment, loop, measure, run, workdir
-from warpjax.runner.commands import evaluate, plot
+from warpjax.runner import evaluations, experiment, loop, measure, run, workdir
+from warpjax.runner.commands import plot
 from warpjax.runner.config import settings
 from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import figures
@@ -237,24 +237,24 @@ def test_tasks_in_turn_are_on_one_device():
 
 def test_evaluate_writes_the_same_form(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "run")
-  result = evaluate.evaluate(tmp_path / "run", num_tasks=5)
+  result = evaluations.evaluate(tmp_path / "run", num_tasks=5)
   assert result == json.loads((tmp_path / "run" / "evaluation.json").read_text())
   assert result["num_tasks"] == 5 and set(result) >= {"experiment", "method", "metric", "mean", "ci95", "per_step"}
-  same = evaluate.evaluate(tmp_path / "run")
+  same = evaluations.evaluate(tmp_path / "run")
   assert same["mean"] == finished[1]["mean"]
   with pytest.raises(ValueError, match=r"must have a config\.json"):
-    evaluate.evaluate(tmp_path)
+    evaluations.evaluate(tmp_path)
 
 
 def test_a_trained_model_is_tested_under_other_settings(finished, tmp_path):
   """More steps go through the same first ones; other shots are another test, and none has the paper's number."""
   shutil.copytree(finished[0], tmp_path / "run")
   steps = settings.values(CONFIG, ["eval.num_steps=3"])
-  longer = evaluate.evaluate(tmp_path / "run", changed=steps, name="longer")
+  longer = evaluations.evaluate(tmp_path / "run", changed=steps, name="longer")
   assert longer == json.loads((tmp_path / "run" / "evaluation_longer.json").read_text())
   assert len(longer["per_step"]) == 4 and longer["per_step"][:2] == pytest.approx(finished[1]["per_step"][:2])
   assert longer["changed"] == steps and "published" not in longer and "published" in finished[1]
-  fewer = evaluate.evaluate(tmp_path / "run", changed={"data.shots": 2}, name="2_shots")
+  fewer = evaluations.evaluate(tmp_path / "run", changed={"data.shots": 2}, name="2_shots")
   assert fewer["protocol"]["shots"] == 2 and fewer["mean"] != finished[1]["mean"]
   assert not (tmp_path / "run" / "evaluation.json").exists()
 
@@ -271,7 +271,7 @@ def test_a_trained_model_is_tested_under_other_settings(finished, tmp_path):
 )
 def test_settings_that_are_not_the_test_s_are_refused(finished, changed, name, message):
   with pytest.raises(ValueError, match=message):
-    evaluate.evaluate(finished[0], changed=changed, name=name)
+    evaluations.evaluate(finished[0], changed=changed, name=name)
   with pytest.raises(ValueError, match="must be KEY=VALUE.*; got 'eval.num_steps'"):
     settings.values(CONFIG, ["eval.num_steps"])
 
@@ -290,7 +290,7 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
   np.testing.assert_allclose(np.load(tmp_path / "per_task.npy")[:, -1], tasks)
   assert {"config.json", "curves.png"} <= {p.name for p in tmp_path.iterdir()}
   with pytest.raises(ValueError, match="must be one run; .* has one for each seed"):
-    evaluate.evaluate(tmp_path)
+    evaluations.evaluate(tmp_path)
   with pytest.raises(ValueError, match="belongs to another config.*seed: nothing there, 0 here"):
     run.train_and_evaluate(CONFIG, tmp_path)
 

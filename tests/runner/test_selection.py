@@ -16,8 +16,7 @@ from experiments import throughput
 from tests.datasets import image_files
 from tests.runner import tiny
 from warpjax.evaluation import step_statistics
-from warpjax.runner import experiment, loop, measure, run, selection, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner import evaluations, experiment, loop, measure, run, selection, workdir
 from warpjax.runner.components import norm_stats
 from warpjax.runner.config import recipes
 from warpjax.runner.families import base, image_data
@@ -62,15 +61,15 @@ def test_the_result_is_of_the_best_validation(chosen):
   assert result["num_meta_steps"] == 4
   assert [row["mse"] for row in selection.rows(path)] == NUMBERS
   assert int(loop.restore(experiment.build(waves()), path).step) == 2
-  again = evaluate.evaluate(path, changed={"data.shots": 20})
+  again = evaluations.evaluate(path, changed={"data.shots": 20})
   assert again["selected"] == result["selected"] and again["num_meta_steps"] == 4
   card = again["protocol"]
   assert (card["shots"], card["train_shots"], card["train_queries"]) == (20, 5, 5)
-  assert evaluate.evaluate(path)["per_step"] == result["per_step"]
+  assert evaluations.evaluate(path)["per_step"] == result["per_step"]
   with pytest.raises(
     ValueError, match=r"--set must not be eval\.val_tasks: the checkpoints .* have been chosen; got 9"
   ):
-    evaluate.evaluate(path, changed={"eval.val_tasks": 9})
+    evaluations.evaluate(path, changed={"eval.val_tasks": 9})
 
 
 def test_what_was_kept_of_steps_to_come_is_removed(chosen):
@@ -101,7 +100,7 @@ def test_an_ensemble_is_of_the_best_validations(ensemble, places):
   assert result["protocol"]["ensemble"] == 3
   states = loop.restore_all(experiment.build(config, **places), path).states
   assert [int(state.step) for state in states] == [2, 4, 6]
-  again = evaluate.evaluate(path, **places)
+  again = evaluations.evaluate(path, **places)
   assert again["per_step"] == result["per_step"] and again["support"] == result["support"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.runner import tiny
 from warpjax.runner import experiment, run, workdir
-from warpjax.runner.commands import tune
+from warpjax.runner.machine import tuning
 
 SINES = tiny.config("sinusoid", "maml", {"num_meta_steps": 2})
 
@@ -17,40 +17,40 @@ def places(tmp_path):
 
 
 def test_every_chunk_is_measured_and_the_fastest_remembered(places, monkeypatch):
-  found = tune.measure(SINES, **places)
+  found = tuning.measure(SINES, **places)
   assert [one.changes["task_chunk"] for one in found] == [0, 1, 2]
   assert all(0 < one.seconds < 60 for one in found)
-  monkeypatch.setattr(tune, "measure", lambda settings, **places: found)
+  monkeypatch.setattr(tuning, "measure", lambda settings, **places: found)
   said = []
-  best = tune.fastest(SINES, say=said.append, **places)
+  best = tuning.fastest(SINES, say=said.append, **places)
   assert best == min(found, key=lambda one: one.seconds).changes and "--config.task_chunk=" in said[0]
-  monkeypatch.setattr(tune, "measure", None)  # a second time nothing is measured, and another seed is the same work
-  assert tune.fastest({**SINES, "seed": 3, "num_meta_steps": 9}, say=said.append, **places) == best
+  monkeypatch.setattr(tuning, "measure", None)  # a second time nothing is measured, and another seed is the same work
+  assert tuning.fastest({**SINES, "seed": 3, "num_meta_steps": 9}, say=said.append, **places) == best
   with pytest.raises(TypeError):
-    tune.fastest({**SINES, "tasks_per_step": 4}, say=said.append, **places)
+    tuning.fastest({**SINES, "tasks_per_step": 4}, say=said.append, **places)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", None])
 def test_a_cache_that_is_damaged_or_cannot_be_written_stops_nothing(tmp_path, monkeypatch, content):
-  monkeypatch.setattr(tune, "measure", lambda settings, **places: [tune.Measured({"task_chunk": 2}, 0.1)])
+  monkeypatch.setattr(tuning, "measure", lambda settings, **places: [tuning.Measured({"task_chunk": 2}, 0.1)])
   cache_dir = tmp_path / "cache"
   if content is None:
     cache_dir.write_text("a file in the place of the folder")
   else:
     cache_dir.mkdir()
     (cache_dir / "tuned.json").write_text(content)
-  assert tune.fastest(SINES, say=lambda message: None, cache_dir=str(cache_dir)) == {"task_chunk": 2}
+  assert tuning.fastest(SINES, say=lambda message: None, cache_dir=str(cache_dir)) == {"task_chunk": 2}
 
 
 def test_a_run_keeps_the_choice_that_it_was_begun_with(places, tmp_path, monkeypatch):
-  monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 1})
-  begun = tune.for_run(SINES, str(tmp_path / "run"), **places)
+  monkeypatch.setattr(tuning, "fastest", lambda config, **places: {"task_chunk": 1})
+  begun = tuning.for_run(SINES, str(tmp_path / "run"), **places)
   assert begun == {**SINES, "task_chunk": 1}
   workdir.prepare(tmp_path / "run", begun)
-  monkeypatch.setattr(tune, "fastest", lambda config, **places: {"task_chunk": 2})
-  assert tune.for_run(SINES, str(tmp_path / "run"), **places)["task_chunk"] == 2  # nothing was trained there yet
+  monkeypatch.setattr(tuning, "fastest", lambda config, **places: {"task_chunk": 2})
+  assert tuning.for_run(SINES, str(tmp_path / "run"), **places)["task_chunk"] == 2  # nothing was trained there yet
   assert run.train_and_evaluate(begun, tmp_path / "run")["num_meta_steps"] == 2
-  assert tune.for_run(SINES, str(tmp_path / "run"), **places) == begun
+  assert tuning.for_run(SINES, str(tmp_path / "run"), **places) == begun
 
 
 def test_convolutions_are_measured_under_both_lowerings(monkeypatch):
@@ -59,11 +59,11 @@ def test_convolutions_are_measured_under_both_lowerings(monkeypatch):
   def timed(choices, built):
     tried.extend(choices)
     chunks.extend(experiment.run.task_chunk for experiment in built)
-    return [tune.Measured(c, 1.0 if c["network"]["lowering"] == "lax" else 2.0) for c in choices]
+    return [tuning.Measured(c, 1.0 if c["network"]["lowering"] == "lax" else 2.0) for c in choices]
 
   built = experiment.build(tiny.config("sinusoid", "maml", {"tasks_per_step": 5}))
-  monkeypatch.setattr(tune, "_timed", timed)
-  monkeypatch.setattr(tune, "build", lambda settings, **places: built)
-  tune.measure({"network": {"name": "maml_omniglot"}})
+  monkeypatch.setattr(tuning, "_timed", timed)
+  monkeypatch.setattr(tuning, "build", lambda settings, **places: built)
+  tuning.measure({"network": {"name": "maml_omniglot"}})
   assert [c["network"]["lowering"] for c in tried] == ["patches", "lax", "lax", "lax", "lax", "lax"]
   assert [c["task_chunk"] for c in tried] == chunks == [0, 0, 1, 2, 4, 5]

@@ -26,6 +26,17 @@ class InitFrom(NamedTuple):
   step: int | None = None
 
 
+def from_flags(directory: str | None, step: int | None) -> InitFrom | None:
+  """The start that `--init_from` and `--init_step` name; None without them.
+
+  Raises:
+    ValueError: For a step without a directory.
+  """
+  if directory is None and step is not None:
+    raise ValueError(f"--init_step needs --init_from=WORKDIR; got --init_step={step}.")
+  return None if directory is None else InitFrom(directory, step)
+
+
 def load(init: InitFrom, template: MetaParams) -> tuple[MetaParams, dict[str, Any]]:
   """The meta-parameters of another run, and their record: `workdir`, `step` and the SHA-256 of their leaves.
 

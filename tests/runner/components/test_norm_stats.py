@@ -11,8 +11,7 @@ import warpjax as wj
 from tests.runner import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
-from warpjax.runner import experiment, loop, measure, run
-from warpjax.runner.commands import evaluate
+from warpjax.runner import evaluations, experiment, loop, measure, run
 from warpjax.runner.components import norm_stats
 from warpjax.runner.config import registry
 from warpjax.runner.families import base, image_data, multi_shot
@@ -44,7 +43,7 @@ def test_every_choice_is_a_number_of_its_own(tmp_path, monkeypatch):
   assert result["norm_stats"] == "per_step" and 0 <= result["mean"] <= 1
   assert [name for name in CHOICES if name in result] == list(CHOICES)
   assert all(0 <= result[name]["mean"] <= 1 for name in CHOICES)
-  again = evaluate.evaluate(tmp_path / "run", **places)
+  again = evaluations.evaluate(tmp_path / "run", **places)
   assert {key: again[key] for key in ("norm_stats", "mean", "support")} == {
     key: result[key] for key in ("norm_stats", "mean", "support")
   }

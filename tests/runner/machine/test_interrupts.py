@@ -16,8 +16,7 @@ import pytest
 
 from tests.runner import tiny
 from tests.runner.commands import until
-from warpjax.runner import cli, run, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner import cli, evaluations, run, workdir
 from warpjax.runner.machine import interrupts
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -78,10 +77,10 @@ def test_while_it_evaluates(finished, busy):
 
 # In place of a function of the command, one that is interrupted inside.
 PHASES = [
-  (evaluate, "build", "loading data"),
-  (evaluate.loop, "start", "compiling"),
-  (evaluate.loop, "restore_all", "restoring"),
-  (evaluate.measure, "measure", "evaluating"),
+  (evaluations, "build", "loading data"),
+  (evaluations.loop, "start", "compiling"),
+  (evaluations.loop, "restore_all", "restoring"),
+  (evaluations.measure, "measure", "evaluating"),
 ]
 
 
@@ -118,7 +117,7 @@ def test_a_phase(finished, monkeypatch, capfd, left, module, name, phase, become
   monkeypatch.setattr(module, name, interrupted)
 
   def main():
-    evaluate.evaluate(finished)
+    evaluations.evaluate(finished)
 
   monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main([]))
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)

@@ -12,8 +12,7 @@ import pytest
 from tests.runner import tiny
 from warpjax.diagnostics import timing
 from warpjax.networks import conv
-from warpjax.runner import run, workdir
-from warpjax.runner.commands import evaluate
+from warpjax.runner import evaluations, run, workdir
 from warpjax.runner.machine import lowering, remembered
 
 CONFIG = tiny.config("omniglot", "maml")
@@ -145,9 +144,9 @@ def test_a_begun_run_keeps_its_lowering_and_its_evaluation_takes_it(choose, tmp_
   with pytest.raises(ValueError, match=r"network\.lowering: lax there, patches here"):
     workdir.prepare(directory, {**CONFIG, "network": {**CONFIG["network"], "lowering": "patches"}})
   built = []
-  monkeypatch.setattr(evaluate, "build", lambda config, **places: built.append(config) or 1 / 0)
+  monkeypatch.setattr(evaluations, "build", lambda config, **places: built.append(config) or 1 / 0)
   with pytest.raises(ZeroDivisionError):
-    evaluate.evaluate(directory)
+    evaluations.evaluate(directory)
   assert built[0]["network"]["lowering"] == "lax"
 
 

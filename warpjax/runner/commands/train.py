@@ -22,24 +22,15 @@ from absl import flags
 
 from warpjax.runner import cli, grid, loop, origins, run
 from warpjax.runner.cli import FLAGS
-from warpjax.runner.commands import tune
 from warpjax.runner.config import listing, settings
-from warpjax.runner.machine import hosts, lowering
+from warpjax.runner.machine import hosts, lowering, tuning
 from warpjax.runner.reporting import protocol
 from warpjax.runner.reporting.writers import WRITERS
 
 
-def _init() -> origins.InitFrom | None:
-  if FLAGS.init_from is None:
-    if FLAGS.init_step is not None:
-      raise ValueError(f"--init_step needs --init_from=WORKDIR; got --init_step={FLAGS.init_step}.")
-    return None
-  return origins.InitFrom(FLAGS.init_from, FLAGS.init_step)
-
-
 def main() -> None:
   """Trains, evaluates and prints the result."""
-  config, init, seeds = cli.config(), _init(), cli.integers("seeds", FLAGS.seeds)
+  config, seeds = cli.config(), cli.integers("seeds", FLAGS.seeds)
   if FLAGS.settings:
     print(settings.text(config))
     return
@@ -47,19 +38,19 @@ def main() -> None:
     raise ValueError("--workdir is missing; it is the folder of the run.")
   grid.points(FLAGS.sweep)
   arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
-  writers = FLAGS.writer
+  init = origins.from_flags(FLAGS.init_from, FLAGS.init_step)
   hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   if FLAGS.tune:
-    config = tune.for_run(config, FLAGS.workdir, **cli.places())
+    config = tuning.for_run(config, FLAGS.workdir, **cli.places())
   check = partial(run.check, config, FLAGS.workdir, **arguments)
   config = lowering.for_run(config, FLAGS.workdir, check=check, cache_dir=FLAGS.cache_dir)
   result: Mapping[str, Any]
   if FLAGS.sweep:
-    result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=writers, **arguments)
+    result = grid.train(config, FLAGS.workdir, FLAGS.sweep, seeds, init=init, writers=FLAGS.writer, **arguments)
   elif seeds:
-    result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=writers, **arguments)
+    result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=FLAGS.writer, **arguments)
   else:
-    result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=writers, **arguments)
+    result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=FLAGS.writer, **arguments)
   if FLAGS.json:
     hosts.say(json.dumps(result, indent=2))
   else:
