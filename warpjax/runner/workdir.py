@@ -178,7 +178,7 @@ def read_json(path: pathlib.Path) -> Any:
   """
   try:
     return json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return None
   except json.JSONDecodeError as error:
     raise ValueError(f"{path} is not JSON: {error}.") from None
