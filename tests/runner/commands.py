@@ -93,6 +93,8 @@ def serve() -> None:
   import scipy.stats  # noqa: F401
   from jax._src import xla_bridge
 
+  from warpjax.runner.commands import evaluate, plot, train  # noqa: F401
+
   assert not xla_bridge.backends_are_initialized()  # a fork of a process with threads of XLA hangs
   for line in sys.stdin:
     operation, *arguments = json.loads(line)
