@@ -104,6 +104,7 @@ def test_an_ensemble_is_of_the_best_validations(ensemble, places):
   assert again["per_step"] == result["per_step"] and again["support"] == result["support"]
 
 
+@pytest.mark.slow
 def test_an_ensemble_averages_the_probabilities_of_networks_that_adapt_each_by_itself(ensemble, places):
   config, path, result = ensemble
   alone = experiment.build({**config, "eval": {**config["eval"], "ensemble": 0}}, **places)
