@@ -22,7 +22,11 @@ def jit(function: Callable[..., Any]) -> Any:
 
 def optimized(function: Callable[..., Any]) -> Any:
   """`jax.jit` with every optimization, in quick tests too: for faults that optimizations bring out."""
-  usual = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+  usual = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+  }
   return jax.jit(function, compiler_options={name: usual[name] for name in compilation.fast_compilation()})
 
 

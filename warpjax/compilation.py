@@ -21,7 +21,11 @@ def fast_compilation() -> dict[str, bool | int]:
     2
   """
   known: dict[str, bool | int] = {}
-  wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+  wanted = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,  # parts of a small program cost more than they save
+  }
   for name, value in wanted.items() if jax.default_backend() == "cpu" else ():
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # an option that this XLA does not have
       jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(0).compile()  # not called: something may be traced
