@@ -26,7 +26,9 @@ MEMORY = ("save_all", "save_gradients", "recompute")
 
 
 @pytest.mark.usefixtures("strict")
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+  "name", ["sgd", "adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("momentum", "meta_sgd"))]
+)
 def test_equal_under_jit_vmap_and_chunks_for_every_memory_policy(name):
   inner, meta_params = toy.loop(RULES[name]), toy.meta_params(RULES[name])
   tasks, keys = toy.tasks(3), jax.random.split(toy.key(), 3)

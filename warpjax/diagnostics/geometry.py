@@ -159,7 +159,7 @@ def spread(warp: Warp, params: Params) -> dict[str, Any]:
 
   Example:
     >>> spectrum = spread(lambda theta: jnp.array([3.0, 1.0]) * theta, jnp.zeros(2))
-    >>> spectrum["eigenvalues"].tolist(), float(about["condition"])
+    >>> spectrum["eigenvalues"].tolist(), float(spectrum["condition"])
     ([1.0, 9.0], 9.0)
   """
   eigenvalues = jnp.linalg.eigvalsh(preconditioner(warp, params))

@@ -54,7 +54,8 @@ class Conv4(nn.Module):
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> logits, _ = Conv4(num_classes=5, width=8).init_with_output(jax.random.key(0), jnp.ones((10, 28, 28, 1)))
+    >>> network = Conv4(num_classes=5, width=8)
+    >>> logits, _ = jax.jit(network.init_with_output)(jax.random.key(0), jnp.ones((10, 28, 28, 1)))
     >>> logits.shape
     (10, 5)
 

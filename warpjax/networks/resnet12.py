@@ -42,7 +42,7 @@ class ResNet12(nn.Module):
   Example:
     >>> import jax, jax.numpy as jnp
     >>> network = ResNet12(num_classes=5, widths=(4, 4, 4, 4))
-    >>> logits, _ = network.init_with_output(jax.random.key(0), jnp.ones((2, 32, 32, 3)))
+    >>> logits, _ = jax.jit(network.init_with_output)(jax.random.key(0), jnp.ones((2, 32, 32, 3)))
     >>> logits.shape
     (2, 5)
 
