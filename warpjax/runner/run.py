@@ -139,7 +139,7 @@ def _finished(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitF
   """The result of a finished run or sweep of this config, else None; it only reads, so it needs no lock."""
 
   def read() -> Any:
-    before = workdir.read_json(path / workdir.CONFIG)
+    before = workdir.read_json(path / workdir.CONFIG) if (path / workdir.RESULT).exists() else None
     same = before is not None and workdir.as_json(settings.resolved(before)) == workdir.as_json(config)
     return workdir.read_json(path / workdir.RESULT) if same else None
 
