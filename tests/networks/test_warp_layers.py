@@ -88,7 +88,8 @@ def test_identity_init_is_the_identity_exactly_and_can_leave_it(kind, activation
 
 
 @pytest.mark.parametrize("preset", ["conv4", "mlp"])
-def test_a_network_with_identity_warps_equals_the_network_without(preset):
+def test_a_network_with_identity_warps_equals_the_network_without(preset, x64):
+  """To the last digits of double precision, as two programs may round differently."""
   x = jax.random.normal(jax.random.key(1), (5, 16, 16, 1) if preset == "conv4" else (5, 1))
   make = {
     "conv4": lambda warp: networks.Conv4(num_classes=3, width=4, warp=warp),
