@@ -33,6 +33,12 @@ def check_counts(**sizes: Any) -> None:
       check_count(label, element)
 
 
+def check_none_below(least: int, **counts: Any) -> None:
+  """Raises a ValueError that names the first of the counts that is no integer of at least `least`."""
+  for name, count in counts.items():
+    check_count(name, count, least=least)
+
+
 def check_choice(name: str, value: Any, allowed: Any) -> None:
   """Raises a ValueError that names the argument unless `value` is among `allowed`, a `Literal` or a collection.
 

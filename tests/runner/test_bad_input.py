@@ -52,7 +52,12 @@ SINUSOID = [
   ({"optimizer": {"clip": -1.0}}, r"config\.optimizer\.clip must be at least 0; got -1\.0"),
   ({"inner": {"batch_size": 3}}, r"config\.inner\.batch_size needs inner\.batch"),
   ({"inner": {"batch": "epochs"}}, r"config\.inner\.batch_size must be an integer of at least 1; got 0"),
-  ({"data": {"shots": 0}}, r"shots must be an integer of at least 1; got 0"),
+  ({"data": {"shots": 0}}, r"config\.data\.shots must be an integer of at least 1; got 0"),
+  ({"data": {"train_shots": -1}}, r"config\.data\.train_shots must be an integer of at least 0; got -1"),
+  ({"eval": {"batch_size": -1}}, r"config\.eval\.batch_size must be an integer of at least 0; got -1"),
+  ({"optimizer": {"rule_learning_rate": -1.0}}, r"config\.optimizer\.rule_learning_rate must be at least 0; got -1"),
+  ({"meta_gradient": {"multi_step_epochs": -1}}, r"config\.meta_gradient\.multi_step_epochs must be an integer"),
+  ({"inner": {"prox": -1.0}}, r"config\.inner\.prox must be at least 0; got -1"),
   ({"inner": {"nesterov": True}}, r"config\.inner\.nesterov needs inner\.momentum above 0; got None"),
   (
     {"network": {"warp": {"num_layers": 2}}},

@@ -106,7 +106,7 @@ def launch(command, *arguments, cwd, root=ROOT):
 def a_process_that_knows_no_such_module(monkeypatch):
   monkeypatch.setattr(sys, "path", [folder for folder in sys.path if "my_method" not in folder])
   monkeypatch.delitem(sys.modules, "my_method", raising=False)
-  recipes._load.cache_clear()
+  recipes._module.cache_clear()
   yield
   sys.modules.pop("my_method", None)
 
@@ -227,6 +227,70 @@ def test_a_module_that_is_gone_is_refused_in_one_line(trained, tmp_path):
   with pytest.raises(ValueError, match=r"the config names my_method:..., and No module named 'my_method'") as error:
     experiment.build(json.loads((folder / workdir.CONFIG).read_text()))
   assert "\n" not in str(error.value)
+
+
+def test_a_moved_folder_with_the_same_file_goes_on(trained, tmp_path):
+  folder, config = copied(trained, tmp_path), workdir.read_json(trained / "run" / workdir.CONFIG)
+  moved = workdir.read_json(folder / workdir.CONFIG)
+  assert moved["modules"] != config["modules"] and settings.identity(moved) == settings.identity(config)
+
+
+def test_a_run_is_drawn_after_its_module_was_edited_or_removed(trained, tmp_path):
+  folder = copied(trained, tmp_path)
+  config = workdir.read_json(folder / workdir.CONFIG)
+  (folder / "my_method.py").write_text(METHOD + "\n# A comment.\n")
+  assert settings.of_the_test(config) == {"name": "my_method:lines", "shots": 4}
+  (folder / "my_method.py").unlink()
+  sys.modules.pop("my_method", None)
+  assert settings.of_the_test(config) == {"name": "my_method:lines", "shots": 4}
+
+
+def test_an_edit_in_the_same_process_is_what_runs_and_what_is_recorded(tmp_path):
+  """As in a notebook."""
+  file, source = tmp_path / "my_method.py", f"{tmp_path}/my_method.py:mine"
+  file.write_text(METHOD)
+  before = settings.load_config(source)
+  file.write_text(METHOD.replace("-size * grad", "-2 * size * grad").replace('"num_steps": 2', '"num_steps": 3'))
+  os.utime(file, ns=(1, 1))
+  after = settings.load_config(source)
+  assert (before["inner"]["num_steps"], after["inner"]["num_steps"]) == (2, 3)
+  assert before["modules"] != after["modules"]
+  transform = experiment.build(after).inner.rule.transform({"w": 0.5})
+  updates, _ = transform.update({"w": 1.0}, transform.init({"w": 1.0}), {"w": 1.0})
+  assert updates == {"w": -1.0}  # twice the step of the first version
+
+
+NET = """
+from __future__ import annotations
+
+import flax.linen as nn
+
+
+class Net(nn.Module):
+  num_outputs: int
+  width: int = 3
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(self.num_outputs)(nn.relu(nn.Dense(self.width)(x)))
+
+
+def net(num_outputs: int, width: int = 3):
+  from warpjax import networks
+
+  return networks.from_linen(Net(num_outputs, width))
+
+
+BASE = "sinusoid:maml"
+METHODS = {"mine": {"network": {"name": "my_method:net", "width": 5}}}
+"""
+
+
+def test_a_recipe_can_hold_a_flax_module(tmp_path):
+  (tmp_path / "my_method.py").write_text(NET)
+  built = experiment.build(settings.load_config(f"{tmp_path}/my_method.py:mine"))
+  params, _ = built.network.init(jax.random.key(0), np.zeros((2, 1)))
+  assert params["Dense_0"]["kernel"].shape == (1, 5)
 
 
 @pytest.fixture(scope="module")

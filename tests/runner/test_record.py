@@ -150,6 +150,6 @@ def test_the_command_says_it_in_one_line(commands, tmp_path):
 
 
 def test_outside_of_a_checkout_nothing_is_recorded(tmp_path, monkeypatch):
-  monkeypatch.setattr(recording.recipes, "FOLDERS", (tmp_path / "configs",))
-  with pytest.raises(ValueError, match=f"in a checkout of warpjax; {tmp_path} is none"):
+  monkeypatch.setattr(recording.recipes, "CHECKOUT", None)
+  with pytest.raises(ValueError, match="in a checkout of warpjax; this warpjax is installed"):
     recording.make(tmp_path)

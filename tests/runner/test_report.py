@@ -111,9 +111,9 @@ def test_the_page_of_a_paper_has_the_rows_of_all_of_its_methods():
   assert "`reptile_studies.py:sum_4_cpu`" in reptile and "`omniglot.py:reptile_cpu`" in reptile
 
 
-def test_outside_of_a_checkout_it_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(recipes, "FOLDERS", (tmp_path / "configs",))
-  with pytest.raises(ValueError, match=f"in a checkout of warpjax; {tmp_path} is none"):
+def test_outside_of_a_checkout_it_is_refused(monkeypatch):
+  monkeypatch.setattr(recipes, "CHECKOUT", None)
+  with pytest.raises(ValueError, match="in a checkout of warpjax; this warpjax is installed"):
     report.main()
 
 

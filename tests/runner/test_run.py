@@ -87,6 +87,9 @@ def test_a_workdir_of_an_older_version_without_defaults_goes_on(finished, tmp_pa
   path = shutil.copytree(finished[0], tmp_path / "older")
   workdir.write_json(path / workdir.CONFIG, CONFIG)
   assert run.train_and_evaluate(CONFIG, path) == finished[1]
+  assert settings.of_the_test(CONFIG) == settings.of_the_test(settings.resolved(CONFIG))
+  run.workdir.prepare(path, settings.resolved(CONFIG), settings.identity)
+  assert json.loads((path / "config.json").read_text()) == workdir.as_json(settings.resolved(CONFIG))
   with pytest.raises(ValueError, match=r"differs in: .*inner\.nesterov: False there, True here"):
     run.train_and_evaluate({**CONFIG, "inner": {**CONFIG["inner"], "momentum": 0.9, "nesterov": True}}, path)
 

@@ -138,7 +138,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     fail(_no_such_flag(error))
   except flags.Error as error:
     fail(_in_words(str(error).splitlines()[0]))
-  if _overrides and "config" not in FLAGS:
+  if _overrides and "cpu_devices" not in FLAGS:  # which `define` makes beside the config of a run
     fail(f"this command takes no settings of a config; got --config.{_overrides[0]}.")
   if "cpu_devices" in FLAGS and FLAGS.cpu_devices:
     jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)

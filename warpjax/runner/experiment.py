@@ -13,7 +13,7 @@ from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components import norm_stats, outer_step
-from warpjax.runner.config import registry, run_settings, settings
+from warpjax.runner.config import recipes, registry, run_settings, settings
 from warpjax.runner.config.run_settings import Evaluation, Published, Run
 from warpjax.runner.families import base
 from warpjax.tasks import augment
@@ -74,7 +74,9 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
     ValueError: For a key that is unknown, missing or of the wrong type, or a value that is not allowed.
     FileNotFoundError: For a data set that is missing and cannot be fetched.
   """
+  config = recipes.without_none(config)
   run_settings.check_tables(config)
+  registry.check_modules(config.get("modules", {}))
   config = settings.resolved(config)
   run, evaluation, published = run_settings.parsed(config)
   tables = {name: config[name] for name in run_settings.TABLES[:-1]}

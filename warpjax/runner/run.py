@@ -116,7 +116,7 @@ def _build(
   experiment = build(config, **places)
   canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
-  hosts.check_same("the config", experiment.settings)
+  hosts.check_same("the config", settings.identity(experiment.settings))
   hosts.check_same("the data", experiment.data.description)
   if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
     programs.trace()
@@ -132,7 +132,11 @@ def _locked(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def _prepare(path: pathlib.Path, config: Mapping[str, Any]) -> None:
-  hosts.from_first(lambda: os.fspath(workdir.prepare(path, config, settings.resolved)))
+  hosts.from_first(lambda: os.fspath(workdir.prepare(path, config, settings.identity)))
+
+
+def _identity(config: Mapping[str, Any]) -> Any:
+  return workdir.as_json(settings.identity(config))
 
 
 def _finished(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
@@ -140,7 +144,7 @@ def _finished(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitF
 
   def read() -> Any:
     before = workdir.read_json(path / workdir.CONFIG) if (path / workdir.RESULT).exists() else None
-    same = before is not None and workdir.as_json(settings.resolved(before)) == workdir.as_json(config)
+    same = before is not None and _identity(before) == _identity(config)
     return workdir.read_json(path / workdir.RESULT) if same else None
 
   finished = hosts.from_first(read)

@@ -48,7 +48,7 @@ def begun_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def prepare(
-  path: str | os.PathLike[str], config: Mapping[str, Any], resolved: Callable[[dict[str, Any]], Any] = dict
+  path: str | os.PathLike[str], config: Mapping[str, Any], identity: Callable[[Mapping[str, Any]], Any] = dict
 ) -> pathlib.Path:
   """Makes the workdir and writes the config, or checks that what was trained there has the same config.
 
@@ -60,7 +60,7 @@ def prepare(
   Args:
     path: The workdir.
     config: All settings, as nested dicts.
-    resolved: Adds the defaults to a config in the workdir, which an older version wrote without them.
+    identity: `(config) -> settings` by which two configs are the same, such as `settings.identity`.
 
   Returns:
     The workdir's path.
@@ -76,13 +76,14 @@ def prepare(
     return directory
   if before is None:
     raise ValueError(f"{directory} has checkpoints and no {CONFIG}, so that their config is unknown.")
-  before = as_json(resolved(before))
-  if _extends(before, as_json(config)):
-    if (directory / RESULT).exists():
-      os.replace(directory / RESULT, directory / f"result_{before['num_meta_steps']}.json")
-    write_json(directory / CONFIG, config)
+  earlier, now = as_json(identity(before)), as_json(identity(config))
+  if _extends(earlier, now) and (directory / RESULT).exists():
+    os.replace(directory / RESULT, directory / f"result_{earlier['num_meta_steps']}.json")
+  if _extends(earlier, now) or earlier == now:
+    if before != as_json(config):  # longer, or of an older version without defaults
+      write_json(directory / CONFIG, config)
     return directory
-  if differing := list(differences(before, as_json(config))):
+  if differing := list(differences(earlier, now)):
     raise ValueError(
       f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
     )

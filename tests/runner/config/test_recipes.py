@@ -150,6 +150,7 @@ def test_of_one_method_the_name_can_be_left_out(write):
     ),
     ("configs/omniglt.py:maml", "'configs/omniglt.py' does not exist; did you mean 'omniglot'"),
     ("somewhere/else.py:maml", "'somewhere/else.py' does not exist"),
+    ("/no/such/configs/omniglot.py:maml", "'/no/such/configs/omniglot.py' does not exist"),
     ("sinusoid:mamll", r"sinusoid.py has no method 'mamll'; did you mean 'maml'\? Allowed: maml, fomaml"),
   ],
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from warpjax.runner import experiment
-from warpjax.runner.config import recipes, settings
+from warpjax.runner.config import recipes, schema, settings
 
 MAML = recipes.settings("sinusoid:maml")
 
@@ -192,3 +192,35 @@ def test_the_text_of_a_row_s_settings_has_a_line_for_each():
   assert "inner.nesterov: True or False; is True, default False" in heads
   assert "inner.batch_size: an integer; default 0" in heads
   assert any(line.startswith("    ") for line in lines)
+
+
+@pytest.mark.parametrize("override", ["data.name=cifar_fs", "data.ways=3"])
+def test_other_tasks_have_no_published_number(override):
+  assert "published" in settings.load_config("mini_imagenet:maml")
+  assert "published" not in settings.load_config("mini_imagenet:maml", override)
+
+
+def test_none_is_refused_where_it_would_be_another_default():
+  with pytest.raises(ValueError, match=r"config\.network\.head_init must not be None, which stands for its default"):
+    settings.load_config("omniglot:maml", "network.head_init=None")
+
+
+def test_a_number_stays_one_where_a_text_is_allowed_too():
+  row = settings.load_config("omniglot:maml", "network.padding=1")
+  assert row["network"]["padding"] == 1
+  assert settings.load_config("omniglot:maml", "network.padding=VALID")["network"]["padding"] == "VALID"
+  assert settings.load_config("sinusoid:maml", "loss=None").get("loss") is None
+
+
+@pytest.mark.parametrize("table", ["data", "network", "inner", "meta_gradient", "optimizer", "eval"])
+def test_an_empty_table_is_refused_by_name(table):
+  with pytest.raises(ValueError, match=rf"config\.{table} must be a table"):
+    experiment.build({**recipes.settings("sinusoid:maml"), table: {}})
+
+
+def test_annotations_that_cannot_be_read_are_told_in_one_line():
+  def rule(learning_rate: NoSuchType):  # noqa: F821
+    return learning_rate
+
+  with pytest.raises(ValueError, match=r"annotations of .*rule must be importable at run time: .*NoSuchType"):
+    schema.call("config.inner", {"learning_rate": 0.1}, rule)

@@ -31,6 +31,8 @@ def sgd(
     shared_learning_rate: Step size of the shared parameters; 0 for the same.
   """
 
+  _check_rates(learning_rate, shared_learning_rate=shared_learning_rate)
+
   def sgd(rate: float) -> optax.GradientTransformation:
     return optax.sgd(_schedule(rate, schedule, num_meta_steps))
 
@@ -65,6 +67,8 @@ def adam(
     shared_learning_rate: Step size of the shared parameters; 0 for the same.
   """
 
+  _check_rates(learning_rate, rule_learning_rate=rule_learning_rate, shared_learning_rate=shared_learning_rate)
+
   def adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
 
@@ -76,9 +80,15 @@ def adam(
   return _clipped(clip, clip_norm, blocks)
 
 
-def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
+def _check_rates(learning_rate: float, **others: float) -> None:
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  for name, rate in others.items():
+    if rate < 0:
+      raise ValueError(f"config.optimizer.{name} must be at least 0; got {rate}.")
+
+
+def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
   if schedule == "linear":
     return optax.linear_schedule(learning_rate, 0.0, num_meta_steps)
   return optax.cosine_decay_schedule(learning_rate, num_meta_steps) if schedule == "cosine" else learning_rate
@@ -105,6 +115,7 @@ def rule_adam(
     updates_per_step: Outer updates of a meta-step.
     clip_norm: Bound of the meta-gradient's norm; 0 for none.
   """
+  _check_rates(learning_rate)
   check_counts(updates_per_step=updates_per_step)
   rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -117,6 +128,5 @@ def life(learning_rate: float) -> optax.GradientTransformation:
   Args:
     learning_rate: Learning rate of Adam.
   """
-  if learning_rate <= 0:
-    raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
+  _check_rates(learning_rate)
   return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

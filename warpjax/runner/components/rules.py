@@ -34,6 +34,8 @@ def loop(
     batch_size: Support examples of a step, unless `batch` is "full".
   """
   check_counts(num_steps=num_steps)
+  if prox < 0:
+    raise ValueError(f"prox must be at least 0; got {prox}")
   if batch == "full":
     if batch_size:
       raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
@@ -93,6 +95,7 @@ def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = Fal
     own_steps: Number of steps with step sizes of their own.
     per_step_norm: Whether the scales and offsets of normalisation have a value for each step instead of adapting.
   """
+  check_counts(own_steps=own_steps)
   sizes = rules.per_step_sgd(learning_rate, own_steps)
   if not per_step_norm:
     return sizes

@@ -55,12 +55,12 @@ class Row(NamedTuple):
 def rows(recipe: recipes.Recipe) -> list[Row]:
   """The methods of a recipe file and their variants, the measured ones first."""
   made = records.load(recipe.name) if recipe.path.parent in recipes.FOLDERS else {}
-  listed = []
+  listed, missing = [], NOT_RUN if recipes.CHECKOUT else records.NOTHING  # records are not installed
   for method in recipe.names():
     per_step = "per_step" in recipe.also(method)
-    measured = records.measured(made[method], per_step=per_step) if method in made else NOT_RUN
+    measured = records.measured(made[method], per_step=per_step) if method in made else missing
     listed.append(Row(recipe.name, method, paper(recipe, method), records.published(recipe, method), measured))
-  return sorted(listed, key=lambda row: row.measured == NOT_RUN)
+  return sorted(listed, key=lambda row: row.measured in (NOT_RUN, records.NOTHING))
 
 
 def paper(recipe: recipes.Recipe, method: str) -> str:
@@ -123,7 +123,7 @@ def text(sources: Sequence[str] = (), *, paper: str = "", method: str = "", meas
     if not is_trained(recipe):
       modes = "|".join(recipe.methods)
       command = f"python -m experiments.{recipe.name} --config=configs/{recipe.name}.py:{modes} --workdir=DIR"
-      parts += [] if paper or method or measured else [f"{title}\n  {command}"]
+      parts += [] if paper or method or measured or recipes.CHECKOUT is None else [f"{title}\n  {command}"]
     elif chosen := select(rows(recipe), paper=paper, method=method, measured=measured):
       shown = [Row("", "method", "paper", "published", "measured"), *chosen]
       cells = tables.aligned([(row.method, row.published, row.measured, row.paper) for row in shown])

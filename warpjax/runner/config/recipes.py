@@ -33,7 +33,10 @@ from typing import Any, NamedTuple
 
 Table = Mapping[str, Any]
 
-FOLDERS = (pathlib.Path(__file__).parents[2] / "recipes", pathlib.Path(__file__).parents[3] / "configs")
+_ROOT = pathlib.Path(__file__).parents[3]
+CHECKOUT = _ROOT if (_ROOT / "setup.py").is_file() else None
+"""The checkout of this package; None where it is installed."""
+FOLDERS = (pathlib.Path(__file__).parents[2] / "recipes", *([CHECKOUT / "configs"] if CHECKOUT else []))
 """Folders of the recipes that are named without a path: in an installed package, and in a checkout."""
 
 
@@ -182,11 +185,10 @@ def nearest(name: Any, allowed: Any) -> str:
   return f"{f'; did you mean {close[0]!r}?' if close else '.'} Allowed: {', '.join(allowed)}."
 
 
-@functools.cache
 def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
   if path in above:
     raise ValueError(f"{path} is its own BASE, by {' and '.join(map(os.fspath, above))}.")
-  module = _module(path)
+  module = _module(path, path.stat().st_mtime_ns)
   common, variants = getattr(module, "COMMON", {}), getattr(module, "VARIANTS", {})
   if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
     raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
@@ -228,26 +230,37 @@ def _over_row(base: Table, row: Table) -> dict[str, Any]:
   return {**merged, **{key: None for key, value in row.items() if value is None}}
 
 
-def _module(path: pathlib.Path) -> types.ModuleType:
-  """The file as a module named after it, so that a config can name its functions as `module:function`."""
+@functools.cache
+def _module(path: pathlib.Path, modified: int) -> types.ModuleType:
+  """The file as a module named after it, so that a config can name its functions as `module:function`.
+
+  It is executed again after it was modified, as in a notebook.
+  """
+  del modified
   if path.suffix != ".py":
     raise ValueError(f"{path} is no Python file: its name does not end in .py.")
+  name = f"_recipe_{path.stem}" if path.parent in FOLDERS else path.stem
   if path.parent not in FOLDERS and os.fspath(path.parent) not in sys.path:
     sys.path.insert(0, os.fspath(path.parent))
-  spec = importlib.util.spec_from_file_location(
-    path.stem if path.parent not in FOLDERS else f"_recipe_{path.stem}", path
-  )
+  spec = importlib.util.spec_from_file_location(name, path)
   assert spec is not None and spec.loader is not None  # a file that ends in .py has both
   module = importlib.util.module_from_spec(spec)
+  before = sys.modules.get(name)
+  sys.modules[name] = module  # where dataclasses, and so flax modules, look for their module
   try:
     spec.loader.exec_module(module)
-  except SyntaxError as error:
-    raise ValueError(f"{error.filename}, line {error.lineno}, is no Python: {error.msg}.") from None
+  except BaseException as error:
+    sys.modules.pop(name)
+    if before is not None:
+      sys.modules[name] = before
+    if isinstance(error, SyntaxError):
+      raise ValueError(f"{error.filename}, line {error.lineno}, is no Python: {error.msg}.") from None
+    raise
   return module
 
 
 def _may_be_shipped(path: pathlib.Path) -> bool:
-  return path.parent == pathlib.Path() or path.parent.name == "configs"
+  return path.parent in (pathlib.Path(), pathlib.Path("configs"))
 
 
 def _near(path: pathlib.Path) -> str:

@@ -230,11 +230,17 @@ def user_modules(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
   return {name: _origin(name) for name in modules if not name.startswith("warpjax.")}
 
 
-def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
-  """Makes the modules of a run importable; raises a ValueError if one is missing or has changed."""
-  for name, origin in recorded.items():
+def make_importable(recorded: Mapping[str, Mapping[str, str]]) -> None:
+  """Puts the folders of the modules of a run on Python's path."""
+  for origin in recorded.values():
     if origin["folder"] not in sys.path:
       sys.path.append(origin["folder"])
+
+
+def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
+  """Makes the modules of a run importable; raises a ValueError if one is missing or has changed."""
+  make_importable(recorded)
+  for name, origin in recorded.items():
     now = _origin(name)
     if now["sha256"] != origin["sha256"]:
       raise ValueError(
@@ -244,15 +250,24 @@ def check_modules(recorded: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _origin(name: str) -> dict[str, str]:
+  """The folder and SHA-256 of a module, which is imported again if its file has changed since, as in a notebook."""
   try:
-    file = importlib.import_module(name).__file__
-  except ImportError as error:
+    module = importlib.import_module(name)
+    if module.__file__ is None:
+      raise ValueError(f"the config names {name}:..., which has no file.")
+    path = pathlib.Path(module.__file__).resolve()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if _imported_as.setdefault((name, id(module)), sha256) != sha256:
+      module = importlib.reload(module)
+      _imported_as[name, id(module)] = sha256
+  except (ImportError, OSError) as error:  # OSError for a file that is gone
     raise ValueError(f"the config names {name}:..., and {error}. Its folder must be on Python's path.") from None
-  if file is None:
-    raise ValueError(f"the config names {name}:..., which has no file.")
-  path, depth = pathlib.Path(file).resolve(), name.count(".") + 1
+  depth = name.count(".") + 1
   folder = path.parents[depth - 1 if path.name != "__init__.py" else depth]
-  return {"folder": str(folder), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+  return {"folder": str(folder), "sha256": sha256}
+
+
+_imported_as: dict[tuple[str, int], str] = {}  # by a module's name and identity, the SHA-256 of the file it was made of
 
 
 def _imported(where: str, name: str) -> Callable[..., Any]:

@@ -100,8 +100,8 @@ def parsed(config: Mapping[str, Any]) -> tuple[Run, Evaluation, Published | None
   own = {key: value for key, value in config.items() if key not in TABLES}
   run = _checked(schema.call("config", own, Run, also=TABLES))
   evaluation = schema.call("config.eval", config["eval"], Evaluation)
-  for name in ("num_tasks", "num_steps"):
-    check_count(f"config.eval.{name}", getattr(evaluation, name))
+  for name, least in (("num_tasks", 1), ("num_steps", 1), ("batch_size", 0)):
+    check_count(f"config.eval.{name}", getattr(evaluation, name), least=least)
   published = schema.call("config.published", config["published"], Published) if "published" in config else None
   return run, evaluation, published
 

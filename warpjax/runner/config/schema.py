@@ -23,7 +23,7 @@ OfProblem = Annotated[T, "problem"]
 OfTest = Annotated[T, "test"]
 """A trained model can be tested with another value."""
 OfTraining = Annotated[T, "training"]
-"""It does not affect the test tasks."""
+"""It does not affect which test tasks are drawn."""
 OfSelection = Annotated[T, "chosen"]
 """It selects the checkpoints of a result, and cannot be changed afterwards."""
 
@@ -63,14 +63,14 @@ def call(
   try:
     return function(**table, **further)
   except ValueError as error:
-    raise ValueError(_at(where, str(error), function)) from error
+    raise ValueError(_at(where, str(error), parameters_of(function, further))) from error
 
 
-def _at(where: str, message: str, function: Callable[..., Any]) -> str:
+def _at(where: str, message: str, names: Iterable[str]) -> str:
   """A message of the library, which knows no configs, with the setting that it names written as a config's."""
   if message.startswith("config"):
     return message
-  names_setting = re.split(r"\W", message, maxsplit=1)[0] in parameters_of(function)
+  names_setting = re.split(r"\W", message, maxsplit=1)[0] in names
   return f"{where}.{message}" if names_setting else f"{where}: {message}"
 
 
@@ -112,7 +112,11 @@ def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) ->
 
 def hints_of(function: Callable[..., Any], marks: bool = False) -> dict[str, Any]:
   """The annotations of a function, of a class, or of what a `functools.partial` calls; with `Annotated` if `marks`."""
-  return typing.get_type_hints(called(function), include_extras=marks)
+  try:
+    return typing.get_type_hints(called(function), include_extras=marks)
+  except NameError as error:
+    name = getattr(called(function), "__qualname__", repr(function))
+    raise ValueError(f"the annotations of {name} must be importable at run time: {error}.") from None
 
 
 def called(function: Callable[..., Any]) -> Callable[..., Any]:

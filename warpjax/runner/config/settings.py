@@ -113,7 +113,10 @@ def _value(known: Sequence[Setting], key: str, text: str) -> Any:
   hints = {setting.path: setting.hint for setting in known}
   if key not in hints:
     raise ValueError(_unknown(key, list(hints)))
-  return parse(f"config.{key}", text, hints[key])
+  value, default = parse(f"config.{key}", text, hints[key]), next(each.default for each in known if each.path == key)
+  if value is None and default is not None:
+    raise ValueError(f"config.{key} must not be None, which stands for its default, {default!r}.")
+  return value
 
 
 def _replaced(settings: Table, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -147,9 +150,25 @@ def marked(settings: Table, mark: str) -> set[str]:
 
 
 def of_the_test(settings: Table) -> dict[str, Any]:
-  """The settings of the data that determine the test tasks."""
+  """The settings of the data that determine the test tasks, with the defaults of those that a workdir lacks."""
+  settings = completed(settings)
   training = {path.removeprefix("data.") for path in marked(settings, "training")}
   return {key: value for key, value in settings["data"].items() if key not in training}
+
+
+def completed(settings: Table) -> dict[str, Any]:
+  """As `resolved`, for readers of a workdir: unchanged if a function that it names cannot be imported any more."""
+  try:
+    return resolved(settings)
+  except ValueError:
+    return dict(settings)
+
+
+def identity(settings: Table) -> dict[str, Any]:
+  """The resolved settings by which two runs are the same; the folder of a user's module is left out."""
+  modules = {name: {"sha256": origin["sha256"]} for name, origin in (settings.get("modules") or {}).items()}
+  whole = resolved(settings)
+  return {**whole, "modules": modules} if modules else whole
 
 
 def text(settings: Table) -> str:
@@ -175,13 +194,14 @@ def reference(settings: Table) -> list[Setting]:
   Returns:
     The settings, table by table.
   """
-  registry.check_modules(settings.get("modules") or {})  # of a workdir, whose modules may lie elsewhere
+  registry.make_importable(settings.get("modules") or {})  # of a workdir, whose modules may lie elsewhere
   listed = list(_of(run_settings.Run, ""))
   for name in registry.KINDS:
     table = settings.get(name) or {}
     key = registry.KEY[name]
     names = f"One of {', '.join(registry.TABLES[name])}; or module:function."
-    listed.append(Setting(f"{name}.{key}", str, None, True, names))
+    marks = frozenset({"problem"}) if name == "data" else frozenset()
+    listed.append(Setting(f"{name}.{key}", str, None, True, names, marks))
     for function, others in registry.readers(name, table):
       listed += _of(function, f"{name}.", others)
   if any(setting.path == "network.warp" for setting in listed):
@@ -224,7 +244,7 @@ def _parsed(text: str, hint: Any) -> Any:
   if origin is typing.Literal:
     return next((each for each in args if str(each) == text), _UNSET)
   if origin in (typing.Union, types.UnionType):
-    values = (_parsed(text, each) for each in args)
+    values = (_parsed(text, each) for each in sorted(args, key=lambda each: each is str))  # any text is a str
     return next((value for value in values if value is not _UNSET), _UNSET)
   if origin in (tuple, list, collections.abc.Sequence):
     return _sequence(text, args)

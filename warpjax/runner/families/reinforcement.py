@@ -31,7 +31,7 @@ def navigation(
   horizon: OfProblem[int] = 100,
   discount: OfTraining[float] = 0.99,
   estimator: OfTraining[Estimator] = "score",
-  goal_size: float = 0.01,
+  goal_size: OfProblem[float] = 0.01,
 ) -> Spec:
   """Point navigation; each inner step, and the query, is a batch of new episodes.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warpjax.runner import workdir
-from warpjax.runner.config import schema
+from warpjax.runner.config import schema, settings
 from warpjax.runner.plots import canvas, figures
 from warpjax.runner.reporting import tables
 
@@ -28,7 +28,7 @@ def against(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, 
   """
   by_method: Runs = {}
   for directory, result in zip(directories, results, strict=True):
-    config = workdir.read_json(directory / workdir.CONFIG)
+    config = settings.completed(workdir.read_json(directory / workdir.CONFIG))
     runs = by_method.setdefault(method(result["method"]), [])
     value = _number(directory, config, setting)
     if value in [other for other, _ in runs]:

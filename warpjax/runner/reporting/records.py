@@ -22,8 +22,8 @@ _DECIMALS = {"accuracy": 2, "return": 2}
 
 def check_checkout() -> None:
   """Raises a ValueError outside of a checkout, which has no records."""
-  if not recipes.FOLDERS[-1].is_dir():
-    raise ValueError(f"records are written in a checkout of warpjax; {recipes.FOLDERS[-1].parent} is none.")
+  if recipes.CHECKOUT is None:
+    raise ValueError("records are written in a checkout of warpjax; this warpjax is installed from a package.")
 
 
 def load(experiment: str) -> dict[str, Record]:
