@@ -95,6 +95,7 @@ def test_multi_shot_recipes_start_from_the_biases_that_they_were_measured_with()
   assert zeros == {*small} - few - {"warp_relu_ladder_cpu"}
 
 
+@pytest.mark.slow
 def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):
   config = tiny("multi_shot_omniglot", "leap")
   config["eval"]["num_steps"] = 1

@@ -76,7 +76,7 @@ def kill_in_a_save(commands, method, path, num_meta_steps):
   raise AssertionError("no save was cut short")
 
 
-QUICK = ("maml", "fomaml")
+QUICK = ("fomaml",)
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def test_every_row_builds(recipe, method):
   build(recipe.settings(method))
 
 
-SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in NAVIGATION.methods if method != "maml"]
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in NAVIGATION.methods]
 
 
-@pytest.mark.parametrize("method", ["maml", *SLOW])
+@pytest.mark.parametrize("method", SLOW)
 def test_navigation_trains_is_evaluated_and_drawn(method, tmp_path):
   result = run.train_and_evaluate(tiny(NAVIGATION, method), tmp_path)
   assert result["metric"] == "return" and len(result["per_step"]) == 3
