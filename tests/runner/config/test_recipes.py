@@ -126,7 +126,7 @@ def test_the_base_of_a_file_can_be_a_path_from_its_folder(tmp_path):
 
 
 def test_a_recipe_is_found_by_its_path_and_by_its_name(alpha, tmp_path, monkeypatch):
-  assert recipes.load(tmp_path / "alpha.py") is alpha is recipes.load("alpha")
+  assert recipes.load(tmp_path / "alpha.py") == alpha == recipes.load("alpha")
   assert recipes.settings(f"{tmp_path}/alpha.py:five") == recipes.settings("alpha:five")
   monkeypatch.chdir(tmp_path)
   for source in ("sinusoid:maml", "sinusoid.py:maml", "configs/sinusoid.py:maml"):

@@ -151,9 +151,12 @@ def marked(settings: Table, mark: str) -> set[str]:
 
 def of_the_test(settings: Table) -> dict[str, Any]:
   """The settings of the data that determine the test tasks, with the defaults of those that a workdir lacks."""
-  settings = completed(settings)
-  training = {path.removeprefix("data.") for path in marked(settings, "training")}
-  return {key: value for key, value in settings["data"].items() if key not in training}
+  try:
+    settings = resolved(settings)
+    training = {path.removeprefix("data.") for path in marked(settings, "training")}
+  except ValueError:  # a module of the run is gone: every setting may belong to the test
+    training = set()
+  return {key: value for key, value in settings.get("data", {}).items() if key not in training}
 
 
 def completed(settings: Table) -> dict[str, Any]:
