@@ -12,6 +12,7 @@ import pytest
 from tests.runner import tiny
 from warpjax.runner import evaluations, grid, origins, run, workdir
 from warpjax.runner.commands import plot
+from warpjax.runner.config import settings
 from warpjax.runner.machine import hosts, tuning
 
 CONFIG = tiny.config("sinusoid", "maml", {"num_meta_steps": 2})
@@ -45,6 +46,24 @@ def result_in(path):
   return json.loads((path / workdir.RESULT).read_text())
 
 
+@pytest.fixture
+def trained(monkeypatch):
+  """The seeds of each training, which writes a config and a result and trains nothing."""
+  trainings = []
+
+  def train(config, directory, seeds=(), **arguments):
+    if not (directory / workdir.RESULT).exists() or seeds:
+      trainings.append(list(seeds))
+    for place in [directory / f"seed_{seed}" for seed in seeds] or [directory]:
+      workdir.prepare(place, settings.resolved(config), settings.resolved)
+      workdir.write_json(place / workdir.RESULT, {})
+    return {"metric": "mse", "mean": 1.0, "ci95": 0.1} | ({"seeds": list(seeds)} if seeds else {})
+
+  monkeypatch.setattr(run, "train_and_evaluate", train)
+  monkeypatch.setattr(run, "sweep", train)
+  return trainings
+
+
 def forbid(monkeypatch, module, name):
   def called(*arguments, **keywords):
     raise AssertionError(f"{name} was called")
@@ -59,13 +78,13 @@ def test_a_grid_has_a_folder_for_each_point_and_a_config_of_its_own(runs):
     assert result_in(path / each["name"])["mean"] == each["mean"]
   config = workdir.read_json(path / workdir.CONFIG)
   assert config["sweep"] == {"inner.num_steps": ["1", "2"]} and config["seed"] == 0
-  assert (path / grid.PICTURE).exists() and len(grid.table(result).splitlines()) == 4
+  assert (path / grid.PICTURE).exists() and len(grid.table(result).splitlines()) == 3
 
 
 def test_names_of_points_need_no_quotes():
   names = list(grid.points(["network.features=(4, 4),(8,)", "inner.rule=my.method:a,sgd", "data.split=/x y/(1);2"]))
-  assert names[0] == "network.features=4x4+inner.rule=my.method.a+data.split=_x_y_"
-  assert len(names) == len(set(names)) == 8
+  assert names[0] == "network.features=4x4+inner.rule=my.method.a+data.split=_x_y__1__2"
+  assert len(names) == len(set(names)) == 4
   assert not set("".join(names)) & set(";(),: /'\"")
 
 
@@ -115,20 +134,24 @@ def test_a_finished_grid_is_only_read(runs, monkeypatch):
     grid.train(CONFIG, runs / "grid", SWEEP, init=origins.InitFrom(str(runs / "run")))
 
 
-def test_a_grid_goes_on_with_more_values_and_axes(copied, monkeypatch):
-  path, before = copied / "grid", result_in(copied / "grid")
-  checkpoints = sorted((path / "inner.num_steps=1").rglob("*"))
-  after = grid.train(CONFIG, path, ["inner.num_steps=3,1,2"])
+def test_a_grid_goes_on_with_more_values(copied):
+  before, kept = result_in(copied / "grid"), sorted((copied / "grid" / "inner.num_steps=1").rglob("*"))
+  after = grid.train(CONFIG, copied / "grid", ["inner.num_steps=3,1,2"])
   assert [each["name"][-1] for each in after["runs"]] == ["3", "1", "2"] and after["runs"][1:] == before["runs"]
-  assert sorted((path / "inner.num_steps=1").rglob("*")) == checkpoints
-  assert workdir.read_json(path / workdir.CONFIG)["sweep"] == {"inner.num_steps": ["3", "1", "2"]}
-  with monkeypatch.context() as patch:  # interrupted: the result of before is that of other axes
+  assert sorted((copied / "grid" / "inner.num_steps=1").rglob("*")) == kept
+  assert workdir.read_json(copied / "grid" / workdir.CONFIG)["sweep"] == {"inner.num_steps": ["3", "1", "2"]}
+
+
+def test_a_grid_goes_on_with_more_axes(copied, trained, monkeypatch):
+  path, before, sweeps = copied / "grid", result_in(copied / "grid"), [*SWEEP, "network.features=(5,)"]
+  with monkeypatch.context() as patch:  # interrupted: the result is still that of the axes before
     forbid(patch, run, "train_and_evaluate")
     with pytest.raises(AssertionError, match="was called"):
-      grid.train(CONFIG, path, ["inner.num_steps=3,1,2", "network.features=(5,)"])
-  assert result_in(path) == after
-  wider = grid.train(CONFIG, path, ["inner.num_steps=3,1,2", "network.features=(5,)"])
-  assert [each["name"] for each in wider["runs"]] == [f"inner.num_steps={steps}+network.features=5" for steps in "312"]
+      grid.train(CONFIG, path, sweeps)
+  assert result_in(path) == before
+  after = grid.train(CONFIG, path, sweeps)
+  assert [each["name"] for each in after["runs"]] == [f"inner.num_steps={n}+network.features=5" for n in (1, 2)]
+  assert grid.train(CONFIG, path, sweeps) == after and len(trained) == 2
 
 
 def test_a_grid_takes_more_meta_steps(copied):
@@ -138,12 +161,13 @@ def test_a_grid_takes_more_meta_steps(copied):
   assert result_in(copied / "grid" / "inner.num_steps=2")["num_meta_steps"] == 4
 
 
-def test_a_grid_of_seeds_takes_more_seeds(tmp_path):
+def test_a_grid_of_seeds_takes_more_seeds(tmp_path, trained):
   grid.train(CONFIG, tmp_path, ["inner.num_steps=1"], [0])
   with pytest.raises(ValueError, match=r"--sweep=seed=\.\.\. and --seeds both give seeds"):
     grid.train(CONFIG, tmp_path, ["seed=1"], [0])
   result = grid.train(CONFIG, tmp_path, ["inner.num_steps=1"], [0, 1])
   assert result["runs"][0]["seeds"] == [0, 1] and result["sweep"]["seed"] == [0, 1]
+  assert trained == [[0], [0, 1]]
   (tmp_path / workdir.RESULT).unlink()  # as of an interrupted grid, whose seeds have begun
   assert workdir.begun(tmp_path)
 
@@ -159,7 +183,7 @@ def test_a_bad_point_is_refused_before_any_is_trained(tmp_path):
   assert not (tmp_path / "grid").exists()
 
 
-def test_points_record_the_modules_that_they_name(tmp_path, monkeypatch):
+def test_points_record_the_modules_that_they_name(tmp_path, trained, monkeypatch):
   (tmp_path / "rules_of_a_grid.py").write_text(RULES)
   monkeypatch.syspath_prepend(tmp_path)
   result = grid.train(CONFIG, tmp_path / "grid", ["inner.rule=rules_of_a_grid:a,sgd"])
@@ -168,7 +192,7 @@ def test_points_record_the_modules_that_they_name(tmp_path, monkeypatch):
   assert mine["modules"]["rules_of_a_grid"]["folder"] == str(tmp_path)
   assert workdir.read_json(tmp_path / "grid" / workdir.CONFIG)["modules"] == mine["modules"]
   more = grid.train(CONFIG, tmp_path / "grid", ["inner.rule=rules_of_a_grid:a,sgd,rules_of_a_grid:b"])
-  assert more["runs"][:2] == result["runs"] and len(more["runs"]) == 3
+  assert more["runs"][:2] == result["runs"] and len(more["runs"]) == len(trained) == 3
   (tmp_path / "rules_of_a_grid.py").write_text(RULES + "# changed\n")
   with pytest.raises(ValueError, match="has changed since the run began"):
     grid.train(CONFIG, tmp_path / "grid", ["inner.rule=rules_of_a_grid:a,sgd,rules_of_a_grid:b"])
@@ -193,6 +217,18 @@ def test_commands_for_one_run_say_what_a_grid_is(runs, monkeypatch):
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   with pytest.raises(ValueError, match=r"grid is a grid\. Name .*: .*/inner\.num_steps=1, .*/inner\.num_steps=2\.$"):
     plot.main()
+
+
+def test_the_command_refuses_a_grid_in_the_folder_of_a_run_in_one_line(copied, commands):
+  config = workdir.read_json(copied / "run" / workdir.CONFIG)
+  changed = ("num_meta_steps", "tasks_per_step", "checkpoint_every", "steps_per_dispatch")
+  flags = [f"--config.{key}={config[key]}" for key in changed] + ["--config.network.features=4"]
+  flags += ["--config=sinusoid:maml", f"--workdir={copied / 'run'}", "--config.eval.num_tasks=3"]
+  done = commands.run("experiments.train", [*flags, "--sweep=inner.num_steps=1,2"])
+  assert done.status == 1 and len(done.stderr.splitlines()) == 1
+  assert "It differs in: sweep: nothing there, {'inner.num_steps': ['1', '2']} here." in done.stderr
+  again = commands.run("experiments.train", flags)
+  assert again.status == 0 and again.stdout.startswith("result"), again.stderr
 
 
 def test_points_can_be_plotted(runs, tmp_path, monkeypatch, capsys):

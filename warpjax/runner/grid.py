@@ -114,7 +114,7 @@ def train(
   whole = _whole(config, configs.values(), axes_of(sweeps), seeds)
   finished = run.result_of(path, whole, init)
   if finished is not None and finished.get("sweep") == whole["sweep"]:
-    return finished
+    return dict(finished)
   for name, one in configs.items():
     run.check(one, path / name, **arguments)
   with run.locked(path):
