@@ -6,47 +6,73 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from warpjax.runner import run, workdir
-from warpjax.runner.config import settings
+from warpjax.runner import origins, run, workdir
+from warpjax.runner.config import registry, settings
 from warpjax.runner.machine import hosts
 from warpjax.runner.plots import canvas
 from warpjax.runner.reporting import tables
+from warpjax.runner.reporting.writers import Writer
 
 PICTURE = "sweep.png"
+Axes = dict[str, list[Any]]
 
 
-def points(sweeps: Sequence[str]) -> list[list[str]]:
-  """The points of a grid, each a list of `KEY=VALUE` for `settings.with_overrides`.
+def axes_of(sweeps: Sequence[str]) -> Axes:
+  """The values of each setting of a grid, as text.
 
   Args:
     sweeps: The axes, each `KEY=VALUE,VALUE`; a value with commas must be in parentheses.
 
   Returns:
-    The points; the last axis varies fastest.
+    The values by setting.
 
   Raises:
     ValueError: For text that is no such axis, or a repeated key.
 
   Example:
-    >>> points(["inner.num_steps=1,5", "network.features=(40,40),(8,)"])[1]
-    ['inner.num_steps=1', 'network.features=(8,)']
+    >>> axes_of(["inner.num_steps=1,5", "network.features=(40,40),(8,)"])
+    {'inner.num_steps': ['1', '5'], 'network.features': ['(40,40)', '(8,)']}
   """
-  axes = []
+  axes: Axes = {}
   for sweep in sweeps:
-    key, equals, values = sweep.partition("=")
-    each = [value for value in re.findall(r"\([^)]*\)|[^,]+", values) if value.strip()]
-    if not equals or not each:
+    key, equals, text = sweep.partition("=")
+    values = [value.strip() for value in re.findall(r"\([^)]*\)|[^,]+", text) if value.strip()]
+    if not equals or not values:
       raise ValueError(f"--sweep must be KEY=VALUE,VALUE, such as inner.learning_rate=0.01,0.02; got {sweep!r}.")
-    axes.append([f"{key}={value.strip()}" for value in each])
-  keys = [axis[0].partition("=")[0] for axis in axes]
-  if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-    raise ValueError(f"--sweep gives {twice[0]} twice; put its values in one list.")
-  return [list(point) for point in itertools.product(*axes)]
+    if key in axes:
+      raise ValueError(f"--sweep gives {key} twice; put its values in one list.")
+    axes[key] = list(dict.fromkeys(values))
+  return axes
+
+
+def points(sweeps: Sequence[str]) -> dict[str, list[str]]:
+  """The points of a grid, each a list of `KEY=VALUE` for `settings.with_overrides`, by the name of its folder.
+
+  Args:
+    sweeps: As for `axes_of`.
+
+  Returns:
+    The points; the last axis varies fastest.
+
+  Raises:
+    ValueError: As `axes_of`, and for two points that would have the same folder.
+
+  Example:
+    >>> points(["inner.num_steps=1,5", "network.features=(40,40),(8,)"])["inner.num_steps=1+network.features=40x40"]
+    ['inner.num_steps=1', 'network.features=(40,40)']
+  """
+  named: dict[str, list[str]] = {}
+  for values in itertools.product(*([f"{key}={value}" for value in each] for key, each in axes_of(sweeps).items())):
+    name = "+".join(map(_name, values))
+    if name in named:
+      raise ValueError(f"--sweep gives both {' '.join(named[name])} and {' '.join(values)} the folder {name}.")
+    named[name] = list(values)
+  return named
 
 
 def train(
@@ -54,41 +80,54 @@ def train(
   directory: str | os.PathLike[str],
   sweeps: Sequence[str],
   seeds: Sequence[int] = (),
+  *,
+  init: origins.InitFrom | None = None,
+  writers: Sequence[str | Writer] = (),
   **arguments: Any,
 ) -> dict[str, Any]:
-  """Trains and evaluates every point in `directory/KEY=VALUE,...`, each with every seed.
+  """Trains and evaluates every point, each with every seed.
+
+  The folder of a point is `directory/KEY=VALUE`, or `directory/KEY=VALUE+KEY=VALUE` with two axes. Characters of a
+  value that a shell would split or that need quotes are replaced: `network.features=(4,4)` is in
+  `directory/network.features=4x4`.
+
+  A grid goes on with more values, axes or seeds than before. Finished points are only read.
 
   Args:
-    config: Nested dicts, as `experiment.build` takes them.
-    directory: The workdir; finished points are only read.
-    sweeps: As for `points`.
+    config: Nested dicts, as `load_config` returns them.
+    directory: The workdir.
+    sweeps: As for `axes_of`.
     seeds: Training seeds; empty for that of the config.
-    **arguments: As for `run.train_and_evaluate`.
+    init: As for `run.train_and_evaluate`.
+    writers: As for `run.train_and_evaluate`.
+    **arguments: As for `run.check`.
 
   Returns:
     The contents of `result.json`, with the result of each point in `runs`.
 
   Raises:
     Interrupted: If a signal stopped training.
-    ValueError: For a bad axis or setting, before anything is trained.
+    ValueError: For a bad axis or setting, or a folder of another run or grid, before anything is trained.
   """
-  whole, runs = pathlib.Path(directory), []
-  configs = {_name(point): _of(config, point) for point in points(sweeps)}
+  path, named = pathlib.Path(directory), points(sweeps)
+  configs = {name: _of(config, point) for name, point in named.items()}
+  whole = _whole(config, configs.values(), axes_of(sweeps), seeds)
+  finished = run.result_of(path, whole, init)
+  if finished is not None and finished.get("sweep") == whole["sweep"]:
+    return dict(finished)
   for name, one in configs.items():
-    if seeds:
-      result = run.sweep(one, whole / name, seeds, **arguments)
-    else:
-      result = run.train_and_evaluate(one, whole / name, **arguments)
-    runs.append({"name": name, "settings": dict(pair.split("=", 1) for pair in name.split(";")), **_short(result)})
-  first = next(iter(configs.values()))
-  combined = {"experiment": first["experiment"], "method": first["method"], "metric": runs[0]["metric"], "runs": runs}
-
-  def write() -> Any:
-    draw(combined, whole / PICTURE)
-    workdir.write_json(whole / workdir.RESULT, combined)
-    return workdir.read_json(whole / workdir.RESULT)
-
-  return hosts.from_first(write)
+    run.check(one, path / name, **arguments)
+  with run.locked(path):
+    hosts.from_first(lambda: _prepare(path, whole))
+    results = []
+    for name, one in configs.items():
+      each = {"init": init, "writers": writers, **arguments}
+      if seeds:
+        results.append(run.sweep(one, path / name, seeds, **each))
+      else:
+        results.append(run.train_and_evaluate(one, path / name, **each))
+      init = init or origins.of_result(results[0])  # a resumed command need not repeat it
+    return hosts.from_first(lambda: _written(path, whole, named, results))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -120,11 +159,69 @@ def draw(result: Mapping[str, Any], output: pathlib.Path) -> None:
 
 
 def _of(config: Mapping[str, Any], point: Sequence[str]) -> dict[str, Any]:
-  return settings.with_overrides(settings.without_published(config, point), point)
+  """The config of a point, as `settings.load_config` would make it."""
+  one = settings.with_overrides(settings.without_published(config, point), point)
+  return _with_modules(one, registry.user_modules(one))
 
 
-def _name(point: Sequence[str]) -> str:
-  return ";".join(point)
+def _with_modules(config: Mapping[str, Any], modules: Mapping[str, Any]) -> dict[str, Any]:
+  others = {key: value for key, value in config.items() if key != "modules"}
+  return {**others, "modules": modules} if modules else others
+
+
+def _whole(
+  config: Mapping[str, Any], configs: Iterable[Mapping[str, Any]], axes: Axes, seeds: Sequence[int]
+) -> dict[str, Any]:
+  """The grid's own config: the settings that its points share, the modules of all, and the axes as `sweep`."""
+  if seeds and "seed" in axes:
+    raise ValueError("--sweep=seed=... and --seeds both give seeds; use one of them.")
+  modules = {name: origin for each in (config, *configs) for name, origin in each.get("modules", {}).items()}
+  shared = _with_modules(settings.resolved(config), modules)
+  if not seeds:
+    return {**shared, "sweep": axes}
+  return {key: value for key, value in shared.items() if key != "seed"} | {"sweep": {**axes, "seed": list(seeds)}}
+
+
+def _prepare(path: pathlib.Path, whole: Mapping[str, Any]) -> None:
+  """`workdir.prepare`, where the axes, values and seeds may be more than before."""
+  before = workdir.read_json(path / workdir.CONFIG) or {}
+  known = before.get("sweep", {})
+  if known and all(set(values) <= set(whole["sweep"].get(key, ())) for key, values in known.items()):
+    compared = _with_modules({**whole, "sweep": known}, before.get("modules", {}))
+  else:
+    compared = dict(whole)
+  workdir.prepare(path, compared, settings.resolved)
+  workdir.write_json(path / workdir.CONFIG, whole)
+
+
+def _written(
+  path: pathlib.Path,
+  whole: Mapping[str, Any],
+  named: Mapping[str, Sequence[str]],
+  results: Sequence[Mapping[str, Any]],
+) -> Any:
+  """Writes the picture and `result.json`, and reads the latter."""
+  runs = [
+    {"name": name, "settings": dict(pair.split("=", 1) for pair in point), **_short(result)}
+    for (name, point), result in zip(named.items(), results, strict=True)
+  ]
+  combined = {key: whole[key] for key in ("experiment", "method", "sweep")}
+  combined |= {"metric": runs[0]["metric"], "runs": runs}
+  draw(combined, path / PICTURE)
+  workdir.write_json(path / workdir.RESULT, origins.recorded(combined, origins.of_sweep(results)))
+  return workdir.read_json(path / workdir.RESULT)
+
+
+def _name(pair: str) -> str:
+  """`KEY=VALUE` without characters that a shell, a list with commas or a path would split.
+
+  Example:
+    >>> _name("network.features=(4, 4)"), _name("inner.rule=my_method:a")
+    ('network.features=4x4', 'inner.rule=my_method.a')
+  """
+  key, _, value = pair.partition("=")
+  value = re.sub(r"\s*,\s*", "x", value.strip("()[], ")).replace(":", ".")
+  return f"{key}={re.sub(r'[^a-zA-Z0-9_.+-]', '_', value)}"
 
 
 def _short(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def train_and_evaluate(
   """
   programs = _build(config, directory, on_nonfinite, data_dir=data_dir, cache_dir=cache_dir)
   config = programs.experiment.settings
-  finished = _finished(pathlib.Path(directory), config, init)
+  finished = result_of(pathlib.Path(directory), config, init)
   if finished is not None:
     return finished
-  with _locked(directory) as path:
+  with locked(directory) as path:
     _prepare(path, config)
     return _run(programs, path, init, writers)
 
@@ -124,7 +124,7 @@ def _build(
 
 
 @contextlib.contextmanager
-def _locked(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def locked(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   """Makes and locks the workdir."""
   path = pathlib.Path(hosts.from_first(lambda: os.fspath(workdir.make(directory))))
   with workdir.lock(path) if hosts.is_first() else contextlib.nullcontext():
@@ -139,7 +139,7 @@ def _identity(config: Mapping[str, Any]) -> Any:
   return workdir.as_json(settings.identity(config))
 
 
-def _finished(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
+def result_of(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:
   """The result of a finished run or sweep of this config, else None; it only reads, so it needs no lock."""
 
   def read() -> Any:
@@ -160,7 +160,7 @@ def _run(
   writers: Sequence[str | Writer] = (),
 ) -> measure.Result:
   """Trains and evaluates in a prepared and locked workdir, unless another process has done so."""
-  finished = _finished(path, programs.experiment.settings, init)
+  finished = result_of(path, programs.experiment.settings, init)
   if finished is not None:
     return finished
   with watch.full_disk_told(path):
@@ -220,14 +220,14 @@ def sweep(
   programs = _build(
     configs[0], paths[0], on_nonfinite, **places
   )  # raises for an invalid config before anything is written
-  finished = _finished(pathlib.Path(directory), shared, init)
+  finished = result_of(pathlib.Path(directory), shared, init)
   if finished is not None and finished["seeds"] == list(seeds):
     return finished
-  with _locked(directory) as whole:
+  with locked(directory) as whole:
     _prepare(whole, shared)
     for index, (one, path) in enumerate(zip(configs, paths, strict=True)):
       programs = _build(one, path, on_nonfinite, **places) if index else programs
-      with _locked(path):
+      with locked(path):
         _prepare(path, one)
         result = _run(programs, path, init, writers)
       results.append(result)

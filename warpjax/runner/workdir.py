@@ -36,8 +36,9 @@ def make(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def begun(directory: pathlib.Path) -> bool:
-  """Whether the workdir, or one of its seeds, has a checkpoint or a result; only the same config can continue it."""
-  places = [directory, *(directory.glob("seed_*") if (directory / CONFIG).exists() else ())]
+  """Whether the workdir, or a run in it, has a checkpoint or a result; only the same config can continue it."""
+  folders = ("seed_*", "*=*", "*=*/seed_*") if (directory / CONFIG).exists() else ()
+  places = [directory, *(place for pattern in folders for place in directory.glob(pattern))]
   return any((place / RESULT).exists() or checkpoints.steps(place / CHECKPOINTS) for place in places)
 
 
@@ -94,7 +95,7 @@ def config_of_run(path: pathlib.Path, what: str = "--workdir") -> dict[str, Any]
   """The config of the run in a workdir.
 
   Raises:
-    ValueError: If there is none, or it belongs to a sweep, whose runs are in sub-directories.
+    ValueError: If there is none, or it belongs to a sweep or a grid, whose runs are in sub-directories.
   """
   config = read_json(path / CONFIG)
   if config is None:
@@ -104,7 +105,9 @@ def config_of_run(path: pathlib.Path, what: str = "--workdir") -> dict[str, Any]
 
 
 def check_is_one_run(what: str, path: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Raises a ValueError if the config belongs to a sweep, whose runs are in sub-directories."""
+  """Raises a ValueError if the config belongs to a sweep or a grid, whose runs are in sub-directories."""
+  if "sweep" in config:
+    raise ValueError(f"{what} must be one run; {path} is a grid, which has one for each point, {path}/KEY=VALUE.")
   if "seed" not in config:
     raise ValueError(f"{what} must be one run; {path} has one for each seed, {path}/seed_N.")
 

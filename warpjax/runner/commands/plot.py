@@ -5,8 +5,8 @@ warpjax plot --workdirs=runs/maml,runs/meta_sgd --output=runs/comparison.png
 warpjax plot --workdirs=runs/leap_15,runs/leap_20 --against=data.alphabets --output=runs/curve.png
 
 `--against` draws the results against that setting of their configs, with a curve for each method. The workdir of a
-sweep (`warpjax train --seeds=0,1,2`) is drawn as its mean with a band over its seeds. `--markdown` prints the table in
-Markdown.
+sweep (`warpjax train --seeds=0,1,2`) is drawn as its mean with a band over its seeds. Of a grid (`warpjax train
+--sweep`), name the folders of the points. `--markdown` prints the table in Markdown.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def main() -> None:
   for directory, result in zip(directories, results, strict=True):
     if result is None:
       raise ValueError(f"--workdirs must be finished runs; {directory} has no {workdir.RESULT}.")
+    if "runs" in result:
+      points = ", ".join(f"{directory}/{run['name']}" for run in result["runs"])
+      raise ValueError(f"--workdirs must be runs; {directory} is a grid. Name the folders of its points: {points}.")
   if len({result["metric"] for result in results}) > 1:
     raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
   if FLAGS.against:
