@@ -15,7 +15,7 @@ from warpjax.runner.config import recipes
 from warpjax.runner.machine import provenance
 from warpjax.runner.reporting import recording
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
