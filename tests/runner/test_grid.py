@@ -154,11 +154,11 @@ def test_a_grid_goes_on_with_more_axes(copied, trained, monkeypatch):
   assert grid.train(CONFIG, path, sweeps) == after and len(trained) == 2
 
 
-def test_a_grid_takes_more_meta_steps(copied):
-  before = result_in(copied / "grid")
+def test_a_grid_takes_more_meta_steps(copied, trained):
+  before, point = result_in(copied / "grid"), copied / "grid" / "inner.num_steps=2"
   after = grid.train({**CONFIG, "num_meta_steps": 4}, copied / "grid", SWEEP)
-  assert after != before and workdir.read_json(copied / "grid" / "result_2.json") == before
-  assert result_in(copied / "grid" / "inner.num_steps=2")["num_meta_steps"] == 4
+  assert result_in(copied / "grid") == after != before == workdir.read_json(copied / "grid" / "result_2.json")
+  assert (workdir.read_json(point / workdir.CONFIG)["num_meta_steps"], (point / "result_2.json").exists()) == (4, True)
 
 
 def test_a_grid_of_seeds_takes_more_seeds(tmp_path, trained):
