@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import meta_gradients, rules
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
@@ -31,8 +34,17 @@ def mse(apply):
   return lambda params, shared, batch: (jnp.mean((apply(params, shared, batch[0]) - batch[1]) ** 2), {})
 
 
-def setting(seed=0, identity=False, width=WIDTH):
-  keys = jax.random.split(jax.random.key(seed), 8)
+def setting(identity=False, width=WIDTH):
+  return _setting(identity, width, jax.config.jax_enable_x64)
+
+
+@functools.cache
+def _setting(identity, width, x64):
+  return jax.jit(drawn, static_argnums=(0, 1))(identity, width)
+
+
+def drawn(identity, width):
+  keys = jax.random.split(jax.random.key(0), 8)
   draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
   params = {"w1": draw(0, 2, width), "b1": draw(1, width), "w2": draw(2, width, 1)}
   warp = jnp.eye(width, dtype=float) if identity else draw(3, width, width)
@@ -40,6 +52,11 @@ def setting(seed=0, identity=False, width=WIDTH):
   x = draw(5, 24, 2)
   y = jnp.sin(x.sum(-1, keepdims=True)) + draw(6, 1)
   return wj.MetaParams(params, shared), wj.Task((x[:12], y[:12]), (x[12:], y[12:])), keys[7]
+
+
+def estimate(inner, *contributions):
+  """What the contributions make of the setting in the precision of the moment."""
+  return toy.jit(meta_gradients.along_trajectory(inner, *contributions))(*setting())
 
 
 def loop(num_steps=5, **kwargs):
@@ -77,7 +94,7 @@ def test_one_step_warp_gradient_is_the_unrolled_one(rule):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
     inner = loop(1, rule=rule)
-    _, warp = meta_gradients.along_trajectory(inner, meta_gradients.warp())(meta_params, task, key)
+    _, warp = toy.jit(meta_gradients.along_trajectory(inner, meta_gradients.warp()))(meta_params, task, key)
     _, unrolled = jax.jit(meta_gradients.unrolled(inner, "reverse"))(meta_params, task, key)
     assert_close(warp.shared, unrolled.shared, rtol=1e-10)
 
@@ -87,7 +104,7 @@ def test_one_step_warp_gradient_is_the_unrolled_one_for_the_step_sizes():
     meta_params, task, key = setting()
     inner = loop(1, rule=rules.meta_sgd((0.01, 0.1)))
     meta_params = meta_params._replace(rule=inner.rule.init(key, meta_params.initial))
-    _, warp = meta_gradients.along_trajectory(inner, meta_gradients.warp())(meta_params, task, key)
+    _, warp = toy.jit(meta_gradients.along_trajectory(inner, meta_gradients.warp()))(meta_params, task, key)
     _, unrolled = jax.jit(meta_gradients.unrolled(inner, "reverse"))(meta_params, task, key)
     assert_close((warp.shared, warp.rule), (unrolled.shared, unrolled.rule), rtol=1e-10)
 
@@ -97,7 +114,7 @@ def test_objectives_against_finite_differences_in_phi(objective):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
     inner = loop(4, batch_fn=wj.minibatch(5), query_batch_fn=random_query)
-    steps = wj.adapt(inner, meta_params, task, key, record=True).steps
+    steps = toy.jit(lambda *args: wj.adapt(inner, *args, record=True).steps)(meta_params, task, key)
 
     def loss(shared):
       # Written out from Eqs. 11 and 12: points fixed, one step from each, and for Eq. 12 the bracket fixed too.
@@ -112,15 +129,13 @@ def test_objectives_against_finite_differences_in_phi(objective):
         total += moved.query_loss(after, shared, k)[0]
       return total / 4
 
-    _, grads = meta_gradients.along_trajectory(inner, meta_gradients.warp(objective))(meta_params, task, key)
+    _, grads = estimate(inner, meta_gradients.warp(objective))
     assert_close(grads.shared, finite_difference(loss, meta_params.shared), rtol=1e-5, atol=1e-8)
 
 
 def test_objectives_differ():
-  meta_params, task, key = setting()
   full, first = (
-    meta_gradients.along_trajectory(loop(), meta_gradients.warp(objective))(meta_params, task, key)[1].shared["warp"]
-    for objective in ("full", "first_order")
+    estimate(loop(), meta_gradients.warp(objective))[1].shared["warp"] for objective in ("full", "first_order")
   )
   assert float(jnp.max(jnp.abs(full - first))) > 1e-3
 
@@ -128,28 +143,19 @@ def test_objectives_differ():
 @pytest.mark.parametrize("prox", [0.0, 0.5])
 @pytest.mark.parametrize("objective", ["full", "first_order"])
 def test_no_gradient_reaches_initial(objective, prox):
-  meta_params, task, key = setting()
-  grad_fn = meta_gradients.along_trajectory(loop(prox=prox), meta_gradients.warp(objective))
-  (_, _), grads = grad_fn(meta_params, task, key)
+  (_, _), grads = estimate(loop(prox=prox), meta_gradients.warp(objective))
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.initial))
   assert all(np.any(leaf) for leaf in jax.tree.leaves(grads.shared))
 
 
 def test_sum_is_the_mean_times_the_points():
-  meta_params, task, key = setting()
-  mean, total = (
-    meta_gradients.along_trajectory(loop(5), meta_gradients.warp(reduction=reduction))(meta_params, task, key)[1]
-    for reduction in ("mean", "sum")
-  )
+  mean, total = (estimate(loop(5), meta_gradients.warp(reduction=reduction))[1] for reduction in ("mean", "sum"))
   assert_close(total.shared, jax.tree.map(lambda leaf: 5 * leaf, mean.shared), rtol=1e-5)
 
 
 def test_the_warp_contribution_leaves_the_trajectory_alone():
-  meta_params, task, key = setting()
-  grad_fn = meta_gradients.along_trajectory(loop(), meta_gradients.leap(), meta_gradients.warp())
-  alone = meta_gradients.along_trajectory(loop(), meta_gradients.leap())
-  (value, _), grads = grad_fn(meta_params, task, key)
-  (other_value, _), other = alone(meta_params, task, key)
+  (value, _), grads = estimate(loop(), meta_gradients.leap(), meta_gradients.warp())
+  (other_value, _), other = estimate(loop(), meta_gradients.leap())
   assert float(value) == pytest.approx(float(other_value), rel=1e-6)
   assert_close(grads.initial, other.initial, rtol=1e-4, atol=1e-6)
 
@@ -168,7 +174,8 @@ def test_memory_does_not_grow_with_steps():
 def test_each_point_draws_its_own_query_batch():
   meta_params, task, key = setting()
   problem = Problem(loop(query_batch_fn=random_query), meta_params, task, key)
-  one, other = (point_gradient(problem, problem.start(), k, "first_order")[0]["warp"] for k in (0, 1))
+  at = toy.jit(lambda k: point_gradient(problem, problem.start(), k, "first_order")[0]["warp"])
+  one, other = (at(k) for k in (0, 1))
   assert not np.allclose(one, other)
 
 
