@@ -115,18 +115,22 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+# The quick tests have these with other settings.
+SLOW = ("mixed", "reptile", "leap_energy", "warp_first_order")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ESTIMATORS])
 def test_estimators(name):
   make, fields = ESTIMATORS[name]
   toy.assert_close(*both(make, **fields), rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["meta_sgd", "per_step_sgd", "clip"])
+@pytest.mark.parametrize("name", ["meta_sgd", pytest.param("per_step_sgd", marks=pytest.mark.slow), "clip"])
 def test_rules(name):
   toy.assert_close(*both(meta_gradients.unrolled, RULES[name]), rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["adam", "learned"])
+@pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.slow), "learned"])
 def test_adam_averages_the_square_of_the_modulus(name):
   """So complex Adam is not that of the parts, and differences are the judge of its meta-gradient."""
   rule = conjugated(RULES[name])

@@ -121,7 +121,7 @@ def test_keys_that_ride_in_a_batch_do_not_depend_on_the_default(impl):
       jax.tree.map(np.testing.assert_array_equal, function(), expected)
 
 
-@pytest.mark.parametrize("partitionable", [False, True])
+@pytest.mark.parametrize("partitionable", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_task_does_not_depend_on_chunk_or_devices(partitionable):
   key = jax.random.key(5, impl=THREEFRY)
   with jax.threefry_partitionable(partitionable):

@@ -153,7 +153,7 @@ def drawn(batch_fn, count, size, steps, keys):
   return np.asarray(support.weights), toy.jit(over)(jax.random.split(toy.key(), keys), jnp.arange(steps))
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("make", [wj.minibatch, wj.epochs])
 def test_padding_is_never_drawn(make, count):
   weights, batch = drawn(make(3), count, 8, 12, 40)

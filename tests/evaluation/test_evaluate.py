@@ -103,7 +103,7 @@ def test_continued_values_are_in_their_own_units():
   np.testing.assert_allclose([values["learning_rate"], values["momentum"]], [0.5, 0.25], rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [4, 8, 40])
+@pytest.mark.parametrize("num_tasks", [4, pytest.param(8, marks=pytest.mark.slow), 40])
 def test_stored_tasks_that_are_taken_again_are_no_new_tasks(num_tasks):
   """The interval of a loop that draws nothing does not shrink with the repeats, and is Student's over the tasks."""
   targets = jnp.array([0.1, 0.2, 0.4, 0.8])

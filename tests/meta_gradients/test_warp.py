@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -35,23 +33,14 @@ def mse(apply):
 
 
 def setting(identity=False, width=WIDTH):
-  return _setting(identity, width, jax.config.jax_enable_x64)
-
-
-@functools.cache
-def _setting(identity, width, x64):
-  return jax.jit(drawn, static_argnums=(0, 1))(identity, width)
-
-
-def drawn(identity, width):
-  keys = jax.random.split(jax.random.key(0), 8)
-  draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
+  draw = lambda seed, *shape: 2.0 * toy.draw(seed, *shape)
   params = {"w1": draw(0, 2, width), "b1": draw(1, width), "w2": draw(2, width, 1)}
   warp = jnp.eye(width, dtype=float) if identity else draw(3, width, width)
   shared = {"warp": warp, "bias": jnp.zeros(width, float) if identity else draw(4, width)}
-  x = draw(5, 24, 2)
-  y = jnp.sin(x.sum(-1, keepdims=True)) + draw(6, 1)
-  return wj.MetaParams(params, shared), wj.Task((x[:12], y[:12]), (x[12:], y[12:])), keys[7]
+  x = np.asarray(draw(5, 24, 2))
+  y = np.sin(x.sum(-1, keepdims=True)) + np.asarray(draw(6, 1))
+  task = wj.Task((x[:12], y[:12]), (x[12:], y[12:]))
+  return wj.MetaParams(params, shared), jax.tree.map(jnp.asarray, task), toy.key()
 
 
 def estimate(inner, *contributions):

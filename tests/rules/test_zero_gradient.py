@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 import warpjax as wj
 from tests import toy
-from tests.test_conformance import DIFFERENTIATES_A_STEP, ESTIMATORS, RULES, one_task
+from tests.test_conformance import DIFFERENTIATES_A_STEP, ESTIMATORS, RULES, SETTINGS, one_task
 from warpjax import compilation, meta_gradients, rules, training
 from warpjax.training import replay
 from warpjax.training.optimizers import per_block
@@ -214,7 +214,9 @@ def test_an_unsafe_part_makes_a_chain_unsafe_and_a_safe_one_is_not_tried():
   jax.eval_shape(meta_gradients.unrolled(toy.loop(promised)), toy.meta_params(), toy.task(), toy.key())
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow if name in SETTINGS else ()) for name in ESTIMATORS]
+)
 def test_refused_only_where_the_rule_is_differentiated(name):
   """Reptile's `b1=0, eps_root=0` goes on working, and so does every estimator that holds the update constant."""
   rule = rules.adam(0.05, b1=0.0, eps_root=0.0)

@@ -30,7 +30,9 @@ OPTIMIZER = optax.adam(0.1)
 # With minibatches, so that a task that met another's key would show.
 INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
 CARRIED = along_trajectory(INNER._replace(rule=rules.sgd(0.1, 0.9)), reptile(), carry_optimizer=True)
-WAYS = ("vmap", "pmap", "shard_map", "shard_map_with_tasks", "eight_devices")
+QUICK = ("vmap", "shard_map_with_tasks", "eight_devices")
+SLOW = ("pmap", "shard_map")
+WAYS = [*QUICK, *[pytest.param(way, marks=pytest.mark.slow) for way in SLOW]]
 
 
 def sampler(key):
@@ -132,16 +134,16 @@ def gap(left, right):
   return max(float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)))) for a, b in pairs)
 
 
-def main() -> None:
-  """Run with two devices and in double precision; prints what the tests look at."""
+def main(ways: tuple[str, ...]) -> None:
+  """Run with eight devices and in double precision; prints what the tests look at."""
   found: dict[str, Any] = {"devices": jax.device_count(), "gaps": {}}
   for name, meta_grad in (("unrolled", unrolled(INNER)), ("carried", CARRIED)):
     expected = plain(*jax.jit(many(meta_grad, None))(start(meta_grad)))
     found["moved"] = gap(expected[0].meta_params, toy.meta_params())
     vmapped, pmapped = functools.partial(mapped, jax.vmap), functools.partial(mapped, jax.pmap)
     eight = functools.partial(sharded, devices=8)
-    runs = dict(zip(WAYS, (vmapped, pmapped, sharded, sharded_with_tasks, eight), strict=True))
-    found["gaps"] |= {f"{name}/{way}": gap(run(meta_grad), expected) for way, run in runs.items()}
+    runs = dict(zip((*QUICK, *SLOW), (vmapped, sharded_with_tasks, eight, pmapped, sharded), strict=True))
+    found["gaps"] |= {f"{name}/{way}": gap(runs[way](meta_grad), expected) for way in ways}
 
   state, tasks = start(None), toy.tasks(TASKS)
   over = parallel.over_devices(adapted(AXIS), parallel.device_mesh(2))
@@ -159,15 +161,15 @@ def main() -> None:
   print(json.dumps(found))
 
 
-@pytest.fixture(scope="module")
-def found():
+@functools.cache
+def report_of(ways):
   quick = " ".join(f"--{name}={str(value).lower()}" for name, value in compilation.fast_compilation().items())
   environment = os.environ | {
     "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {quick}",
     "JAX_ENABLE_X64": "1",
     "JAX_PLATFORMS": "cpu",
   }
-  code = "from tests.training import test_parallel; test_parallel.main()"
+  code = f"from tests.training import test_parallel; test_parallel.main({ways})"
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
   )
@@ -175,9 +177,15 @@ def found():
   return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture
+def found():
+  return report_of(QUICK)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("meta_grad", ["unrolled", "carried"])
-def test_devices_give_the_run_of_one(found, meta_grad, way):
+def test_devices_give_the_run_of_one(meta_grad, way):
+  found = report_of(SLOW if way in SLOW else QUICK)
   assert found["devices"] == 8 and found["moved"] > 0.01
   assert found["gaps"][f"{meta_grad}/{way}"] < 1e-9
 

@@ -12,10 +12,11 @@ import optax
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import meta_gradients, rules, training
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
-from warpjax.training import checkpoints, optimizers, parallel, replay, task_batch
+from warpjax.training import checkpoints, optimizers, parallel, replay
 
 NUM_TASKS, NUM_STEPS = 4, 3
 
@@ -38,29 +39,14 @@ def loop(rule=rules.sgd(0.05)):  # noqa: B008
   return wj.InnerLoop(loss_fn, rule, NUM_STEPS, batch_fn=wj.minibatch(5), query_batch_fn=query)
 
 
-def sampler(key):
-  keys = jax.random.split(key, 3)
-  x = jax.random.normal(keys[0], (16, 2), float)
-  y = jnp.sin(x @ jax.random.normal(keys[1], (2, 1), float))
-  return wj.Task((x[:8], y[:8]), (x[8:], y[8:]))
-
-
 def start(optimizer, inner, width=3):
-  return _started(optimizer, inner.rule, width, jax.config.jax_enable_x64)
-
-
-@functools.cache
-def _started(optimizer, rule, width, x64):
-  """The state and its tasks, of one program for each precision."""
-
-  def drawn():
-    keys = jax.random.split(jax.random.key(1), 3)
-    draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
-    params = {"w1": draw(0, 2, width), "w2": draw(1, width, 1)}
-    state = training.init(jax.random.key(7), rule, params, {"warp": draw(2, width, width)}, optimizer)
-    return state, training.sample_tasks(sampler, task_batch.task_key(state.key, state.step), NUM_TASKS)
-
-  return jax.jit(drawn)()
+  params = {"w1": 2 * toy.draw(0, 2, width), "w2": 2 * toy.draw(1, width, 1)}
+  begin = lambda params, shared: training.init(jax.random.key(7), inner.rule, params, shared, optimizer)
+  x = np.random.default_rng(3).standard_normal((NUM_TASKS, 16, 2))
+  y = np.sin(x @ np.random.default_rng(4).standard_normal((NUM_TASKS, 2, 1)))
+  task = wj.Task((x[:, :8], y[:, :8]), (x[:, 8:], y[:, 8:]))
+  state = jax.jit(begin)(params, {"warp": 2 * toy.draw(2, width, width)})
+  return state, jax.tree.map(lambda leaf: jnp.asarray(leaf, float), task)
 
 
 def scalar(optimizer):
