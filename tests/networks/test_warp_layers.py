@@ -101,14 +101,14 @@ def test_a_network_with_identity_warps_equals_the_network_without(preset, x64):
   """To the last digits of double precision, as two programs may round differently."""
   x = jax.random.normal(jax.random.key(1), (5, 8, 8, 1) if preset == "conv4" else (5, 1))
   make = {
-    "conv4": lambda warp: networks.Conv4(num_classes=3, width=4, num_blocks=2, warp=warp),
+    "conv4": lambda warp: networks.Conv4(num_classes=3, width=4, num_blocks=1, warp=warp),
     "mlp": lambda warp: networks.MLP(features=(6, 6), warp=warp),
   }[preset]
   kind = "conv3x3" if preset == "conv4" else "linear"
   warped = networks.from_linen(make(WarpSpec(kind, identity_init=True)), expect_shared=True)
   bare = networks.from_linen(make(None))
   params, shared = toy.init(warped, x)
-  assert set(shared) == {"warp_0", "warp_1"}
+  assert set(shared) == ({"warp_0"} if preset == "conv4" else {"warp_0", "warp_1"})
   assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(bare.init, jax.random.key(0), x)[0])
 
   def loss(network, shared, params):
