@@ -194,7 +194,7 @@ def test_chunks_change_nothing():
     return 0.5 * (params - batch[0]) ** 2, {}
 
   draw = lambda key: Task(jax.random.normal(key, (4,)), jax.random.normal(key, (1,)))
-  inner = wj.InnerLoop(noisy, rules.sgd(0.5), 3, batch_fn=wj.minibatch(1))
+  inner = wj.InnerLoop(noisy, rules.sgd(0.5), 3, batch_fn=toy.pair)
   run = lambda **kwargs: evaluate(inner, START, draw, toy.key(), num_tasks=10, metric="loss", **kwargs).per_task
   expected = run(task_chunk=10)
   for chunk, dispatch in ((3, 10), (1, 4), (None, 3)):

@@ -180,7 +180,7 @@ def network_loss(params, shared, batch):
   return jnp.mean((x @ shared @ params[-1] - y) ** 2), {}
 
 
-WIDTH, LAYERS, EXAMPLES = 16, 4, 64
+WIDTH, LAYERS, EXAMPLES = 16, 2, 64
 NETWORK = MetaParams([jnp.eye(WIDTH)] * LAYERS + [jnp.ones((WIDTH, 1))], jnp.eye(WIDTH))
 EXAMPLE = Task(*[(jnp.ones((EXAMPLES, WIDTH)), jnp.ones((EXAMPLES, 1)))] * 2)
 PARAMETER_BYTES = 4 * (LAYERS * WIDTH**2 + WIDTH)

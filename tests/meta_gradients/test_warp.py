@@ -55,8 +55,7 @@ def loop(num_steps=5, **kwargs):
 def random_query(key, task, params, shared):
   """A query batch that depends on its key, so that points that share one are found out."""
   del params, shared
-  chosen = jax.random.permutation(key, 12)[:6]
-  return task.query[0][chosen], task.query[1][chosen]
+  return toy.some(key, task.query, 6)
 
 
 def finite_difference(function, tree, step=1e-6):
@@ -102,7 +101,7 @@ def test_one_step_warp_gradient_is_the_unrolled_one_for_the_step_sizes():
 def test_objectives_against_finite_differences_in_phi(objective):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
-    inner = loop(4, batch_fn=wj.minibatch(5), query_batch_fn=random_query)
+    inner = loop(4, batch_fn=toy.pair, query_batch_fn=random_query)
     steps = toy.jit(lambda *args: wj.adapt(inner, *args, record=True).steps)(meta_params, task, key)
 
     def loss(shared):
@@ -151,7 +150,7 @@ def test_the_warp_contribution_leaves_the_trajectory_alone():
 
 def temporaries(num_steps):
   meta_params, task, key = setting(width=64)  # so that the index of each step, an integer, does not count
-  inner = loop(num_steps, batch_fn=wj.minibatch(5), query_batch_fn=random_query)
+  inner = loop(num_steps, batch_fn=toy.pair, query_batch_fn=random_query)
   grad_fn = meta_gradients.along_trajectory(inner, meta_gradients.leap(), meta_gradients.warp())
   return jax.jit(grad_fn).lower(meta_params, task, key).compile().memory_analysis().temp_size_in_bytes
 

@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 TASKS, STEPS, AXIS = 8, 5, parallel.DEVICES
 OPTIMIZER = optax.adam(0.1)
 # With minibatches, so that a task that met another's key would show.
-INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
+INNER = toy.loop(num_steps=2, batch_fn=toy.pair)
 CARRIED = along_trajectory(INNER._replace(rule=rules.sgd(0.1, 0.9)), reptile(), carry_optimizer=True)
 QUICK = ("vmap", "shard_map_with_tasks", "eight_devices")
 SLOW = ("pmap", "shard_map")

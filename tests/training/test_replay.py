@@ -30,13 +30,12 @@ def loss_fn(params, shared, batch):
 
 def query(key, task, params, shared):
   del params, shared
-  chosen = jax.random.permutation(key, 8)[:4]
-  return task.query[0][chosen], task.query[1][chosen]
+  return toy.some(key, task.query, 4)
 
 
 @functools.cache
 def loop(rule=rules.sgd(0.05)):  # noqa: B008
-  return wj.InnerLoop(loss_fn, rule, NUM_STEPS, batch_fn=wj.minibatch(5), query_batch_fn=query)
+  return wj.InnerLoop(loss_fn, rule, NUM_STEPS, batch_fn=toy.pair, query_batch_fn=query)
 
 
 def start(optimizer, inner, width=3):

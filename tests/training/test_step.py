@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))
 # With minibatches, so that a task that met another's key would show.
-INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
+INNER = toy.loop(num_steps=2, batch_fn=toy.pair)
 
 
 def sampler(key):
