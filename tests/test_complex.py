@@ -6,6 +6,8 @@ conjugates it. What is written by hand must do the same as what is derived autom
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,18 +115,22 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+# The quick tests have these with other settings.
+SLOW = ("mixed", "reptile", "leap_energy", "warp_first_order")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ESTIMATORS])
 def test_estimators(name):
   make, fields = ESTIMATORS[name]
   toy.assert_close(*both(make, **fields), rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["meta_sgd", "per_step_sgd", "clip"])
+@pytest.mark.parametrize("name", ["meta_sgd", pytest.param("per_step_sgd", marks=pytest.mark.slow), "clip"])
 def test_rules(name):
   toy.assert_close(*both(meta_gradients.unrolled, RULES[name]), rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["adam", "learned"])
+@pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.slow), "learned"])
 def test_adam_averages_the_square_of_the_modulus(name):
   """So complex Adam is not that of the parts, and differences are the judge of its meta-gradient."""
   rule = conjugated(RULES[name])
@@ -140,7 +146,7 @@ def test_newton_cg():
   loss = lambda w, shared, batch: (jnp.sum(jnp.real((w - batch) * jnp.conj(w - batch))), {})
   inner = wj.InnerLoop(loss, rules.newton_cg(3), 1, prox=4.0)
   w, target = jnp.array([0.3 + 0.2j, 1.0]), jnp.array([1.0 - 1.0j, 2.0j])
-  final = wj.adapt(inner, MetaParams(w), Task(target, target), toy.key()).final.params
+  final = toy.jit(lambda w: wj.adapt(inner, MetaParams(w), Task(target, target), toy.key()).final.params)(w)
   np.testing.assert_allclose(final, (target + 2 * w) / 3, rtol=1e-10)
 
 
@@ -183,6 +189,7 @@ def test_trust_region():
   settings, here = trpo.Settings(max_kl=0.01, cg_steps=6, damping=0.0), draw(0, 3)
   matrix, slope = jnp.real(draw(1, 6, 6)), jnp.real(draw(2, 6))
 
+  @functools.partial(jax.jit, static_argnums=1)
   def step(here, flatten):
     # Below the quadratic that the step is made for, so that rounding does not decide whether it is allowed.
     divergence = lambda at: jnp.log1p(0.5 * jnp.sum((matrix @ (flatten(at) - flatten(here))) ** 2))
@@ -202,8 +209,13 @@ def test_the_preconditioner_of_a_warp():
   omega = lambda theta: matrix @ theta + 0.2 * jnp.conj(matrix @ theta) * (matrix @ theta)
   loss = lambda gamma: jnp.sum(jnp.real((gamma - target) * jnp.conj(gamma - target)))
   size = 1e-6
-  moved = omega(point - size * jnp.conj(jax.grad(lambda theta: loss(omega(theta)))(point))) - omega(point)
-  predicted = geometry.precondition(omega, point, jax.grad(loss)(omega(point)))
+
+  @toy.jit
+  def both(point):
+    moved = omega(point - size * jnp.conj(jax.grad(lambda theta: loss(omega(theta)))(point))) - omega(point)
+    return moved, geometry.precondition(omega, point, jax.grad(loss)(omega(point)))
+
+  moved, predicted = both(point)
   np.testing.assert_allclose(moved, -size * predicted, rtol=1e-4)
 
 

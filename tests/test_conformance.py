@@ -85,13 +85,17 @@ def refused(rule, estimator):
   return rule not in UNROLLABLE and estimator in DIFFERENTIATES_A_STEP
 
 
-WITH_STATE = ("mixed", "first_order", "truncated_unroll", "reptile_carried", "leap", "implicit", "warp")
+# Other settings of estimators that the table has too.
+SETTINGS = ("truncated", "multi_step", "reptile", "reptile_weighted", "implicit_released", "warp_first_order")
+SETTINGS += ("reverse", "warp_leap")
 
 
 def is_quick(rule, estimator):
-  """Every rule with one estimator, every estimator with one rule, and a rule with state; `make test-slow` has all."""
-  if rule in ("meta_sgd", "adam"):
-    return rule == "meta_sgd" or estimator in WITH_STATE
+  """Every rule with one estimator, every estimator with one rule, and a state carried on; `make test-slow` has all."""
+  if rule == "meta_sgd":
+    return estimator not in SETTINGS
+  if (rule, estimator) in (("adam", "reptile_carried"), ("adam", "reverse")):
+    return True
   return estimator == ("mixed" if rule in UNROLLABLE else "leap")
 
 

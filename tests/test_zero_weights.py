@@ -99,12 +99,16 @@ def test_rollouts_forget_what_an_environment_says_after_the_end():
       return after, state + 1, jnp.where(state < 1, 1.0, jnp.nan), state >= 0, {}
 
   policy = rl.memoryless(lambda params, shared, seen: (seen @ params, jnp.zeros_like(seen)), rl.gaussian())
-  seen = rl.rollout(Ends(), policy, jnp.eye(2), (), (), toy.key(), num_steps=4, num_episodes=2)
+  rollout = lambda key: rl.rollout(Ends(), policy, jnp.eye(2), (), (), key, num_steps=4, num_episodes=2)
+  seen = toy.jit(rollout)(toy.key())
   assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(seen))
   np.testing.assert_array_equal(seen.mask, [[1, 1], [0, 0], [0, 0], [0, 0]])
   assert float(seen.mean_return()) == 1.0
-  batch = rollouts.Batch(seen, rl.reinforce()(seen))
-  value, slope = jax.value_and_grad(lambda w: rl.policy_gradient(policy)(w, (), batch)[0])(jnp.eye(2))
+
+  def loss(w):
+    return rl.policy_gradient(policy)(w, (), rollouts.Batch(seen, rl.reinforce()(seen)))[0]
+
+  value, slope = toy.jit(jax.value_and_grad(loss))(jnp.eye(2))
   assert bool(jnp.isfinite(value)) and bool(jnp.isfinite(slope).all())
 
 

@@ -82,6 +82,19 @@ def loop(rule: wj.UpdateRule | None = None, num_steps: int = 3, **kwargs: Any) -
   return wj.InnerLoop(kwargs.pop("loss_fn", loss_fn), rule or wj.rules.sgd(0.1), num_steps, **kwargs)
 
 
+def some(key: jax.Array, batch: Any, size: int, shift: Any = 0) -> Any:
+  """Neighbouring examples by the bits of the key: a draw would take longer to compile than the rest of a toy."""
+  count = jax.tree.leaves(batch)[0].shape[0]
+  first = (jax.random.key_data(key)[-1].astype(jnp.int32) + shift) % (count - size + 1)
+  return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), batch)
+
+
+def pair(key: jax.Array, support: Any, step: Any, params: Any, shared: Any) -> Any:
+  """A batch function of two examples, others for other keys and steps."""
+  del params, shared
+  return some(key, support, 2, step)
+
+
 def direction(tree: Any, seed: int = 4) -> Any:
   """A random direction of norm one."""
   leaves, treedef = jax.tree.flatten(tree)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import rules
 from warpjax.diagnostics import geometry
 
@@ -34,8 +35,8 @@ def test_dense_preconditioner_is_the_action_on_a_basis():
   with jax.enable_x64(True):
     phi, theta, _ = draw()
     warp = lambda point: omega(phi, point)
-    columns = jax.vmap(lambda v: geometry.precondition(warp, theta, v))(jnp.eye(3))
-    dense = geometry.preconditioner(warp, theta)
+    columns = toy.jit(jax.vmap(lambda v: geometry.precondition(warp, theta, v)))(jnp.eye(3))
+    dense = np.asarray(toy.jit(lambda theta: geometry.preconditioner(warp, theta))(theta))
     np.testing.assert_allclose(columns, dense, rtol=1e-12)
     np.testing.assert_allclose(dense, dense.T)
     assert np.all(np.linalg.eigvalsh(dense) > 0)
@@ -47,13 +48,14 @@ def test_it_is_the_identity_for_the_identity_warp():
   assert float(geometry.spread(lambda point: 3.0 * point, theta)["condition"]) == pytest.approx(1.0)
 
 
+@toy.jit
 def eq9_error(alpha, first_order_term=1.0):
   phi, theta, _ = draw()
   warp = lambda point: omega(phi, point)
   gamma = warp(theta)
   in_theta = theta - alpha * jax.grad(lambda point: surface(warp(point)))(theta)
   in_gamma = gamma - first_order_term * alpha * geometry.precondition(warp, theta, jax.grad(surface)(gamma))
-  return float(jnp.abs(surface(warp(in_theta)) - surface(in_gamma)))
+  return jnp.abs(surface(warp(in_theta)) - surface(in_gamma))
 
 
 def slope(errors, alphas):
@@ -88,9 +90,9 @@ def test_explicit_preconditioned_descent_is_warped_descent_for_a_linear_warp():
     matvec = lambda rule_params, gamma, grads: geometry.precondition(warp, start, grads)
     rule = rules.preconditioned(matvec, 0.01)
     on_gamma = wj.InnerLoop(lambda gamma, shared, batch: (surface(gamma), {}), rule, 10)
-    theta = wj.adapt(on_theta, wj.MetaParams(start), task, key).final.params
-    gamma = wj.adapt(on_gamma, wj.MetaParams(warp(start)), task, key).final.params
-    np.testing.assert_allclose(warp(theta), gamma, rtol=1e-10)
+    end = lambda inner, start: wj.adapt(inner, wj.MetaParams(start), task, key).final.params
+    ends = toy.jit(lambda start: (warp(end(on_theta, start)), end(on_gamma, warp(start))))(start)
+    np.testing.assert_allclose(*ends, rtol=1e-10)
 
 
 def test_the_output_space_preconditioner_predicts_a_step_of_a_warped_network():
@@ -101,14 +103,19 @@ def test_the_output_space_preconditioner_predicts_a_step_of_a_warped_network():
     shared = {"warp": jax.random.normal(keys[3], (4, 4), float)}
     warp = geometry.network_warp(lambda p, s, x: jnp.tanh(x @ p["w1"]) @ s["warp"] @ p["w2"], shared, x)
     loss = lambda outputs: jnp.mean((outputs - 1.0) ** 2)
-    grads = jax.grad(lambda p: loss(warp(p)))(params)
-    upstream = jax.grad(loss)(warp(params))
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), geometry.pull_back(warp, params, upstream), grads
-    )
-    moved = warp(jax.tree.map(lambda p, g: p - 1e-6 * g, params, grads)) - warp(params)
-    np.testing.assert_allclose(moved, -1e-6 * geometry.precondition(warp, params, upstream), rtol=1e-4)
-    assert geometry.preconditioner(warp, params).shape == (5, 5)
+
+    @toy.jit
+    def step(params):
+      grads = jax.grad(lambda p: loss(warp(p)))(params)
+      upstream = jax.grad(loss)(warp(params))
+      moved = warp(jax.tree.map(lambda p, g: p - 1e-6 * g, params, grads)) - warp(params)
+      pulled = geometry.pull_back(warp, params, upstream)
+      return grads, pulled, moved, geometry.precondition(warp, params, upstream)
+
+    grads, pulled, moved, preconditioned = step(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), pulled, grads)
+    np.testing.assert_allclose(moved, -1e-6 * preconditioned, rtol=1e-4)
+    assert jax.eval_shape(lambda params: geometry.preconditioner(warp, params), params).shape == (5, 5)
 
 
 def test_the_unit_ball_is_the_image_of_the_circle():

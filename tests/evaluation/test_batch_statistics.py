@@ -85,12 +85,22 @@ def loop(network=NETWORK, **kwargs):
 
 
 def meta_params(network=NETWORK):
-  return wj.MetaParams(*toy.jit(network.init)(toy.key(), jnp.zeros((2, 3))))
+  return wj.MetaParams(*initialised(network, jax.config.jax_enable_x64))
+
+
+@functools.cache
+def initialised(network, x64):
+  return toy.jit(network.init)(toy.key(), jnp.zeros((2, 3)))
+
+
+def drawn(count):
+  """The tasks of an evaluation under `KEY`, as NumPy arrays."""
+  return jax.device_get(toy.jit(lambda key: sample_tasks(sampler, jax.random.fold_in(key, 0), count, 0))(KEY))
 
 
 def by_hand(steps, start, task, momentum, debias):
   """The loss after each step, under a moving average that a Python loop keeps."""
-  points = jax.tree.map(lambda many, last: jnp.stack([*many, last]), steps.steps.state.params, steps.final.params)
+  points = points_of(steps)
   total = [(np.zeros(3), np.zeros(3)), (np.zeros(3), np.zeros(3))]
   weight, curve = 0.0, []
   for k in range(NUM_STEPS + 1):
@@ -116,7 +126,7 @@ def test_running_is_the_moving_average_of_each_task_alone(strict, momentum, debi
   readout = readouts.running(NETWORK.apply_with_stats, losses.regression, momentum=momentum, debias=debias)
   run = functools.partial(evaluation.evaluate, inner, start, sampler, KEY, num_tasks=3, metric="loss", task_chunk=3)
   found = run(readout=readout, others={"transductive": readouts.query_loss()})
-  tasks = sample_tasks(sampler, jax.random.fold_in(KEY, 0), 3, 0)
+  tasks = drawn(3)
   adapt = toy.jit(lambda task: wj.adapt(inner, start, task, KEY, record=True))
   for i in range(3):  # side by side in one vmap, and none moves another
     task = jax.tree.map(lambda leaf, i=i: leaf[i], tasks)
@@ -128,13 +138,14 @@ def test_running_is_the_moving_average_of_each_task_alone(strict, momentum, debi
 
 
 def points_of(steps):
-  return jax.tree.map(lambda many, last: jnp.stack([*many, last]), steps.steps.state.params, steps.final.params)
+  joined = lambda many, last: np.concatenate([many, np.asarray(last)[None]])
+  return jax.tree.map(joined, steps.steps.state.params, steps.final.params)
 
 
 def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
   inner, start, count = loop(), meta_params(), 3
   stats = step_statistics.collect(inner, start, sampler, KEY, NETWORK.apply_with_stats, num_tasks=count)
-  tasks = sample_tasks(sampler, jax.random.fold_in(KEY, 0), count, 0)
+  tasks = drawn(count)
   adapt = toy.jit(lambda task: wj.adapt(inner, start, task, KEY, record=True))
   each = [jax.tree.map(lambda leaf, i=i: leaf[i], tasks) for i in range(count)]
   points = [points_of(adapt(task)) for task in each]
@@ -153,7 +164,7 @@ def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
       np.testing.assert_allclose(found.per_task[i, k], np.mean((predictions - task.query[1]) ** 2), rtol=1e-9)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize("momentum", [0.0, pytest.param(0.9, marks=pytest.mark.slow), 0.99])
 def test_linen_hands_out_the_statistics_of_the_batch_whatever_its_momentum(strict, momentum):
   network = networks.from_linen(Normed(momentum))
   params, shared = toy.init(network, jnp.zeros((2, 3)))

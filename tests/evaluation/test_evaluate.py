@@ -103,7 +103,7 @@ def test_continued_values_are_in_their_own_units():
   np.testing.assert_allclose([values["learning_rate"], values["momentum"]], [0.5, 0.25], rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [4, 8, 40])
+@pytest.mark.parametrize("num_tasks", [4, pytest.param(8, marks=pytest.mark.slow), 40])
 def test_stored_tasks_that_are_taken_again_are_no_new_tasks(num_tasks):
   """The interval of a loop that draws nothing does not shrink with the repeats, and is Student's over the tasks."""
   targets = jnp.array([0.1, 0.2, 0.4, 0.8])
@@ -194,7 +194,7 @@ def test_chunks_change_nothing():
     return 0.5 * (params - batch[0]) ** 2, {}
 
   draw = lambda key: Task(jax.random.normal(key, (4,)), jax.random.normal(key, (1,)))
-  inner = wj.InnerLoop(noisy, rules.sgd(0.5), 3, batch_fn=wj.minibatch(1))
+  inner = wj.InnerLoop(noisy, rules.sgd(0.5), 3, batch_fn=toy.pair)
   run = lambda **kwargs: evaluate(inner, START, draw, toy.key(), num_tasks=10, metric="loss", **kwargs).per_task
   expected = run(task_chunk=10)
   for chunk, dispatch in ((3, 10), (1, 4), (None, 3)):

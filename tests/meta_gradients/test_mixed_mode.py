@@ -27,7 +27,7 @@ MEMORY = ("save_all", "save_gradients", "recompute")
 
 @pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize(
-  "name", ["sgd", "adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("momentum", "meta_sgd"))]
+  "name", ["adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "momentum", "meta_sgd"))]
 )
 def test_equal_under_jit_vmap_and_chunks_for_every_memory_policy(name):
   inner, meta_params = toy.loop(RULES[name]), toy.meta_params(RULES[name])
@@ -135,8 +135,8 @@ def test_a_custom_vjp_falls_back_to_reverse_mode_with_a_warning():
 
 
 def test_stock_losses_do_not_fall_back():
-  images, labels = jnp.zeros((2, 28, 28, 1)), jnp.array([0, 1])
-  network = wj.networks.from_linen(wj.networks.Conv4(num_classes=2, width=4))
+  images, labels = jnp.zeros((2, 8, 8, 1)), jnp.array([0, 1])
+  network = wj.networks.from_linen(wj.networks.Conv4(num_classes=2, width=4, num_blocks=1))
   params, shared = jax.eval_shape(network.init, toy.key(), images)
   inner = wj.InnerLoop(wj.losses.classification(network.apply), rules.sgd(0.4), 1)
   task = Task((images, labels), (images, labels))
@@ -180,7 +180,7 @@ def network_loss(params, shared, batch):
   return jnp.mean((x @ shared @ params[-1] - y) ** 2), {}
 
 
-WIDTH, LAYERS, EXAMPLES = 16, 4, 64
+WIDTH, LAYERS, EXAMPLES = 16, 2, 64
 NETWORK = MetaParams([jnp.eye(WIDTH)] * LAYERS + [jnp.ones((WIDTH, 1))], jnp.eye(WIDTH))
 EXAMPLE = Task(*[(jnp.ones((EXAMPLES, WIDTH)), jnp.ones((EXAMPLES, 1)))] * 2)
 PARAMETER_BYTES = 4 * (LAYERS * WIDTH**2 + WIDTH)
@@ -204,7 +204,7 @@ def test_mixed_mode_needs_less_memory_than_reverse_mode():
 
 
 @pytest.mark.parametrize(("memory", "rule", "trees"), [
-  ("recompute", rules.sgd(0.1), 1),
+  pytest.param("recompute", rules.sgd(0.1), 1, marks=pytest.mark.slow),
   ("recompute", rules.adam(0.1), 3),  # parameters and both moments
   ("save_gradients", rules.sgd(0.1), 1),  # the update is linear, so that a saved gradient would never be read
   ("save_gradients", rules.adam(0.1), 4),
@@ -223,7 +223,9 @@ CONTRIBUTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTRIBUTIONS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow if name == "reptile" else ()) for name in CONTRIBUTIONS]
+)
 def test_memory_along_a_trajectory_does_not_grow_with_its_steps(name):
   short, long = (
     temporaries(

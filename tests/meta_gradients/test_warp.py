@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import meta_gradients, rules
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
@@ -31,15 +32,20 @@ def mse(apply):
   return lambda params, shared, batch: (jnp.mean((apply(params, shared, batch[0]) - batch[1]) ** 2), {})
 
 
-def setting(seed=0, identity=False, width=WIDTH):
-  keys = jax.random.split(jax.random.key(seed), 8)
-  draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
+def setting(identity=False, width=WIDTH):
+  draw = lambda seed, *shape: 2.0 * toy.draw(seed, *shape)
   params = {"w1": draw(0, 2, width), "b1": draw(1, width), "w2": draw(2, width, 1)}
   warp = jnp.eye(width, dtype=float) if identity else draw(3, width, width)
   shared = {"warp": warp, "bias": jnp.zeros(width, float) if identity else draw(4, width)}
-  x = draw(5, 24, 2)
-  y = jnp.sin(x.sum(-1, keepdims=True)) + draw(6, 1)
-  return wj.MetaParams(params, shared), wj.Task((x[:12], y[:12]), (x[12:], y[12:])), keys[7]
+  x = np.asarray(draw(5, 24, 2))
+  y = np.sin(x.sum(-1, keepdims=True)) + np.asarray(draw(6, 1))
+  task = wj.Task((x[:12], y[:12]), (x[12:], y[12:]))
+  return wj.MetaParams(params, shared), jax.tree.map(jnp.asarray, task), toy.key()
+
+
+def estimate(inner, *contributions):
+  """What the contributions make of the setting in the precision of the moment."""
+  return toy.jit(meta_gradients.along_trajectory(inner, *contributions))(*setting())
 
 
 def loop(num_steps=5, **kwargs):
@@ -49,8 +55,7 @@ def loop(num_steps=5, **kwargs):
 def random_query(key, task, params, shared):
   """A query batch that depends on its key, so that points that share one are found out."""
   del params, shared
-  chosen = jax.random.permutation(key, 12)[:6]
-  return task.query[0][chosen], task.query[1][chosen]
+  return toy.some(key, task.query, 6)
 
 
 def finite_difference(function, tree, step=1e-6):
@@ -77,7 +82,7 @@ def test_one_step_warp_gradient_is_the_unrolled_one(rule):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
     inner = loop(1, rule=rule)
-    _, warp = meta_gradients.along_trajectory(inner, meta_gradients.warp())(meta_params, task, key)
+    _, warp = toy.jit(meta_gradients.along_trajectory(inner, meta_gradients.warp()))(meta_params, task, key)
     _, unrolled = jax.jit(meta_gradients.unrolled(inner, "reverse"))(meta_params, task, key)
     assert_close(warp.shared, unrolled.shared, rtol=1e-10)
 
@@ -87,7 +92,7 @@ def test_one_step_warp_gradient_is_the_unrolled_one_for_the_step_sizes():
     meta_params, task, key = setting()
     inner = loop(1, rule=rules.meta_sgd((0.01, 0.1)))
     meta_params = meta_params._replace(rule=inner.rule.init(key, meta_params.initial))
-    _, warp = meta_gradients.along_trajectory(inner, meta_gradients.warp())(meta_params, task, key)
+    _, warp = toy.jit(meta_gradients.along_trajectory(inner, meta_gradients.warp()))(meta_params, task, key)
     _, unrolled = jax.jit(meta_gradients.unrolled(inner, "reverse"))(meta_params, task, key)
     assert_close((warp.shared, warp.rule), (unrolled.shared, unrolled.rule), rtol=1e-10)
 
@@ -96,8 +101,8 @@ def test_one_step_warp_gradient_is_the_unrolled_one_for_the_step_sizes():
 def test_objectives_against_finite_differences_in_phi(objective):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
-    inner = loop(4, batch_fn=wj.minibatch(5), query_batch_fn=random_query)
-    steps = wj.adapt(inner, meta_params, task, key, record=True).steps
+    inner = loop(4, batch_fn=toy.pair, query_batch_fn=random_query)
+    steps = toy.jit(lambda *args: wj.adapt(inner, *args, record=True).steps)(meta_params, task, key)
 
     def loss(shared):
       # Written out from Eqs. 11 and 12: points fixed, one step from each, and for Eq. 12 the bracket fixed too.
@@ -112,15 +117,13 @@ def test_objectives_against_finite_differences_in_phi(objective):
         total += moved.query_loss(after, shared, k)[0]
       return total / 4
 
-    _, grads = meta_gradients.along_trajectory(inner, meta_gradients.warp(objective))(meta_params, task, key)
+    _, grads = estimate(inner, meta_gradients.warp(objective))
     assert_close(grads.shared, finite_difference(loss, meta_params.shared), rtol=1e-5, atol=1e-8)
 
 
 def test_objectives_differ():
-  meta_params, task, key = setting()
   full, first = (
-    meta_gradients.along_trajectory(loop(), meta_gradients.warp(objective))(meta_params, task, key)[1].shared["warp"]
-    for objective in ("full", "first_order")
+    estimate(loop(), meta_gradients.warp(objective))[1].shared["warp"] for objective in ("full", "first_order")
   )
   assert float(jnp.max(jnp.abs(full - first))) > 1e-3
 
@@ -128,35 +131,26 @@ def test_objectives_differ():
 @pytest.mark.parametrize("prox", [0.0, 0.5])
 @pytest.mark.parametrize("objective", ["full", "first_order"])
 def test_no_gradient_reaches_initial(objective, prox):
-  meta_params, task, key = setting()
-  grad_fn = meta_gradients.along_trajectory(loop(prox=prox), meta_gradients.warp(objective))
-  (_, _), grads = grad_fn(meta_params, task, key)
+  (_, _), grads = estimate(loop(prox=prox), meta_gradients.warp(objective))
   assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.initial))
   assert all(np.any(leaf) for leaf in jax.tree.leaves(grads.shared))
 
 
 def test_sum_is_the_mean_times_the_points():
-  meta_params, task, key = setting()
-  mean, total = (
-    meta_gradients.along_trajectory(loop(5), meta_gradients.warp(reduction=reduction))(meta_params, task, key)[1]
-    for reduction in ("mean", "sum")
-  )
+  mean, total = (estimate(loop(5), meta_gradients.warp(reduction=reduction))[1] for reduction in ("mean", "sum"))
   assert_close(total.shared, jax.tree.map(lambda leaf: 5 * leaf, mean.shared), rtol=1e-5)
 
 
 def test_the_warp_contribution_leaves_the_trajectory_alone():
-  meta_params, task, key = setting()
-  grad_fn = meta_gradients.along_trajectory(loop(), meta_gradients.leap(), meta_gradients.warp())
-  alone = meta_gradients.along_trajectory(loop(), meta_gradients.leap())
-  (value, _), grads = grad_fn(meta_params, task, key)
-  (other_value, _), other = alone(meta_params, task, key)
+  (value, _), grads = estimate(loop(), meta_gradients.leap(), meta_gradients.warp())
+  (other_value, _), other = estimate(loop(), meta_gradients.leap())
   assert float(value) == pytest.approx(float(other_value), rel=1e-6)
   assert_close(grads.initial, other.initial, rtol=1e-4, atol=1e-6)
 
 
 def temporaries(num_steps):
   meta_params, task, key = setting(width=64)  # so that the index of each step, an integer, does not count
-  inner = loop(num_steps, batch_fn=wj.minibatch(5), query_batch_fn=random_query)
+  inner = loop(num_steps, batch_fn=toy.pair, query_batch_fn=random_query)
   grad_fn = meta_gradients.along_trajectory(inner, meta_gradients.leap(), meta_gradients.warp())
   return jax.jit(grad_fn).lower(meta_params, task, key).compile().memory_analysis().temp_size_in_bytes
 
@@ -168,7 +162,8 @@ def test_memory_does_not_grow_with_steps():
 def test_each_point_draws_its_own_query_batch():
   meta_params, task, key = setting()
   problem = Problem(loop(query_batch_fn=random_query), meta_params, task, key)
-  one, other = (point_gradient(problem, problem.start(), k, "first_order")[0]["warp"] for k in (0, 1))
+  at = toy.jit(lambda k: point_gradient(problem, problem.start(), k, "first_order")[0]["warp"])
+  one, other = (at(k) for k in (0, 1))
   assert not np.allclose(one, other)
 
 

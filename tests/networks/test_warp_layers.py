@@ -76,30 +76,39 @@ def test_a_residual_between_different_widths_goes_through_a_1x1_kernel(x):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("activation", [None, nn.relu, jnp.tanh], ids=["linear", "relu", "tanh"])
+@pytest.mark.parametrize(
+  "activation",
+  [None, nn.relu, pytest.param(jnp.tanh, marks=pytest.mark.slow)],
+  ids=["linear", "relu", "tanh"],
+)
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["", "norm"])
 def test_identity_init_is_the_identity_exactly_and_can_leave_it(kind, activation, batch_norm, x):
   warp = Warp(WarpSpec(kind, activation, batch_norm, num_layers=2, identity_init=True))
-  outputs, variables = toy.jit(warp.init_with_output)(jax.random.key(0), x)
-  np.testing.assert_array_equal(outputs, x)
   loss = lambda params: jnp.sum(warp.apply({"params": params}, x, mutable=["batch_stats"])[0] ** 3)
-  gradient = toy.jit(jax.grad(loss))(variables["params"])
+
+  @toy.jit
+  def start(key):
+    outputs, variables = warp.init_with_output(key, x)
+    return outputs, jax.grad(loss)(variables["params"])
+
+  outputs, gradient = start(jax.random.key(0))
+  np.testing.assert_array_equal(outputs, x)
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-3
 
 
 @pytest.mark.parametrize("preset", ["conv4", "mlp"])
 def test_a_network_with_identity_warps_equals_the_network_without(preset, x64):
   """To the last digits of double precision, as two programs may round differently."""
-  x = jax.random.normal(jax.random.key(1), (5, 16, 16, 1) if preset == "conv4" else (5, 1))
+  x = jax.random.normal(jax.random.key(1), (5, 8, 8, 1) if preset == "conv4" else (5, 1))
   make = {
-    "conv4": lambda warp: networks.Conv4(num_classes=3, width=4, warp=warp),
+    "conv4": lambda warp: networks.Conv4(num_classes=3, width=4, num_blocks=1, warp=warp),
     "mlp": lambda warp: networks.MLP(features=(6, 6), warp=warp),
   }[preset]
   kind = "conv3x3" if preset == "conv4" else "linear"
   warped = networks.from_linen(make(WarpSpec(kind, identity_init=True)), expect_shared=True)
   bare = networks.from_linen(make(None))
   params, shared = toy.init(warped, x)
-  assert set(shared) == {f"warp_{i}" for i in range(4 if preset == "conv4" else 2)}
+  assert set(shared) == ({"warp_0"} if preset == "conv4" else {"warp_0", "warp_1"})
   assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(bare.init, jax.random.key(0), x)[0])
 
   def loss(network, shared, params):

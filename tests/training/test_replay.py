@@ -12,10 +12,11 @@ import optax
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import meta_gradients, rules, training
 from warpjax.meta_gradients.warp import point_gradient
 from warpjax.problem import Problem
-from warpjax.training import checkpoints, optimizers, parallel, replay, task_batch
+from warpjax.training import checkpoints, optimizers, parallel, replay
 
 NUM_TASKS, NUM_STEPS = 4, 3
 
@@ -29,32 +30,44 @@ def loss_fn(params, shared, batch):
 
 def query(key, task, params, shared):
   del params, shared
-  chosen = jax.random.permutation(key, 8)[:4]
-  return task.query[0][chosen], task.query[1][chosen]
+  return toy.some(key, task.query, 4)
 
 
-def loop(rule=rules.sgd(0.05), **kwargs):  # noqa: B008
-  return wj.InnerLoop(loss_fn, rule, NUM_STEPS, batch_fn=wj.minibatch(5), query_batch_fn=query, **kwargs)
-
-
-def sampler(key):
-  keys = jax.random.split(key, 3)
-  x = jax.random.normal(keys[0], (16, 2), float)
-  y = jnp.sin(x @ jax.random.normal(keys[1], (2, 1), float))
-  return wj.Task((x[:8], y[:8]), (x[8:], y[8:]))
+@functools.cache
+def loop(rule=rules.sgd(0.05)):  # noqa: B008
+  return wj.InnerLoop(loss_fn, rule, NUM_STEPS, batch_fn=toy.pair, query_batch_fn=query)
 
 
 def start(optimizer, inner, width=3):
-  keys = jax.random.split(jax.random.key(1), 3)
-  draw = lambda i, *shape: jax.random.normal(keys[i], shape, float)
-  params = {"w1": draw(0, 2, width), "w2": draw(1, width, 1)}
-  state = training.init(jax.random.key(7), inner.rule, params, {"warp": draw(2, width, width)}, optimizer)
-  return state, training.sample_tasks(sampler, task_batch.task_key(state.key, state.step), NUM_TASKS)
+  params = {"w1": 2 * toy.draw(0, 2, width), "w2": 2 * toy.draw(1, width, 1)}
+  begin = lambda params, shared: training.init(jax.random.key(7), inner.rule, params, shared, optimizer)
+  x = np.random.default_rng(3).standard_normal((NUM_TASKS, 16, 2))
+  y = np.sin(x @ np.random.default_rng(4).standard_normal((NUM_TASKS, 2, 1)))
+  task = wj.Task((x[:, :8], y[:, :8]), (x[:, 8:], y[:, 8:]))
+  state = jax.jit(begin)(params, {"warp": 2 * toy.draw(2, width, width)})
+  return state, jax.tree.map(lambda leaf: jnp.asarray(leaf, float), task)
+
+
+def scalar(optimizer):
+  """Two tasks of a number behind a number, as what an optimizer does with its blocks depends on no more."""
+  inner = wj.InnerLoop(lambda w, shared, batch: ((shared * w - batch) ** 2, {}), rules.sgd(0.1), 2)
+  state = training.init(jax.random.key(0), inner.rule, jnp.array(0.5), jnp.array(1.0), optimizer)
+  return inner, state, wj.Task(jnp.array([1.0, 2.0]), jnp.array([1.5, 0.5]))
 
 
 @functools.cache
 def recorded(inner):
   return jax.jit(lambda *args: wj.adapt(inner, *args, record=True).steps)
+
+
+@functools.cache
+def gradient_at(inner):
+  return jax.jit(lambda at, *args: point_gradient(Problem(inner, *args[:3]), at, args[3], "full")[0]["warp"])
+
+
+@jax.jit
+def item(tree, index):
+  return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def assert_close(one, other, rtol):
@@ -67,7 +80,7 @@ SGD = optimizers.per_block(optax.sgd(0.1))
 @pytest.mark.parametrize(
   ("rule", "objective", "initial"),
   [
-    (rules.sgd(0.05), "full", meta_gradients.leap()),
+    pytest.param(rules.sgd(0.05), "full", meta_gradients.leap(), marks=pytest.mark.slow),
     (rules.sgd(0.05), "first_order", meta_gradients.reptile()),
     (rules.chain(rules.meta_sgd((0.5, 1.0)), rules.sgd(0.05, momentum=0.9)), "full", meta_gradients.leap(loss=False)),
   ],
@@ -90,16 +103,14 @@ def test_all_points_at_once_are_the_online_algorithm(rule, objective, initial):
 
 def by_hand(inner, state, tasks, order, eta, rate):
   """Algorithm 2, line by line, in Python: the warp's parameters after each update."""
-  keys = [
-    jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step), i) for i in range(NUM_TASKS)
-  ]
+  fold = jax.random.fold_in
+  keys = jax.jit(lambda: jnp.stack([fold(fold(fold(state.key, 2), state.step), i) for i in range(NUM_TASKS)]))()
   buffer = []
   for i in range(NUM_TASKS):
-    task = jax.tree.map(lambda leaf: leaf[i], tasks)  # noqa: B023
-    steps = recorded(inner)(state.meta_params, task, keys[i])
-    buffer += [(task, keys[i], jax.tree.map(lambda leaf: leaf[k], steps.state), k) for k in range(NUM_STEPS)]  # noqa: B023
-  meta_params, total = state.meta_params, 0.0
-  gradient = jax.jit(lambda at, *args: point_gradient(Problem(inner, *args[:3]), at, args[3], "full")[0]["warp"])
+    task, key = item((tasks, keys), i)
+    steps = recorded(inner)(state.meta_params, task, key)
+    buffer += [(task, key, item(steps.state, k), k) for k in range(NUM_STEPS)]
+  meta_params, total, gradient = state.meta_params, 0.0, gradient_at(inner)
   for count, point in enumerate(order, 1):
     task, key, at, k = buffer[point]
     total = total + gradient(at, meta_params, task, key, k)
@@ -109,12 +120,12 @@ def by_hand(inner, state, tasks, order, eta, rate):
   return meta_params
 
 
-@pytest.mark.parametrize("eta", [1, 4])
+@pytest.mark.parametrize("eta", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_it_is_algorithm_2_written_out(eta):
   with jax.enable_x64(True):
     inner = loop()
     state, tasks = start(SGD, inner)
-    order = np.asarray(replay._draws(state, NUM_TASKS * NUM_STEPS, eta, None)).ravel()
+    order = np.asarray(jax.jit(lambda: replay._draws(state, NUM_TASKS * NUM_STEPS, eta, None))()).ravel()
     assert sorted(order) == list(range(NUM_TASKS * NUM_STEPS))
     expected = by_hand(inner, state, tasks, order, eta, 0.1)
     new, _ = jax.jit(replay.meta_step(inner, SGD, eta=eta, initial=None))(state, tasks)
@@ -123,39 +134,38 @@ def test_it_is_algorithm_2_written_out(eta):
 
 def test_the_order_changes_from_step_to_step():
   state, _ = start(SGD, loop())
-  orders = [replay._draws(state._replace(step=jnp.int32(s)), 12, 1, None) for s in (0, 1)]
+  draws = jax.jit(lambda step: replay._draws(state._replace(step=step), 12, 1, None))
+  orders = [draws(jnp.int32(s)) for s in (0, 1)]
   assert not np.array_equal(*orders)
 
 
 def test_each_block_counts_its_own_updates():
   optimizer = optimizers.per_block(initial=optax.adam(1e-2), shared=optax.adam(1e-3))
-  inner = loop()
-  state, tasks = start(optimizer, inner)
+  inner, state, tasks = scalar(optimizer)
   step = jax.jit(replay.meta_step(inner, optimizer, eta=2))
   for _ in range(3):
     state, _ = step(state, tasks)
   assert int(state.step) == 3
   assert int(state.opt_state.initial[0].count) == 3
-  assert int(state.opt_state.shared[0].count) == 3 * NUM_TASKS * NUM_STEPS // 2
+  assert int(state.opt_state.shared[0].count) == 3 * 2 * 2 // 2
 
 
 def test_momentum_does_not_move_a_block_that_is_not_updated():
   optimizer = optimizers.per_block(optax.sgd(0.1, momentum=0.9))
-  inner = loop()
-  state, tasks = start(optimizer, inner)
+  inner, state, tasks = scalar(optimizer)
   state, _ = jax.jit(replay.meta_step(inner, optimizer))(state, tasks)  # gives `initial` momentum
   after, _ = jax.jit(replay.meta_step(inner, optimizer, initial=None))(state, tasks)
+  assert state.meta_params.initial != 0.5
   chex.assert_trees_all_equal(after.meta_params.initial, state.meta_params.initial)
   chex.assert_trees_all_equal(after.opt_state.initial, state.opt_state.initial)
 
 
 def test_per_block_without_blocks_is_optax_partition():
-  inner = loop()
   parts = {"initial": optax.sgd(0.1), "shared": optax.adam(1e-2), "rule": optax.sgd(1.0)}
   partition = optax.partition(parts, wj.MetaParams("initial", "shared", "rule"))
   results = []
   for optimizer in (optimizers.per_block(**parts), partition):
-    state, tasks = start(optimizer, inner)
+    inner, state, tasks = scalar(optimizer)
     step = jax.jit(
       training.meta_step(
         meta_gradients.along_trajectory(inner, meta_gradients.leap(), meta_gradients.warp()), optimizer
@@ -170,12 +180,18 @@ def test_released_approximation_takes_no_step():
     inner = loop()
     state, tasks = start(SGD, inner)
     keys = jax.random.split(jax.random.key(0), NUM_TASKS)
-    found, _ = replay.collect(inner, state.meta_params, tasks, keys)
-    grads = replay.warp_gradient(inner, state.meta_params, found, jnp.array([5]), "released_approx")
-    task = jax.tree.map(lambda leaf: leaf[1], tasks)
-    problem = Problem(inner, state.meta_params, task, keys[1])
+
+    def estimate(meta_params):
+      found, _ = replay.collect(inner, meta_params, tasks, keys)
+      return found, replay.warp_gradient(inner, meta_params, found, jnp.array([5]), "released_approx")
+
+    def by_hand(meta_params, theta, task, key):
+      batch = Problem(inner, meta_params, task, key).batch(theta, 2)
+      return jax.grad(lambda shared: loss_fn(theta, shared, batch)[0])(meta_params.shared)
+
+    found, grads = jax.jit(estimate)(state.meta_params)
     theta = jax.tree.map(lambda leaf: leaf[1, 2], found.states.params)
-    expected = jax.grad(lambda shared: loss_fn(theta, shared, problem.batch(theta, 2))[0])(state.meta_params.shared)
+    expected = jax.jit(by_hand)(state.meta_params, theta, *item((tasks, keys), 1))
     assert_close(grads.shared, expected, rtol=1e-12)
 
 
@@ -183,10 +199,9 @@ def test_collect_keeps_every_iterate_but_the_last():
   inner = loop()
   state, tasks = start(SGD, inner)
   keys = jax.random.split(jax.random.key(0), NUM_TASKS)
-  found, _ = replay.collect(inner, state.meta_params, tasks, keys, task_chunk=3)
+  found, _ = jax.jit(lambda *args: replay.collect(inner, *args, task_chunk=3))(state.meta_params, tasks, keys)
   for i in range(NUM_TASKS):
-    task = jax.tree.map(lambda leaf: leaf[i], tasks)  # noqa: B023
-    steps = recorded(inner)(state.meta_params, task, keys[i])
+    steps = recorded(inner)(state.meta_params, *item((tasks, keys), i))
     np.testing.assert_allclose(found.states.params["w1"][i], steps.state.params["w1"], rtol=1e-5)
 
 
@@ -229,11 +244,10 @@ def test_one_device_mesh():
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
-  inner = loop()
   optimizer = optimizers.per_block(initial=optax.sgd(0.1, momentum=0.9), shared=optax.adam(1e-2))
-  state, _ = start(optimizer, inner)
-  step = replay.meta_step(inner, optimizer, eta=3)
-  two = jax.jit(training.many_steps(step, sampler, tasks_per_step=NUM_TASKS, num_steps=2))
+  inner, state, _ = scalar(optimizer)
+  step, draw = replay.meta_step(inner, optimizer, eta=3), lambda key: wj.Task(*jax.random.normal(key, (2,)))
+  two = jax.jit(training.many_steps(step, draw, tasks_per_step=3, num_steps=2))
   middle = two(state)[0]
   straight = two(middle)[0]
   with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
@@ -262,15 +276,15 @@ def test_a_plain_optimizer_is_refused():
   inner, plain = loop(), optax.adam(1e-3)
   state, tasks = start(plain, inner)
   with pytest.raises(ValueError, match="per_block"):
-    replay.meta_step(inner, plain)(state, tasks)
+    jax.eval_shape(replay.meta_step(inner, plain), state, tasks)
   remembers = optax.chain(optax.trace(0.9), SGD)
   with pytest.raises(ValueError, match="per_block"):
-    replay.meta_step(inner, remembers)(start(remembers, inner)[0], tasks)
+    jax.eval_shape(replay.meta_step(inner, remembers), start(remembers, inner)[0], tasks)
 
 
 def test_a_clip_may_be_chained():
-  inner, clipped = loop(), optax.chain(optax.clip_by_global_norm(1e-9), SGD)
-  state, tasks = start(clipped, inner)
+  clipped = optax.chain(optax.clip_by_global_norm(1e-9), SGD)
+  inner, state, tasks = scalar(clipped)
   new, _ = jax.jit(replay.meta_step(inner, clipped))(state, tasks)
   chex.assert_trees_all_close(new.meta_params, state.meta_params, rtol=0, atol=1e-6)
 
@@ -286,7 +300,7 @@ def test_eta_must_divide_the_points():
   inner = loop()
   state, tasks = start(SGD, inner)
   with pytest.raises(ValueError, match="12 points.*got 5"):
-    replay.meta_step(inner, SGD, eta=5)(state, tasks)
+    jax.eval_shape(replay.meta_step(inner, SGD, eta=5), state, tasks)
 
 
 @pytest.mark.parametrize(
@@ -314,4 +328,4 @@ def test_nothing_to_learn_is_refused(objective):
   inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), rules.sgd(0.1), 2)
   state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), (), SGD)
   with pytest.raises(ValueError, match=f"{objective}.* to learn; got none"):
-    replay.meta_step(inner, SGD, objective=objective)(state, wj.Task(jnp.ones(2), jnp.ones(2)))
+    jax.eval_shape(replay.meta_step(inner, SGD, objective=objective), state, wj.Task(jnp.ones(2), jnp.ones(2)))

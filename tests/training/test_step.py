@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))
 # With minibatches, so that a task that met another's key would show.
-INNER = toy.loop(num_steps=2, batch_fn=wj.minibatch(2))
+INNER = toy.loop(num_steps=2, batch_fn=toy.pair)
 
 
 def sampler(key):
@@ -53,17 +53,23 @@ def test_a_meta_step_is_the_outer_update_written_out():
   one, step = toy.jit(estimate), toy.jit(training.meta_step(estimate, OPTIMIZER))
   state = start()
   params, opt_state = state.meta_params, OPTIMIZER.init(state.meta_params)
+
+  @toy.jit
+  def update(params, opt_state, results):
+    (loss, aux), grads = jax.tree.map(lambda *leaves: sum(leaves) / 3, *results)
+    updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    norms = {f"grad_norm/{name}": optax.tree.norm(getattr(grads, name)) for name in ("initial", "shared")}
+    norms |= {f"param_norm/{name}": optax.tree.norm(getattr(params, name)) for name in ("initial", "shared")}
+    return params, opt_state, {"loss": loss, **aux, **norms, "finite": jnp.array(True)}
+
   for index in range(2):
     state, metrics = step(state, tasks)
     keys = adapt_keys(toy.key(), index, 0, 3)
     results = [one(params, jax.tree.map(lambda leaf, i=i: leaf[i], tasks), keys[i]) for i in range(3)]
-    (loss, aux), grads = jax.tree.map(lambda *leaves: sum(leaves) / 3, *results)
-    updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
+    params, opt_state, expected = update(params, opt_state, results)
     toy.assert_close((state.meta_params, state.opt_state), (params, opt_state))
-    norms = {f"grad_norm/{name}": optax.tree.norm(getattr(grads, name)) for name in ("initial", "shared")}
-    norms |= {f"param_norm/{name}": optax.tree.norm(getattr(params, name)) for name in ("initial", "shared")}
-    toy.assert_close(metrics, {"loss": loss, **aux, **norms, "finite": jnp.array(True)})
+    toy.assert_close(metrics, expected)
     assert state.step == index + 1 and state.carry == ()
     assert np.array_equal(jax.random.key_data(state.key), jax.random.key_data(toy.key()))
 
@@ -145,8 +151,13 @@ def test_reptile_carries_adams_moments_from_task_to_task_in_a_slot():
   meta_grad = along_trajectory(inner, reptile(), carry_optimizer=True)
   state = start(inner, outer, meta_grad=meta_grad, tasks_per_step=3)
   step = toy.jit(training.meta_step(meta_grad, outer, task_chunk=2))
-  gradient = toy.jit(lambda params, shared, batch: jax.grad(toy.loss_fn, has_aux=True)(params, shared, batch)[0])
   adam = inner.rule.transform(())
+
+  @toy.jit
+  def descend(params, slot, shared, batch):
+    updates, slot = adam.update(jax.grad(toy.loss_fn, has_aux=True)(params, shared, batch)[0], slot, params)
+    return optax.apply_updates(params, updates), slot
+
   slots = [adam.init(state.meta_params.initial)] * 3
   for index in range(2):
     tasks = jax.tree.map(lambda leaf, index=index: leaf[3 * index : 3 * index + 3], toy.tasks(6))
@@ -155,8 +166,7 @@ def test_reptile_carries_adams_moments_from_task_to_task_in_a_slot():
     for slot in range(3):
       params, support = before.initial, jax.tree.map(lambda leaf, slot=slot: leaf[slot], tasks.support)
       for _ in range(2):
-        updates, slots[slot] = adam.update(gradient(params, before.shared, support), slots[slot], params)
-        params = optax.apply_updates(params, updates)
+        params, slots[slot] = descend(params, slots[slot], before.shared, support)
       ends.append(params)
     moved = jax.tree.map(lambda old, *new: old - 0.5 * (old - sum(new) / 3), before.initial, *ends)
     toy.assert_close(state.meta_params, before._replace(initial=moved))
