@@ -40,7 +40,7 @@ def setting(identity=False, width=WIDTH):
   x = np.asarray(draw(5, 24, 2))
   y = np.sin(x.sum(-1, keepdims=True)) + np.asarray(draw(6, 1))
   task = wj.Task((x[:12], y[:12]), (x[12:], y[12:]))
-  return wj.MetaParams(params, shared), jax.tree.map(jnp.asarray, task), toy.key()
+  return wj.MetaParams(params, shared), jax.tree.map(jnp.asarray, task), toy.key(8)
 
 
 def estimate(inner, *contributions):
