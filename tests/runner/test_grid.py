@@ -194,7 +194,7 @@ def test_points_record_the_modules_that_they_name(tmp_path, trained, monkeypatch
   more = grid.train(CONFIG, tmp_path / "grid", ["inner.rule=rules_of_a_grid:a,sgd,rules_of_a_grid:b"])
   assert more["runs"][:2] == result["runs"] and len(more["runs"]) == len(trained) == 3
   (tmp_path / "rules_of_a_grid.py").write_text(RULES + "# changed\n")
-  with pytest.raises(ValueError, match="has changed since the run began"):
+  with pytest.raises(ValueError, match=r"belongs to another config.* modules\.rules_of_a_grid\.sha256"):
     grid.train(CONFIG, tmp_path / "grid", ["inner.rule=rules_of_a_grid:a,sgd,rules_of_a_grid:b"])
 
 
