@@ -33,9 +33,9 @@ LAYERS = (
 )
 # The same of the runner's modules, each of which has a name of its own.
 RUNNER = (
-  {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "schema", "tables", "workdir"},
-  {"hosts", "progress", "remembered", "run_settings", "sections", "watch", "writers"},
-  {"base", "meta_gradients", "optimizers", "rules", "warp"},
+  {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "tables", "workdir"},
+  {"hosts", "progress", "remembered", "schema", "sections", "watch"},
+  {"base", "meta_gradients", "optimizers", "rules", "run_settings", "warp", "writers"},
   {"image_data", "multi_shot", "optimizees", "reinforcement", "synthetic"},
   {"learners"},
   {"registry"},

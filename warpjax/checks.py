@@ -25,18 +25,12 @@ def check_count(name: str, value: Any, *, least: int = 1, optional: bool = False
     raise ValueError(f"{name} must be {none}an integer of at least {least}; got {value!r}")
 
 
-def check_counts(**sizes: Any) -> None:
-  """Raises a ValueError that names the first size, or element of a size, that is not an integer of at least 1."""
+def check_counts(*, least: int = 1, **sizes: Any) -> None:
+  """Raises a ValueError that names the first size, or element of one, that is not an integer of at least `least`."""
   for name, size in sizes.items():
     elements = {f"{name}[{i}]": each for i, each in enumerate(size)} if isinstance(size, tuple | list) else {name: size}
     for label, element in elements.items():
-      check_count(label, element)
-
-
-def check_none_below(least: int, **counts: Any) -> None:
-  """Raises a ValueError that names the first of the counts that is no integer of at least `least`."""
-  for name, count in counts.items():
-    check_count(name, count, least=least)
+      check_count(label, element, least=least)
 
 
 def check_choice(name: str, value: Any, allowed: Any) -> None:

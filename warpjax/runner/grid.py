@@ -161,12 +161,7 @@ def draw(result: Mapping[str, Any], output: pathlib.Path) -> None:
 def _of(config: Mapping[str, Any], point: Sequence[str]) -> dict[str, Any]:
   """The config of a point, as `settings.load_config` would make it."""
   one = settings.with_overrides(settings.without_published(config, point), point)
-  return _with_modules(one, registry.user_modules(one))
-
-
-def _with_modules(config: Mapping[str, Any], modules: Mapping[str, Any]) -> dict[str, Any]:
-  others = {key: value for key, value in config.items() if key != "modules"}
-  return {**others, "modules": modules} if modules else others
+  return settings.with_modules(one, registry.user_modules(one))
 
 
 def _whole(
@@ -176,7 +171,7 @@ def _whole(
   if seeds and "seed" in axes:
     raise ValueError("--sweep=seed=... and --seeds both give seeds; use one of them.")
   modules = {name: origin for each in (config, *configs) for name, origin in each.get("modules", {}).items()}
-  shared = _with_modules(settings.resolved(config), modules)
+  shared = settings.with_modules(settings.resolved(config), modules)
   if not seeds:
     return {**shared, "sweep": axes}
   return {key: value for key, value in shared.items() if key != "seed"} | {"sweep": {**axes, "seed": list(seeds)}}
@@ -187,7 +182,7 @@ def _prepare(path: pathlib.Path, whole: Mapping[str, Any]) -> None:
   before = workdir.read_json(path / workdir.CONFIG) or {}
   known = before.get("sweep", {})
   if known and all(set(values) <= set(whole["sweep"].get(key, ())) for key, values in known.items()):
-    compared = _with_modules({**whole, "sweep": known}, before.get("modules", {}))
+    compared = settings.with_modules({**whole, "sweep": known}, before.get("modules", {}))
   else:
     compared = dict(whole)
   workdir.prepare(path, compared, settings.resolved)

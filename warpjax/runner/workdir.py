@@ -78,17 +78,15 @@ def prepare(
   if before is None:
     raise ValueError(f"{directory} has checkpoints and no {CONFIG}, so that their config is unknown.")
   earlier, now = as_json(identity(before)), as_json(identity(config))
-  if _extends(earlier, now) and (directory / RESULT).exists():
+  is_longer = _extends(earlier, now)
+  if is_longer and (directory / RESULT).exists():
     os.replace(directory / RESULT, directory / f"result_{earlier['num_meta_steps']}.json")
-  if _extends(earlier, now) or earlier == now:
+  if is_longer or earlier == now:
     if before != as_json(config):  # longer, or of an older version without defaults
       write_json(directory / CONFIG, config)
     return directory
-  if differing := list(differences(earlier, now)):
-    raise ValueError(
-      f"{directory} belongs to another config; use another --workdir. It differs in: {'; '.join(differing)}."
-    )
-  return directory
+  differing = "; ".join(differences(earlier, now))
+  raise ValueError(f"{directory} belongs to another config; use another --workdir. It differs in: {differing}.")
 
 
 def config_of_run(path: pathlib.Path, what: str = "--workdir") -> dict[str, Any]:

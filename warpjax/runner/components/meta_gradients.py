@@ -10,7 +10,7 @@ import jax
 import optax
 
 from warpjax import linear_solve, meta_gradients, training
-from warpjax.checks import check_counts, check_none_below
+from warpjax.checks import check_counts
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
@@ -39,7 +39,7 @@ def unrolled(
     first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
   """
   check_counts(steps_per_epoch=steps_per_epoch)
-  check_none_below(0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)
+  check_counts(least=0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)
   weights = None
   if multi_step_epochs:
     weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)

@@ -30,8 +30,7 @@ def sgd(
     clip_norm: Bound of the meta-gradient's norm over all blocks; 0 for none.
     shared_learning_rate: Step size of the shared parameters; 0 for the same.
   """
-
-  _check_rates(learning_rate, shared_learning_rate=shared_learning_rate)
+  _check(learning_rate, shared_learning_rate=shared_learning_rate, clip=clip, clip_norm=clip_norm)
 
   def sgd(rate: float) -> optax.GradientTransformation:
     return optax.sgd(_schedule(rate, schedule, num_meta_steps))
@@ -66,8 +65,8 @@ def adam(
     rule_learning_rate: Step size of the rule's parameters; 0 for the same.
     shared_learning_rate: Step size of the shared parameters; 0 for the same.
   """
-
-  _check_rates(learning_rate, rule_learning_rate=rule_learning_rate, shared_learning_rate=shared_learning_rate)
+  rates = {"rule_learning_rate": rule_learning_rate, "shared_learning_rate": shared_learning_rate}
+  _check(learning_rate, **rates, clip=clip, clip_norm=clip_norm)
 
   def adam(rate: float) -> optax.GradientTransformation:
     return optax.adam(_schedule(rate, schedule, num_meta_steps), b1, b2, eps)
@@ -80,12 +79,12 @@ def adam(
   return _clipped(clip, clip_norm, blocks)
 
 
-def _check_rates(learning_rate: float, **others: float) -> None:
+def _check(learning_rate: float, **others: float) -> None:
   if learning_rate <= 0:
     raise ValueError(f"config.optimizer.learning_rate must be above 0; got {learning_rate}.")
-  for name, rate in others.items():
-    if rate < 0:
-      raise ValueError(f"config.optimizer.{name} must be at least 0; got {rate}.")
+  for name, value in others.items():
+    if value < 0:
+      raise ValueError(f"config.optimizer.{name} must be at least 0; got {value}.")
 
 
 def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> Any:
@@ -96,9 +95,6 @@ def _schedule(learning_rate: float, schedule: Schedule, num_meta_steps: int) -> 
 
 def _clipped(clip: float, clip_norm: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
   """Bounds the meta-gradient before the optimizer; 0 is no bound."""
-  for name, bound in (("clip", clip), ("clip_norm", clip_norm)):
-    if bound < 0:
-      raise ValueError(f"config.optimizer.{name} must be at least 0; got {bound}.")
   elementwise = [optax.clip(clip)] if clip else []
   by_norm = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   return optax.chain(*elementwise, *by_norm, optimizer)  # no identities: checkpoints have the state of each part
@@ -115,7 +111,7 @@ def rule_adam(
     updates_per_step: Outer updates of a meta-step.
     clip_norm: Bound of the meta-gradient's norm; 0 for none.
   """
-  _check_rates(learning_rate)
+  _check(learning_rate, clip_norm=clip_norm)
   check_counts(updates_per_step=updates_per_step)
   rate = optax.cosine_decay_schedule(learning_rate, num_meta_steps * updates_per_step)
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -128,5 +124,5 @@ def life(learning_rate: float) -> optax.GradientTransformation:
   Args:
     learning_rate: Learning rate of Adam.
   """
-  _check_rates(learning_rate)
+  _check(learning_rate)
   return optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(learning_rate))

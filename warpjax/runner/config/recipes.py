@@ -28,7 +28,7 @@ import os
 import pathlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 Table = Mapping[str, Any]
@@ -181,8 +181,13 @@ def unpublished(row: Table) -> dict[str, Any]:
 def nearest(name: Any, allowed: Any) -> str:
   """The end of a sentence on an unknown name: "; did you mean 'x'? Allowed: ...", or ". Allowed: ..."."""
   allowed = list(allowed)
-  close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.5)
-  return f"{f'; did you mean {close[0]!r}?' if close else '.'} Allowed: {', '.join(allowed)}."
+  return f"{near(name, allowed)} Allowed: {', '.join(allowed)}."
+
+
+def near(name: Any, allowed: Iterable[str]) -> str:
+  """The end of a sentence on an unknown name: "; did you mean 'x'?", or "." if no allowed name is near."""
+  close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
+  return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
@@ -264,5 +269,5 @@ def _may_be_shipped(path: pathlib.Path) -> bool:
 
 
 def _near(path: pathlib.Path) -> str:
-  close = difflib.get_close_matches(path.name.removesuffix(".py"), names(), n=1, cutoff=0.5)
-  return f"; did you mean {close[0]!r}?" if close else f". Recipes: {', '.join(names())}."
+  close = near(path.name.removesuffix(".py"), names())
+  return close if close != "." else f". Recipes: {', '.join(names())}."

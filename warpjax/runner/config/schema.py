@@ -7,7 +7,6 @@ default may be left out. All checks run before anything is compiled.
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import functools
 import inspect
 import re
@@ -15,6 +14,8 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
+
+from warpjax.runner.config.recipes import near, nearest
 
 T = TypeVar("T")
 # What a setting belongs to, said where it is declared: `shots: OfProblem[OfTest[int]]`.
@@ -82,11 +83,11 @@ def _check(
   for key, value in table.items():
     if key not in parameters:
       allowed = [*parameters, *also]
-      raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)} Allowed: {', '.join(allowed)}.")
+      raise ValueError(f"{where}.{key} is not a setting{nearest(key, allowed)}")
     hint = hints.get(key, Any)
     if not matches(value, hint):
-      near = nearest(value, choices(hint))
-      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}){near}")
+      close = near(value, choices(hint))
+      raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}){close}")
   for key, parameter in parameters.items():
     if parameter.default is parameter.empty and key not in table:
       raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
@@ -146,14 +147,8 @@ def choose(where: str, name: Any, options: Mapping[str, Any]) -> Any:
     ValueError: For an unknown name, with the nearest.
   """
   if not isinstance(name, str) or name not in options:
-    raise ValueError(f"{where} has no {name!r}{nearest(name, options)} Allowed: {', '.join(options)}.")
+    raise ValueError(f"{where} has no {name!r}{nearest(name, options)}")
   return options[name]
-
-
-def nearest(name: Any, allowed: Iterable[str]) -> str:
-  """The end of a sentence on an unknown name: "; did you mean 'x'?", or "." if no allowed name is near."""
-  close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
-  return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def choices(hint: Any) -> list[str]:

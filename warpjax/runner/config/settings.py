@@ -60,8 +60,7 @@ def load_config(source: str, *overrides: str) -> dict[str, Any]:
   """
   settings = recipes.settings(source)
   settings = with_overrides(without_published(settings, overrides), overrides)
-  modules = registry.user_modules(settings)
-  return {**settings, "modules": modules} if modules else settings
+  return with_modules(settings, registry.user_modules(settings))
 
 
 def with_overrides(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
@@ -110,12 +109,13 @@ def values(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(known: Sequence[Setting], key: str, text: str) -> Any:
-  hints = {setting.path: setting.hint for setting in known}
-  if key not in hints:
-    raise ValueError(_unknown(key, list(hints)))
-  value, default = parse(f"config.{key}", text, hints[key]), next(each.default for each in known if each.path == key)
-  if value is None and default is not None:
-    raise ValueError(f"config.{key} must not be None, which stands for its default, {default!r}.")
+  by_path = {setting.path: setting for setting in known}
+  if key not in by_path:
+    raise ValueError(_unknown(key, list(by_path)))
+  setting = by_path[key]
+  value = parse(f"config.{key}", text, setting.hint)
+  if value is None and setting.default is not None:
+    raise ValueError(f"config.{key} must not be None, which stands for its default, {setting.default!r}.")
   return value
 
 
@@ -125,7 +125,7 @@ def _replaced(settings: Table, pairs: Sequence[tuple[str, str]]) -> dict[str, An
     if (present := _get(settings, key)) is _UNSET:
       table = _get(settings, key.rpartition(".")[0]) if "." in key else settings
       names = list(table) if isinstance(table, Mapping) else list(settings)
-      near = schema.nearest(key.rpartition(".")[2], names)
+      near = recipes.near(key.rpartition(".")[2], names)
       raise ValueError(f"config.{key} is not a setting{near} Allowed: {', '.join(names)}.")
     settings = _put(settings, key, parse(f"config.{key}", text, _hint_of(present)))
   return dict(settings)
@@ -170,8 +170,13 @@ def completed(settings: Table) -> dict[str, Any]:
 def identity(settings: Table) -> dict[str, Any]:
   """The resolved settings by which two runs are the same; the folder of a user's module is left out."""
   modules = {name: {"sha256": origin["sha256"]} for name, origin in (settings.get("modules") or {}).items()}
-  whole = resolved(settings)
-  return {**whole, "modules": modules} if modules else whole
+  return with_modules(resolved(settings), modules)
+
+
+def with_modules(settings: Table, modules: Table) -> dict[str, Any]:
+  """The settings with these modules of a user's in place of theirs; without the table if there are none."""
+  others = {key: value for key, value in settings.items() if key != "modules"}
+  return {**others, "modules": modules} if modules else others
 
 
 def text(settings: Table) -> str:
@@ -237,7 +242,7 @@ def parse(where: str, text: str, hint: Any) -> Any:
   """
   value = _parsed(text, hint)
   if value is _UNSET:
-    near = schema.nearest(text, schema.choices(hint))
+    near = recipes.near(text, schema.choices(hint))
     raise ValueError(f"{where} must be {schema.describe(hint)}; got {text!r}{near}")
   return value
 
@@ -291,8 +296,8 @@ def _unknown(key: str, known: Sequence[str]) -> str:
   names = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == table]
   if not names:
     listed = f"`warpjax train --config=FILE:METHOD --settings` lists all {len(known)}"
-    return f"config.{key} is not a setting{schema.nearest(key, known)} {listed}."
-  near = schema.nearest(name, names)
+    return f"config.{key} is not a setting{recipes.near(key, known)} {listed}."
+  near = recipes.near(name, names)
   if near == "." and (elsewhere := [path for path in known if path.endswith(f".{name}")]):
     near = f"; did you mean {' or '.join(map(repr, elsewhere))}?"
   return f"config.{key} is not a setting{near} Allowed: {', '.join(names)}."

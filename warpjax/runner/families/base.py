@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax import losses, networks, tasks
-from warpjax.checks import check_counts, check_none_below
+from warpjax.checks import check_counts
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.runner.components import norm_stats
@@ -86,7 +86,7 @@ def sinusoid(
     train_grid: Whether training tasks have the query's points as their support set.
   """
   check_counts(shots=shots, queries=queries)
-  check_none_below(0, train_shots=train_shots, train_queries=train_queries)
+  check_counts(least=0, train_shots=train_shots, train_queries=train_queries)
   if train_grid and train_shots:
     raise ValueError(f"config.data.train_shots must be 0 with train_grid, which trains on the grid; got {train_shots}.")
   train_support = None if train_grid else train_shots or shots
@@ -137,7 +137,7 @@ def omniglot(
     resample: The filter that resizes the drawings.
   """
   check_counts(ways=ways, shots=shots, queries=queries)
-  check_none_below(0, train_shots=train_shots, train_queries=train_queries)
+  check_counts(least=0, train_shots=train_shots, train_queries=train_queries)
   held_out, train_counts = train_query == "held_out", (train_shots or shots, train_queries or queries)
   if not held_out and train_counts[0] <= train_counts[1]:
     raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import jax
 
-from warpjax.checks import check_counts, check_none_below
+from warpjax.checks import check_counts
 from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, tiered_imagenet
 from warpjax.runner.components import norm_stats
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
@@ -66,7 +66,7 @@ def image_set(load: Load, size: int) -> Callable[..., Spec]:
       placement: Where the images are stored; "auto" takes the device if they fill at most half of its memory.
     """
     check_counts(ways=ways, shots=shots, queries=queries, size=size)
-    check_none_below(0, train_shots=train_shots, train_queries=train_queries)
+    check_counts(least=0, train_shots=train_shots, train_queries=train_queries)
     train_counts = (train_shots or shots, train_queries or queries)
 
     def read() -> Data:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warpjax.runner import workdir
-from warpjax.runner.config import schema, settings
+from warpjax.runner.config import recipes, settings
 from warpjax.runner.plots import canvas, figures
 from warpjax.runner.reporting import tables
 
@@ -52,7 +52,7 @@ def _number(directory: pathlib.Path, config: Mapping[str, Any], setting: str) ->
   for key in setting.split("."):
     if not isinstance(value, Mapping) or key not in value:
       where = value if isinstance(value, Mapping) else {}
-      raise ValueError(f"--against={setting}: the config of {directory} has no {key!r}{schema.nearest(key, where)}")
+      raise ValueError(f"--against={setting}: the config of {directory} has no {key!r}{recipes.near(key, where)}")
     value = value[key]
   if isinstance(value, bool) or not isinstance(value, int | float):
     raise ValueError(f"--against={setting} must be a number in every config; {directory} has {value!r}.")
