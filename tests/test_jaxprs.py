@@ -68,7 +68,7 @@ def test_a_custom_vjp_is_seen_and_products_are_counted_wherever_they_hide():
   assert seen() == EXPECTED
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", [FLAGS[0], *(pytest.param(flag, marks=pytest.mark.slow) for flag in FLAGS[1:])])
 def test_so_they_are_under_a_flag_of_jax(flag):
   if not hasattr(jax.config, flag):
     pytest.skip(f"JAX {jax.__version__} has no {flag}")

@@ -91,7 +91,7 @@ def adapted_loss(inner: wj.InnerLoop) -> Callable[..., Any]:
 
 FUNCTIONS = {"forward": adapted_loss, **{name: lambda inner, e=e: one_task(e(inner)) for name, e in ESTIMATORS.items()}}
 QUICK = [("mlp", function) for function in FUNCTIONS]
-QUICK += [(network, "mixed") for network in NETWORKS if network not in ("mlp", "resnet12-patches")]
+QUICK += [(network, "mixed") for network in NETWORKS if not network.startswith(("mlp", "resnet12"))]
 WHOLE = [(network, function) for network in NETWORKS for function in FUNCTIONS]
 
 

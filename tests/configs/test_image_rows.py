@@ -28,14 +28,13 @@ ROWS = [
   ("cifar_fs", "warp_maml_5shot_strict"),
   ("fc100", "reptile"),
 ]
-QUICK = [("mini_imagenet", "maml_strict")]
 # Followed through a dispatch without compiling it; a row takes some 20 s to compile, and the slow tests train them all.
 TRACED = [
-  ("cifar_fs", "mamlpp_5shot"),
   ("mini_imagenet", "meta_lstm"),
   *(
     pytest.param(*row, marks=pytest.mark.slow)
     for row in (
+      ("cifar_fs", "mamlpp_5shot"),
       ("fc100", "warp_leap_offline"),
       ("mini_imagenet", "warp_maml"),
       ("tiered_imagenet", "meta_curvature"),
@@ -141,13 +140,8 @@ def few_tasks_for_statistics(monkeypatch):
   monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
 
 
-@pytest.mark.parametrize(("file", "method"), QUICK)
-def test_row_trains_two_steps(file, method, places):
-  trains(file, method, places)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "method"), [row for row in distinct() if row not in QUICK])
+@pytest.mark.parametrize(("file", "method"), distinct())
 def test_every_row_trains_two_steps(file, method, places):
   trains(file, method, places)
 

@@ -84,6 +84,7 @@ SMALL = cost.Setting(problem="sines", shots=10, queries=10, width=16, tasks=2, i
 INNER = {"rule": "sgd", "learning_rate": 0.1, "prox": 1.0}
 
 
+@pytest.mark.slow
 def test_memory_of_implicit_gradients_is_the_same_at_16_and_256_inner_steps_and_mixed_mode_stores_the_parameters():
   tables = {name: config.MEMORY[name] for name in ("implicit", "mixed_recompute")}
   rows = {(row["method"], row["inner_steps"]): row for row in memory.rows(tables, INNER, SMALL._asdict(), (16, 256))}

@@ -83,7 +83,7 @@ def check(method, choices):
   assert np.asarray(metrics["finite"]).dtype == bool
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 @given(method=st.sampled_from(METHODS), choices=changes.filter(bool))
 def test_any_config_is_refused_or_trains(method, choices):
   check(method, choices)

@@ -56,6 +56,7 @@ def test_a_longer_run_is_the_same_as_one_that_never_stopped(finished, extended):
   assert without_result(path)["extended"] == after["extended"]
 
 
+@pytest.mark.slow
 def test_a_longer_run_says_what_becomes_of_a_schedule(tmp_path, capsys):
   config = tiny.config("sinusoid", "maml", {"optimizer": {"name": "adam", "learning_rate": 0.01, "schedule": "cosine"}})
   run.train_and_evaluate({**config, "num_meta_steps": 4}, tmp_path)
@@ -148,6 +149,7 @@ def test_a_sweep_is_no_run_to_start_from(tmp_path):
     origins.load(origins.InitFrom(str(tmp_path)), None)
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_what_its_runs_started_from(finished, tmp_path, monkeypatch):
   """Also where it is stopped after a seed, and the command that goes on does not say it again."""
   init, config = origins.InitFrom(str(finished[0])), {**CONFIG, "num_meta_steps": 2}

@@ -80,6 +80,7 @@ def test_a_result_that_cannot_be_kept_is_still_given(begun, monkeypatch, capsys)
   assert "evaluation.json cannot be written (Permission denied); the result is only printed." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_while_it_is_evaluated(commands, tmp_path):
   """On the old code it died: the evaluation removed the save in progress."""
   settings = {"num_meta_steps": 24, "steps_per_dispatch": 1, "checkpoint_every": 1, "network.features": "(4,)"}

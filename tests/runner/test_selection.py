@@ -94,6 +94,7 @@ def ensemble(places, tmp_path_factory):
     return config, path, run.train_and_evaluate(config, path, **places)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_of_the_best_validations(ensemble, places):
   config, path, result = ensemble
   assert result["selected"]["steps"] == [2, 4, 6] and result["selected"]["step"] == 2
@@ -128,6 +129,7 @@ def test_an_ensemble_averages_the_probabilities_of_networks_that_adapt_each_by_i
   assert len(set(single)) > 1 and result["mean"] not in single
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_chosen_likewise_by_many_hosts(ensemble, places, monkeypatch):
   """Whose first host tells the others what it read as JSON."""
   config, path, _ = ensemble
@@ -136,6 +138,7 @@ def test_an_ensemble_is_chosen_likewise_by_many_hosts(ensemble, places, monkeypa
   assert [int(state.step) for state in selection.best(built, path, loop.start(built))[0]] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_an_ensemble_without_enough_whole_checkpoints_is_refused(ensemble, places, tmp_path):
   config, path, _ = ensemble
   shutil.copytree(path, tmp_path / "run")

@@ -189,6 +189,7 @@ def test_digest_sees_values_dtypes_shapes_and_paths():
   assert checkpoints.digest({"a": np.zeros((2, 3), np.float32)}) == checkpoints.digest(base)
 
 
+@pytest.mark.slow
 def test_saves_leave_nothing_behind_in_memory(tmp_path):
   """Saving jax arrays leaves 24 lists a save, and orbax's packed format 300 bytes a leaf (tensorstore 0.1.86)."""
   state = {"leaves": [np.zeros((2, step), np.float32) for step in range(1, 33)]}

@@ -160,6 +160,7 @@ def test_momentum_does_not_move_a_block_that_is_not_updated():
   chex.assert_trees_all_equal(after.opt_state.initial, state.opt_state.initial)
 
 
+@pytest.mark.slow
 def test_per_block_without_blocks_is_optax_partition():
   parts = {"initial": optax.sgd(0.1), "shared": optax.adam(1e-2), "rule": optax.sgd(1.0)}
   partition = optax.partition(parts, wj.MetaParams("initial", "shared", "rule"))
@@ -235,6 +236,7 @@ def test_tasks_over_an_axis(eta):
       assert np.all(np.isfinite(first.shared["warp"]))
 
 
+@pytest.mark.slow
 def test_one_device_mesh():
   inner = loop()
   state, tasks = start(SGD, inner)

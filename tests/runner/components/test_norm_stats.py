@@ -161,7 +161,8 @@ def drawings(seed, *shape):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["support_plus_one", pytest.param("per_step", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["support_plus_one", "per_step"])
 def test_multi_shot_tasks_under_the_costly_choices(monkeypatch, name):
   monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
   spec = multi_shot.omniglot(None, None, ways=2, held_out=1, batch_size=2)

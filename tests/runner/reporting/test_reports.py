@@ -83,6 +83,7 @@ def test_check_says_what_it_cannot_check():
     assert report[name].status == "skipped" and "warp_offline takes a step" in report[name].finding
 
 
+@pytest.mark.slow
 def test_kinks_near_the_initial_parameters_are_no_fault():
   """Biases of zero put ReLUs within 1e-5 of their kinks, where differences over longer steps are off by a tenth."""
   assert (
@@ -91,14 +92,16 @@ def test_kinks_near_the_initial_parameters_are_no_fault():
   )
 
 
-STEPS_OF_THEIR_OWN = {
-  "truncated": ({"name": "truncated_unroll", "length": 2}, 4),
-  "in phases": ({"name": "unrolled", "first_order_epochs": 1, "steps_per_epoch": 2}, 5),
-  "persistent": ({"name": "evolution_strategies", "window": 2}, 4),
-}
+STEPS_OF_THEIR_OWN = [
+  pytest.param({"name": "truncated_unroll", "length": 2}, 4, id="truncated"),
+  pytest.param(
+    {"name": "unrolled", "first_order_epochs": 1, "steps_per_epoch": 2}, 5, id="in phases", marks=pytest.mark.slow
+  ),
+  pytest.param({"name": "evolution_strategies", "window": 2}, 4, id="persistent", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("table, most", STEPS_OF_THEIR_OWN.values(), ids=STEPS_OF_THEIR_OWN.keys())
+@pytest.mark.parametrize(("table", "most"), STEPS_OF_THEIR_OWN)
 def test_steps_that_are_more_than_a_meta_gradient_are_checked_and_fitted(monkeypatch, table, most):
   monkeypatch.setattr(fits, "POLICIES", ())
   config = {**CONFIG, "meta_gradient": table, "inner": {**CONFIG["inner"], "num_steps": 4}}
