@@ -50,7 +50,7 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=find_packages(include=["warpjax", "warpjax.*"]),
-  package_data={"warpjax": ["py.typed", "datasets/class_splits/*.txt"]},
+  package_data={"warpjax": ["py.typed", "datasets/class_splits/*.txt", "networks/cpp/*"]},
   cmdclass={"build_py": BuildWithRecipes},
   entry_points={"console_scripts": ["warpjax = warpjax.runner.__main__:main"]},
   python_requires=">=3.11",

@@ -142,6 +142,9 @@ def _equation(equation: Any) -> float:
   if name == "dot_general":
     (contracted, _), _ = params["dimension_numbers"]
     return 2.0 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+  if name == "convolution":
+    left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    return 2.0 * params["geometry"].multiplications(math.prod(left[:-3]), left[-1], out[-1])
   if name == "conv_general_dilated":
     kernel = equation.invars[1].aval
     return 2.0 * equation.outvars[0].aval.size * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]

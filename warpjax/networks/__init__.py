@@ -3,6 +3,7 @@
 from warpjax.networks.adapters import Network, from_linen
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
+from warpjax.networks.dense import dot_general
 from warpjax.networks.mlp import MLP
 from warpjax.networks.nnx_adapter import WarpParam, from_nnx
 from warpjax.networks.norm import BatchNorm
@@ -38,6 +39,7 @@ __all__ = [
   "WarpRNN",
   "WarpSpec",
   "conv_general_dilated",
+  "dot_general",
   "from_linen",
   "from_nnx",
   "imaml_omniglot",

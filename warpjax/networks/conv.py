@@ -1,12 +1,13 @@
 """A convolution that stays fast when every task has its own weights, as a drop-in for `lax.conv_general_dilated`.
 
 Under `vmap`, `lax.conv_general_dilated` with per-task weights becomes a grouped convolution, which XLA runs badly on
-CPU. Here the windows are copied out by strided slices (patches), and one matrix product does the rest, so that every
-derivative, in forward mode, reverse mode or any mix of them, is again slices, pads and matrix products.
+CPU. Here it becomes a primitive whose derivatives, in forward mode, reverse mode or any mix of them, are convolutions
+of the same kind, and whose programs are chosen for the backend (`convolution.py`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from warpjax.checks import check_choice
+from warpjax.networks import convolution, windows
 
 Lowering = Literal["auto", "patches", "lax"]
+Products = Literal["float32", "bfloat16"]
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 AUTO_LOWERING = {"cpu": "patches"}
@@ -45,12 +48,13 @@ def conv_general_dilated(
   preferred_element_type: Any = None,
   *,
   lowering: Lowering = "auto",
+  products: Products = "float32",
   **kwargs: Any,
 ) -> jax.Array:
   """Computes `lax.conv_general_dilated(...)`, lowered so that per-task weights under `vmap` are fast.
 
-  Two-dimensional NHWC/HWIO/NHWC convolutions with any strides, padding, `rhs_dilation` and feature groups can become
-  patches and one matrix product. All others (`lhs_dilation`, batch groups, other layouts or ranks) are passed to `lax`.
+  This is for two-dimensional NHWC/HWIO/NHWC convolutions with any strides, padding, `rhs_dilation` and feature groups.
+  All others (`lhs_dilation`, batch groups, other layouts or ranks) are passed to `lax`.
 
   Args:
     lhs: Images, `[batch, height, width, channels]`.
@@ -64,20 +68,24 @@ def conv_general_dilated(
     batch_group_count: Passed to `lax` unless one.
     precision: Of the matrix product or convolution.
     preferred_element_type: Of the result.
-    lowering: "auto" (by backend, see `AUTO_LOWERING`), "patches" (where possible), or "lax".
+    lowering: "auto" (by backend, see `AUTO_LOWERING`), "patches" (C++ on a CPU, otherwise copies of the patches under
+      the kernel and one matrix product), or "lax".
+    products: "bfloat16" rounds float32 operands of products, in every derivative too, and sums them in float32. These
+      convolutions are patches on every backend.
     **kwargs: Further arguments of `lax.conv_general_dilated`; any makes this a call to `lax`.
 
   Returns:
     `[batch, rows, columns, features]`.
 
   Raises:
-    ValueError: for an unknown `lowering`, or an argument that `lax.conv_general_dilated` refuses.
+    ValueError: for an unknown `lowering` or `products`, or an argument that `lax.conv_general_dilated` refuses.
 
   Example:
     >>> import flax.linen as nn
     >>> layer = nn.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)
   """
   check_choice("lowering", lowering, Lowering)
+  check_choice("products", products, Products)
   options = dict(
     lhs_dilation=lhs_dilation,
     rhs_dilation=rhs_dilation,
@@ -89,15 +97,17 @@ def conv_general_dilated(
     **kwargs,
   )
   reference = lambda x, w: lax.conv_general_dilated(x, w, window_strides, padding, **options)
-  if (AUTO_LOWERING.get(_platform(), "lax") if lowering == "auto" else lowering) == "lax":
+  rounded = products == "bfloat16" and lhs.dtype == rhs.dtype == jnp.float32
+  if not rounded and (AUTO_LOWERING.get(_platform(), "lax") if lowering == "auto" else lowering) == "lax":
     return reference(lhs, rhs)
   out = jax.eval_shape(reference, lhs, rhs)  # lax checks every argument, so both lowerings refuse the same ones
   if not _is_plain(lhs, rhs, lhs_dilation, dimension_numbers, batch_group_count, kwargs) or 0 in out.shape:
     return reference(lhs, rhs)
-  strides, dilation = tuple(window_strides), tuple(rhs_dilation or (1, 1))
-  windows = _patches(_pad(lhs, rhs, strides, padding, dilation), rhs.shape[:2], out.shape[1:3], strides, dilation)
-  product = _grouped_product(windows, rhs, feature_group_count, precision, preferred_element_type)
-  return product.reshape(out.shape)
+  if dtype := preferred_element_type:
+    lhs, rhs = lhs.astype(dtype), rhs.astype(dtype)
+  geometry = _geometry(lhs, rhs, out.shape, window_strides, padding, rhs_dilation)
+  product = functools.partial(convolution.convolve, geometry=geometry, rounded=rounded, precision=precision)
+  return product(lhs, rhs) if feature_group_count == 1 else _grouped(product, lhs, rhs, feature_group_count)
 
 
 def _platform() -> str:
@@ -115,41 +125,19 @@ def _is_plain(
   return lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers) == _NHWC
 
 
-def _pad(
-  x: jax.Array, rhs: jax.Array, strides: Ints, padding: str | Sequence[tuple[int, int]], dilation: Ints
-) -> jax.Array:
+def _geometry(lhs: jax.Array, rhs: jax.Array, out: Ints, strides: Any, padding: Any, dilation: Any) -> windows.Geometry:
+  pair = lambda values: (int(values[0]), int(values[1]))
+  dilation = pair(dilation or (1, 1))
   if isinstance(padding, str):
-    window = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
-    padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
-  return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    extents = [(taps - 1) * step + 1 for taps, step in zip(rhs.shape[:2], dilation, strict=True)]
+    padding = lax.padtype_to_pads(lhs.shape[1:3], extents, strides, padding)
+  low = pair([low for low, _ in padding])
+  return windows.Geometry(pair(lhs.shape[1:3]), pair(rhs.shape[:2]), pair(out[1:3]), pair(strides), low, dilation)
 
 
-def _patches(x: jax.Array, kernel: Ints, counts: Ints, strides: Ints, dilation: Ints) -> list[jax.Array]:
-  """One strided slice of the padded image for each tap of the kernel: `taps x [batch, rows, columns, channels]`."""
-  taps = [(row * dilation[0], column * dilation[1]) for row in range(kernel[0]) for column in range(kernel[1])]
-  last = [(count - 1) * stride + 1 for count, stride in zip(counts, strides, strict=True)]
-  return [
-    lax.slice(x, (0, row, column, 0), (x.shape[0], row + last[0], column + last[1], x.shape[3]), (1, *strides, 1))
-    for row, column in taps
-  ]
-
-
-def _grouped_product(
-  taps: list[jax.Array], rhs: jax.Array, groups: int, precision: Any, preferred_element_type: Any
-) -> jax.Array:
-  channels, features = rhs.shape[2:]
-  options = {"precision": precision, "preferred_element_type": preferred_element_type}
-  if groups == 1:
-    # Two axes each, because XLA transposes a product over three or more contracted axes slowly (1.5x on a gradient).
-    patches = jnp.concatenate(taps, axis=-1).reshape(-1, len(taps) * channels)
-    kernel = rhs.reshape(-1, features).T
-    if patches.shape[1] >= features:
-      # Keeps the kernel's gradient [features, inputs], as the product leaves it; XLA's other order takes twice as long.
-      kernel = lax.optimization_barrier(kernel)
-    return lax.dot_general(patches, kernel, (((1,), (1,)), ((), ())), **options)
-  split = jnp.stack([tap.reshape(-1, groups, channels) for tap in taps], axis=2).reshape(
-    -1, groups, len(taps) * channels
-  )
-  kernel = rhs.reshape(-1, groups, features // groups)
-  product = lax.dot_general(split, kernel, (((2,), (0,)), ((1,), (1,))), **options)
-  return jnp.moveaxis(product, 0, 1)
+def _grouped(product: Any, lhs: jax.Array, rhs: jax.Array, groups: int) -> jax.Array:
+  """A convolution for each group of channels, as for tasks."""
+  lhs = lhs.reshape(*lhs.shape[:3], groups, -1)
+  rhs = rhs.reshape(*rhs.shape[:3], groups, -1)
+  out = jax.vmap(product, in_axes=(3, 3), out_axes=3)(lhs, rhs)
+  return out.reshape(*out.shape[:3], -1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from warpjax.checks import check_counts
+from warpjax.networks import dense
 from warpjax.networks.by_name import ACTIVATIONS, Activation, Dtype, Function, Initializer, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer
 from warpjax.networks.warp import Kind, Warp, WarpSpec, check, warp_head
@@ -26,6 +27,7 @@ class MLP(nn.Module):
     kernel_init: Of every kernel.
     bias_init: Of every bias: a function from the layer's number of inputs to an initializer; `None` for zeros.
     warp: Warp-layers ("linear" or "scale") after each hidden layer, named `warp_0`, `warp_1`, ...; `None` for none.
+    dot_general: The product of dense layers, those of warps excepted; a drop-in for `jax.lax.dot_general`.
     dtype: Compute dtype; default: that of input and parameters.
     param_dtype: Dtype of the parameters; `float` is the default float of JAX.
 
@@ -42,6 +44,7 @@ class MLP(nn.Module):
   kernel_init: Initializer = nn.initializers.lecun_normal()
   bias_init: BiasInit | None = None
   warp: WarpSpec | None = None
+  dot_general: Callable[..., jax.Array] = dense.dot_general
   dtype: Dtype | None = None
   param_dtype: ParamDtype = float
 
@@ -66,5 +69,6 @@ class MLP(nn.Module):
     inits: dict[str, Any] = {
       "kernel_init": self.kernel_init,
       "bias_init": bias_initializer(self.bias_init, x.shape[-1]),
+      "dot_general": self.dot_general,
     }
     return nn.Dense(width, **inits, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)

@@ -17,7 +17,7 @@ from warpjax.runner import loop
 from warpjax.runner.experiment import Experiment
 
 KINDS = ("products", "copies", "elements")
-PRODUCTS = ("dot_general", "conv_general_dilated")
+PRODUCTS = ("convolution", "dot_general", "conv_general_dilated")
 COPIES = ("broadcast_in_dim", "concatenate", "copy", "dynamic_slice", "gather", "pad", "reshape", "slice", "transpose")
 # The parts of an operation's name that belong to the program around the network.
 _AROUND = re.compile(

@@ -23,7 +23,11 @@ SHARED: dict[str, Callable[[tuple[Any, ...]], bool] | None] = {
 
 
 def learner(
-  module: Any, adapts: Adapts = "all", bias_init: Literal["zeros"] | None = None, warp: dict = NO_WARP
+  module: Any,
+  adapts: Adapts = "all",
+  bias_init: Literal["zeros"] | None = None,
+  products: conv.Products = "float32",
+  warp: dict = NO_WARP,
 ) -> networks.Network:
   """A network of a module.
 
@@ -31,8 +35,12 @@ def learner(
     module: A flax module with a field `warp`.
     adapts: The parameters that adapt to a task; warp-layers never adapt.
     bias_init: "zeros" for the biases of all layers, including warp-layers.
+    products: "bfloat16" rounds the operands of convolutions or, in an MLP, of dense layers; sums are float32.
     warp: The settings of its warp-layers.
   """
+  if products != "float32":
+    field = "conv_general_dilated" if hasattr(module, "conv_general_dilated") else "dot_general"
+    module = module.clone(**{field: partial(getattr(module, field), products=products)})
   layers = warp_settings.spec(warp)
   if bias_init == "zeros":
     layers = layers and layers._replace(bias_init=None)
@@ -48,6 +56,7 @@ def convolutional(
   adapts: Adapts = "all",
   bias_init: Literal["zeros"] | None = None,
   lowering: conv.Lowering | None = None,
+  products: conv.Products = "float32",
   warp: dict = NO_WARP,
 ) -> networks.Network:
   """A network of a module with convolutions.
@@ -57,11 +66,12 @@ def convolutional(
     adapts: The parameters that adapt to a task; warp-layers never adapt.
     bias_init: "zeros" for the biases of all layers, including warp-layers.
     lowering: The lowering of convolutions; the fastest depends on the device.
+    products: "bfloat16" rounds the operands of convolutions to bfloat16; sums are float32.
     warp: The settings of its warp-layers.
   """
   if lowering:
     module = module.clone(conv_general_dilated=partial(conv.conv_general_dilated, lowering=lowering))
-  return learner(module, adapts, bias_init, warp)
+  return learner(module, adapts, bias_init, products, warp)
 
 
 def plain(module: Any) -> networks.Network:
