@@ -47,7 +47,7 @@ RUNNER = (
   {"origins"},
   {"loop"},
   {"evaluations", "profiling", "run", "tuning"},
-  {"grid"},
+  {"cores", "grid"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")

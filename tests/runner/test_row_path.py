@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from warpjax.runner import run
 from warpjax.runner.config import settings
-from warpjax.runner.machine import lowering
+from warpjax.runner.machine import cores, lowering
 
 RUNNER = pathlib.Path(run.__file__).parent
 OVERRIDES = ("num_meta_steps=2", "tasks_per_step=2", "steps_per_dispatch=2", "checkpoint_every=2", "eval.num_tasks=2")
@@ -33,6 +33,7 @@ def test_a_row_passes_at_most_twelve_files(tmp_path):
   sys.setprofile(profile)
   try:
     config = settings.load_config("sinusoid:maml", *OVERRIDES, "network.features=(4,)")
+    config = cores.for_run(config, tmp_path / "run", None)
     config = lowering.for_run(config, tmp_path / "run")
     run.train_and_evaluate(config, tmp_path / "run")
   finally:

@@ -85,7 +85,7 @@ def _library(compiler: str) -> pathlib.Path:
   """The compiled library of this source, compiler, jaxlib and kind of CPU; made unless it is there whole."""
   version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
   sources = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-  parts = [*sources, version, repr((FLAGS, jaxlib.version.__version__, _cpu())).encode()]
+  parts = [*sources, version, repr((FLAGS, jaxlib.version.__version__, processor())).encode()]
   name = f"convolution-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
   try:
     folder = _cache()
@@ -100,8 +100,8 @@ def _cache() -> pathlib.Path:
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "warpjax"
 
 
-def _cpu() -> str:
-  """What tells machines apart that compile different instructions."""
+def processor() -> str:
+  """The kind of machine and the instructions of its processor."""
   info = pathlib.Path("/proc/cpuinfo")
   lines = info.read_text(errors="replace").splitlines() if info.exists() else []
   return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")

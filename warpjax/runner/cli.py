@@ -93,7 +93,12 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
   if config:
     flags.DEFINE_string("config", None, "FILE.py:METHOD, or NAME:METHOD of a recipe; any setting: --config.a.b=VALUE")
     flags.mark_flag_as_required("config")
-    flags.DEFINE_integer("cpu_devices", None, "Devices to make of a CPU, e.g. one a core; default: one.", lower_bound=1)
+    flags.DEFINE_integer(
+      "cpu_devices",
+      None,
+      "Devices to make of a CPU; default: one for each core where train measures that to be faster.",
+      lower_bound=1,
+    )
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
     flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")

@@ -116,8 +116,8 @@ def _build(
   experiment = build(config, **places)
   canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
-  hosts.check_same("the config", settings.identity(experiment.settings))
-  hosts.check_same("the data", experiment.data.description)
+  hosts.check_same("the config", _identity(experiment.settings))
+  hosts.check_same("the data", workdir.as_json(experiment.data.description))
   if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
     programs.trace()
   return programs

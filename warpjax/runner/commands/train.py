@@ -23,7 +23,7 @@ from absl import flags
 from warpjax.runner import cli, grid, loop, origins, run
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import listing, settings
-from warpjax.runner.machine import hosts, lowering, tuning
+from warpjax.runner.machine import cores, hosts, lowering, tuning
 from warpjax.runner.reporting import protocol
 from warpjax.runner.reporting.writers import WRITERS
 
@@ -39,6 +39,8 @@ def main() -> None:
   grid.points(FLAGS.sweep)
   arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
   init = origins.from_flags(FLAGS.init_from, FLAGS.init_step)
+  if (FLAGS.num_processes or 1) == 1 and FLAGS.coordinator is None:
+    config = cores.for_run(config, FLAGS.workdir, FLAGS.cpu_devices, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
   if FLAGS.tune:
     config = tuning.for_run(config, FLAGS.workdir, **cli.places())

@@ -26,6 +26,7 @@ class Run(NamedTuple):
     task_chunk: Vmapped tasks; further tasks follow in a loop. 0 chooses the number.
     train_norm_stats: Batch statistics of the query loss in training; unused by a meta-gradient without a query loss.
     loss: `module:function` of a loss, `(apply) -> loss`, which replaces the loss of the data's metric.
+    cpu_devices: The devices that a CPU is made into; by default one for each core where that was measured to be faster.
     modules: The folder and SHA-256 of each module that the config names as `module:function`; written by the runner.
   """
 
@@ -39,6 +40,7 @@ class Run(NamedTuple):
   task_chunk: int = 0
   train_norm_stats: norm_stats.TrainNormStats = "transductive"
   loss: str | None = None
+  cpu_devices: int | None = None
   modules: dict | None = None
 
   @property

@@ -168,9 +168,9 @@ def completed(settings: Table) -> dict[str, Any]:
 
 
 def identity(settings: Table) -> dict[str, Any]:
-  """The resolved settings by which two runs are the same; the folder of a user's module is left out."""
+  """The resolved settings by which two runs are the same, without the folders of modules and the devices of a CPU."""
   modules = {name: {"sha256": origin["sha256"]} for name, origin in (settings.get("modules") or {}).items()}
-  return with_modules(resolved(settings), modules)
+  return with_modules({k: v for k, v in resolved(settings).items() if k != "cpu_devices"}, modules)
 
 
 def with_modules(settings: Table, modules: Table) -> dict[str, Any]:

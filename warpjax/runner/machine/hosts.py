@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -151,9 +151,8 @@ def largest(number: int) -> int:
   return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
-def check_same(what: str, values: Mapping[str, Any]) -> None:
-  """Raises a ValueError, with the keys that differ, on a host whose values are not the first host's."""
-  own = workdir.as_json(values)
+def check_same(what: str, own: str) -> None:
+  """Raises a ValueError, with the keys that differ, on a host whose values, as JSON, are not the first host's."""
   differing = "; ".join(workdir.differences(from_first(lambda: own), own))
   if differing:
     raise ValueError(f"{what} of process {jax.process_index()} must be the first's. It differs in: {differing}.")

@@ -12,19 +12,20 @@ import jax
 import jaxlib
 
 from warpjax.datasets import store
+from warpjax.networks import native
 from warpjax.runner import workdir
 
 
-def machine() -> list[str]:
-  """The conditions of a timing besides the program: the device, its driver, the versions of JAX, and XLA's flags."""
-  device = jax.devices()[0]
-  versions = (jax.__version__, jaxlib.__version__, device.client.platform_version)
-  return [device.device_kind, *versions, os.environ.get("XLA_FLAGS", "")]
-
-
 def key(title: str, *values: Any) -> str:
-  """A readable title, followed by a hash of the machine and the values."""
-  text = json.dumps([*machine(), *values], sort_keys=True)
+  """A readable title, followed by a hash of the device, its driver, the versions of JAX, XLA's flags and the values."""
+  device = jax.devices()[0]
+  return entry(title, device.device_kind, device.client.platform_version, *values)
+
+
+def entry(title: str, *values: Any) -> str:
+  """As `key`, of the processor instead of the device, so that JAX is not started."""
+  flags = os.environ.get("XLA_FLAGS", "")
+  text = json.dumps([jax.__version__, jaxlib.__version__, flags, native.processor(), *values], sort_keys=True)
   return f"{title}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

@@ -81,7 +81,7 @@ def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
 
 
 def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Measured]:
-  ready = [_ready(experiment) for experiment in built]
+  ready = [ready(experiment) for experiment in built]
   seconds: list[list[float]] = [[] for _ in choices]
   for _ in range(ROUNDS):
     for step, times in zip(ready, seconds, strict=True):
@@ -89,7 +89,7 @@ def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Meas
   return [Measured(c, statistics.median(times)) for c, times in zip(choices, seconds, strict=True)]
 
 
-def _ready(experiment: Experiment) -> Callable[[], float]:
+def ready(experiment: Experiment) -> Callable[[], float]:
   """A compiled meta-step as a function that returns its seconds; infinite if it does not fit into memory."""
   state, sampler = loop.start(experiment), experiment.data.train
   dispatch = loop.Programs(experiment).dispatch(1)
@@ -111,11 +111,16 @@ def _changes(task_chunk: int, chosen: str | None) -> Changes:
 
 
 def _name(config: Mapping[str, Any]) -> str:
-  """The key of a machine and a config, without settings that do not change a meta-step's work."""
-  left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "task_chunk")
-  work = {key: value for key, value in config.items() if key not in left_out}
+  """The key of a machine and a config."""
   title = f"{jax.devices()[0].device_kind}, {config['experiment']}:{config['method']}"
-  return remembered.key(title, jax.device_count(), workdir.as_json(work))
+  others = {key: value for key, value in work(config).items() if key != "task_chunk"}
+  return remembered.key(title, jax.device_count(), workdir.as_json(others))
+
+
+def work(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings that change the work of a meta-step."""
+  left_out = ("seed", "num_meta_steps", "checkpoint_every", "eval", "published", "cpu_devices")
+  return {key: value for key, value in config.items() if key not in left_out}
 
 
 def flags_of(changes: Changes) -> str:

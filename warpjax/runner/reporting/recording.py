@@ -12,7 +12,7 @@ from warpjax.runner.machine import provenance
 from warpjax.runner.reporting import records
 
 # Settings that change no number, or are stated elsewhere in the record.
-OF_THE_MACHINE = ("task_chunk", "steps_per_dispatch", "checkpoint_every", "network.lowering")
+OF_THE_MACHINE = ("task_chunk", "cpu_devices", "steps_per_dispatch", "checkpoint_every", "network.lowering")
 NAMES = ("experiment", "method", "seed", "modules", "published")
 LEFT_OUT = ("data", "published", "seed", "device", "provenance")
 
