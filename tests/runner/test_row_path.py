@@ -39,5 +39,5 @@ def test_a_row_passes_at_most_twelve_files(tmp_path):
   finally:
     sys.setprofile(None)
   assert (tmp_path / "run" / "result.json").exists()
-  assert len(passed) <= 12, sorted(passed)
+  assert len(passed) <= 12, " ".join(sorted(passed))
   assert {"config/recipes.py", "config/settings.py", "experiment.py", "run.py", "workdir.py"} <= passed

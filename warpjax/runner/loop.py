@@ -177,7 +177,7 @@ def _begin(
   if init is None:
     return state, extra | {"origin": {}}
   meta_params, record = origins.load(init, jax.eval_shape(lambda: start(experiment)).meta_params)
-  hosts.check_same("--init_from", workdir.as_json(record))
+  hosts.check_same("--init_from", workdir.as_text(record))
   say(f"Starting {run.name} from {record['workdir']}, meta-step {record['step']}.")
   return parallel.on_every_host(start(experiment, meta_params), mesh), extra | {"origin": {origins.INIT_FROM: record}}
 

@@ -117,7 +117,7 @@ def _build(
   canvas.require()
   programs = loop.Programs(experiment, on_nonfinite)
   hosts.check_same("the config", _identity(experiment.settings))
-  hosts.check_same("the data", workdir.as_json(experiment.data.description))
+  hosts.check_same("the data", workdir.as_text(experiment.data.description))
   if not pathlib.Path(directory, workdir.RESULT).exists():  # a finished run is only read
     programs.trace()
   return programs
@@ -135,8 +135,8 @@ def _prepare(path: pathlib.Path, config: Mapping[str, Any]) -> None:
   hosts.from_first(lambda: os.fspath(workdir.prepare(path, config, settings.identity)))
 
 
-def _identity(config: Mapping[str, Any]) -> Any:
-  return workdir.as_json(settings.identity(config))
+def _identity(config: Mapping[str, Any]) -> str:
+  return workdir.as_text(settings.identity(config))
 
 
 def result_of(path: pathlib.Path, config: Mapping[str, Any], init: origins.InitFrom | None) -> measure.Result | None:

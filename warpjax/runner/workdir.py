@@ -191,6 +191,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   write_text(path, json.dumps(as_json(value), indent=2) + "\n")
 
 
+def as_text(value: Any) -> str:
+  """A value as one line of JSON."""
+  return json.dumps(as_json(value), sort_keys=True)
+
+
 def as_json(value: Any) -> Any:
   """A value as JSON returns it: tuples become lists, and numbers that are not finite, which JSON lacks, become None."""
   if isinstance(value, Mapping):

@@ -152,8 +152,8 @@ def largest(number: int) -> int:
 
 
 def check_same(what: str, own: str) -> None:
-  """Raises a ValueError, with the keys that differ, on a host whose values, as JSON, are not the first host's."""
-  differing = "; ".join(workdir.differences(from_first(lambda: own), own))
+  """Raises a ValueError, with the keys that differ, on a host whose JSON is not the first host's."""
+  differing = "; ".join(workdir.differences(json.loads(from_first(lambda: own)), json.loads(own)))
   if differing:
     raise ValueError(f"{what} of process {jax.process_index()} must be the first's. It differs in: {differing}.")
 
