@@ -116,7 +116,7 @@ def test_tasks_and_devices_must_divide_over_the_processes(monkeypatch):
 
 def test_a_host_with_other_settings_is_refused(monkeypatch):
   hosts.check_same("the config", workdir.as_text({"sizes": (1, 2)}))
-  monkeypatch.setattr(hosts, "from_first", lambda function: {"seed": 0, "sizes": [1, 2]})
+  monkeypatch.setattr(hosts, "from_first", lambda function: workdir.as_text({"seed": 0, "sizes": [1, 2]}))
   with pytest.raises(ValueError, match=r"the config of process 0 must be the first's. It differs in: seed: 0 there, 1"):
     hosts.check_same("the config", workdir.as_text({"seed": 1, "sizes": (1, 2)}))
 
