@@ -33,32 +33,25 @@ void Pack(const typename M::Number* kernel, const Geometry& g, bool of_images, I
 
 // One panel of features of all outputs of a phase of an image.
 template <typename M>
-void CorrelatePanel(const Phase& phase, const typename M::Cell* input, Index inputs, const typename M::Cell* panel,
-                    Index width, Index known, typename M::Number* out, Index out_columns, Index features) {
-  const Index count = phase.row.count * phase.column.count;
+void CorrelatePanel(const Phase& phase, const typename M::Cell* input, const typename M::Cell* panel, Index width,
+                    Index known, typename M::Number* out) {
+  const Index count = phase.reads.size();
   for (Index pixel = 0; pixel < count; pixel += kRows) {
     WithSizes(std::min<Index>(kRows, count - pixel), width == M::kLanes, [&](auto rows, auto vectors) {
       constexpr int P = rows, V = vectors;
-      const typename M::Cell* at[P];
-      typename M::Number* place[P];
-      for (int p = 0; p < P; ++p) {
-        const Index i = (pixel + p) / phase.column.count, j = (pixel + p) % phase.column.count;
-        at[p] = input + (i * phase.row.stride * phase.column.size + j * phase.column.stride) * inputs;
-        const Index row = phase.row.phase + i * phase.row.step, column = phase.column.phase + j * phase.column.step;
-        place[p] = out + (row * out_columns + column) * features;
-      }
       typename M::Vector total[P][V] = {};
       for (const Run& run : phase.runs) {
         const typename M::Cell* from[P];
-        for (int p = 0; p < P; ++p) from[p] = at[p] + run.offset;
+        for (int p = 0; p < P; ++p) from[p] = input + phase.reads[pixel + p] + run.offset;
         const auto left = [&](int p, Index k) { return from[p][k]; };
         Accumulate<M, P, V>(left, panel + run.kernel * width, run.length, total);
       }
       for (int p = 0; p < P; ++p) {
+        typename M::Number* place = out + phase.writes[pixel + p];
         if (known == V * M::kLanes) {
-          for (int v = 0; v < V; ++v) *reinterpret_cast<typename M::Vector*>(place[p] + v * M::kLanes) = total[p][v];
+          for (int v = 0; v < V; ++v) *reinterpret_cast<typename M::Vector*>(place + v * M::kLanes) = total[p][v];
         } else {
-          std::memcpy(place[p], total[p], known * sizeof(typename M::Number));
+          std::memcpy(place, total[p], known * sizeof(typename M::Number));
         }
       }
     });
@@ -74,7 +67,7 @@ void Correlate(xla::ffi::ThreadPool& pool, const Geometry& g, bool of_images, In
   const Index* to = of_images ? g.image : g.result;
   const Index taps = g.kernel[0] * g.kernel[1], cells = inputs / M::kNumbers;
   const Panels<M> panels(features);
-  const auto phases = Phases(g, of_images, cells);
+  const auto phases = Phases(g, of_images, cells, features);
   const Index packed_size = taps * cells * panels.padded;
   std::unique_ptr<typename M::Cell[]> packed(new typename M::Cell[tasks * packed_size]);
   for (Index task = 0; task < tasks; ++task)
@@ -88,8 +81,8 @@ void Correlate(xla::ffi::ThreadPool& pool, const Geometry& g, bool of_images, In
         if (!phase.runs.empty()) Pad<M>(source + image * from[0] * from[1] * inputs, from, inputs, begin, size, input);
         const auto* panel = packed.get() + image / images * packed_size;
         for (Index first = 0; first < panels.padded; first += Panels<M>::kWidth) {
-          CorrelatePanel<M>(phase, input, cells, panel, panels.Width(first), panels.Known(first),
-                            target + image * to[0] * to[1] * features + first, to[1], features);
+          CorrelatePanel<M>(phase, input, panel, panels.Width(first), panels.Known(first),
+                            target + image * to[0] * to[1] * features + first);
           panel += taps * cells * panels.Width(first);
         }
       }

@@ -4,6 +4,7 @@
 // Which numbers of an image meet which taps of a kernel.
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "products.h"
@@ -58,17 +59,20 @@ struct Run {
   Index offset, length, kernel;
 };
 
-// The outputs of one remainder of the strides: what they read, and by which runs.
+// The outputs of one remainder of the strides: by which runs they read, and for each, where in the padded input it
+// begins and where in the output it is.
 struct Phase {
   Axis row, column;
   std::vector<Run> runs;
+  std::vector<Index> reads, writes;
 };
 
-inline std::vector<Phase> Phases(const Geometry& g, bool of_images, Index inputs) {
+inline std::vector<Phase> Phases(const Geometry& g, bool of_images, Index inputs, Index features) {
   std::vector<Phase> phases;
+  const Index out_columns = of_images ? g.image[1] : g.result[1];
   for (const Axis& row : Axes(g, 0, of_images))
     for (const Axis& column : Axes(g, 1, of_images)) {
-      Phase phase{row, column, {}};
+      Phase phase{row, column, {}, {}, {}};
       for (std::size_t i = 0; i < row.taps.size(); ++i)
         for (std::size_t j = 0; j < column.taps.size(); ++j) {
           const Index tap = of_images ? g.kernel[1] - 1 - column.taps[j] : column.taps[j];
@@ -81,7 +85,13 @@ inline std::vector<Phase> Phases(const Geometry& g, bool of_images, Index inputs
             phase.runs.push_back(run);
           }
         }
-      phases.push_back(phase);
+      for (Index i = 0; i < row.count; ++i)
+        for (Index j = 0; j < column.count; ++j) {
+          phase.reads.push_back((i * row.stride * column.size + j * column.stride) * inputs);
+          phase.writes.push_back(((row.phase + i * row.step) * out_columns + column.phase + j * column.step) *
+                                 features);
+        }
+      phases.push_back(std::move(phase));
     }
   return phases;
 }
