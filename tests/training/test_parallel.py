@@ -208,6 +208,17 @@ def test_devices_that_are_not_there_are_refused(found):
   assert found["mesh"] == [f"num_devices must be between 1 and 8; got {count}" for count in (0, 9)]
 
 
+def test_devices_are_made_before_jax_has_any():
+  assert len(jax.devices()) == 1 == parallel.use_cores(1)
+  with pytest.raises(ValueError, match="before JAX runs anything; it has 1 of 3 CPU devices"):
+    parallel.use_cores(3)
+  with pytest.raises(ValueError, match="cores must be"):
+    parallel.use_cores(0)
+  code = "from warpjax.training import parallel; parallel.use_cores(2); import jax; print(jax.device_count())"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout == "2\n"
+
+
 def test_a_mesh_of_one_device():
   mesh = parallel.device_mesh(1)
   assert mesh.axis_names == (AXIS,) and mesh.size == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,46 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from warpjax.checks import check_count
 from warpjax.training.step import Dispatch, Metrics, Step, TrainState, check_averaging_over
 from warpjax.types import PyTree, Task
 
 DEVICES = "devices"
+
+
+def use_cores(cores: int | None = None) -> int:
+  """Makes a device of each core of a CPU, over which `over_devices` spreads tasks; before JAX runs anything.
+
+  A device works at one operation at a time, so that the others use the other cores. It is faster where a task fills a
+  core, as networks of images do.
+
+  Args:
+    cores: How many devices; `None` for the cores that this process may use.
+
+  Returns:
+    The number of devices of a CPU.
+
+  Raises:
+    ValueError: if JAX has started its devices, for a number that is below one.
+
+  Example:
+    >>> use_cores(len(jax.devices("cpu")))  # as many as there are, which is allowed later too
+    1
+  """
+  count = core_count() if cores is None else cores
+  check_count("cores", count)
+  try:
+    jax.config.update("jax_num_cpu_devices", count)
+  except RuntimeError:
+    if (started := len(jax.devices("cpu"))) != count:
+      reason = f"use_cores must be called before JAX runs anything; it has {started} of {count} CPU devices"
+      raise ValueError(reason) from None
+  return count
+
+
+def core_count() -> int:
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_mesh(num_devices: int | None = None) -> Mesh:
