@@ -77,8 +77,9 @@ def lowering(
 ) -> Any:
   """One of the three maps of `convolution.py` in a program for a CPU, of arrays of one of `DTYPES`."""
   numbers = np.array([number for pair in geometry for number in pair], np.int64)
+  threads = np.int64(max(1, (os.cpu_count() or 1) // len(jax.devices("cpu"))))
   rule = jax.ffi.ffi_lowering(TARGET)
-  return rule(context, left, right, of=np.int64("yxk".index(of)), rounded=rounded, geometry=numbers)
+  return rule(context, left, right, of=np.int64("yxk".index(of)), rounded=rounded, threads=threads, geometry=numbers)
 
 
 def _library(compiler: str) -> pathlib.Path:

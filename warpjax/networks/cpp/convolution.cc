@@ -11,7 +11,7 @@ namespace warpjax {
 namespace {
 
 template <typename M>
-void Compute(ffi::ThreadPool& pool, const Geometry& g, Index of, ffi::AnyBuffer left, ffi::AnyBuffer right,
+void Compute(Threads& threads, const Geometry& g, Index of, ffi::AnyBuffer left, ffi::AnyBuffer right,
              ffi::AnyBuffer out) {
   const auto a = left.dimensions(), b = right.dimensions();
   const std::size_t lead = a.size() - 4;  // the axis of tasks, if there is one
@@ -19,24 +19,25 @@ void Compute(ffi::ThreadPool& pool, const Geometry& g, Index of, ffi::AnyBuffer 
   const auto* first = reinterpret_cast<const typename M::Number*>(left.untyped_data());
   const auto* second = reinterpret_cast<const typename M::Number*>(right.untyped_data());
   auto* result = reinterpret_cast<typename M::Number*>(out.untyped_data());
-  if (of == 2) return OfKernel<M>(pool, g, tasks, images, inputs, b[lead + 3], first, second, result);
+  if (of == 2) return OfKernel<M>(threads, g, tasks, images, inputs, b[lead + 3], first, second, result);
   const Index features = of == 0 ? b[lead + 3] : b[lead + 2];
-  Correlate<M>(pool, g, of == 1, tasks, images, inputs, features, first, second, result);
+  Correlate<M>(threads, g, of == 1, tasks, images, inputs, features, first, second, result);
 }
 
 // `of`: 0 the result, of images and kernel; 1 the gradient of images, of result and kernel; 2 that of the kernel.
 ffi::Error Convolution(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right, ffi::Result<ffi::AnyBuffer> out,
-                       Index of, bool rounded, ffi::Span<const Index> geometry) {
+                       Index of, bool rounded, Index threads, ffi::Span<const Index> geometry) {
   Geometry g;
+  Threads workers{pool, threads};
   std::copy(geometry.begin(), geometry.end(), g.image);
   if (left.element_type() == ffi::DataType::F64) {
-    Compute<Plain<double>>(pool, g, of, left, right, *out);
+    Compute<Plain<double>>(workers, g, of, left, right, *out);
   } else if (!rounded) {
-    Compute<Plain<float>>(pool, g, of, left, right, *out);
+    Compute<Plain<float>>(workers, g, of, left, right, *out);
   } else if (of != 2 && left.dimensions().back() % Rounded::kNumbers) {
     return ffi::Error::InvalidArgument("rounded products are over an even number of channels");
   } else {
-    Compute<Rounded>(pool, g, of, left, right, *out);
+    Compute<Rounded>(workers, g, of, left, right, *out);
   }
   return ffi::Error::Success();
 }
@@ -52,4 +53,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(warpjax_convolution, warpjax::Convolution,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<std::int64_t>("of")
                                   .Attr<bool>("rounded")
+                                  .Attr<std::int64_t>("threads")
                                   .Attr<ffi::Span<const std::int64_t>>("geometry"));

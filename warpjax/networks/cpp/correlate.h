@@ -60,7 +60,7 @@ void CorrelatePanel(const Phase& phase, const typename M::Cell* input, const typ
 
 // The result (`of_images` false) or the gradient of images, for all tasks.
 template <typename M>
-void Correlate(xla::ffi::ThreadPool& pool, const Geometry& g, bool of_images, Index tasks, Index images, Index inputs,
+void Correlate(Threads& threads, const Geometry& g, bool of_images, Index tasks, Index images, Index inputs,
                Index features, const typename M::Number* source, const typename M::Number* kernel,
                typename M::Number* target) {
   const Index* from = of_images ? g.result : g.image;
@@ -73,7 +73,7 @@ void Correlate(xla::ffi::ThreadPool& pool, const Geometry& g, bool of_images, In
   for (Index task = 0; task < tasks; ++task)
     Pack<M>(kernel + task * taps * inputs * features, g, of_images, inputs, panels, packed.get() + task * packed_size);
   const Index each = std::max<Index>(1, kPieceFlops / (2 * g.result[0] * g.result[1] * taps * inputs * features + 1));
-  Pieces::Run(pool, (tasks * images + each - 1) / each, [&](Index piece) {
+  Pieces::Run(threads, (tasks * images + each - 1) / each, [&](Index piece) {
     for (Index image = piece * each; image < std::min(tasks * images, (piece + 1) * each); ++image) {
       for (const Phase& phase : phases) {
         const Index size[2] = {phase.row.size, phase.column.size}, begin[2] = {phase.row.begin, phase.column.begin};

@@ -57,7 +57,7 @@ void ResultPanel(const Geometry& g, const typename M::Number* y, Index images, I
 
 // The gradient of the kernel, for all tasks.
 template <typename M>
-void OfKernel(xla::ffi::ThreadPool& pool, const Geometry& g, Index tasks, Index images, Index channels, Index features,
+void OfKernel(Threads& threads, const Geometry& g, Index tasks, Index images, Index channels, Index features,
               const typename M::Number* x, const typename M::Number* y, typename M::Number* target) {
   using Number = typename M::Number;
   const Panels<M> panels(features);
@@ -71,7 +71,7 @@ void OfKernel(xla::ffi::ThreadPool& pool, const Geometry& g, Index tasks, Index 
   const Index parts = std::max<Index>(1, std::min<Index>(kMostParts, images / each));
   const Index group = std::max<Index>(1, kCacheBytes / static_cast<Index>(sizeof(Number)) / (padded_size + 1));
   std::unique_ptr<Number[]> sums(new Number[tasks * parts * numbers]);
-  Pieces::Run(pool, tasks * parts, [&](Index piece) {
+  Pieces::Run(threads, tasks * parts, [&](Index piece) {
     const Index task = piece / parts, part = piece % parts, end = images * (part + 1) / parts;
     std::fill_n(sums.get() + piece * numbers, numbers, Number(0));
     for (Index start = images * part / parts; start < end; start += group) {

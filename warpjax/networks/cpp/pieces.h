@@ -14,20 +14,27 @@
 
 namespace warpjax {
 
+// The threads of a program, of which a call uses at most so many: with many devices, each has its own share of the
+// cores.
+struct Threads {
+  xla::ffi::ThreadPool& pool;
+  const Index most;
+};
+
 // Work in pieces, whose number does not depend on the threads, so that sums have one order. The caller takes pieces
 // itself, and waits only for those that others have begun.
 class Pieces {
  public:
   template <typename F>
-  static void Run(xla::ffi::ThreadPool& pool, Index count, const F& work) {
-    const Index helpers = std::min<Index>(count, pool.num_threads()) - 1;
+  static void Run(Threads& threads, Index count, const F& work) {
+    const Index helpers = std::min({count, threads.most, threads.pool.num_threads()}) - 1;
     if (helpers <= 0) {
       for (Index piece = 0; piece < count; ++piece) work(piece);
       return;
     }
     auto state = std::make_shared<Pieces>(count);
     const F* shared = &work;
-    for (Index helper = 0; helper < helpers; ++helper) pool.Schedule([state, shared] { state->Take(*shared); });
+    for (Index helper = 0; helper < helpers; ++helper) threads.pool.Schedule([state, shared] { state->Take(*shared); });
     state->Take(work);
     std::unique_lock<std::mutex> lock(state->mutex_);
     state->done_.wait(lock, [&] { return state->finished_ == count; });
