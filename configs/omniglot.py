@@ -268,7 +268,7 @@ METHODS |= {
   "fomaml_20way_5shot_cpu": {"base": ("fomaml_20way_5shot", "_cpu_20way_5shot", "_3_steps")},
   "meta_sgd_20way_5shot_cpu": {"base": ("meta_sgd_20way_5shot", "_cpu_20way_5shot", "_fast_rule")},
   "reptile_20way_5shot_cpu": {"base": ("reptile_20way_5shot", "_1000_tasks"), "num_meta_steps": 8_000},
-  # Two methods at equal meta-steps on 20 ways; a warp's step costs twelve of MAML's at this width.
+  # Two methods at equal meta-steps on 20 ways.
   "_small": {
     "base": "_annealed",
     "num_meta_steps": 1_000,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.checks import check_count, check_learnable, is_number
-from warpjax.differentiation import Derivative, constant
+from warpjax.differentiation import constant
 from warpjax.mistakes import LOSS, check_takes, short
 from warpjax.numerics import take
 from warpjax.padding import Padded, check_weights, real_first
@@ -36,39 +36,37 @@ _SHUFFLE_STREAM = 0x5A0F
 
 
 def run_steps(
-  problem: Problem,
+  step: Callable[[AdaptState, jax.Array], InnerStep],
   state: AdaptState,
   fold: tuple[Callable[[PyTree, InnerStep], PyTree], PyTree] | None = None,
   *,
   first: int = 0,
   last: int,
-  derivative: Derivative = "reverse",
   observe: Callable[[InnerStep], PyTree] | None = None,
   wrap: Callable[[Callable], Callable] = lambda body: body,
 ) -> tuple[AdaptState, PyTree, PyTree]:
   """Inner steps `first <= index < last` as one scan.
 
   Args:
-    problem: The task.
+    step: `(state, index) -> inner_step`, such as `Problem.step`.
     state: Where to start.
     fold: `(step_fn, carry)`; `carry = step_fn(carry, inner_step)` runs inside the scan, so nothing is stacked.
     first: Index of the first step.
     last: One past the index of the last step.
-    derivative: How each inner gradient will be differentiated.
     observe: What to stack of each step; None for nothing.
     wrap: Applied to the scan's body (rematerialisation).
 
   Returns:
     The final state, the fold's carry, and the stacked observations `[last - first, ...]`.
   """
-  fold_step, fold_carry = fold or (lambda carry, step: carry, ())
+  fold_step, fold_carry = fold or (lambda carry, seen: carry, ())
 
   def body(carry: tuple[AdaptState, PyTree], index: jax.Array) -> tuple[tuple[AdaptState, PyTree], PyTree]:
-    step = problem.step(carry[0], index, derivative)
-    return (step.next, fold_step(carry[1], step)), observe(step) if observe else None
+    seen = step(carry[0], index)
+    return (seen.next, fold_step(carry[1], seen)), observe(seen) if observe else None
 
-  (state, fold_carry), seen = jax.lax.scan(wrap(body), (state, fold_carry), jnp.arange(first, last))
-  return state, fold_carry, seen
+  (state, fold_carry), observed = jax.lax.scan(wrap(body), (state, fold_carry), jnp.arange(first, last))
+  return state, fold_carry, observed
 
 
 def adapt(
@@ -112,7 +110,7 @@ def adapt(
   problem = Problem(inner, meta_params, constant(task, "the task"), key)
   check_examples(problem)
   observe = (lambda step: step) if record else None
-  final, _, steps = run_steps(problem, problem.start(), last=last, observe=observe)
+  final, _, steps = run_steps(problem.step, problem.start(), last=last, observe=observe)
   return Trajectory(final, steps)
 
 

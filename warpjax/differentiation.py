@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -20,38 +21,47 @@ from warpjax import jaxprs
 from warpjax.types import Batch, LossFn, Params, PyTree
 
 Derivative = Literal["mixed", "reverse", "first_order"]
+Mode = Derivative | Literal["linearized"]
 Memory = Literal["auto", "save_all", "save_gradients", "recompute"]
-ValueAndGrad = Callable[[Params, PyTree, Batch], tuple[jax.Array, Params]]
+Gradient = tuple[jax.Array, Params]
+"""The value of a loss, and its gradient."""
+
+ValueAndGrad = Callable[..., Gradient]
 
 INNER_GRADIENT = "warpjax_inner_gradient"
 
 
-def value_and_grad(loss_fn: LossFn, derivative: Derivative = "reverse") -> ValueAndGrad:
+def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGrad:
   """The inner value and gradient, differentiated in the mode `derivative`.
 
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
-    derivative: "mixed" (forward over reverse), "reverse" (reverse over reverse) or "first_order" (held constant; the
-      caller stops it once every term has been added).
+    derivative: "mixed" (forward over reverse), "linearized" (mixed, but activations are kept for the product, which
+      otherwise computes them again), "reverse" (reverse over reverse) or "first_order" (held constant; the caller stops
+      it once every term has been added).
 
   Returns:
-    `(params, shared, batch) -> (value, grads)`.
+    `(params, shared, batch, known=None) -> (value, grads)`. If they were computed before, `known` is both, and only
+    their derivative is computed; reverse mode ignores it, since it needs the activations too.
   """
-  if derivative != "mixed":
-    return _reverse(loss_fn)
 
-  def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Params]:
+  def evaluate(params: Params, shared: PyTree, batch: Batch, known: Gradient | None = None) -> Gradient:
+    if derivative == "first_order" and known is not None:
+      return known
+    if derivative not in ("mixed", "linearized"):
+      return _reverse(loss_fn)(params, shared, batch)
+    mixed = partial(_mixed, keep=derivative == "linearized")
     traced, shape = jax.make_jaxpr(loss_fn, return_shape=True)(params, shared, batch)
     if _has_custom_vjp(traced):
       # A hand-written backward pass may have no forward mode, nor a symmetric derivative; only reverse mode is safe.
       warnings.warn("the loss contains a custom_vjp; its gradient is differentiated in reverse mode", stacklevel=2)
       return _reverse(loss_fn)(params, shared, batch)
     if not any(isinstance(value, jax.core.Tracer) for value in traced.consts):
-      return _mixed(loss_fn)(params, shared, batch)
+      return mixed(loss_fn)(params, shared, batch, known)
     # custom_vjp cannot close over traced values: what may be differentiated rides in `shared`, the rest in `batch`.
     captured = [(value, None) if _is_inexact(value) else (None, value) for value in traced.consts]
     smooth, rest = [pair[0] for pair in captured], [pair[1] for pair in captured]
-    return _mixed(_lifted(traced, shape))(params, (shared, smooth), (batch, rest))
+    return mixed(_lifted(traced, shape))(params, (shared, smooth), (batch, rest), known)
 
   return evaluate
 
@@ -70,33 +80,57 @@ def _lifted(traced: Any, shape: Any) -> LossFn:
 
 
 def _reverse(loss_fn: LossFn) -> ValueAndGrad:
-  def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Params]:
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> Gradient:
     (value, _), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, shared, batch)
     return value, grads
 
   return evaluate
 
 
-def _mixed(loss_fn: LossFn) -> ValueAndGrad:
-  reverse = _reverse(loss_fn)
+def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
+  def both(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, tuple[Params, PyTree]]:
+    (value, _), grads = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(params, shared, batch)
+    return value, grads
 
-  def forward(params: Params, shared: PyTree, batch: Batch) -> Any:
-    return reverse(params, shared, batch), (params, shared, batch)
+  def evaluate(params: Params, shared: PyTree, batch: Batch, known: Gradient | None) -> Gradient:
+    return _reverse(loss_fn)(params, shared, batch) if known is None else known
+
+  def forward(*arguments: Any) -> Any:
+    params, shared, batch, known = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
+    if not keep:
+      return evaluate(params, shared, batch, known), (params, shared, batch)
+    (value, first), push = jax.linearize(lambda point: both(point, shared, batch), params)
+    return (value, first[0]) if known is None else known, (first, push)
 
   def backward(residuals: Any, cotangents: Any) -> Any:
-    params, shared, batch = residuals
     value_bar, grads_bar = cotangents
+    grads_bar = jax.tree.map(_materialised, grads_bar, is_leaf=_is_zero)
+    if keep:
+      first, push = residuals
+      _, products = push(grads_bar)
+    else:
+      params, shared, batch = residuals
+      moved = lambda point: both(point, shared, batch)
+      (_, first), (_, products) = jax.jvp(moved, (params,), (grads_bar,))
+    if not _is_zero(value_bar):  # it is for every rule that does not read the value
+      products = jax.tree.map(lambda g, h: (value_bar * g).astype(g.dtype) + h, first, products)
+    return *products, None, None
 
-    def both(point: Params) -> Any:
-      return jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(point, shared, batch)[0]
+  differentiated = jax.custom_vjp(evaluate)
+  differentiated.defvjp(forward, backward, symbolic_zeros=True)
+  return differentiated
 
-    first, second = jax.jvp(both, (params,), (grads_bar,))
-    params_bar, shared_bar = jax.tree.map(lambda g, h: (value_bar * g).astype(g.dtype) + h, first, second)
-    return params_bar, shared_bar, None
 
-  evaluate = jax.custom_vjp(reverse)
-  evaluate.defvjp(forward, backward)
-  return evaluate
+def _is_primal(leaf: Any) -> bool:
+  return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _is_zero(leaf: Any) -> bool:
+  return isinstance(leaf, jax.custom_derivatives.SymbolicZero)
+
+
+def _materialised(cotangent: Any) -> jax.Array:
+  return jax.numpy.zeros(cotangent.shape, cotangent.dtype) if _is_zero(cotangent) else cotangent
 
 
 def _has_custom_vjp(jaxpr: Any) -> bool:
@@ -115,7 +149,7 @@ def constant(tree: PyTree, name: str) -> PyTree:
     return leaf
 
   def refuse(primals: Any, tangents: Any) -> Any:
-    if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+    if not _is_zero(tangents[0]):
       raise ValueError(
         f"{name} is differentiated, but a meta-gradient holds it constant and its derivative would be a silent zero; "
         "put what is meta-learned in MetaParams.shared"

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from warpjax import mistakes
 from warpjax.checks import check_key
-from warpjax.differentiation import INNER_GRADIENT, Derivative, value_and_grad
+from warpjax.differentiation import INNER_GRADIENT, Gradient, Mode, value_and_grad
 from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, LossFn, MetaParams, Params, PyTree, Task
 
 # Streams of the task's key that differ from the step indices that a batch_fn folds in, so that all draws are distinct.
@@ -63,18 +63,43 @@ class Problem(_Fields):
     batch = jax.lax.stop_gradient(self.inner.query_batch_fn(key, self.task, params, shared))
     return query_loss_of(self.inner)(params, shared, batch)
 
-  def step(self, state: AdaptState, index: Any, derivative: Derivative = "reverse") -> InnerStep:
-    """One inner step from `state`; `derivative` is the mode in which its gradient will be differentiated, if it is."""
+  def step(
+    self, state: AdaptState, index: Any, derivative: Mode = "reverse", known: Gradient | None = None
+  ) -> InnerStep:
+    """One inner step from `state`.
+
+    Args:
+      state: Task parameters and optimizer state.
+      index: Which step.
+      derivative: The mode in which its gradient will be differentiated, if it is.
+      known: `(value, grads)` of the same step, if it was taken before: only their derivative is computed.
+
+    Returns:
+      An `InnerStep`.
+    """
     params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
     # Stopped already at this point, so that no second derivative is traced and then dropped.
     at = jax.lax.stop_gradient((params, shared)) if derivative == "first_order" else (params, shared)
-    value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch)
+    bare = (self._add_prox(params, known[0], -1), self._add_prox_gradient(params, known[1], -1)) if known else None
+    value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch, bare)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
     if derivative == "first_order":
       value, grads = jax.lax.stop_gradient((value, grads))
     value, grads = jax.tree.map(_named, (value, grads))
     return InnerStep(index, state, value, grads, self.update(state, index, value, grads, batch))
+
+  def differentiated_step(self, state: AdaptState, index: Any) -> InnerStep:
+    """One inner step with its `pullback`, which reuses its passes; `state` is held constant."""
+
+    def after(shared: PyTree, rule: PyTree) -> tuple[Params, InnerStep]:
+      # Constant in `initial`: the prox term, if any, pulls towards a fixed point.
+      learned = self.meta_params._replace(shared=shared, rule=rule)
+      seen = self._replace(meta_params=learned).step(state, index, "linearized")
+      return seen.next.params, seen
+
+    _, pullback, seen = jax.vjp(after, self.meta_params.shared, self.meta_params.rule, has_aux=True)
+    return seen._replace(pullback=pullback)
 
   def update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
     """What the rule makes of the gradient of step `index`, with the loss, its function and a key for those that ask."""
@@ -96,16 +121,16 @@ class Problem(_Fields):
     )
     return AdaptState(optax.apply_updates(state.params, updates), opt_state)
 
-  def _add_prox(self, params: Params, value: jax.Array) -> jax.Array:
+  def _add_prox(self, params: Params, value: jax.Array, sign: int = 1) -> jax.Array:
     if not has_prox(self.inner):
       return value
     distance = optax.tree.norm(optax.tree.sub(params, self.meta_params.initial), squared=True)
-    return value + (0.5 * self.inner.prox * distance).astype(value.dtype)
+    return value + (0.5 * sign * self.inner.prox * distance).astype(value.dtype)
 
-  def _add_prox_gradient(self, params: Params, grads: Params) -> Params:
+  def _add_prox_gradient(self, params: Params, grads: Params, sign: int = 1) -> Params:
     if not has_prox(self.inner):
       return grads
-    prox = self.inner.prox
+    prox = sign * self.inner.prox
 
     def add(g: jax.Array, p: jax.Array, p0: jax.Array) -> jax.Array:
       return g + (prox * jnp.conj(p - p0)).astype(g.dtype)  # JAX's gradient of |z|^2 / 2 is the conjugate of z

@@ -145,6 +145,7 @@ class InnerStep(NamedTuple):
     value: The inner loss there, the prox term included.
     grads: The gradient there, the prox term included.
     next: The point it went to.
+    pullback: `(cotangent of next.params) -> cotangents of (shared, rule)`, `state` held constant; None if not needed.
   """
 
   number: jax.Array
@@ -152,6 +153,7 @@ class InnerStep(NamedTuple):
   value: jax.Array
   grads: Params
   next: AdaptState
+  pullback: Any = None
 
 
 class Trajectory(NamedTuple):

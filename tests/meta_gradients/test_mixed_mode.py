@@ -203,6 +203,18 @@ def test_mixed_mode_needs_less_memory_than_reverse_mode():
   assert mixed < plain / 3
 
 
+def test_a_value_that_the_rule_does_not_read_costs_no_product():
+  def update(grads, state, params=None, *, value, **extra):
+    return jax.tree.map(lambda g: -0.1 * value * g, grads), state
+
+  def products(rule):
+    inner = wj.InnerLoop(network_loss, rule, 2)
+    return jax.jit(unrolled(inner)).lower(NETWORK, EXAMPLE, toy.key()).compile().cost_analysis()["flops"]
+
+  reads = rules.from_optax(optax.GradientTransformationExtraArgs(lambda params: (), update))
+  assert products(reads) - products(rules.sgd(0.1)) > LAYERS * 2 * EXAMPLES * WIDTH**2  # the gradients of the weights
+
+
 @pytest.mark.parametrize(("memory", "rule", "trees"), [
   pytest.param("recompute", rules.sgd(0.1), 1, marks=pytest.mark.slow),
   ("recompute", rules.adam(0.1), 3),  # parameters and both moments

@@ -121,6 +121,48 @@ def test_objectives_against_finite_differences_in_phi(objective):
     assert_close(grads.shared, finite_difference(loss, meta_params.shared), rtol=1e-5, atol=1e-8)
 
 
+def by_hand(problem, state, index, objective):
+  """The objective at a point, differentiated in reverse mode through a step of its own."""
+  meta_params = problem.meta_params
+
+  def loss(shared, rule):
+    moved = problem._replace(meta_params=meta_params._replace(shared=shared, rule=rule))
+    after = (problem if objective == "first_order" else moved).step(state, index, "reverse").next.params
+    return moved.query_loss(after, shared, index)[0]
+
+  return jax.grad(loss, argnums=(0, 1))(meta_params.shared, meta_params.rule)
+
+
+REUSED = {
+  "first_order": ("first_order", rules.meta_sgd(0.1), 0.0),
+  "sgd": ("full", rules.sgd(0.05), 0.5),
+  "meta_sgd_and_momentum": ("full", rules.chain(rules.meta_sgd((0.5, 1.0)), rules.sgd(0.05, momentum=0.9)), 0.0),
+  "adam": ("full", rules.learned(rules.adam, learning_rate=0.05), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", REUSED)
+def test_the_step_s_own_passes_give_the_gradient_of_a_step_computed_again(name):
+  with jax.enable_x64(True):
+    objective, rule, prox = REUSED[name]
+    inner = loop(3, rule=rule, batch_fn=toy.pair, query_batch_fn=random_query, prox=prox)
+    meta_params, task, key = setting()
+    meta_params = meta_params._replace(rule=rule.init(key, meta_params.initial))
+    along = meta_gradients.along_trajectory(inner, meta_gradients.warp(objective))
+
+    def three(key):
+      states = wj.adapt(inner, meta_params, task, key, record=True).steps.state
+      problem = Problem(inner, meta_params, task, key)
+      mean = lambda at: jax.tree.map(
+        lambda leaf: leaf.mean(0), jax.vmap(lambda state, k: at(problem, state, k, objective))(states, jnp.arange(3))
+      )
+      return along(meta_params, task, key)[1][1:], mean(point_gradient), mean(by_hand)
+
+    folded, alone, expected = toy.jit(jax.vmap(three))(jax.random.split(key, 2))
+    toy.assert_close(folded, expected)
+    toy.assert_close(alone, expected)
+
+
 def test_objectives_differ():
   full, first = (
     estimate(loop(), meta_gradients.warp(objective))[1].shared["warp"] for objective in ("full", "first_order")

@@ -394,6 +394,6 @@ def _measure(
   state, seen = problem.start(), [each.start(problem, part) for each, part in zip(readouts, data, strict=True)]
   first = at(readout, seen[0], state.params, 0)
   curve = jnp.broadcast_to(first, (num_steps + 1, *first.shape))
-  final, (seen, curve), _ = run_steps(problem, state, (fold, (seen, curve)), last=num_steps)
+  final, (seen, curve), _ = run_steps(problem.step, state, (fold, (seen, curve)), last=num_steps)
   ends = zip(others.items(), seen[1:], strict=True)
   return curve, {name: at(other, part, final.params, num_steps) for (name, other), part in ends}

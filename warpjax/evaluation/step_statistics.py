@@ -125,5 +125,5 @@ def _of_task(
   def observe(step: InnerStep) -> PyTree:
     return at(step.state.params, step.number)
 
-  final, _, seen = run_steps(problem, problem.start(), last=last, observe=observe)
+  final, _, seen = run_steps(problem.step, problem.start(), last=last, observe=observe)
   return jax.tree.map(lambda steps, end: jnp.concatenate([steps, end[None]]), seen, at(final.params, last))

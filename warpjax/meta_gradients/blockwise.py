@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
+from warpjax.meta_gradients.trajectory import OneAdaptation, Result, total
 from warpjax.types import Aux, MetaGradFn, MetaParams, Task
 
 
 def blockwise(*, initial: MetaGradFn, shared: MetaGradFn | None = None, rule: MetaGradFn | None = None) -> MetaGradFn:
   """Each block's gradient from the estimator named for it; value and aux from `initial`'s.
+
+  An estimator by `along_trajectory` shares the adaptation of `initial`'s, if that is `unrolled` or `along_trajectory`
+  of the same inner loop.
 
   Args:
     initial: Estimates the `initial` block, and every block without an estimator of its own.
@@ -35,10 +41,29 @@ def blockwise(*, initial: MetaGradFn, shared: MetaGradFn | None = None, rule: Me
     if not callable(estimator):
       raise ValueError(f"{name} must be a MetaGradFn; got {type(estimator).__name__}")
   distinct = list(dict.fromkeys(chosen.values()))
+  guests = [estimator for estimator in distinct if _can_share(estimator, initial)]
+  alone = [estimator for estimator in distinct if estimator not in (initial, *guests)]
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
-    results = {estimator: estimator(meta_params, task, key) for estimator in distinct}
-    blocks = {name: getattr(results[estimator][1], name) for name, estimator in chosen.items()}
-    return results[initial][0], MetaParams(**blocks)
+    (value, grads), parts = _together(initial, guests, meta_params, task, key)
+    found = {initial: grads, **parts, **{each: each(meta_params, task, key)[1] for each in alone}}
+    return value, MetaParams(**{name: getattr(found[each], name) for name, each in chosen.items()})
 
   return grad_fn
+
+
+def _can_share(estimator: MetaGradFn, host: MetaGradFn) -> bool:
+  if estimator is host or not isinstance(estimator, OneAdaptation) or not isinstance(host, OneAdaptation):
+    return False
+  return bool(estimator.own) and all(one is other for one, other in zip(estimator.inner, host.inner, strict=True))
+
+
+def _together(
+  host: MetaGradFn, guests: list[Any], meta_params: MetaParams, task: Task, key: jax.Array
+) -> tuple[Result, dict[MetaGradFn, MetaParams]]:
+  """What the host estimates, and the gradients of its guests."""
+  if not isinstance(host, OneAdaptation) or not guests:
+    return host(meta_params, task, key), {}
+  result, grads = host.run(meta_params, task, key, tuple(part for guest in guests for part in guest.own))
+  each = iter(grads)
+  return result, {guest: total([next(each) for _ in guest.own]) for guest in guests}

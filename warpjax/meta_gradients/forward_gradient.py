@@ -57,7 +57,7 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
 
     def objective(point: MetaParams) -> tuple[jax.Array, Aux]:
       problem = Problem(inner, point, constant(task, "the task"), key)
-      final = run_steps(problem, problem.start(), last=num_steps)[0]
+      final = run_steps(problem.step, problem.start(), last=num_steps)[0]
       return problem.query_loss(final.params, point.shared, num_steps)
 
     def along(total: MetaParams, vector: MetaParams) -> tuple[MetaParams, tuple[jax.Array, Aux]]:

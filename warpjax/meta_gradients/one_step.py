@@ -57,7 +57,7 @@ def one_step() -> Contribution:
 
     def loss(meta_params: MetaParams) -> Any:
       moved = problem._replace(meta_params=meta_params)
-      after = moved.step(last, num_steps - 1, "mixed").next.params
+      after = moved.step(last, num_steps - 1, "linearized").next.params
       return moved.query_loss(after, meta_params.shared, num_steps)[0]
 
     return jax.grad(loss)(problem.meta_params), {}

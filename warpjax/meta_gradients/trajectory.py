@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -24,15 +25,74 @@ class Contribution(NamedTuple):
     finish: `(problem, carry, final) -> (gradient, info)`; `gradient` is a MetaParams with exact zeros in the blocks
       that it does not estimate, `info` a dict of scalars added to aux.
     check: `(inner) -> None`, raises a ValueError when the inner loop does not suit.
+    pullback: Whether `step` needs `inner_step.pullback`, the derivative of the step in `shared` and `rule`.
   """
 
   init: Callable[[Problem], PyTree]
   step: Callable[[Problem, PyTree, InnerStep], PyTree]
   finish: Callable[[Problem, PyTree, AdaptState], tuple[MetaParams, Aux]]
   check: Callable[[InnerLoop], None] = lambda inner: None
+  pullback: bool = False
 
 
 Result = tuple[tuple[jax.Array, Aux], MetaParams]
+Guests = tuple[Contribution, ...]
+
+
+# No named tuple, as `jax.jit` needs weak references. Compared by identity, as functions are.
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneAdaptation:
+  """A `MetaGradFn` that adapts once, and whose adaptation other estimators' contributions can be folded along.
+
+  Attributes:
+    inner: The inner loop.
+    run: `(meta_params, task, key, guests) -> (result, gradients of the guests)`; `guests` are contributions.
+    own: The contributions that make it up; `()` for an estimate of another kind, which cannot be a guest.
+  """
+
+  inner: InnerLoop
+  run: Callable[[MetaParams, Task, jax.Array, Guests], tuple[Result, list[MetaParams]]]
+  own: Guests = ()
+
+  def __call__(self, meta_params: MetaParams, task: Task, key: jax.Array) -> Result:
+    """The meta-gradient."""
+    return self.run(meta_params, task, key, ())[0]
+
+
+class Followed(NamedTuple):
+  """An adaptation and what the contributions made of it: `(gradient, info)` of each."""
+
+  results: list[tuple[MetaParams, Aux]]
+  final: AdaptState
+  seen: PyTree
+
+
+def follow(
+  problem: Problem,
+  start: AdaptState,
+  contributions: Guests,
+  observe: Callable[[InnerStep], PyTree] | None = None,
+) -> Followed:
+  """One adaptation, with contributions folded along it.
+
+  Args:
+    problem: The task.
+    start: Where it starts.
+    contributions: What is folded.
+    observe: What to stack of each step, `seen`; None for nothing.
+
+  Returns:
+    A `Followed`.
+  """
+
+  def fold(carries: tuple, seen: InnerStep) -> tuple:
+    return tuple(c.step(problem, carry, seen) for c, carry in zip(contributions, carries, strict=True))
+
+  carries = tuple(c.init(problem) for c in contributions)
+  step: Any = problem.differentiated_step if any(c.pullback for c in contributions) else problem.step
+  final, carries, seen = run_steps(step, start, (fold, carries), last=problem.inner.num_steps, observe=observe)
+  results = [c.finish(problem, carry, final) for c, carry in zip(contributions, carries, strict=True)]
+  return Followed(results, final, seen)
 
 
 def along_trajectory(
@@ -72,34 +132,35 @@ def along_trajectory(
   for contribution in contributions:
     contribution.check(inner)
 
-  def run(problem: Problem, start: AdaptState) -> tuple[Result, PyTree]:
+  def run(problem: Problem, start: AdaptState, guests: Guests) -> tuple[Result, list[MetaParams], PyTree]:
     check_learnable(problem.meta_params)
-
-    def fold(carries: tuple, step: InnerStep) -> tuple:
-      return tuple(c.step(problem, carry, step) for c, carry in zip(contributions, carries, strict=True))
-
-    carries = tuple(c.init(problem) for c in contributions)
-    final, carries, _ = run_steps(problem, start, (fold, carries), last=num_steps)
+    results, final, _ = follow(problem, start, (*contributions, *guests))
     loss, aux = problem.query_loss(final.params, problem.meta_params.shared, num_steps)
-    results = [c.finish(problem, carry, final) for c, carry in zip(contributions, carries, strict=True)]
-    grads, infos = zip(*results, strict=True)
-    aux = {**aux, **{name: value for info in infos for name, value in info.items()}}
-    return ((loss, aux), jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)), final.opt_state
+    grads = [grads for grads, _ in results]
+    for _, info in results[: len(contributions)]:
+      aux = {**aux, **info}
+    return ((loss, aux), total(grads[: len(contributions)])), grads[len(contributions) :], final.opt_state
 
-  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array) -> Result:
+  def shared(meta_params: MetaParams, task: Task, key: jax.Array, guests: Guests) -> tuple[Result, list[MetaParams]]:
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
-    return run(problem, problem.start())[0]
+    return run(problem, problem.start(), guests)[:2]
 
   def carried(meta_params: MetaParams, task: Task, key: jax.Array, carry: PyTree) -> tuple[Result, PyTree]:
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
-    return run(problem, AdaptState(meta_params.initial, carry))
+    result, _, carry = run(problem, AdaptState(meta_params.initial, carry), ())
+    return result, carry
 
   def init_carry(meta_params: MetaParams) -> PyTree:
     return inner.rule.transform(meta_params.rule).init(meta_params.initial)
 
   if not carry_optimizer:
-    return grad_fn
+    return OneAdaptation(inner, shared, contributions)
   return CarriedMetaGrad(init_carry, carried, in_turn=carry_optimizer == "in_turn")
+
+
+def total(grads: Sequence[MetaParams]) -> MetaParams:
+  """The sum of meta-gradients."""
+  return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *grads)
 
 
 def zeros(problem: Problem, **blocks: PyTree) -> MetaParams:

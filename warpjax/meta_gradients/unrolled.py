@@ -12,10 +12,11 @@ import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
+from warpjax.differentiation import Derivative, Gradient, Memory, checkpoint_step, constant
 from warpjax.meta_gradients.path_loss import weighted_path
+from warpjax.meta_gradients.trajectory import Guests, OneAdaptation, Result, follow
 from warpjax.problem import Problem
-from warpjax.types import CarriedMetaGrad, InnerLoop, MetaGradFn, MetaParams, PyTree, Task
+from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, Task
 from warpjax.zero_gradient import check_at_zero
 
 WeightsByMetaStep = Callable[[jax.Array], jax.Array]
@@ -89,16 +90,23 @@ def unrolled(
   middle = 0 if truncate is None else num_steps - min(truncate, num_steps)
   parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
 
-  def objective(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any) -> tuple[jax.Array, Any]:
+  def objective(
+    meta_params: MetaParams, fixed: Problem, known: Gradient | None, weights: Any
+  ) -> tuple[jax.Array, tuple[jax.Array, Aux]]:
     check_at_zero("unrolled", inner.rule, meta_params.initial, held=derivative == "first_order" or middle == num_steps)
-    problem = Problem(inner, meta_params, constant(task, "the task"), key)
-    state, path = problem.start(), None if weights is None else weighted_path(problem, weights)
-    carry: PyTree = () if path is None else path.start
+    problem = fixed._replace(meta_params=meta_params)
+
+    def step(state: AdaptState, index: jax.Array, mode: Derivative) -> InnerStep:
+      return problem.step(state, index, mode, jax.tree.map(lambda leaf: leaf[index], known))
+
+    path = None if weights is None else weighted_path(problem, jnp.asarray(weights, float))
+    state = problem.start()
+    carry: Any = () if path is None else path.start
     for first, last, mode in parts:
       if first < last:
-        wrap = partial(checkpoint_step, derivative=mode, memory=memory)
+        take, wrap = partial(step, mode=mode), partial(checkpoint_step, derivative=mode, memory=memory)
         fold = None if path is None else (path.step, carry)
-        state, carry, _ = run_steps(problem, state, fold, first=first, last=last, derivative=mode, wrap=wrap)
+        state, carry, _ = run_steps(take, state, fold, first=first, last=last, wrap=wrap)
     if path is not None:
       return carry.total, (carry.loss, carry.aux)
     loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
@@ -106,18 +114,24 @@ def unrolled(
 
   differentiated = jax.value_and_grad(objective, has_aux=True)
 
-  def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, weights: Any = None) -> Any:
+  def run(
+    meta_params: MetaParams, task: Task, key: jax.Array, guests: Guests = (), weights: Any = None
+  ) -> tuple[Result, list[MetaParams]]:
     check_learnable(meta_params)
-    (_, (loss, aux)), grads = differentiated(meta_params, task, key, weights)
-    return (loss, aux), grads
+    problem = Problem(inner, meta_params, constant(task, "the task"), key)
+    known, others = None, []
+    if guests:  # their adaptation is the one, and the gradients that it computed are only differentiated here
+      followed = follow(problem, problem.start(), guests, lambda seen: (seen.value, seen.grads))
+      known, others = followed.seen, [grads for grads, _ in followed.results]
+    (_, value), grads = differentiated(meta_params, problem, known, weights)
+    return (value, grads), others
 
-  if step_weights is None:
-    return lambda meta_params, task, key: grad_fn(meta_params, task, key)
   if not callable(step_weights):
-    return lambda meta_params, task, key: grad_fn(meta_params, task, key, jnp.asarray(step_weights, float))
+    weights = None if step_weights is None else np.asarray(step_weights, float)
+    return OneAdaptation(inner, partial(run, weights=weights))
 
-  def counted(meta_params: MetaParams, task: Task, key: jax.Array, count: jax.Array) -> tuple[Any, jax.Array]:
-    return grad_fn(meta_params, task, key, step_weights(count)), count + 1
+  def counted(meta_params: MetaParams, task: Task, key: jax.Array, count: jax.Array) -> tuple[Result, jax.Array]:
+    return run(meta_params, task, key, (), step_weights(count))[0], count + 1
 
   return CarriedMetaGrad(lambda meta_params: jnp.zeros((), jnp.int32), counted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import jax
+import optax
 
 from warpjax.checks import check_choice
 from warpjax.meta_gradients.trajectory import Contribution, zeros
@@ -49,7 +50,7 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
     return sums_like((problem.meta_params.shared, problem.meta_params.rule))
 
   def step(problem: Problem, total: PyTree, seen: InnerStep) -> PyTree:
-    return add_to(total, point_gradient(problem, seen.state, seen.number, objective))
+    return add_to(total, step_gradient(problem, seen, objective))
 
   def finish(problem: Problem, total: PyTree, final: AdaptState) -> tuple[MetaParams, Aux]:
     del final
@@ -65,7 +66,7 @@ def warp(objective: Objective = "full", *, reduction: Reduction = "mean") -> Con
         "use warp('first_order') or another rule"
       )
 
-  return Contribution(init, step, finish, check)
+  return Contribution(init, step, finish, check, pullback=objective == "full")
 
 
 def check_objective(rule: UpdateRule, meta_params: MetaParams, objective: str) -> None:
@@ -95,10 +96,17 @@ def point_gradient(problem: Problem, state: AdaptState, index: Any, objective: O
     `(shared gradient, rule gradient)`; the latter is zero for "first_order".
   """
 
-  def loss(shared: PyTree, rule: PyTree) -> jax.Array:
-    moved = problem._replace(meta_params=problem.meta_params._replace(shared=shared, rule=rule))
-    # Constant in `initial`: the prox term, if any, pulls towards a fixed point.
-    after = (problem if objective == "first_order" else moved).step(state, index, "mixed").next.params
-    return moved.query_loss(after, shared, index)[0]
+  return step_gradient(problem, problem.step(state, index), objective)
 
-  return jax.grad(loss, argnums=(0, 1))(problem.meta_params.shared, problem.meta_params.rule)
+
+def step_gradient(problem: Problem, seen: InnerStep, objective: Objective) -> tuple[PyTree, PyTree]:
+  """As `point_gradient`, at the point of a step that was taken: with its pullback, "full" need not take it again."""
+  shared, rule = problem.meta_params[1:]
+  loss = lambda after, shared: problem.query_loss(after, shared, seen.number)[0]
+  if objective == "first_order":
+    return jax.grad(loss, argnums=1)(seen.next.params, shared), optax.tree.zeros_like(rule)
+  if seen.pullback is None:
+    seen = problem.differentiated_step(seen.state, seen.number)
+  after_bar, direct = jax.grad(loss, argnums=(0, 1))(seen.next.params, shared)
+  through_step, rule_bar = seen.pullback(after_bar)
+  return optax.tree.add(direct, through_step), rule_bar

@@ -111,7 +111,8 @@ def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Ga
   def loss(at: MetaParams, held: Held, key: jax.Array) -> tuple[jax.Array, Aux]:
     check_at_zero("the outer step", inner.rule, at.initial, held=derivative == "first_order")
     problem = Problem(inner._replace(batch_fn=replay), at, Task(held.support, ()), key)
-    final, _, _ = run_steps(problem, problem.start(), last=inner.num_steps, derivative=derivative)
+    step = partial(problem.step, derivative=derivative)
+    final, _, _ = run_steps(step, problem.start(), last=inner.num_steps)
     (episodes, advantages), old = held.query, held.outputs
     outputs = policy.sequence(final.params, at.shared, episodes.observations).action
     # After the end of an episode the old outputs are used, so that no ratio overflows where the mask is zero.

@@ -5,18 +5,16 @@ A meta-step collects, then replays, so checkpoints fall between collections and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax.adaptation import check_inner, run_steps
+from warpjax.adaptation import check_inner
 from warpjax.checks import check_choice, check_count, check_key, check_learnable
 from warpjax.meta_gradients.leap import leap
-from warpjax.meta_gradients.trajectory import Contribution
+from warpjax.meta_gradients.trajectory import Contribution, follow
 from warpjax.meta_gradients.warp import check_objective, point_gradient, warp
 from warpjax.mistakes import check_optimizer
 from warpjax.numerics import cast_like, sums_like
@@ -24,7 +22,7 @@ from warpjax.problem import Problem, loss_of
 from warpjax.training import optimizers
 from warpjax.training.step import Metrics, StepFn, TrainState, all_finite, norms
 from warpjax.training.task_batch import adapt_keys, count_tasks, default_task_chunk, first_task, map_tasks, side_by_side
-from warpjax.types import AdaptState, Aux, InnerLoop, InnerStep, MetaParams, PyTree, Task
+from warpjax.types import AdaptState, Aux, InnerLoop, MetaParams, PyTree, Task
 
 ReplayObjective = Literal["full", "first_order", "released_approx"]
 Memory = Literal["device", "host"]
@@ -82,16 +80,13 @@ def collect(
   _check_initial(inner, initial)
   check_choice("memory", memory, Memory)
   check_key(keys, "keys")
+  parts = () if initial is None else (initial,)
 
   def one(args: tuple[Task, jax.Array]) -> Any:
     problem = Problem(inner, meta_params, *args)
-    carry = initial.init(problem) if initial else ()
-    step = partial(initial.step, problem) if initial else (lambda carry, seen: carry)
-    observe: Callable[[InnerStep], AdaptState] = lambda seen: seen.state
-    final, carry, states = run_steps(problem, problem.start(), (step, carry), last=num_steps, observe=observe)
+    results, final, states = follow(problem, problem.start(), parts, lambda seen: seen.state)
     value, aux = problem.query_loss(final.params, meta_params.shared, num_steps)
-    nothing = optax.tree.zeros_like(meta_params)
-    grads, info = initial.finish(problem, carry, final) if initial else (nothing, {})
+    grads, info = results[0] if results else (optax.tree.zeros_like(meta_params), {})
     return _put(states, memory), ((value, {**aux, **info}), grads)
 
   chunk = min(task_chunk or default_task_chunk(tasks), keys.shape[0])
