@@ -94,6 +94,9 @@ def serve() -> None:
   from jax._src import xla_bridge
 
   from warpjax.runner.commands import evaluate, plot, train  # noqa: F401
+  from warpjax.runner.reporting import progress
+
+  progress.WAIT_SECONDS = 1e6  # what a slow machine waits for is no part of what a command prints
 
   assert not xla_bridge.backends_are_initialized()  # a fork of a process with threads of XLA hangs
   for line in sys.stdin:

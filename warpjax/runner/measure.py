@@ -136,7 +136,9 @@ def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: 
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
   evaluated: list[evaluation.Evaluation] = []
   total, name = len(states) * num_tasks, experiment.run.name
-  with progress.bar(total, 0, name, unit="test tasks", always=False, shown=hosts.is_first()) as report:
+  shown = hosts.is_first()
+  wait = progress.waiting(f"Evaluating {name} on {total} test tasks", shown=shown)
+  with wait, progress.bar(total, 0, name, unit="test tasks", always=False, shown=shown) as report:
     for state in states:
       before = len(evaluated) * num_tasks
       say = lambda done, before=before: report(before + done, {})

@@ -40,6 +40,7 @@ def main() -> None:
   arguments: dict[str, Any] = {"on_nonfinite": FLAGS.on_nonfinite, **cli.places()}
   init = origins.from_flags(FLAGS.init_from, FLAGS.init_step)
   hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  cli.keep_compiled()
   if FLAGS.tune:
     config = tuning.for_run(config, FLAGS.workdir, **cli.places())
   check = partial(run.check, config, FLAGS.workdir, **arguments)
