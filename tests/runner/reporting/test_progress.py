@@ -34,6 +34,7 @@ def test_a_long_evaluation_says_how_far_it_is(monkeypatch, capsys):
   built = experiment.build(tiny.config("sinusoid", "maml"))
   state = loop.start(built)
   capsys.readouterr()
+  monkeypatch.setattr(measure, "_threads", lambda: 1)
   monkeypatch.setattr(progress, "bar", functools.partial(progress.bar, seconds_between_lines=0.0))
   _, per_task = measure.measure(built, state, num_tasks=450)
   assert len(per_task) == 450
