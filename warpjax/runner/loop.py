@@ -107,9 +107,13 @@ def train(
     ValueError: When the checkpoints cannot be used.
   """
   experiment, mesh, run = programs.experiment, programs.mesh, programs.experiment.run
-  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager, contextlib.ExitStack() as stack:
+  folder = directory / workdir.CHECKPOINTS
+  with contextlib.ExitStack() as stack:
+    # Orbax takes as long to import as a start may take: if there is nothing to restore, it waits for the first save.
+    manager = cache(lambda: stack.enter_context(checkpoints.open_manager(folder)))
+    begun = hosts.from_first(lambda: bool(checkpoints.steps(folder)))
     with _waiting("Initializing", experiment):
-      state, before = _begin(manager, experiment, init, say, mesh)
+      state, before = _begin(manager() if begun else None, experiment, init, say, mesh)
     first = int(state.step)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, first))
@@ -122,7 +126,7 @@ def train(
     while done < run.num_meta_steps and not stop:
       state, metrics = _dispatched(programs, state, sampler, say, say_cost=done == first)
       skipped += watch.count_skipped(
-        metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, manager), say
+        metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, folder), say
       )
       done, seconds, row = int(state.step), time.monotonic() - started, watch.row(metrics)
       if hosts.is_first():
@@ -137,7 +141,7 @@ def train(
         seconds = time.monotonic() - started
         extra = {**before, "seconds": seconds, "skipped": skipped}
         with _waiting(f"Saving meta-step {done} of", experiment):
-          checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+          checkpoints.save(manager(), done, parallel.on_every_host(state, mesh), extra)
     # A signal during the last save stops the run too, before its evaluation.
     stop = stop or hosts.largest(signal())
     return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"])
@@ -168,7 +172,7 @@ def _waiting(what: str, experiment: Experiment) -> contextlib.AbstractContextMan
 
 
 def _begin(
-  manager: checkpoints.Manager,
+  manager: checkpoints.Manager | None,
   experiment: Experiment,
   init: origins.InitFrom | None,
   say: Callable[[str], object],
@@ -178,7 +182,7 @@ def _begin(
   run = experiment.run
   extra = {"seconds": 0.0, "skipped": 0, "data": experiment.data.description, "num_meta_steps": run.num_meta_steps}
   state = parallel.on_every_host(start(experiment), mesh)
-  restored = _restore(manager, experiment, state, say)
+  restored = _restore(manager, experiment, state, say) if manager else None
   if restored is not None:
     say(f"Resuming {run.name} at meta-step {restored.step}.")
     counted = {name: restored.extra.get(name, 0) for name in ("seconds", "skipped")}
