@@ -28,6 +28,11 @@ def replacing(arguments: Sequence[str], *flags: str) -> list[str]:
   return [*(each for each in arguments if each.partition("=")[0] not in names), *flags]
 
 
+def told(stderr: str) -> list[str]:
+  """The lines of stderr but those of what a slow machine waits for."""
+  return [line for line in stderr.splitlines() if line.strip() and not line.endswith(" ...")]
+
+
 def until(condition: Callable[[], object], pid: int | None = None, seconds: float = 240.0) -> None:
   """Waits for a condition, at most so long, and only while the process with that id lives."""
   deadline = time.monotonic() + seconds
