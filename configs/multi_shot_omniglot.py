@@ -149,7 +149,7 @@ _CPU = {
   "checkpoint_every": 50,
   "data": {"augmentation": "affine", "resample": "lanczos"},
   "network": {"width": 16},
-  "eval": {"num_tasks": 30},  # three of each alphabet; the accuracy after each of 100 steps costs more than training
+  "eval": {"num_tasks": 30},  # three of each alphabet
 }
 # Warp-Leap's numbers by meta-training alphabets; of those the paper has no other method's.
 _CURVE = {

@@ -27,13 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
   ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
   if ignored and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  if config.option.markexpr == "not slow" and "PYTEST_XDIST_WORKER" not in os.environ:
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    return
+  if config.option.markexpr == "not slow":
     _compile_fast()
-    _compile_once(config)
+  _compile_once(config)
 
 
 def _compile_once(config: pytest.Config) -> None:
-  """Shares what takes long to compile among the quick tests' processes, in a folder that ends with them."""
+  """Shares what takes long to compile among the tests' processes, in a folder that ends with them."""
   folder = tempfile.TemporaryDirectory(prefix="warpjax-compiled-")
   config.add_cleanup(folder.cleanup)
   for name, value in (CACHE | {"jax_compilation_cache_dir": folder.name}).items():

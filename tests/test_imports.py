@@ -35,7 +35,7 @@ LAYERS = (
 RUNNER = (
   {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "tables", "workdir"},
   {"hosts", "progress", "remembered", "schema", "sections", "watch"},
-  {"base", "meta_gradients", "optimizers", "rules", "run_settings", "warp", "writers"},
+  {"base", "compiled", "meta_gradients", "optimizers", "rules", "run_settings", "warp", "writers"},
   {"image_data", "multi_shot", "optimizees", "reinforcement", "synthetic"},
   {"learners"},
   {"registry"},

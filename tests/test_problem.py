@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+import warpjax as wj
 from tests import toy
 from warpjax import rules
 from warpjax.problem import Problem, has_prox
@@ -66,6 +67,13 @@ def test_the_query_loss_is_without_the_proximal_term_and_may_be_another():
   other = lambda params, shared, batch: (jnp.sum(params["b"]) + jnp.sum(batch[0]), {"other": jnp.ones(())})
   value, aux = bound(query_loss_fn=other).query_loss(away, shared, 0)
   toy.assert_close((value, aux), other(away, shared, toy.task().query))
+
+
+def test_a_batch_that_is_drawn_before_is_that_of_the_step():
+  problem = bound(batch_fn=wj.minibatch(2))
+  state = problem.start()
+  toy.assert_close(problem.with_batch(state.params, 3).step(state, 3), problem.step(state, 3))
+  toy.assert_close(problem.with_batch(state.params, 3).batch(state.params, 3), problem.batch(state.params, 3))
 
 
 def test_has_prox():

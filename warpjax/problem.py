@@ -53,6 +53,14 @@ class Problem(_Fields):
     batch = self.inner.batch_fn(self.key, self.task.support, index, params, self.meta_params.shared)
     return jax.lax.stop_gradient(batch)
 
+  def with_batch(self, params: Params, index: Any) -> Self:
+    """The problem whose support batch is that of step `index`: drawn once for all that reads it, which XLA would not.
+
+    XLA merges equal operations, but not the loops in which random numbers are drawn, nor what follows from them.
+    """
+    batch = self.batch(params, index)
+    return self._replace(inner=self.inner._replace(batch_fn=lambda *arguments: batch))
+
   def inner_objective(self, params: Params, shared: PyTree, batch: Batch) -> jax.Array:
     """`loss(params, shared, batch) + prox / 2 * |params - initial|^2`, a scalar."""
     return self._add_prox(params, loss_of(self.inner)(params, shared, batch)[0])

@@ -11,7 +11,16 @@ import pytest
 import warpjax as wj
 from tests import toy
 from warpjax import losses, rules
-from warpjax.evaluation import ci95_of_few, continued, evaluate, evaluator, mean_and_ci95, over_tasks
+from warpjax.evaluation import (
+  ci95_of_few,
+  continued,
+  evaluate,
+  evaluator,
+  mean_and_ci95,
+  over_tasks,
+  parts,
+  readouts,
+)
 from warpjax.meta_gradients.own_parameters import start_of
 from warpjax.training.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
@@ -199,6 +208,69 @@ def test_chunks_change_nothing():
   expected = run(task_chunk=10)
   for chunk, dispatch in ((3, 10), (1, 4), (None, 3)):
     np.testing.assert_allclose(run(task_chunk=chunk, tasks_per_dispatch=dispatch), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_tasks", "at_once"), [(10, 2), (11, 3), (1, 4)])
+def test_several_threads_measure_the_same_in_order(num_tasks, at_once):
+  """Of an iterable, no more is read ahead than is computed; each task is compiled for once."""
+  read, traced, reported = list[int](), [], []
+  drawn = jax.device_get(sample_tasks(sampler, toy.key(3), num_tasks))
+
+  def iterable():
+    for index in range(num_tasks):
+      read.append(index)
+      yield jax.tree.map(lambda leaf, index=index: leaf[index], drawn)
+
+  def counting(params, shared, batch):
+    traced.append(())
+    return loss_fn(params, shared, batch)
+
+  inner = wj.InnerLoop(counting, rules.sgd(0.5), 2)
+  alone = evaluator(inner, metric="loss")(START, iterable(), toy.key(), num_tasks).per_task
+  count = len(traced)
+  read.clear()
+  run = evaluator(inner, metric="loss", at_once=at_once)
+  size = parts.size_of(num_tasks, 200, at_once)
+
+  def report(done):
+    reported.append(done)
+    assert len(read) <= min(done - 1 + size * at_once, num_tasks)
+
+  several = run(START, iterable(), toy.key(), num_tasks, report=report).per_task
+  np.testing.assert_allclose(several, alone, rtol=1e-5, atol=1e-6)
+  assert reported == [min(end, num_tasks) for end in range(size, num_tasks + size, size)]
+  assert len(traced) == 2 * count
+
+
+def test_an_error_of_a_thread_is_that_of_the_call():
+  run = evaluator(wj.InnerLoop(loss_fn, rules.sgd(0.5), 2), metric="loss", at_once=2)
+
+  def broken():
+    yield from (Task(np.float32(1), np.float32(1)) for _ in range(5))
+    raise ZeroDivisionError
+
+  with pytest.raises(ZeroDivisionError):
+    run(START, broken(), toy.key(), 10)
+
+
+def test_a_batch_is_drawn_once_for_the_step_and_for_what_reads_it():
+  """The batch statistics of a step are those of its own batch; XLA would not merge two draws."""
+  drawn = list[object]()
+
+  def batch_fn(key, support, step, params, shared):
+    drawn.append(step)
+    return wj.minibatch(2)(key, support, step, params, shared)
+
+  def with_stats(params, shared, stats, x):
+    stats = stats or {"mean": jnp.mean(x), "var": jnp.var(x)}
+    return params * (x - stats["mean"]), stats
+
+  loss = losses.regression(lambda params, shared, x: with_stats(params, shared, None, x)[0])
+  inner = wj.InnerLoop(loss, rules.sgd(0.5), 3, batch_fn=batch_fn)
+  tasks = jax.tree.map(lambda leaf: leaf[None], Task(*2 * [(jnp.arange(4.0), jnp.ones(4))]))
+  evaluator(inner, metric="loss", readout=readouts.running(with_stats, losses.regression))(START, tasks, toy.key(), 1)
+  in_steps = [step for step in drawn if isinstance(step, jax.core.Tracer)]
+  assert len(in_steps) == 1  # of the scan's body; the readout asks for shapes at step 0 once more
 
 
 def test_an_evaluator_compiles_once():

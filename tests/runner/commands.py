@@ -28,6 +28,11 @@ def replacing(arguments: Sequence[str], *flags: str) -> list[str]:
   return [*(each for each in arguments if each.partition("=")[0] not in names), *flags]
 
 
+def told(stderr: str) -> list[str]:
+  """The lines of stderr but those of what a slow machine waits for."""
+  return [line for line in stderr.splitlines() if line.strip() and not line.endswith(" ...")]
+
+
 def until(condition: Callable[[], object], pid: int | None = None, seconds: float = 240.0) -> None:
   """Waits for a condition, at most so long, and only while the process with that id lives."""
   deadline = time.monotonic() + seconds
@@ -94,6 +99,9 @@ def serve() -> None:
   from jax._src import xla_bridge
 
   from warpjax.runner.commands import evaluate, plot, train  # noqa: F401
+  from warpjax.runner.reporting import progress
+
+  progress.WAIT_SECONDS = 1e6  # what a slow machine waits for is no part of what a command prints
 
   assert not xla_bridge.backends_are_initialized()  # a fork of a process with threads of XLA hangs
   for line in sys.stdin:

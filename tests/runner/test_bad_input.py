@@ -204,7 +204,7 @@ def test_the_workdir_of_another_config_is_refused(tmp_path):
 
 def test_help_names_every_flag_of_the_script(commands):
   printed = commands.run("experiments.train", ["--help"]).stdout
-  names = ["config", "workdir", "seeds", "data_dir", "cache_dir", "traceback", "list"]
+  names = ["config", "workdir", "seeds", "data_dir", "cache_dir", "compilation_cache", "traceback", "list"]
   for name in [*names, "coordinator", "num_processes", "process_id", "on_nonfinite"]:
     assert re.search(rf"--(\[no\])?{name}:", printed), name
 

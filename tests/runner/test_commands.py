@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.runner.commands import told
 from warpjax.runner.__main__ import COMMANDS, MODULES
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,7 +36,8 @@ def test_a_reader_that_ends_early_is_no_error():
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
+    text=True,
   )
   assert process.stdout is not None and process.stderr is not None
   process.stdout.close()
-  assert (process.stderr.read(), process.wait(timeout=120)) == (b"", 141)
+  assert (told(process.stderr.read()), process.wait(timeout=120)) == ([], 141)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.runner.commands import told
 from warpjax.runner import evaluations, experiment, run, workdir
 from warpjax.runner.config import recipes, registry, settings
 from warpjax.runner.plots import figures
@@ -216,8 +217,8 @@ def test_an_edited_module_is_refused_in_one_line(trained, tmp_path):
   (folder / "my_method.py").write_text(METHOD.replace("-size * grad", "-2 * size * grad"))
   sys.modules.pop("my_method")
   done = launch("evaluate", f"--workdir={folder}", cwd=tmp_path)
-  assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-  assert done.stderr.startswith("error: my_method, which the config names, has changed since the run began: ")
+  assert done.returncode == 1 and len(told(done.stderr)) == 1, done.stderr
+  assert told(done.stderr)[0].startswith("error: my_method, which the config names, has changed since the run began: ")
 
 
 def test_a_module_that_is_gone_is_refused_in_one_line(trained, tmp_path):

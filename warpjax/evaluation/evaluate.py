@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_choice, check_count, check_key, check_learnable
+from warpjax.adaptation import check_inner
+from warpjax.checks import check_choice, check_count, check_counts, check_key, check_learnable
+from warpjax.evaluation import parts
+from warpjax.evaluation.parts import Measured
 from warpjax.evaluation.readouts import Readout, query_loss
-from warpjax.meta_gradients.own_parameters import Draw, start_of
+from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.problem import Problem
-from warpjax.training.streams import chunks
-from warpjax.training.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
-from warpjax.types import InnerLoop, InnerStep, MetaParams, Params, PyTree, Task, TaskSampler
-
-Measured = tuple[jax.Array, dict[str, jax.Array]]
-"""The metric after each step, and under each further readout at the end point."""
+from warpjax.types import AdaptState, InnerLoop, MetaParams, Params, PyTree, Task, TaskSampler
 
 
 class Evaluation(NamedTuple):
@@ -259,6 +255,7 @@ def evaluator(
   draw: Draw | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
+  at_once: int = 1,
 ) -> Callable[..., Evaluation]:
   """`evaluate` to be called again and again without compiling again: `(meta_params, sampler, key, num_tasks)`.
 
@@ -270,7 +267,8 @@ def evaluator(
     others: Further losses at the end point.
     draw: What each task draws for itself.
     task_chunk: Tasks vmapped together; None chooses.
-    tasks_per_dispatch: Tasks in one call.
+    tasks_per_dispatch: Tasks in one call, at most.
+    at_once: Calls at once, each of a thread: the cores of a CPU, on which one call leaves some of them idle.
 
   Returns:
     `(meta_params, sampler, key, num_tasks, data=None, report=..., tasks_per_batch=None) -> Evaluation`; `data` is for
@@ -289,12 +287,12 @@ def evaluator(
     >>> [run(meta_params, tasks, jax.random.key(0), 1).summary()["mean"] for meta_params in starts]
     [2.0, 0.5]
   """
-  check_count("tasks_per_dispatch", tasks_per_dispatch)
+  check_counts(tasks_per_dispatch=tasks_per_dispatch, at_once=at_once)
   check_count("task_chunk", task_chunk, optional=True)
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
   along = readout or query_loss()
   measured = partial(_measure, inner, along, ends, check_inner(inner, num_steps), metric)
-  part = jax.jit(partial(_part, measured, draw, task_chunk), static_argnums=5)
+  part = jax.jit(partial(parts.measure, measured, draw, task_chunk), static_argnums=5)
 
   def run(
     meta_params: MetaParams,
@@ -307,60 +305,20 @@ def evaluator(
   ) -> Evaluation:
     check_count("num_tasks", num_tasks)
     check_key(key)
-    size = min(num_tasks, tasks_per_dispatch)
-    sources, stored = _sources(sampler, size, num_tasks, tasks_per_batch)
+    size = parts.size_of(num_tasks, tasks_per_dispatch, at_once)
+    sources, stored = parts.sources(sampler, size, num_tasks, tasks_per_batch)
     readout_data = [along.data if data is None else data, *(other.data for other in ends.values())]
-    parts = []
     # The last part is computed whole and cut, so that nothing compiles twice.
-    for first, source in zip(range(0, num_tasks, size), sources, strict=False):
-      parts.append(jax.device_get(part(meta_params, readout_data, source, key, first, size)))
-      report(min(first + size, num_tasks))
-    curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
+    firsts = zip(range(0, num_tasks, size), sources, strict=False)
+    calls = ((meta_params, readout_data, source, key, np.int32(first)) for first, source in firsts)
+    results = []
+    for result in parts.in_order(part, calls, size, at_once):
+      results.append(result)
+      report(min(len(results) * size, num_tasks))
+    curve, rest = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *results)
     return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run
-
-
-def _part(
-  measured: Callable[[MetaParams, Sequence[PyTree], Task, jax.Array], Measured],
-  draw: Draw | None,
-  task_chunk: int | None,
-  meta_params: MetaParams,
-  data: Sequence[PyTree],
-  sampler: TaskSampler | Task,
-  key: jax.Array,
-  first: jax.Array,
-  count: int,
-) -> Measured:
-  """One dispatch: tasks `first` to `first + count`, adapted to and measured."""
-  indices = first + jnp.arange(count)
-  if isinstance(sampler, Task):
-    tasks = jax.tree.map(lambda leaf: leaf[indices % leaf.shape[0]], sampler)
-  else:
-    tasks = sample_tasks(sampler, jax.random.fold_in(key, 0), count, first)
-  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
-
-  def one(args: tuple[Task, jax.Array]) -> Measured:
-    task, task_key = args
-    return measured(start_of(draw, meta_params, task_key) if draw else meta_params, data, task, task_key)
-
-  chunk = min(count, task_chunk or default_task_chunk(tasks))
-  return map_tasks(one, (tasks, keys), chunk)
-
-
-def _sources(
-  sampler: TaskSampler | Task | Iterable[Task], size: int, num_tasks: int, tasks_per_batch: int | None
-) -> tuple[Iterator[Any], int]:
-  """What each dispatch takes its tasks from, and how many different ones there are."""
-  if isinstance(sampler, Task) or callable(sampler):
-    if tasks_per_batch is not None:
-      raise ValueError(f"tasks_per_batch must be None but for an iterable of tasks; got {tasks_per_batch!r}")
-    if isinstance(sampler, Task):
-      return itertools.repeat(sampler), count_tasks(sampler, "sampler")
-    return itertools.repeat(as_argument(sampler)), num_tasks
-  if tasks_per_batch is not None:
-    check_count("tasks_per_batch", tasks_per_batch)
-  return chunks(sampler, size, num_tasks, tasks_per_batch), num_tasks
 
 
 def _measure(
@@ -385,15 +343,17 @@ def _measure(
     # A network that has diverged still has an accuracy: what its NaNs are taken for.
     return jnp.where(jnp.isfinite(loss), measured[metric], jnp.nan)
 
-  def fold(carry: tuple[list[PyTree], jax.Array], step: InnerStep) -> tuple[list[PyTree], jax.Array]:
-    before, curve = carry
-    seen = [each.step(problem, part, step) for each, part in zip(readouts, before, strict=True)]
-    index = step.number + 1
-    return seen, curve.at[index].set(at(readout, seen[0], step.next.params, index))
+  def body(carry: tuple[AdaptState, list[PyTree], jax.Array], index: jax.Array) -> tuple[Any, None]:
+    state, before, curve = carry
+    drawn = problem.with_batch(state.params, index)
+    step = drawn.step(state, index)
+    seen = [each.step(drawn, part, step) for each, part in zip(readouts, before, strict=True)]
+    curve = curve.at[index + 1].set(at(readout, seen[0], step.next.params, index + 1))
+    return (step.next, seen, curve), None
 
   state, seen = problem.start(), [each.start(problem, part) for each, part in zip(readouts, data, strict=True)]
   first = at(readout, seen[0], state.params, 0)
   curve = jnp.broadcast_to(first, (num_steps + 1, *first.shape))
-  final, (seen, curve), _ = run_steps(problem.step, state, (fold, (seen, curve)), last=num_steps)
+  (final, seen, curve), _ = jax.lax.scan(body, (state, seen, curve), jnp.arange(num_steps))
   ends = zip(others.items(), seen[1:], strict=True)
   return curve, {name: at(other, part, final.params, num_steps) for (name, other), part in ends}

@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -102,10 +103,15 @@ def _cache() -> pathlib.Path:
 
 
 def processor() -> str:
-  """The kind of machine and the instructions of its processor."""
-  info = pathlib.Path("/proc/cpuinfo")
-  lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-  return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
+  """The processor's model and instructions, which tell apart machines that cannot run each other's programs."""
+  names = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features")  # x86's, and ARM's
+  try:
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+      first = re.split(r"\n\s*\n", file.read(1 << 14))[0]
+  except OSError:
+    first = ""
+  lines = [line for line in first.splitlines() if line.startswith(names)]
+  return "\n".join([platform.machine(), *(lines or [platform.node()])])
 
 
 def _checksum(library: pathlib.Path) -> pathlib.Path:

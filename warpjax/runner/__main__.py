@@ -7,6 +7,7 @@ import sys
 
 from warpjax.runner.config import recipes
 from warpjax.runner.machine import interrupts
+from warpjax.runner.reporting import progress
 
 COMMANDS = {
   "train": "meta-train and evaluate one config",
@@ -38,7 +39,9 @@ def main() -> None:
     print(f"error: warpjax has no command {name!r}{recipes.nearest(name, COMMANDS)}", file=sys.stderr)
     sys.exit(1)
   sys.argv[:2] = [f"warpjax {name}"]
-  importlib.import_module(f"warpjax.runner.commands.{MODULES.get(name, name)}").command()
+  with progress.waiting("Importing JAX and the libraries of the command"):
+    module = importlib.import_module(f"warpjax.runner.commands.{MODULES.get(name, name)}")
+  module.command()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from warpjax.runner import workdir
 from warpjax.runner.config import settings
-from warpjax.runner.machine import hosts, interrupts
+from warpjax.runner.machine import compiled, hosts, interrupts
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # --help of a command then lists the flags of `define`
@@ -86,7 +86,7 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
 
   Args:
     config: Whether to define `--config=FILE.py:METHOD`, `--config.key=value` and `--cpu_devices`.
-    places: Whether to define `--data_dir` and `--cache_dir`.
+    places: Whether to define `--data_dir`, `--cache_dir` and `--compilation_cache`.
     processes: Whether to define `--coordinator`, `--num_processes` and `--process_id`.
   """
   flags.DEFINE_bool("traceback", False, "Show where in the code an error arose.")
@@ -101,7 +101,8 @@ def define(*, config: bool = False, places: bool = True, processes: bool = False
     )
   if places:
     flags.DEFINE_string("data_dir", None, "Prepared data; default: TFDS_DATA_DIR, else that of the data set.")
-    flags.DEFINE_string("cache_dir", None, "Arrays made from the data; default: the user's cache.")
+    flags.DEFINE_string("cache_dir", None, "Arrays of the data, and compiled programs; default: the user's cache.")
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the cache, where JAX is not set otherwise.")
   if processes:
     flags.DEFINE_string("coordinator", None, "Many hosts: HOST:PORT of the first; auto on SLURM, TPU pods, Kubernetes.")
     flags.DEFINE_integer("num_processes", None, "Many hosts: how many processes there are.")
@@ -120,6 +121,12 @@ def config() -> dict[str, Any]:
 def places() -> dict[str, str | None]:
   """The arguments `data_dir` and `cache_dir`."""
   return {"data_dir": FLAGS.data_dir, "cache_dir": FLAGS.cache_dir}
+
+
+def keep_compiled() -> None:
+  """Keeps compiled programs for the next start, if the flags allow it; devices are used, so hosts must be connected."""
+  if FLAGS.compilation_cache:
+    compiled.keep(FLAGS.cache_dir)
 
 
 def integers(name: str, values: Sequence[str]) -> list[int]:

@@ -16,6 +16,8 @@ from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.config import recipes, registry, run_settings, settings
 from warpjax.runner.config.run_settings import Evaluation, Published, Run
 from warpjax.runner.families import base
+from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import progress
 from warpjax.tasks import augment
 from warpjax.training import TrainState
 from warpjax.types import InnerLoop, LossFn, MetaParams, Task
@@ -83,12 +85,14 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   optimizer = registry.named("optimizer", tables, num_meta_steps=run.num_meta_steps)
   spec = registry.named("data", tables, data_dir=data_dir, cache_dir=cache_dir)
   network = registry.network(tables, spec.num_outputs)
+  network = network._replace(init=jax.jit(network.init))  # traced once: for shapes, batch norm and parameters
   loss_of = registry.loss(run.loss, spec.metric)
   _check_choices(tables, run, evaluation, spec)
   inner, test_inner = _loops(tables, run, evaluation, spec, network, loss_of)
   made = registry.meta_gradient(tables, inner)
   outer_step.check(made, tables, run.tasks_per_step)
-  data = spec.load()  # last, once everything cheap has been checked
+  with progress.waiting(f"Reading the data of {run.name}", shown=hosts.is_first()):
+    data = spec.load()  # last, once everything cheap has been checked
   step = outer_step.resolve(made, _checked_task(tables, evaluation, spec, data))
   readouts = _readouts(evaluation, spec, data, test_inner, network, loss_of)
   draw = registry.draw(tables["meta_gradient"])

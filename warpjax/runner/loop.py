@@ -74,8 +74,9 @@ class Programs:
       ValueError: For settings that do not fit the shapes of the tasks.
     """
     run = self.experiment.run
-    state = jax.eval_shape(lambda: start(self.experiment))
-    self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
+    with _waiting("Tracing the meta-step of", self.experiment):
+      state = jax.eval_shape(lambda: start(self.experiment))
+      self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
 
 
 def train(
@@ -106,8 +107,13 @@ def train(
     ValueError: When the checkpoints cannot be used.
   """
   experiment, mesh, run = programs.experiment, programs.mesh, programs.experiment.run
-  with checkpoints.open_manager(directory / workdir.CHECKPOINTS) as manager, contextlib.ExitStack() as stack:
-    state, before = _begin(manager, experiment, init, say, mesh)
+  folder = directory / workdir.CHECKPOINTS
+  with contextlib.ExitStack() as stack:
+    # Orbax takes as long to import as a start may take: if there is nothing to restore, it waits for the first save.
+    manager = cache(lambda: stack.enter_context(checkpoints.open_manager(folder)))
+    begun = hosts.from_first(lambda: bool(checkpoints.steps(folder)))
+    with _waiting("Initializing", experiment):
+      state, before = _begin(manager() if begun else None, experiment, init, say, mesh)
     first = int(state.step)
     sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, first))
@@ -120,7 +126,7 @@ def train(
     while done < run.num_meta_steps and not stop:
       state, metrics = _dispatched(programs, state, sampler, say, say_cost=done == first)
       skipped += watch.count_skipped(
-        metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, manager), say
+        metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, folder), say
       )
       done, seconds, row = int(state.step), time.monotonic() - started, watch.row(metrics)
       if hosts.is_first():
@@ -128,12 +134,14 @@ def train(
       report(done, {name: row[name] for name in ("loss", experiment.spec.metric) if name in row})
       due = done % run.checkpoint_every == 0 or done == run.num_meta_steps
       if due:
-        validate(done, parallel.on_every_host(state, mesh))
+        with _waiting(f"Validating meta-step {done} of", experiment):
+          validate(done, parallel.on_every_host(state, mesh))
       stop = hosts.largest(signal())  # asked once a dispatch, so that saving and stopping have the same answer
       if due or stop:
         seconds = time.monotonic() - started
         extra = {**before, "seconds": seconds, "skipped": skipped}
-        checkpoints.save(manager, done, parallel.on_every_host(state, mesh), extra)
+        with _waiting(f"Saving meta-step {done} of", experiment):
+          checkpoints.save(manager(), done, parallel.on_every_host(state, mesh), extra)
     # A signal during the last save stops the run too, before its evaluation.
     stop = stop or hosts.largest(signal())
     return Trained(parallel.on_this_host(parallel.on_every_host(state, mesh)), seconds, skipped, stop, before["origin"])
@@ -148,16 +156,23 @@ def _dispatched(
   count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
   dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
   if say_cost:
-    watch.say_cost(run.name, dispatch, state, sampler, count, say)
-  state, measured = dispatch(state, sampler)
-  metrics = jax.device_get(measured)  # waits: several dispatches in flight deadlock on several CPU devices
+    with _waiting("Compiling the meta-step of", programs.experiment):
+      watch.say_cost(run.name, dispatch, state, sampler, count, say)
+  first_number = _waiting(f"Computing the first {count} meta-steps of", programs.experiment)
+  with first_number if say_cost else contextlib.nullcontext():
+    state, measured = dispatch(state, sampler)
+    metrics = jax.device_get(measured)  # waits: several dispatches in flight deadlock on several CPU devices
   if first == 0 and np.all(metrics["finite"]):
     watch.warn_of_still_leaves(old, state.meta_params, count, say)
   return state, metrics
 
 
+def _waiting(what: str, experiment: Experiment) -> contextlib.AbstractContextManager[None]:
+  return progress.waiting(f"{what} {experiment.run.name}", shown=hosts.is_first())
+
+
 def _begin(
-  manager: checkpoints.Manager,
+  manager: checkpoints.Manager | None,
   experiment: Experiment,
   init: origins.InitFrom | None,
   say: Callable[[str], object],
@@ -167,7 +182,7 @@ def _begin(
   run = experiment.run
   extra = {"seconds": 0.0, "skipped": 0, "data": experiment.data.description, "num_meta_steps": run.num_meta_steps}
   state = parallel.on_every_host(start(experiment), mesh)
-  restored = _restore(manager, experiment, state, say)
+  restored = _restore(manager, experiment, state, say) if manager else None
   if restored is not None:
     say(f"Resuming {run.name} at meta-step {restored.step}.")
     counted = {name: restored.extra.get(name, 0) for name in ("seconds", "skipped")}
@@ -251,7 +266,8 @@ def restore_all(experiment: Experiment, directory: pathlib.Path, *, say: Callabl
     BusyError: If that run replaced a checkpoint while it was read, or is writing its first.
     ValueError: If there is no checkpoint.
   """
-  restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
+  with _waiting("Restoring", experiment):
+    restored = _restore(directory / workdir.CHECKPOINTS, experiment, start(experiment), say)
   if restored is None:
     raise ValueError(f"{directory} has no checkpoint; train first.")
   newest, origin = restored.state, restored.extra.get("origin", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
@@ -54,6 +55,7 @@ class Result(TypedDict, total=False):
 
 # Test tasks have a random stream of their own, apart from that of any training seed.
 _TEST_STREAM = 0x7E57
+MOST_THREADS = 8
 
 
 def measure(
@@ -112,6 +114,8 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
     report: Callable[[int], object] = lambda done: None,
   ) -> evaluation.Evaluation:
     nonlocal compiled
+    if jax.local_device_count() > 1:  # where the state is on several, each would compute the same
+      state = jax.device_put(state, jax.local_devices()[0])
     inner, meta_params = experiment.test_loop(state)
     readout = experiment.readout_of(state)
     if compiled is None:
@@ -123,10 +127,19 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
         others=experiment.others if others else None,
         draw=experiment.draw,
         task_chunk=experiment.run.task_chunk or None,
+        at_once=_threads(),
       )
     return compiled(meta_params, sampler, key, num_tasks, readout.data, report)
 
   return run
+
+
+def _threads() -> int:
+  """The cores of a CPU that this process may use, up to `MOST_THREADS`, since each holds its own tasks in memory."""
+  if jax.default_backend() != "cpu":
+    return 1
+  allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+  return min(len(allowed(0)) if allowed else os.cpu_count() or 1, MOST_THREADS)
 
 
 def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:
@@ -136,7 +149,9 @@ def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: 
   key = jax.random.fold_in(jax.random.key(settings.seed), _TEST_STREAM)
   evaluated: list[evaluation.Evaluation] = []
   total, name = len(states) * num_tasks, experiment.run.name
-  with progress.bar(total, 0, name, unit="test tasks", always=False, shown=hosts.is_first()) as report:
+  shown = hosts.is_first()
+  wait = progress.waiting(f"Evaluating {name} on {total} test tasks", shown=shown)
+  with wait, progress.bar(total, 0, name, unit="test tasks", always=False, shown=shown) as report:
     for state in states:
       before = len(evaluated) * num_tasks
       say = lambda done, before=before: report(before + done, {})

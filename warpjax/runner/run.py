@@ -16,7 +16,7 @@ from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.machine import hosts, provenance
 from warpjax.runner.machine.interrupts import Interrupted
 from warpjax.runner.plots import canvas, figures
-from warpjax.runner.reporting import watch
+from warpjax.runner.reporting import progress, watch
 from warpjax.runner.reporting.writers import Writer
 from warpjax.training import TrainState
 
@@ -187,7 +187,8 @@ def _train_and_evaluate(
 
   def write() -> Any:
     np.save(path / workdir.PER_TASK, per_task)
-    figures.draw([path], path / "curves.png", results=[result])
+    with progress.waiting(f"Drawing {path / 'curves.png'}"):
+      figures.draw([path], path / "curves.png", results=[result])
     workdir.write_json(path / workdir.RESULT, result)
     return workdir.read_json(path / workdir.RESULT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -41,10 +42,11 @@ def validation(experiment: Experiment, directory: pathlib.Path, first: int, writ
     yield lambda step, state: None
     return
   measured, metric, wanted = _measured(experiment), experiment.spec.metric, _wanted(experiment)
-  with _open(experiment, directory) as manager:
-    for step in checkpoints.steps(manager):
+  with contextlib.ExitStack() as stack:
+    manager = functools.cache(lambda: stack.enter_context(_open(experiment, directory)))  # see `loop.train`
+    for step in hosts.from_first(lambda: checkpoints.steps(directory / BEST)):
       if step > first:
-        checkpoints.delete(manager, step)
+        checkpoints.delete(manager(), step)
 
     def consider(step: int, state: TrainState) -> None:
       values = measured(parallel.on_this_host(state))
@@ -53,9 +55,9 @@ def validation(experiment: Experiment, directory: pathlib.Path, first: int, writ
       ranks = _ranks(experiment, directory)
       rank = _rank(metric, values[metric])
       if sum(each >= rank for earlier, each in ranks.items() if earlier < step) < wanted:
-        checkpoints.save(manager, step, state, values)
-        for worse in _ranked(ranks, manager)[wanted + _SPARE :]:
-          checkpoints.delete(manager, worse)
+        checkpoints.save(manager(), step, state, values)
+        for worse in _ranked(ranks, manager())[wanted + _SPARE :]:
+          checkpoints.delete(manager(), worse)
 
     yield consider
 

@@ -92,7 +92,8 @@ def all_tasks(images: Any, *, held_out: int = 5) -> Task:
     ValueError: as `sampler`.
   """
   _check(images, held_out, "held_out")
-  return jax.vmap(lambda alphabet: _task(alphabet, held_out, "held_out"))(jnp.asarray(images))
+  # As one program: each operation by itself would be compiled.
+  return jax.jit(jax.vmap(lambda alphabet: _task(alphabet, held_out, "held_out")))(jnp.asarray(images))
 
 
 def _task(alphabet: jax.Array, held_out: int, query: Query) -> Task:

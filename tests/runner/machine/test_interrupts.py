@@ -68,8 +68,9 @@ def test_while_it_imports(command):
 def test_while_it_evaluates(finished, busy):
   """With test tasks in flight, on a busy machine: on the old code the interpreter crashed under XLA's threads."""
   process = start("experiments.evaluate", [f"--workdir={finished}", "--num_tasks=100000000"])
-  assert process.stdout is not None
-  process.stdout.readline()  # the first line of progress, after fifteen seconds
+  assert process.stderr is not None
+  while "/100000000 test tasks" not in process.stderr.readline():  # the first line of progress, after fifteen seconds
+    assert process.poll() is None
   process.send_signal(signal.SIGINT)
   assert_interrupted(process)
   assert not (finished / workdir.EVALUATION).exists()

@@ -14,6 +14,7 @@ from warpjax import diagnostics
 from warpjax.runner import cli, loop
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.experiment import Experiment, build
+from warpjax.runner.reporting import progress
 
 # Checks of the meta-gradient used in training.
 ESTIMATOR = ("order", "zero leaves")
@@ -49,7 +50,10 @@ def check(experiment: Experiment, *, num_tasks: int = 64) -> diagnostics.Report:
 
 def main() -> int:
   """Exits with 0, or 1 on an error or a failed check."""
-  report = check(build(cli.config(), **cli.places()), num_tasks=FLAGS.num_tasks)
+  cli.keep_compiled()
+  experiment = build(cli.config(), **cli.places())
+  with progress.waiting(f"Checking {experiment.run.name}"):
+    report = check(experiment, num_tasks=FLAGS.num_tasks)
   print(report)
   return int(any(each.status == "failed" for each in report.checks))
 

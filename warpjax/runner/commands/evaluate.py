@@ -20,6 +20,7 @@ from warpjax.runner.reporting import protocol
 
 def main() -> None:
   """Runs the command."""
+  cli.keep_compiled()
   changed = evaluations.parsed(FLAGS.workdir, FLAGS.set)
   result = evaluations.evaluate(FLAGS.workdir, FLAGS.num_tasks, changed=changed, name=FLAGS.name, **cli.places())
   print(protocol.text(result), file=sys.stderr, flush=True)

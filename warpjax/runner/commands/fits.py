@@ -23,6 +23,7 @@ from warpjax.runner.cli import FLAGS
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import recipes, registry
 from warpjax.runner.experiment import Experiment, build
+from warpjax.runner.reporting import progress
 from warpjax.types import InnerLoop
 
 POLICIES: tuple[tuple[Derivative, Memory], ...] = (
@@ -82,8 +83,11 @@ def _peak(experiment: Experiment, make: Callable[[InnerLoop], Any], num_steps: i
 
 def main() -> None:
   """Runs the command."""
+  cli.keep_compiled()
   config = cli.config()
-  fitting = table(config, build(config, **cli.places()), FLAGS.gib, FLAGS.at_most)
+  experiment = build(config, **cli.places())
+  with progress.waiting(f"Compiling programs of {experiment.run.name} with different numbers of inner steps"):
+    fitting = table(config, experiment, FLAGS.gib, FLAGS.at_most)
   print(f"largest number of inner steps within {FLAGS.gib:g} GiB, at most {FLAGS.at_most}:")
   for name, steps in fitting.items():
     print(f"  {name:<36} {steps}")

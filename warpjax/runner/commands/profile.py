@@ -14,12 +14,16 @@ from warpjax.runner import cli, profiling
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.experiment import build
 from warpjax.runner.machine import hosts
+from warpjax.runner.reporting import progress
 
 
 def main() -> None:
   """Prints the table."""
+  cli.keep_compiled()
   experiment = build(cli.config(), **cli.places())
-  hosts.say(profiling.table(*profiling.profile(experiment), FLAGS.lines))
+  with progress.waiting(f"Profiling a meta-step of {experiment.run.name}"):
+    measured = profiling.profile(experiment)
+  hosts.say(profiling.table(*measured, FLAGS.lines))
 
 
 def command() -> None:

@@ -42,6 +42,7 @@ def main() -> None:
   if (FLAGS.num_processes or 1) == 1 and FLAGS.coordinator is None:
     config = cores.for_run(config, FLAGS.workdir, FLAGS.cpu_devices, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   hosts.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+  cli.keep_compiled()
   if FLAGS.tune:
     config = tuning.for_run(config, FLAGS.workdir, **cli.places())
   check = partial(run.check, config, FLAGS.workdir, **arguments)

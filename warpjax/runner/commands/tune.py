@@ -15,6 +15,7 @@ from warpjax.runner.machine import tuning
 
 def main() -> None:
   """Runs the command."""
+  cli.keep_compiled()
   config, places = settings.resolved(cli.config()), cli.places()
   measured = tuning.measure(config, **places)
   for one in sorted(measured, key=lambda one: one.seconds):

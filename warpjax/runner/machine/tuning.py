@@ -13,6 +13,7 @@ from warpjax.runner import loop, workdir
 from warpjax.runner.config import recipes, settings
 from warpjax.runner.experiment import Experiment, build
 from warpjax.runner.machine import hosts, lowering, remembered
+from warpjax.runner.reporting import progress
 
 Changes = dict[str, Any]
 ROUNDS = 5
@@ -71,13 +72,15 @@ def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
   lowerings: Sequence[str | None] = lowering.CHOICES if lowering.has_convolutions(config) else (None,)
   choices = [_changes(0, each) for each in lowerings]
   built = [build(recipes.lay_over(config, changes), **places) for changes in choices]
-  measured = _timed(choices, built)
+  with progress.waiting(f"Timing the choices of {built[0].run.name}"):
+    measured = _timed(choices, built)
   first = min(range(len(measured)), key=lambda index: measured[index].seconds)
   best, run = built[first], built[first].run
   share = run.tasks_per_step // loop.num_devices(run.tasks_per_step, best.outer_step.in_turn)
   chunks = [2**power for power in range(share.bit_length()) if 2**power < share] + [share]
   chunked = [best._replace(run=run._replace(task_chunk=chunk)) for chunk in chunks]
-  return measured + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
+  with progress.waiting(f"Timing {len(chunks)} numbers of vmapped tasks"):
+    return measured + _timed([{**choices[first], "task_chunk": chunk} for chunk in chunks], chunked)
 
 
 def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Measured]:

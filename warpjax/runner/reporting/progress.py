@@ -1,4 +1,4 @@
-"""Progress bars, and signals that stop a run."""
+"""Progress bars, what is being waited for, and signals that stop a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +14,25 @@ from typing import Any
 from warpjax.runner.machine import interrupts
 
 Report = Callable[[int, Mapping[str, float]], None]
+WAIT_SECONDS = 3.0
+
+
+@contextlib.contextmanager
+def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
+  """Says on stderr what is being waited for, if it takes more than `WAIT_SECONDS`.
+
+  Args:
+    what: What is being done, such as "Compiling the meta-step".
+    shown: Whether to print at all.
+  """
+  timer = threading.Timer(WAIT_SECONDS, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+  timer.daemon = True
+  if shown:
+    timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 @contextlib.contextmanager
@@ -26,7 +46,7 @@ def bar(
   always: bool = True,
   shown: bool = True,
 ) -> Iterator[Report]:
-  """A progress bar on a terminal, plain lines otherwise.
+  """A progress bar on a terminal, plain lines otherwise: on stdout, or stderr for work that prints only if it is long.
 
   Args:
     total: Number of units.
@@ -66,7 +86,7 @@ def _lines(total: int, description: str, unit: str, seconds_between: float, alwa
     if (always and step >= total) or now - last >= seconds_between:
       last = now
       shown = "".join(f", {name} {value:.4g}" for name, value in values.items())
-      print(f"{description}: {step}/{total} {unit}{shown}", flush=True)
+      print(f"{description}: {step}/{total} {unit}{shown}", file=sys.stdout if always else sys.stderr, flush=True)
 
   return report
 
