@@ -17,83 +17,85 @@ struct Geometry {
 
 inline Index FloorDivide(Index a, Index b) { return a / b - (a % b < 0); }
 
-// Along one axis, what the outputs `phase, phase + step, ...` read: input `begin + stride * i + offset` for each tap.
+// Along one axis: the outputs `phase, phase + step, ...`, of which number i reads `stride * i + offset` for each tap.
 struct Axis {
-  Index phase, step, count, stride, begin, size;
+  Index phase, step, count, stride;
   std::vector<Index> taps, offsets;
 };
 
-// All phases of an axis; one for the result, and one for each remainder of the stride for the gradient of images.
+// All phases of an axis: one for the result, and one for each remainder of the stride for the gradient of images.
 inline std::vector<Axis> Axes(const Geometry& g, int axis, bool of_images) {
   std::vector<Axis> axes;
-  if (!of_images) {
-    Axis one{0, 1, g.result[axis], g.strides[axis], -g.low[axis], 0, {}, {}};
-    for (Index tap = 0; tap < g.kernel[axis]; ++tap) {
-      one.taps.push_back(tap);
-      one.offsets.push_back(tap * g.dilation[axis]);
-    }
-    one.size = (one.count - 1) * one.stride + one.offsets.back() + 1;
-    return {one};
-  }
   const Index stride = g.strides[axis];
-  for (Index phase = 0; phase < std::min(stride, g.image[axis]); ++phase) {
-    Axis one{phase, stride, (g.image[axis] - phase + stride - 1) / stride, 1, 0, 0, {}, {}};
-    for (Index tap = g.kernel[axis] - 1; tap >= 0; --tap) {  // in the order of what they read
-      const Index reach = phase + g.low[axis] - tap * g.dilation[axis];
-      if (reach - FloorDivide(reach, stride) * stride != 0) continue;
+  for (Index phase = 0; phase < (of_images ? std::min(stride, g.image[axis]) : 1); ++phase) {
+    Axis one = of_images ? Axis{phase, stride, (g.image[axis] - phase + stride - 1) / stride, 1, {}, {}}
+                         : Axis{0, 1, g.result[axis], stride, {}, {}};
+    for (Index tap = 0; tap < g.kernel[axis]; ++tap) {
+      const Index reach = tap * g.dilation[axis] - g.low[axis], back = phase - reach;
+      if (of_images && back - FloorDivide(back, stride) * stride != 0) continue;
       one.taps.push_back(tap);
-      one.offsets.push_back(FloorDivide(reach, stride));
-    }
-    if (!one.offsets.empty()) {
-      one.begin = one.offsets.front();
-      for (Index& offset : one.offsets) offset -= one.begin;
-      one.size = one.count + one.offsets.back();
+      one.offsets.push_back(of_images ? FloorDivide(back, stride) : reach);
     }
     axes.push_back(one);
   }
   return axes;
 }
 
-// Consecutive numbers of a row of the padded input, and the packed kernel that they meet.
-struct Run {
-  Index offset, length, kernel;
-};
-
-// The outputs of one remainder of the strides: by which runs they read, and for each, where in the padded input it
-// begins and where in the output it is.
+// The outputs of one phase of both axes: their taps, and in cells, where each output begins to read, what follows from
+// there for each cell of each tap, and where it is written.
 struct Phase {
-  Axis row, column;
-  std::vector<Run> runs;
-  std::vector<Index> reads, writes;
+  std::vector<Index> taps, reads, steps, writes;
 };
 
-inline std::vector<Phase> Phases(const Geometry& g, bool of_images, Index inputs, Index features) {
+// The pixels `begin[0] + i, begin[1] + j` of an image, `size[0] * size[1]` of them, and how all phases read them.
+struct Plan {
+  Index begin[2], size[2];
+  Index group;  // of images that are read together, so that many small ones fill the rows of a product
   std::vector<Phase> phases;
-  const Index out_columns = of_images ? g.image[1] : g.result[1];
-  for (const Axis& row : Axes(g, 0, of_images))
-    for (const Axis& column : Axes(g, 1, of_images)) {
-      Phase phase{row, column, {}, {}, {}};
+};
+
+// The first pixel that an axis reads, and the number of pixels from there to the last.
+inline void Extend(const std::vector<Axis>& axes, Index& begin, Index& size) {
+  Index first = 0, last = -1;
+  for (const Axis& axis : axes)
+    for (const Index offset : axis.offsets) {
+      const Index end = offset + (axis.count - 1) * axis.stride;
+      first = last < first ? offset : std::min(first, offset);
+      last = std::max(last, end);
+    }
+  begin = first;
+  size = last - first + 1;
+}
+
+// The plan for images of `cells` a pixel and outputs of `features` a pixel; a group has at most `most_cells`, or one
+// image.
+inline Plan MakePlan(const Geometry& g, bool of_images, Index images, Index cells, Index features, Index most_cells) {
+  const auto rows = Axes(g, 0, of_images), columns = Axes(g, 1, of_images);
+  const Index* to = of_images ? g.image : g.result;
+  Plan plan{};
+  Extend(rows, plan.begin[0], plan.size[0]);
+  Extend(columns, plan.begin[1], plan.size[1]);
+  const Index image = plan.size[0] * plan.size[1] * cells;
+  plan.group = std::max<Index>(1, std::min(images, most_cells / (image + 1)));
+  for (const Axis& row : rows)
+    for (const Axis& column : columns) {
+      Phase phase;
       for (std::size_t i = 0; i < row.taps.size(); ++i)
         for (std::size_t j = 0; j < column.taps.size(); ++j) {
-          const Index tap = of_images ? g.kernel[1] - 1 - column.taps[j] : column.taps[j];
-          const Run run{(row.offsets[i] * column.size + column.offsets[j]) * inputs, inputs,
-                        (row.taps[i] * g.kernel[1] + tap) * inputs};
-          if (!phase.runs.empty() && phase.runs.back().offset + phase.runs.back().length == run.offset &&
-              phase.runs.back().kernel + phase.runs.back().length == run.kernel) {
-            phase.runs.back().length += inputs;
-          } else {
-            phase.runs.push_back(run);
+          phase.taps.push_back(row.taps[i] * g.kernel[1] + column.taps[j]);
+          const Index pixel = (row.offsets[i] - plan.begin[0]) * plan.size[1] + column.offsets[j] - plan.begin[1];
+          for (Index cell = 0; cell < cells; ++cell) phase.steps.push_back(pixel * cells + cell);
+        }
+      for (Index number = 0; number < plan.group; ++number)
+        for (Index i = 0; i < row.count; ++i)
+          for (Index j = 0; j < column.count; ++j) {
+            phase.reads.push_back(number * image + (i * row.stride * plan.size[1] + j * column.stride) * cells);
+            const Index r = row.phase + i * row.step, c = column.phase + j * column.step;
+            phase.writes.push_back(((number * to[0] + r) * to[1] + c) * features);
           }
-        }
-      for (Index i = 0; i < row.count; ++i)
-        for (Index j = 0; j < column.count; ++j) {
-          phase.reads.push_back((i * row.stride * column.size + j * column.stride) * inputs);
-          phase.writes.push_back(((row.phase + i * row.step) * out_columns + column.phase + j * column.step) *
-                                 features);
-        }
-      phases.push_back(std::move(phase));
+      plan.phases.push_back(std::move(phase));
     }
-  return phases;
+  return plan;
 }
 
 }  // namespace warpjax

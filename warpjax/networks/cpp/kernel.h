@@ -13,31 +13,24 @@ constexpr Index kPartFlops = 20000000;
 constexpr Index kMostParts = 8;
 constexpr Index kCacheBytes = 1 << 17;  // of padded images: they and the result stay in a second cache
 
-// The gradient of a panel of the kernel over a group of padded images, added to `total`, `[tap, channel, width]`.
+// The gradient of a panel of the kernel, added to `total`, `[tap, channel, width]`. Number n of the kernel meets cell k
+// of the result at `input[numbers[n] + reads[k]]`.
 template <typename M>
-void KernelPanel(const Geometry& g, const typename M::Cell* input, Index input_size, Index columns, Index channels,
-                 const typename M::Cell* output, Index width, Index images, typename M::Number* total) {
-  const Index together = g.dilation[1] == 1 ? g.kernel[1] : 1;  // taps without gaps are one run of numbers
-  const Index length = (g.result[1] + M::kNumbers - 1) / M::kNumbers, step = M::kNumbers * g.strides[1] * channels;
-  for (Index tap = 0; tap < g.kernel[0] * g.kernel[1]; tap += together) {
-    const Index i = tap / g.kernel[1], j = tap % g.kernel[1];
-    const auto* first = input + (i * g.dilation[0] * columns + j * g.dilation[1]) * channels;
-    for (Index number = 0; number < together * channels; number += kRows)
-      WithSizes(std::min<Index>(kRows, together * channels - number), width == M::kLanes, [&](auto rows, auto vectors) {
-        constexpr int P = rows, V = vectors;
-        typename M::Vector sums[P][V] = {};
-        const auto* right = output;
-        for (Index image = 0; image < images; ++image)
-          for (Index row = 0; row < g.result[0]; ++row, right += length * width) {
-            const auto* from = first + image * input_size + row * g.strides[0] * columns * channels + number;
-            const auto left = [&](int p, Index k) { return from[k * step + p]; };
-            Accumulate<M, P, V>(left, right, length, sums);
-          }
-        auto* place = total + (tap * channels + number) * width;
-        for (int p = 0; p < P; ++p, place += width)
-          for (int v = 0; v < V; ++v) *reinterpret_cast<typename M::Vector*>(place + v * M::kLanes) += sums[p][v];
-      });
-  }
+void KernelPanel(const typename M::Cell* input, const std::vector<Index>& numbers, const std::vector<Index>& reads,
+                 Index length, const typename M::Cell* output, Index width, typename M::Number* total) {
+  const Index count = numbers.size();
+  for (Index number = 0; number < count; number += kRows)
+    WithSizes(std::min<Index>(kRows, count - number), width == M::kLanes, [&](auto rows, auto vectors) {
+      constexpr int P = rows, V = vectors;
+      const typename M::Cell* from[P];
+      for (int p = 0; p < P; ++p) from[p] = input + numbers[number + p];
+      const Index* places = reads.data();
+      typename M::Vector sums[P][V] = {};
+      Accumulate<M, P, V>([&](int p, Index k) { return from[p][places[k]]; }, output, length, sums);
+      auto* place = total + number * width;
+      for (int p = 0; p < P; ++p, place += width)
+        for (int v = 0; v < V; ++v) *reinterpret_cast<typename M::Vector*>(place + v * M::kLanes) += sums[p][v];
+    });
 }
 
 // A panel of the result of images as cells of pixels that follow one another in a row, `[row, cell, width]`.
@@ -62,14 +55,25 @@ void OfKernel(Threads& threads, const Geometry& g, Index tasks, Index images, In
   using Number = typename M::Number;
   const Panels<M> panels(features);
   const Index taps = g.kernel[0] * g.kernel[1], numbers = taps * channels * panels.padded;
-  const Axis row = Axes(g, 0, false)[0], column = Axes(g, 1, false)[0];
-  const Index size[2] = {row.size, column.size}, begin[2] = {row.begin, column.begin};
+  Index begin[2], size[2];
+  for (const int axis : {0, 1}) Extend(Axes(g, axis, false), begin[axis], size[axis]);
   const Index pixels = g.result[0] * g.result[1], padded_size = size[0] * size[1] * channels;
   const Index cells = g.result[0] * ((g.result[1] + M::kNumbers - 1) / M::kNumbers);
   // Parts of a task's images, each with a sum of its own; in a part, as many images at a time as fit in a cache.
   const Index each = std::max<Index>(1, kPartFlops / (2 * pixels * taps * channels * features + 1));
   const Index parts = std::max<Index>(1, std::min<Index>(kMostParts, images / each));
-  const Index group = std::max<Index>(1, kCacheBytes / static_cast<Index>(sizeof(Number)) / (padded_size + 1));
+  const Index most = kCacheBytes / static_cast<Index>(sizeof(Number)) / (padded_size + 1);
+  const Index group = std::max<Index>(1, std::min(images, most));
+  std::vector<Index> kernel, reads;
+  for (Index tap = 0; tap < taps; ++tap)
+    for (Index channel = 0; channel < channels; ++channel) {
+      const Index pixel = tap / g.kernel[1] * g.dilation[0] * size[1] + tap % g.kernel[1] * g.dilation[1];
+      kernel.push_back(pixel * channels + channel);
+    }
+  for (Index image = 0; image < group; ++image)
+    for (Index i = 0; i < g.result[0]; ++i)
+      for (Index j = 0; j < g.result[1]; j += M::kNumbers)
+        reads.push_back(image * padded_size + (i * g.strides[0] * size[1] + j * g.strides[1]) * channels);
   std::unique_ptr<Number[]> sums(new Number[tasks * parts * numbers]);
   Pieces::Run(threads, tasks * parts, [&](Index piece) {
     const Index task = piece / parts, part = piece % parts, end = images * (part + 1) / parts;
@@ -86,7 +90,7 @@ void OfKernel(Threads& threads, const Geometry& g, Index tasks, Index images, In
         auto* panel = Memory<typename M::Cell>(1, count * cells * width);
         ResultPanel<M>(g, y + (task * images + start) * pixels * features + first, count, features, width,
                        panels.Known(first), panel);
-        KernelPanel<M>(g, input, padded_size, size[1], channels, panel, width, count, total);
+        KernelPanel<M>(input, kernel, reads, count * cells, panel, width, total);
         total += taps * channels * width;
       }
     }
