@@ -80,7 +80,9 @@ def test_the_figures(tmp_path):
 def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   said = []
   timed = group.time_case(SINE._replace(peers=("nobody",)), rounds=2, say=said.append)
-  assert timed.missing == {"nobody": "ValueError: peer must be one of warpjax, reverse, flax, jax, matmul; got 'nobody'"}
+  assert timed.missing == {
+    "nobody": "ValueError: peer must be one of warpjax, reverse, flax, jax, matmul; got 'nobody'"
+  }
   assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
   assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
   assert group.turned([1, 2, 3], 4) == [2, 3, 1]

@@ -80,7 +80,9 @@ def pack_drawings(path: PathLike, classes: Mapping[str, Sequence[bytes]]) -> Non
   kinds = {(len(images), image.mode, image.size) for images in opened for image in images}
   if len(kinds) != 1 or next(iter(kinds))[1] != "1":
     shown = ", ".join(sorted(f"{mode} {width}x{height}, {count} a class" for count, mode, (width, height) in kinds))
-    raise ValueError(f"drawings to pack must be of mode 1, of one size and as many in each class; got {shown or 'none'}")
+    raise ValueError(
+      f"drawings to pack must be of mode 1, of one size and as many in each class; got {shown or 'none'}"
+    )
   paper = np.array([[np.asarray(image) for image in images] for images in opened])
   names, bits = np.array(list(classes)), np.frombuffer(lzma.compress(np.packbits(~paper, axis=-1).tobytes()), np.uint8)
   part = pathlib.Path(path).with_suffix(f".{os.getpid()}.part")

@@ -95,6 +95,11 @@ def load(
   return Omniglot(arrays["images"], names, alphabets, split, tuple(metadata["notes"]))
 
 
+def is_in(data_dir: PathLike | None = None) -> bool:
+  """Whether `load` finds the set there; no image is read."""
+  return bool(_sources(_root(data_dir)[0]))
+
+
 def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
   """Where to look, and who said so."""
   choices = {
