@@ -109,6 +109,8 @@ def _of_peers(result: Any) -> str:
   shown = [row for row in result["rows"] if "seconds" in row]
   missing = [row["method"] for row in result["rows"] if "seconds" not in row]
   text = ", ".join(f"{row['method']} {1e3 * row['seconds']:.3g} ms ({row['ratio']:.3g})" for row in shown)
+  if not shown:
+    return f"Cut off: {(result.get('said') or ['nothing yet'])[-1]}."
   return " ".join([f"{text}.", *(f"{name} is missing." for name in missing)])
 
 

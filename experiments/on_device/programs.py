@@ -114,18 +114,24 @@ def _fastest(call: Call) -> Any:
 def peers(call: Call, precision: Any) -> None:
   """MAML's meta-step on Omniglot by warpjax, by JAX by hand and by PyTorch, which take turns."""
   case = cases.CASES["omniglot_5"]._replace(peers=("jax", "torch"), precision=precision, lowering=_fastest(call))
-  case, rounds = (cases.smaller(case), 2) if call.small else (case, 9)
-  rows = ratios.of_case(case, group.time_case(case, rounds))
-  call.write_rows(rows, precision=precision, lowering=case.lowering, rounds=rounds)
+  case, rounds = (cases.smaller(case)._replace(num_steps=1), 2) if call.small else (case, 9)
+  facts = {"precision": precision, "lowering": case.lowering, "rounds": rounds}
+  said: list[str] = []
+
+  def say(line: str) -> None:
+    said.append(line)
+    call.write({**facts, "rows": [], "said": said})  # the seconds of each round, where the part is cut off
+
+  call.write_rows(ratios.of_case(case, group.time_case(case, rounds, say=say)), **facts, said=said)
 
 
 def errors(call: Call) -> None:
   """The benchmark's accuracy: some estimators against the exact meta-gradient, in single precision on the network."""
   row = recipes.settings("benchmark:accuracy")
-  names, steps = ("mixed", "reverse", "first_order", "implicit_cg_5", "implicit_cg_20"), (16, 64)
+  names, steps = ["mixed", "reverse", "first_order", "implicit_cg_5", "implicit_cg_20"], [16, 64]
   problems = {name: row["problems"][name] for name in ("network", "quadratic", "linear_regression")}
   if call.small:
-    names, steps, problems = ("mixed",), (2,), {"quadratic": {"num_tasks": 2, "dim": 3}}
+    names, steps, problems = ["mixed"], [2], {"quadratic": {"num_tasks": 2, "dim": 3}}
   each = ({name: table} for name, table in problems.items())
   call.write_rows(row for one in each for row in accuracy.rows(one, _estimators(row, names), steps))
 
@@ -133,10 +139,10 @@ def errors(call: Call) -> None:
 def peaks(call: Call) -> None:
   """The benchmark's memory: what is planned for some estimators, and the peak of a process at the most inner steps."""
   row = recipes.settings("benchmark:memory")
-  names, steps, setting = ("reverse_save_all", "mixed_recompute", "first_order"), (1, 16, 64), row["setting"]
+  names, steps, setting = ["reverse_save_all", "mixed_recompute", "first_order"], [1, 16, 64], row["setting"]
   if call.small:
-    names, steps, setting = ("mixed_recompute",), (1,), {"problem": "sines", "width": 4, "shots": 2, "queries": 2}
-  peak_steps = () if call.small else steps[-1:]
+    names, steps, setting = ["mixed_recompute"], [1], {"problem": "sines", "width": 4, "shots": 2, "queries": 2}
+  peak_steps = [] if call.small else steps[-1:]
   rows = memory.rows(_estimators(row, names), row["inner_loop"], setting, steps, peak_steps)
   call.write_rows(rows, setting=setting)
 
@@ -154,7 +160,10 @@ def train(call: Call) -> None:
   begun = workdir.begun_config(call.directory / RUNS / call.name)
   config = begun or settings.load_config(f"omniglot:{call.name}", *overrides)
   directory = call.directory / RUNS / call.name
-  places = {"data_dir": _made(call) if call.small else call.data_dir, "cache_dir": os.fspath(call.directory / "cache")}
+  places: dict[str, Any] = {
+    "data_dir": _made(call) if call.small else call.data_dir,
+    "cache_dir": os.fspath(call.directory / "cache"),
+  }
   reserved = min(FOR_EVALUATION * call.seconds, AT_MOST)
   try:
     with _stopped_after(call.seconds - reserved):

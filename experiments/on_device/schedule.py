@@ -85,6 +85,8 @@ def run(
       try:
         keep(row)
         row |= _run(part, directory, limit)
+      except OSError as error:  # a part that cannot begin
+        row |= {"status": "failed", "seconds": 0.0, "stderr": [f"{type(error).__name__}: {error}"]}
       except BaseException:
         keep({**row, "status": "interrupted"})
         raise
@@ -98,7 +100,7 @@ def _run(part: Part, directory: pathlib.Path, limit: float) -> Row:
   """Runs a part to its end or its limit; its folder holds what it printed."""
   folder = directory / PARTS / part.name
   folder.mkdir(parents=True, exist_ok=True)
-  command = [sys.executable, *(text.format(seconds=f"{limit:.0f}") for text in part.command)]
+  command = [sys.executable, *(text.replace("{seconds}", f"{limit:.0f}") for text in part.command)]
   started = time.monotonic()
   with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
     # A process group of its own, so that its children end with it.

@@ -1,4 +1,4 @@
-"""The meta-step in JAX by hand, as tutorials write it: functions of a dictionary, `jax.grad` in a loop, `jax.vmap`."""
+"""The meta-step in JAX by hand: functions of a dictionary, `jax.grad` in a `jax.lax.scan`, and `jax.vmap`."""
 
 from __future__ import annotations
 
@@ -47,10 +47,13 @@ def loss(case: Case, params: Params, batch: Batch) -> jax.Array:
 
 def query_loss(case: Case, params: Params, support: Batch, query: Batch) -> jax.Array:
   """The loss of one task after its inner steps."""
-  for _ in range(case.num_steps):
+
+  def step(params: Params, _: None) -> tuple[Params, None]:
     grads = jax.grad(partial(loss, case))(params, support)
-    params = jax.tree.map(lambda p, g: p - case.learning_rate * g, params, grads)
-  return loss(case, params, query)
+    return jax.tree.map(lambda p, g: p - case.learning_rate * g, params, grads), None
+
+  adapted, _ = jax.lax.scan(step, params, length=case.num_steps)
+  return loss(case, adapted, query)
 
 
 class PlainJax:

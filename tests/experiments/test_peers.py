@@ -43,9 +43,10 @@ def test_jax_by_hand_computes_the_same(ours):
 
 @pytest.mark.slow
 def test_jax_by_hand_computes_the_same_of_images_and_rounds_as_much():
-  exact, rounded = (jax_peers.make("warpjax", IMAGES._replace(precision=name)).facts for name in ("tf32", "bfloat16"))
-  same(jax_peers.make("jax", IMAGES).facts, exact)
-  by_hand = jax_peers.make("jax", IMAGES._replace(precision="bfloat16")).facts
+  images = IMAGES._replace(num_tasks=1, num_steps=1)
+  exact, rounded = (jax_peers.make("warpjax", images._replace(precision=name)).facts for name in ("tf32", "bfloat16"))
+  same(jax_peers.make("jax", images).facts, exact)
+  by_hand = jax_peers.make("jax", images._replace(precision="bfloat16")).facts
   np.testing.assert_allclose(by_hand["grad_norm"], rounded["grad_norm"], rtol=0.05)
   assert rounded["loss"] != exact["loss"] and by_hand["loss"] != exact["loss"]
 

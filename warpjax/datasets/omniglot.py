@@ -54,7 +54,8 @@ def load(
   Args:
     data_dir: A prepared tensorflow-datasets root, a folder with the upstream trees
       `images_background/<Alphabet>/characterNN/*.png` and `images_evaluation/...`, a folder
-      `{train,val,test}/<class>/*`, or a folder with the file `PACKED`. `None`: `TFDS_DATA_DIR`, else tensorflow-datasets' own default.
+      `{train,val,test}/<class>/*`, or a folder with the file `PACKED`. `None`: `TFDS_DATA_DIR`, else
+      tensorflow-datasets' own default.
     cache_dir: Where the resized array is kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter: `"lanczos"` as iMAML, `"nearest"` keeps two levels, as Reptile, MAML and WarpGrad, whose
