@@ -78,6 +78,7 @@ class PlainJax:
     self.facts = {
       "loss": float(value),
       "grad_norm": float(norm),
+      "numbers": {"loss": float(value), "grad_norm/initial": float(norm)},
       "flops": known["flops"],
       "temp_bytes": known["temp_bytes"],
       "version": jax.__version__,
