@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Case(NamedTuple):
     ways: Classes.
     width: Filters.
     learning_rate: Of the inner steps.
+    precision: Of products on a GPU: "tf32", which JAX and PyTorch's convolutions take by default; "float32"; or
+      "bfloat16", operands rounded to it, on a CPU too.
+    lowering: Of warpjax's convolutions.
   """
 
   name: str
@@ -40,6 +43,8 @@ class Case(NamedTuple):
   ways: int = 5
   width: int = 64
   learning_rate: float = 0.1
+  precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
+  lowering: Literal["auto", "patches", "lax"] = "auto"
 
 
 TORCH = ("torch", "torch_func", "higher", "torchopt")

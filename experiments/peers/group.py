@@ -93,6 +93,7 @@ def _peer(name: str, case: Case) -> Any:
     return torch_peers.make(name, case)
   from experiments.peers import jax_peers
 
+  jax_peers.use_precision(case)
   if name == OURS:
     jax_peers.use_cores(case)
   return jax_peers.make(name, case)

@@ -1,7 +1,8 @@
-"""The peers in JAX: warpjax, warpjax in plain reverse mode, flax's own convolution under `vmap`, a matrix product."""
+"""The peers in JAX: warpjax, also in plain reverse mode, flax's convolution under `vmap`, JAX by hand, a product."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from experiments.benchmarks import cost
-from experiments.peers import cases
+from experiments.peers import cases, plain_jax
 from experiments.peers.cases import Case
 from warpjax import losses, meta_gradients, networks, rules
+from warpjax.networks import conv
 from warpjax.runner.components import outer_step
 from warpjax.types import InnerLoop, LossFn, MetaParams, Task
 
-NAMES = ("warpjax", "reverse", "flax", "matmul")
+NAMES = ("warpjax", "reverse", "flax", "jax", "matmul")
 # Large enough that a GPU works for milliseconds.
 MATMUL_SIZES = {"cpu": 2048, "gpu": 16384}
 
@@ -54,13 +56,13 @@ class JaxPeer:
 
 
 class Matmul:
-  """A float32 matrix product, the yardstick of the machine."""
+  """A matrix product, the yardstick of the machine."""
 
   def __init__(self, case: Case):
-    del case
+    dtype = jnp.bfloat16 if case.precision == "bfloat16" else jnp.float32
     size = MATMUL_SIZES.get(jax.default_backend(), 8192)
-    self.x = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    self.product = jax.jit(jnp.dot)
+    self.x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    self.product = jax.jit(partial(jnp.dot, preferred_element_type=jnp.float32))
     self.facts = {"flops": 2.0 * size**3, "version": jax.__version__}
 
   def __call__(self) -> None:
@@ -72,8 +74,11 @@ def network(name: str, case: Case) -> networks.Network:
   """The case's network; flax's has its own convolution."""
   if case.network == "mlp":
     return networks.from_linen(networks.MLP(cases.HIDDEN))
-  convolution: dict[str, Any] = {"conv_general_dilated": jax.lax.conv_general_dilated} if name == "flax" else {}
-  return networks.from_linen(networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, **convolution))
+  products: conv.Products = "bfloat16" if case.precision == "bfloat16" else "float32"
+  ours = partial(conv.conv_general_dilated, lowering=case.lowering, products=products)
+  convolve = jax.lax.conv_general_dilated if name == "flax" else ours
+  module = networks.Conv4(case.ways, case.width, norm_epsilon=cases.NORM_EPSILON, conv_general_dilated=convolve)
+  return networks.from_linen(module)
 
 
 def _loss(name: str, case: Case) -> LossFn:
@@ -87,7 +92,12 @@ def use_cores(case: Case) -> None:
     jax.config.update("jax_num_cpu_devices", cases.cores())
 
 
-def make(name: str, case: Case) -> JaxPeer | Matmul:
+def use_precision(case: Case) -> None:
+  """Sets the precision of products of single-precision arrays on a GPU, of warpjax and of the others alike."""
+  jax.config.update("jax_default_matmul_precision", "highest" if case.precision == "float32" else None)
+
+
+def make(name: str, case: Case) -> JaxPeer | Matmul | plain_jax.PlainJax:
   """The peer of that name.
 
   Raises:
@@ -95,4 +105,6 @@ def make(name: str, case: Case) -> JaxPeer | Matmul:
   """
   if name not in NAMES:
     raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")
+  if name == "jax":
+    return plain_jax.PlainJax(case)
   return Matmul(case) if name == "matmul" else JaxPeer(name, case)

@@ -119,8 +119,10 @@ class TorchPeer:
     torch.manual_seed(0)
     torch.set_num_threads(cases.cores())
     self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if self.device.type == "cuda":
-      torch.set_float32_matmul_precision("high")  # TF32, as JAX has it, and torch itself for convolutions
+    if self.device.type == "cuda":  # TF32 is what JAX has by default, and torch itself for convolutions
+      torch.set_float32_matmul_precision("highest" if case.precision == "float32" else "high")
+      torch.backends.cudnn.allow_tf32 = case.precision != "float32"
+    self.autocast = case.precision == "bfloat16"
     network = Network(case).to(self.device)
     self.params: list[Any] = list(network.parameters())
     self.optimizer = torch.optim.Adam(self.params, lr=cases.OUTER_LEARNING_RATE)
@@ -169,6 +171,10 @@ class TorchPeer:
 
   def backward(self) -> float:
     """Puts the meta-gradient into `.grad`; returns the mean query loss."""
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+      return self._backward()
+
+  def _backward(self) -> float:
     if self.gradients is not None:
       return self.gradients()
     assert self.query_loss is not None

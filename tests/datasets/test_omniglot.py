@@ -190,3 +190,28 @@ def test_the_real_set(tmp_path):
   assert 0.06 < data.images.mean() / 255 < 0.11 and data.images.reshape(-1, 784).max(1).min() > 100
   assert all(len(np.unique(rows.reshape(20, -1), axis=0)) == 20 for rows in data.images[::50])
   assert omniglot.load(f"{root}/omniglot/3.0.0", tmp_path, resample="box").names == data.names
+
+
+@pytest.mark.parametrize("decoding", [{}, {"resample": "nearest", "invert": False}, {"size": 105}], ids=str)
+def test_the_packed_set_gives_the_same_images(tmp_path, decoding):
+  """Also of pixels that are no squares, so that no row or bit can be in the place of another."""
+  root, rng = _write(tmp_path / "data", TREE), np.random.default_rng(0)
+  for path in root.rglob("*.png"):
+    Image.fromarray(rng.random((105, 105)) < 0.9).save(path)
+  omniglot.pack(tmp_path / "packed", root)
+  wanted, found = _load(root, tmp_path, **decoding), _load(tmp_path / "packed", tmp_path, **decoding)
+  np.testing.assert_array_equal(found.images, wanted.images)
+  assert found[1:] == wanted[1:] and found.notes == ()
+  assert [path.name for path in (tmp_path / "packed").iterdir()] == [omniglot.PACKED]
+
+
+def test_what_cannot_be_packed_or_unpacked_is_named(tmp_path):
+  root = _write(tmp_path / "data", TREE)
+  with pytest.raises(DatasetNotFoundError, match=r"Omniglot, as published, was .*absent \(from data_dir\)"):
+    omniglot.pack(tmp_path / "packed", tmp_path / "absent")
+  Image.new("L", (105, 105)).save(root / "images_background/Greek/character01/0001_01.png")
+  with pytest.raises(ValueError, match="mode 1, of one size .*; got 1 105x105, 3 a class, 1 105x105, 4 a class, L 105"):
+    omniglot.pack(tmp_path / "packed", root)
+  (tmp_path / "packed" / omniglot.PACKED).write_bytes(b"no archive")
+  with pytest.raises(ValueError, match="omniglot_packed.npz must be a file of packed drawings; it is damaged"):
+    _load(tmp_path / "packed", tmp_path)

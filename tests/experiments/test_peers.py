@@ -37,6 +37,20 @@ def test_plain_reverse_mode_computes_the_same(ours):
   same(jax_peers.make("reverse", SINE).facts, ours.facts)
 
 
+def test_jax_by_hand_computes_the_same(ours):
+  same(jax_peers.make("jax", SINE).facts, ours.facts)
+
+
+@pytest.mark.slow
+def test_jax_by_hand_computes_the_same_of_images_and_rounds_as_much():
+  images = IMAGES._replace(num_tasks=1, num_steps=1)
+  exact, rounded = (jax_peers.make("warpjax", images._replace(precision=name)).facts for name in ("tf32", "bfloat16"))
+  same(jax_peers.make("jax", images).facts, exact)
+  by_hand = jax_peers.make("jax", images._replace(precision="bfloat16")).facts
+  np.testing.assert_allclose(by_hand["grad_norm"], rounded["grad_norm"], rtol=0.05)
+  assert rounded["loss"] != exact["loss"] and by_hand["loss"] != exact["loss"]
+
+
 @pytest.mark.parametrize("name", cases.TORCH)
 def test_pytorch_computes_the_same(ours, name):
   pytest.importorskip("torch", reason='pip install -e ".[peers]"')
@@ -67,7 +81,9 @@ def test_the_figures(tmp_path):
 def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   said = []
   timed = group.time_case(SINE._replace(peers=("nobody",)), rounds=2, say=said.append)
-  assert timed.missing == {"nobody": "ValueError: peer must be one of warpjax, reverse, flax, matmul; got 'nobody'"}
+  assert timed.missing == {
+    "nobody": "ValueError: peer must be one of warpjax, reverse, flax, jax, matmul; got 'nobody'"
+  }
   assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
   assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
   assert group.turned([1, 2, 3], 4) == [2, 3, 1]

@@ -25,6 +25,7 @@ RULES = {
 MEMORY = ("save_all", "save_gradients", "recompute")
 
 
+@pytest.mark.gpu
 @pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize(
   "name", ["adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "momentum", "meta_sgd"))]
@@ -43,6 +44,7 @@ def test_equal_under_jit_vmap_and_chunks_for_every_memory_policy(name):
   toy.assert_close(mean(unrolled(inner), 2), reference, rtol=1e-11)
 
 
+@pytest.mark.gpu
 @pytest.mark.usefixtures("strict")
 def test_reverse_mode_s_own_memory_policies_agree():
   inner, meta_params = toy.loop(RULES["adam"]), toy.meta_params()

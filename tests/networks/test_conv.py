@@ -66,9 +66,14 @@ def primitives(function, *args):
 
 # The quick tests of vmap and of single precision have "same_stride_2" and "groups" too.
 SLOW = ("same", "same_stride_2", "one_by_one", "groups")
+GPU = ("same_stride_2", "explicit", "dilated", "groups")
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])
+def marks(case):
+  return [mark for mark, cases in ((pytest.mark.slow, SLOW), (pytest.mark.gpu, GPU)) if case in cases]
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=marks(c)) for c in CASES])
 def test_patches_equal_lax_in_value_gradient_and_second_derivative(case, x64):
   ours, stock, x, w = arguments(case)
   assert "conv_general_dilated" not in primitives(ours, x, w)
@@ -77,6 +82,7 @@ def test_patches_equal_lax_in_value_gradient_and_second_derivative(case, x64):
   np.testing.assert_allclose(actual[2][0], actual[3][0], atol=1e-11)  # the Hessian is symmetric
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", ["same_stride_2", "groups"])
 def test_patches_equal_lax_in_single_precision_to_1e_5(case):
   ours, stock, x, w = arguments(case)

@@ -86,6 +86,7 @@ def rounding(x):
   return x.astype(jnp.bfloat16).astype(x.dtype)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("served", [True, False])
 @pytest.mark.parametrize("name", ["same", "uneven", "one channel"])
 def test_rounded_operands_and_single_precision_sums(name, served, monkeypatch):

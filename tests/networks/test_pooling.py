@@ -21,6 +21,7 @@ def derivatives(pool, x):
   return pool(x), gradient(x), forward, jax.grad(lambda x: jnp.vdot(gradient(x), tangent))(x)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
   ("shape", "size", "padding"),
   [((2, 6, 8, 3), 2, "VALID"), ((2, 7, 5, 3), 2, "VALID"), ((2, 7, 5, 3), 2, "SAME"), ((1, 7, 8, 2), 3, "SAME")],
@@ -63,6 +64,7 @@ def test_a_nan_is_passed_on_from_each_place_of_a_window_and_takes_the_gradient(s
   np.testing.assert_array_equal(gradient[:, :size].astype(float).reshape(places.shape), places)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_window_loses_its_gradient_or_takes_it_twice(dtype):
   """What is added to every element moves the pooled sum by the number of windows, also where elements tie."""

@@ -118,6 +118,7 @@ def stop_after(monkeypatch, dispatches):
   monkeypatch.setattr(progress, "stop_signal", Signal)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("dispatches", [1, 2])
 def test_resumed_equals_uninterrupted_bit_for_bit(finished, tmp_path, monkeypatch, capsys, dispatches):
   path, result = finished

@@ -206,6 +206,7 @@ def test_collect_keeps_every_iterate_but_the_last():
     np.testing.assert_allclose(found.states.params["w1"][i], steps.state.params["w1"], rtol=1e-5)
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{"memory": "host"}, {"task_chunk": 3}], ids=str)
 def test_where_the_replay_waits_and_how_it_is_cut_change_nothing(kwargs):

@@ -140,7 +140,7 @@ def decode(
 
 
 def read(
-  files: Sequence[Sequence[pathlib.Path]], decoder: Decoder, originals: collections.Counter[Original] | None = None
+  files: Sequence[Sequence[bytes | File]], decoder: Decoder, originals: collections.Counter[Original] | None = None
 ) -> np.ndarray:
   """The same number of files of each class to uint8 `[classes, examples, size, size, channels]`.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from warpjax.datasets import decode, splits, tfds_files
+from warpjax.datasets import splits, tfds_files
 from warpjax.datasets.store import PathLike
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -136,20 +133,8 @@ def has_omniglot(root: PathLike) -> bool:
   return tfds_files.version_dir(root, "omniglot") is not None
 
 
-def read_omniglot(
-  root: PathLike,
-  decoder: decode.Decoder,
-  originals: collections.Counter[decode.Original] | None = None,
-) -> tuple[list[str], np.ndarray]:
-  """Omniglot's background and evaluation sets under `root`.
-
-  Args:
-    root: A prepared tensorflow-datasets root.
-    decoder: How an image becomes an array.
-    originals: Counts the sizes and modes of the images.
-
-  Returns:
-    Names `"Alphabet/characterNN"`, and uint8 `[classes, examples, size, size, channels]` in their order.
+def read_omniglot(root: PathLike) -> dict[str, list[bytes]]:
+  """The image files of Omniglot's background and evaluation sets under a prepared root, by `"Alphabet/characterNN"`.
 
   Raises:
     DatasetNotFoundError: when the set was prepared in a file format that only TensorFlow reads.
@@ -157,13 +142,12 @@ def read_omniglot(
   builder = tfds_files.open_builder(root, "omniglot")
   raw = {"image": tfds_files.import_tfds("omniglot").decode.SkipDecoding()}
   alphabets = builder.info.features["alphabet"]
-  by_class: dict[str, list[bytes]] = {}
+  classes: dict[str, list[bytes]] = {}
   for split in ("train", "test"):
     for item in builder.as_data_source(split, decoders=raw):
       name = f"{alphabets.int2str(int(item['alphabet']))}/character{int(item['alphabet_char_id']) + 1:02d}"
-      by_class.setdefault(name, []).append(item["image"])
-  images = decode.decode([data for group in by_class.values() for data in group], decoder, originals=originals)
-  return list(by_class), images.reshape(len(by_class), -1, *images.shape[1:])
+      classes.setdefault(name, []).append(item["image"])
+  return classes
 
 
 def prepare_omniglot(root: PathLike, archives: PathLike | None = None) -> None:

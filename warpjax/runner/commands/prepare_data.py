@@ -4,6 +4,7 @@ warpjax prepare omniglot --data_dir=DIR [--archives=FOLDER]
 warpjax prepare cifar100 --data_dir=DIR [--archives=FOLDER]
 warpjax prepare mini_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
 warpjax prepare tiered_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
+warpjax prepare packed_omniglot --data_dir=DIR [--archives=PREPARED]
 
 Without --archives the first two are downloaded. With it, FOLDER holds the archives that would be downloaded: for
 omniglot images_background.zip, images_evaluation.zip, images_background_small1.zip and images_background_small2.zip,
@@ -12,6 +13,9 @@ for cifar100 (CIFAR-FS, FC100) cifar-100-binary.tar.gz.
 mini-ImageNet and tiered-ImageNet cannot be downloaded freely. They are prepared from a folder of image files,
 {train,val,test}/<wnid>/*, <wnid>/* or {train,val,test}.csv beside the images, or from a zip archive of one; the files
 keep their bytes. A folder need not be prepared: warpjax train takes it as --data_dir too.
+
+packed_omniglot makes one file of a few MB from Omniglot, prepared as above or in its upstream folders. Recipes train on
+the same images from it, and need neither tensorflow-datasets nor a network.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from warpjax.datasets import cifar, mini_imagenet, tfds_images, tiered_imagenet
+from warpjax.datasets import cifar, mini_imagenet, omniglot, tfds_images, tiered_imagenet
 from warpjax.runner import cli
 from warpjax.runner.machine import interrupts
 
@@ -34,6 +38,7 @@ PREPARE = {
   "cifar100": cifar.prepare,
   "mini_imagenet": mini_imagenet.prepare,
   "tiered_imagenet": tiered_imagenet.prepare,
+  "packed_omniglot": omniglot.pack,
 }
 
 

@@ -72,7 +72,7 @@ def results() -> str:
     if shown := [entry for entry in every if entry.section == section and entry not in small]:
       parts += [f"## {section.title}\n\n{section.text}\n", f"{of(shown, COLUMNS)}\n", others(shown)]
   parts += [sections.SMOKE_HEAD, notes(small), f"{of(small, OF_SMOKE)}\n", others(small)]
-  parts += [f"## {_benchmark(name)['title']}\n\n{benchmark(name)}\n" for name in sections.BENCHMARKS]
+  parts += [f"## {_benchmark(name)['title']}\n\n{benchmark(name)}\n" for name in _benchmarks()]
   return "\n".join(filter(None, [*parts, f"## Never run\n\n{not_run()}\n"]))
 
 
@@ -163,7 +163,10 @@ def benchmark(name: str) -> str:
   record = _benchmark(name)
   machine, versions = record["machine"], record.get("versions", {})
   cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-  measured_on = ", ".join([machine["cpu"], cores, *(f"{package} {version}" for package, version in versions.items())])
+  device = [] if machine.get("device", "cpu") == "cpu" else [machine["device"]]
+  measured_on = ", ".join(
+    [*device, machine["cpu"], cores, *(f"{package} {version}" for package, version in versions.items())]
+  )
   about = f"{record['text']} Measured on: {measured_on}. Command: `{record['command']}`."
   return f"{about}\n\n{markdown(record['columns'], record['rows'])}"
 
@@ -178,6 +181,11 @@ def not_run() -> str:
     shown += [f"every `{suffix}`" for suffix in recipe.variants if not any(name.endswith(suffix) for name in measured)]
     lines += [f"- `{recipe.name}.py`: {', '.join(shown)}"] if missing else []
   return "\n".join(lines)
+
+
+def _benchmarks() -> list[str]:
+  """Those of every machine, and what was measured on a GPU."""
+  return [*sections.BENCHMARKS, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
 
 
 def _benchmark(name: str) -> records.Record:
