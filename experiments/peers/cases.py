@@ -99,7 +99,7 @@ def _multi_shot() -> list[Case]:
     cases += [
       Case(leap, f"Leap, {about}", "leap", *sizes, peers, width=width, **common),
       Case(first, f"Offline warp, {about}", "warp", *sizes, peers, width=width, objective="first_order", **warp),
-      Case(full, "Ours of second order", "warp", *sizes, (*peers, *second_order), width=width, **warp),
+      Case(full, "The same, ours of second order", "warp", *sizes, (*peers, *second_order), width=width, **warp),
     ]
   return cases
 
