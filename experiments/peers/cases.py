@@ -9,9 +9,11 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-NUM_BLOCKS, HIDDEN = 4, (40, 40)
-OUTER_LEARNING_RATE = {"maml": 1e-3, "leap": 0.1, "warp": 0.01}
-"""Of Adam for MAML, of SGD for the other two."""
+NUM_BLOCKS, HIDDEN, NORM_EPSILON = 4, (40, 40), 1e-3
+OUTER_LEARNING_RATE = 1e-3
+"""Of MAML's Adam."""
+OUTER_SGD = {"leap": 0.1, "warp": 0.01}
+"""The outer learning rates of the other two."""
 
 
 class Architecture(NamedTuple):
@@ -31,8 +33,8 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
-  "conv4": Architecture((28, 28, 1), ("conv", "norm", "relu"), 2, "mean", False, False, 1e-3),
-  "mini": Architecture((84, 84, 3), ("conv", "norm", "relu", "pool"), 1, "flatten", False, False, 1e-3),
+  "conv4": Architecture((28, 28, 1), ("conv", "norm", "relu"), 2, "mean", False, False, NORM_EPSILON),
+  "mini": Architecture((84, 84, 3), ("conv", "norm", "relu", "pool"), 1, "flatten", False, False, NORM_EPSILON),
   "multi_shot": Architecture((28, 28, 1), ("conv", "pool", "norm", "relu"), 1, "flatten", True, True, 1e-5),
 }
 
@@ -60,6 +62,9 @@ class Case(NamedTuple):
     warp: Whether a 3x3 convolution that no task adapts follows each block.
     objective: Of the warp-layers: "full", of second order, or "first_order".
     order: The iterates in the order of their updates.
+    precision: Of products on a GPU: "tf32", which JAX and PyTorch's convolutions take by default; "float32"; or
+      "bfloat16", operands rounded to it, on a CPU too.
+    lowering: Of warpjax's convolutions.
   """
 
   name: str
@@ -77,6 +82,8 @@ class Case(NamedTuple):
   warp: bool = False
   objective: Literal["full", "first_order"] = "full"
   order: tuple[int, ...] = ()
+  precision: Literal["float32", "tf32", "bfloat16"] = "tf32"
+  lowering: Literal["auto", "patches", "lax"] = "auto"
 
 
 TORCH = ("torch", "torch_full", "torch_func", "higher", "torchopt")

@@ -64,7 +64,11 @@ class Worker:
       self.process.wait()
 
 
-def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) -> Timed:
+def _say(message: str) -> None:
+  print(message, flush=True)
+
+
+def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = _say) -> Timed:
   """Times every peer of a case, a tenth of a second or a meta-step each a round, the order turning by one each round.
 
   A peer that cannot start is in `missing`, which `say` is called with too.

@@ -78,13 +78,13 @@ def _numbers(metrics: dict[str, jax.Array]) -> dict[str, float]:
 
 
 class Matmul:
-  """A float32 matrix product, the yardstick of the machine."""
+  """A matrix product, the yardstick of the machine."""
 
   def __init__(self, case: Case):
-    del case
+    dtype = jnp.bfloat16 if case.precision == "bfloat16" else jnp.float32
     size = MATMUL_SIZES.get(jax.default_backend(), 8192)
-    self.x = jax.random.normal(jax.random.key(0), (size, size), jnp.float32)
-    self.product = jax.jit(jnp.dot)
+    self.x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    self.product = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
     self.facts = {"flops": 2.0 * size**3, "version": jax.__version__}
 
   def __call__(self) -> None:
@@ -96,7 +96,8 @@ def network(name: str, case: Case) -> networks.Network:
   """The case's network; flax's has its own convolution."""
   if case.network == "mlp":
     return networks.from_linen(networks.MLP(cases.HIDDEN))
-  convolution: Any = functools.partial(conv.conv_general_dilated, products=PATHS.get(name, Path()).products)
+  products = "bfloat16" if case.precision == "bfloat16" else PATHS.get(name, Path()).products
+  convolution: Any = functools.partial(conv.conv_general_dilated, lowering=case.lowering, products=products)
   fields = {
     "conv_general_dilated": jax.lax.conv_general_dilated if name == "flax" else convolution,
     "warp": networks.WarpSpec() if case.warp else None,
@@ -139,15 +140,15 @@ def meta_step(
   name: str, case: Case, inner: InnerLoop, axis_name: str | None
 ) -> tuple[Any, optax.GradientTransformation]:
   """The case's meta-step and its outer optimizer."""
-  rate = cases.OUTER_LEARNING_RATE[case.method]
   if case.method == "warp":
-    path, sgd = leap(loss=False), optax.sgd(rate)
+    path, sgd = leap(loss=False), optax.sgd(cases.OUTER_SGD[case.method])
     optimizer = optimizers.per_block(initial=sgd, shared=sgd)
     options: dict[str, Any] = {"objective": case.objective, "initial": path, "axis_name": axis_name}
     return replay.meta_step(inner, optimizer, **options), optimizer
   # flax's convolution has all tasks under one `jax.vmap`.
   options = {"axis_name": axis_name, "task_chunk": case.num_tasks if name == "flax" else None}
-  optimizer = optax.sgd(rate) if case.method == "leap" else optax.adam(rate)
+  sgd, adam = optax.sgd(cases.OUTER_SGD["leap"]), optax.adam(cases.OUTER_LEARNING_RATE)
+  optimizer = sgd if case.method == "leap" else adam
   return training.meta_step(_meta_gradient(name, case, inner), optimizer, **options), optimizer
 
 
@@ -155,7 +156,8 @@ def _meta_gradient(name: str, case: Case, inner: InnerLoop) -> Any:
   if case.method == "leap":
     return along_trajectory(inner, leap())
   if name == "warp_maml":
-    return blockwise(initial=unrolled(inner), shared=along_trajectory(inner, warp()))
+    shared: Any = along_trajectory(inner, warp())
+    return blockwise(initial=unrolled(inner), shared=shared)
   if name in ("reverse", "flax"):
     return meta_gradients.unrolled(inner, "reverse", memory="save_all")
   return unrolled(inner)
@@ -186,6 +188,7 @@ def make(name: str, case: Case) -> JaxPeer | Matmul:
   """
   if name not in NAMES:
     raise ValueError(f"peer must be one of {', '.join(NAMES)}; got {name!r}")
+  jax.config.update("jax_default_matmul_precision", "highest" if case.precision == "float32" else None)
   if name == "matmul":
     return Matmul(case)
   if PATHS.get(name, Path()).over_cores:

@@ -27,9 +27,11 @@ def rows(names: Sequence[str], rounds: int, small: bool = False, only: Sequence[
   check_count("config.rounds", rounds)
   named = {name: schema.choose("config.names", name, CASES) for name in names}
   peers = dict.fromkeys(peer for case in named.values() for peer in case.peers)
-  wanted = chosen({**named, **peers}, only)
-  for case in [case for name, case in named.items() if name in wanted] or named.values():
-    kept = case._replace(peers=tuple(peer for peer in case.peers if peer in wanted) or case.peers)
+  wanted = set(chosen({**named, **peers}, only))
+  for case in named.values():
+    kept = case._replace(peers=tuple(peer for peer in case.peers if peer in wanted or not wanted & peers.keys()))
+    if not kept.peers or not (case.name in wanted or not wanted & named.keys()):
+      continue
     kept = smaller(kept) if small else kept
     if kept.method == "warp":
       kept = kept._replace(order=jax_peers.order(kept))

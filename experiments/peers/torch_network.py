@@ -29,19 +29,19 @@ class Network(torch.nn.Module):
     for layer, leaves in cases.parameters(case).items():
       module = Layer()
       for name, value in leaves.items():
-        module.register_parameter(name, torch.nn.Parameter(torch.tensor(self._laid_out(layer, value))))
+        module.register_parameter(name, torch.nn.Parameter(self._laid_out(layer, value)))
       self.add_module(layer, module)
     # The second derivative of batch norm fails without a scale, so there is one that nothing learns.
     self.register_buffer("scale", torch.ones(case.width))
 
-  def _laid_out(self, layer: str, value: Any) -> Any:
-    """The array as PyTorch lays it out: kernels OIHW, and the inputs of the head CHW."""
+  def _laid_out(self, layer: str, value: Any) -> torch.Tensor:
+    """The array as PyTorch has it: kernels OIHW, in memory as images are, and the inputs of the head CHW."""
     if value.ndim == 4:
-      return value.transpose(3, 2, 0, 1)
+      return torch.tensor(value.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
     if layer == "head" and value.ndim == 2 and self.made is not None and self.made.readout == "flatten":
       size = round((len(value) / self.case.width) ** 0.5)
-      return value.reshape(size, size, self.case.width, -1).transpose(2, 0, 1, 3).reshape(value.shape)
-    return value
+      value = value.reshape(size, size, self.case.width, -1).transpose(2, 0, 1, 3).reshape(value.shape)
+    return torch.tensor(value)
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     """Logits `[examples, ways]` of images NCHW, or predictions `[examples, 1]`."""
@@ -88,11 +88,13 @@ def loss_of(case: Case, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
   return F.mse_loss(outputs, y) if case.network == "mlp" else F.cross_entropy(outputs, y)
 
 
-def device() -> torch.device:
-  """A GPU if there is one."""
+def device(case: Case) -> torch.device:
+  """A GPU if there is one, its products of the case's precision."""
   if not torch.cuda.is_available():
     return torch.device("cpu")
-  torch.set_float32_matmul_precision("high")  # TF32, as JAX has it, and torch itself for convolutions
+  # TF32 is what JAX has by default, and torch itself for convolutions.
+  torch.set_float32_matmul_precision("highest" if case.precision == "float32" else "high")
+  torch.backends.cudnn.allow_tf32 = case.precision != "float32"
   return torch.device("cuda")
 
 
@@ -109,13 +111,13 @@ def facts(where: torch.device) -> dict[str, Any]:
 
 
 def tasks(case: Case, where: torch.device) -> tuple[Batch, Batch]:
-  """The support and the query sets of all tasks, images NCHW."""
+  """The support and the query sets of all tasks, images NCHW, in memory NHWC, which is faster on CPUs."""
   arrays = cases.tasks(case)
 
   def tensor(name: str) -> torch.Tensor:
     value = torch.tensor(arrays[name], device=where)
     images = case.network != "mlp" and name.endswith("x")
-    value = value.movedim(-1, -3).contiguous() if images else value
+    value = value.movedim(-1, -3) if images else value
     return value.long() if value.dtype == torch.int32 else value
 
   return (tensor("support_x"), tensor("support_y")), (tensor("query_x"), tensor("query_y"))

@@ -72,10 +72,11 @@ class Maml:
   """A meta-step over a loop of tasks, each of whose graphs is freed once it has been differentiated."""
 
   def __init__(self, name: str, case: Case):
-    self.device = torch_network.device()
+    self.device = torch_network.device(case)
+    self.autocast = case.precision == "bfloat16"
     network = Network(case).to(self.device)
     self.params: list[Any] = list(network.parameters())
-    self.optimizer = torch.optim.Adam(self.params, lr=cases.OUTER_LEARNING_RATE[case.method])
+    self.optimizer = torch.optim.Adam(self.params, lr=cases.OUTER_LEARNING_RATE)
     support, query = torch_network.tasks(case, self.device)
     self.tasks = [((support[0][i], support[1][i]), (query[0][i], query[1][i])) for i in range(case.num_tasks)]
     self.gradients = self._under_vmap(network, case, support, query) if name == "torch_func" else None
@@ -109,6 +110,10 @@ class Maml:
 
   def backward(self) -> float:
     """Puts the meta-gradient into `.grad`; returns the mean query loss."""
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+      return self._backward()
+
+  def _backward(self) -> float:
     if self.gradients is not None:
       return self.gradients()
     assert self.query_loss is not None

@@ -25,10 +25,10 @@ class Trajectory:
   """One task's adaptation, the gradient of its path, and one update of the initial parameters."""
 
   def __init__(self, case: Case):
-    self.case, self.device = case, torch_network.device()
+    self.case, self.device = case, torch_network.device(case)
     self.network = Network(case).to(self.device)
     named = dict(self.network.named_parameters())
-    self.task = [p for name, p in named.items() if not name.startswith("warp_")]
+    self.task: list[torch.Tensor] = [p for name, p in named.items() if not name.startswith("warp_")]
     self.initial = [p.detach().clone() for p in self.task]
     (x, y), (query_x, query_y) = torch_network.tasks(case, self.device)
     self.batches, self.query = list(zip(x[0], y[0], strict=True)), (query_x[0], query_y[0])
@@ -74,7 +74,7 @@ class Trajectory:
 
   def update(self, pull: list[torch.Tensor]) -> float:
     """One outer step of the initial parameters; returns the norm of their gradient."""
-    torch._foreach_add_(self.initial, pull, alpha=-cases.OUTER_LEARNING_RATE[self.case.method])
+    torch._foreach_add_(self.initial, pull, alpha=-cases.OUTER_SGD[self.case.method])
     return float(torch.nn.utils.get_total_norm(pull))
 
   def __call__(self) -> None:
@@ -94,7 +94,7 @@ class Warp(Trajectory):
 
   def meta_step(self) -> dict[str, float]:
     """Algorithm 2, `eta` one point an update."""
-    warp = {name: p for name, p in self.network.named_parameters() if name.startswith("warp_")}
+    warp: Params = {name: p for name, p in self.network.named_parameters() if name.startswith("warp_")}
     states: list[Any] = []
     with torch.no_grad():
       torch._foreach_copy_(self.task, self.initial)
@@ -106,7 +106,7 @@ class Warp(Trajectory):
       gradient = self._second_order if self.second_order else self._first_order
       grads = gradient(warp, self.batches[index])
       with torch.no_grad():
-        torch._foreach_add_(list(warp.values()), grads, alpha=-cases.OUTER_LEARNING_RATE["warp"])
+        torch._foreach_add_(list(warp.values()), grads, alpha=-cases.OUTER_SGD["warp"])
       norms.append(float(torch.nn.utils.get_total_norm(grads)))
     shared = sum(norms) / len(norms)
     return {"loss": loss, "grad_norm/initial": self.update(pull), "grad_norm/shared": shared}
