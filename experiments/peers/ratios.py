@@ -25,17 +25,27 @@ _TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 def rows(names: Sequence[str], rounds: int, small: bool = False, only: Sequence[str] = ()) -> Iterator[Row]:
   """The rows of every case that a config names; `only` names some of the cases, of their peers, or of both."""
   check_count("config.rounds", rounds)
-  named = {name: schema.choose("config.names", name, CASES) for name in names}
-  peers = dict.fromkeys(peer for case in named.values() for peer in case.peers)
-  wanted = set(chosen({**named, **peers}, only))
-  for case in named.values():
-    kept = case._replace(peers=tuple(peer for peer in case.peers if peer in wanted or not wanted & peers.keys()))
-    if not kept.peers or not (case.name in wanted or not wanted & named.keys()):
-      continue
-    kept = smaller(kept) if small else kept
+  for case in those(names, only):
+    kept = smaller(case) if small else case
     if kept.method == "warp":
       kept = kept._replace(order=jax_peers.order(kept))
     yield from of_case(kept, time_case(kept, rounds))
+
+
+def those(names: Sequence[str], only: Sequence[str]) -> list[Case]:
+  """The cases and peers that are wanted; a name in `only` that is both a case's and a peer's is the case's.
+
+  Example:
+    >>> [(case.name, case.peers) for case in those(("sine", "flax", "leap_16"), ("torch", "flax", "sine"))]
+    [('sine', ('torch',))]
+  """
+  named = {name: schema.choose("config.names", name, CASES) for name in names}
+  peers = dict.fromkeys(peer for case in named.values() for peer in case.peers)
+  chosen({**named, **peers}, only)
+  wanted = set(only) & peers.keys() - named.keys()
+  cases = [case for name, case in named.items() if name in only] or list(named.values())
+  kept = [case._replace(peers=tuple(peer for peer in case.peers if peer in (wanted or peers))) for case in cases]
+  return [case for case in kept if case.peers]
 
 
 def of_case(case: Case, timed: Timed) -> Iterator[Row]:
