@@ -8,12 +8,15 @@ accuracy: Each estimator against the exact meta-gradient, by the gradients and H
   are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
   many steps of descent; network, with warp-layers, against a long unroll in double precision.
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
-scaling: A meta-step by tasks, inner steps, parameters and devices; on CPU, to have 8 of them: --cpu_devices=8.
+scaling: A meta-step by tasks, inner steps, filters and devices: time, temporaries and compile time, with the slope of
+  each. On a CPU each number of devices has a process of its own.
 speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
   shots, inner steps, chunk and dtype.
-peers: The same meta-step by warpjax, by PyTorch written by hand, torch.func, higher and torchopt (`pip install -e
-  ".[peers]"`), by plain reverse mode and by flax convolutions under vmap, a process each, which take turns; the ratios
-  are of medians, with bootstrap intervals over the rounds.
+peers: The same meta-step by warpjax, as README writes it and by its faster paths, and by PyTorch written by hand,
+  torch.func, higher and torchopt (`pip install -e ".[peers]"`), by plain reverse mode and by flax convolutions under
+  vmap. Each has a process of its own, which take turns; ratios are of medians, with bootstrap intervals over rounds.
+  MAML, Leap and offline WarpGrad, of the papers' sizes; a few: --only=leap_16,leap_64. To write this machine's record,
+  results/benchmark/peers_CPU.json: --record, of scaling too.
 
 What was measured is in results/benchmark and RESULTS.md.
 """
@@ -85,15 +88,16 @@ METHODS = {
     "peak_steps": (1, 4, 16, 64, 256),
   },
   "scaling": {
-    "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 32},
+    "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 16, "queries": 1},
     "methods": {name: LEARNERS[name] for name in ("maml", "fomaml", "reptile", "imaml")},
     "axes": {
-      "tasks": (1, 2, 4, 8, 16, 32),
-      "inner_steps": (1, 4, 16, 64),
-      "width": (8, 16, 32, 64),
+      "tasks": (1, 4, 16, 32, 64, 256, 1024, 4096),
+      "inner_steps": (1, 4, 16, 64, 256, 1024),
+      "width": (16, 32, 64, 128, 256),
       "devices": (1, 2, 4, 8),
     },
     "repeats": 5,
+    "seconds": 2.0,
   },
   "speed": {
     "setting": {"problem": "images", "tasks": 32, "inner_steps": 5, "width": 64},
@@ -101,5 +105,13 @@ METHODS = {
     "axes": {"ways": (20,), "shots": (5,), "inner_steps": (1,), "task_chunk": (1, 8), "dtype": ("bfloat16",)},
     "repeats": 5,
   },
-  "peers": {"names": ("omniglot_5", "omniglot_1", "sine", "long", "flax", "flax_32"), "rounds": 15, "small": False},
+  "peers": {
+    "names": (
+      *("omniglot_5", "omniglot_1", "mini_5", "mini_1", "leap_16", "leap_64"),
+      *("warp_first_order_16", "warp_full_16", "warp_first_order_64", "warp_full_64", "warp_maml"),
+      *("sine", "long", "flax", "flax_32"),
+    ),
+    "rounds": 7,
+    "small": False,
+  },
 }

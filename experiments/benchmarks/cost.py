@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,13 +133,14 @@ def ready(
   return parallel.over_devices(step, parallel.device_mesh(devices)), state
 
 
-def meta_step(setting: Setting, method: Table, *, repeats: int = 5) -> Row:
+def meta_step(setting: Setting, method: Table, *, repeats: int = 5, seconds: float = math.inf) -> Row:
   """Compiles and times one meta-step.
 
   Args:
     setting: The sizes.
     method: `inner` and `meta_gradient`, tables as in an experiment's config.
     repeats: Meta-steps timed; the median counts.
+    seconds: Where that many repeats take longer, fewer are timed, but one.
 
   Returns:
     The setting with `num_params`, `temp_bytes`, `flops` (by count, of one device), `compile_seconds`, `seconds` and
@@ -150,7 +152,9 @@ def meta_step(setting: Setting, method: Table, *, repeats: int = 5) -> Row:
   chunk = setting.task_chunk or None
   step, state = ready(todo, outer, optax.adam(1e-3), devices=setting.devices, task_chunk=chunk)
   program, known = compiled(step, state, todo.tasks)
-  median = statistics.median(timing.seconds_of(lambda: program(state, todo.tasks), repeats))
+  (first,) = timing.seconds_of(call := lambda: program(state, todo.tasks), 1, warm_up=0)
+  count = max(1, min(repeats, int(seconds / first)))
+  median = statistics.median(timing.seconds_of(call, count, warm_up=0))
   sizes = {**setting._asdict(), "num_params": num_params(state.meta_params)}
   return {**sizes, **known, "seconds": median, "meta_steps_per_second": 1 / median}
 
@@ -162,18 +166,6 @@ def speed(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence
   for each in dict.fromkeys((base, *others)):
     for name, method in methods.items():
       yield {"method": name, **meta_step(each, method, repeats=repeats)}
-
-
-def scaling(methods: dict, setting: dict, axes: dict, repeats: int, only: Sequence[str] = ()) -> Iterator[Row]:
-  """One axis after another, the rest as in the setting; more devices than the machine has are left out, and named."""
-  base, methods = _setting(setting), dict(chosen(methods, only))
-  for axis, value in ((axis, value) for axis, values in axes.items() for value in values):
-    each = base._replace(**{axis: value})
-    if each.devices > jax.device_count() or each.tasks % each.devices:
-      print(f"Left out: {axis} {value}, with {jax.device_count()} devices and {each.tasks} tasks.")
-      continue
-    for name, method in methods.items():
-      yield {"method": name, "axis": axis, **meta_step(each, method, repeats=repeats)}
 
 
 def _setting(table: Mapping[str, Any]) -> Setting:

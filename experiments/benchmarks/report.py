@@ -15,9 +15,9 @@ Row = Mapping[str, Any]
 COLUMNS = (
   *("mode", "case", "method", "block", "axis", "problem", "ways", "shots", "queries", "inner_steps", "width"),
   *("tasks", "task_chunk", "dtype", "devices", "num_params", "gradients", "hvps", "cosine", "norm_ratio"),
-  *("relative_error", "temp_bytes", "peak_bytes", "flops", "seconds", "seconds_low", "seconds_high", "ratio"),
-  *("ratio_low", "ratio_high", "agrees", "matmul_fraction", "compile_seconds", "meta_steps_per_second", "version"),
-  "remark",
+  *("relative_error", "temp_bytes", "peak_bytes", "flops", "seconds", "seconds_low", "seconds_high", "rounds"),
+  *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
+  *("compile_seconds", "meta_steps_per_second", "version", "remark"),
 )
 
 
@@ -78,16 +78,6 @@ def draw_memory(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]
   return [_draw(panels, folder / "memory.png", ticks=True)]
 
 
-def draw_scaling(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """Seconds of a meta-step against each axis."""
-  panels = []
-  for axis in dict.fromkeys(row["axis"] for row in rows):
-    x, label = ("num_params", "parameters") if axis == "width" else (axis, axis.replace("_", " "))
-    shown = [row for row in rows if row["axis"] == axis]
-    panels.append(Panel(shown, x, "seconds", {"xlabel": label, "ylabel": "seconds a meta-step"}))
-  return [_draw(panels, folder / "scaling.png", ticks=True)]
-
-
 def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   """A bar for each row, named by what differs from the first, in a colour for each method."""
   figure, axes = canvas.subplots(figsize=(7, 1.2 + 0.25 * len(rows)), layout="constrained")
@@ -115,10 +105,10 @@ def _draw(panels: Sequence[Panel], path: pathlib.Path, *, title: str = "", ticks
   figure, grid = canvas.subplots(num_rows, num_columns, figsize=size, squeeze=False, layout="constrained")
   for axes, panel in zip(grid.flat, panels, strict=False):
     if ticks:
-      _measured_ticks(axes, sorted({row[panel.x] for row in panel.rows}))
+      measured_ticks(axes, sorted({row[panel.x] for row in panel.rows}))
     for index, name in enumerate(dict.fromkeys(row["method"] for row in panel.rows)):
       points = [(row[panel.x], row[panel.y]) for row in panel.rows if row["method"] == name]
-      axes.plot(*zip(*points, strict=True), label=name, **_style(index))
+      axes.plot(*zip(*points, strict=True), label=name, **style(index))
     axes.set(**panel.axes)
     axes.grid(alpha=0.3)
   for spare in grid.flat[len(panels) :]:
@@ -129,7 +119,8 @@ def _draw(panels: Sequence[Panel], path: pathlib.Path, *, title: str = "", ticks
   return path
 
 
-def _measured_ticks(axes: Any, values: Sequence[int]) -> None:
+def measured_ticks(axes: Any, values: Sequence[int]) -> None:
+  """Logarithmic axes with ticks at the x that were measured."""
   from matplotlib import ticker
 
   axes.set(xscale="log", yscale="log")
@@ -140,7 +131,7 @@ def _measured_ticks(axes: Any, values: Sequence[int]) -> None:
   axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _style(index: int) -> dict[str, Any]:
+def style(index: int) -> dict[str, Any]:
   """Told apart in black and white too."""
   marker, line = "osD^vPX*<>"[index % 10], ("-", "--", ":")[index // 10 % 3]
   return {"marker": marker, "linestyle": line, "markersize": 4, "linewidth": 1.2, "color": f"C{index % 10}"}

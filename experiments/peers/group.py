@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import os
-import signal
-import time
+import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from experiments.peers.cases import TORCH, Case
+from experiments.peers import worker
+from experiments.peers.cases import Case
 
 OURS, YARDSTICK = "warpjax", "matmul"
-WARM_UP = 2
-AT_LEAST = 0.1  # seconds of each turn, so that waking up and cold caches are little of it
-_NEW = multiprocessing.get_context("spawn")
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Timed(NamedTuple):
@@ -32,10 +29,11 @@ class Worker:
 
   def __init__(self, name: str, case: Case):
     self.name = name
-    self.connection, theirs = _NEW.Pipe()
-    self.process = _NEW.Process(target=serve, args=(theirs, name, case), daemon=True)
-    self.process.start()
-    theirs.close()
+    self.connection, theirs = multiprocessing.Pipe()
+    with theirs:
+      command = [sys.executable, "-m", "experiments.peers.worker", str(theirs.fileno())]
+      self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT)
+    self.connection.send((name, case))
 
   def answer(self) -> Any:
     """The next answer of the process.
@@ -46,67 +44,31 @@ class Worker:
     try:
       answer = self.connection.recv()
     except (EOFError, ConnectionResetError):
-      self.process.join()
-      raise RuntimeError(f"exit status {self.process.exitcode}") from None
+      raise RuntimeError(f"exit status {self.process.wait()}") from None
     if isinstance(answer, str):
       raise RuntimeError(answer)
     return answer
 
-  def run(self) -> float:
-    """One meta-step's seconds."""
-    self.connection.send(None)
+  def ask(self, what: str) -> Any:
+    """The answer to a request of `worker`."""
+    self.connection.send(what)
     return self.answer()
 
   def close(self) -> None:
     """Ends the process."""
     self.connection.close()
-    self.process.join(30)
-    self.process.kill()
-    self.process.join()
+    try:
+      self.process.wait(30)
+    except subprocess.TimeoutExpired:
+      self.process.kill()
+      self.process.wait()
 
 
-def serve(connection: Connection, name: str, case: Case) -> None:
-  """What a peer's process does: it says what it computes, and then times a meta-step whenever it is asked.
-
-  A short meta-step is run several times in a row, and its mean counts. An error is sent as text.
-  """
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the connection
-  os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share one GPU
-  try:
-    peer = _peer(name, case)
-    seconds = [_mean_seconds(peer, 1) for _ in range(WARM_UP)]
-    times = math.ceil(AT_LEAST / seconds[-1])
-    connection.send(peer.facts)
-    while True:
-      connection.recv()
-      connection.send(_mean_seconds(peer, times))
-  except (EOFError, BrokenPipeError):  # the parent is done
-    return
-  except Exception as error:
-    connection.send(f"{type(error).__name__}: {error}")
+def _say(message: str) -> None:
+  print(message, flush=True)
 
 
-def _peer(name: str, case: Case) -> Any:
-  if name in TORCH:
-    from experiments.peers import torch_peers
-
-    return torch_peers.make(name, case)
-  from experiments.peers import jax_peers
-
-  jax_peers.use_precision(case)
-  if name == OURS:
-    jax_peers.use_cores(case)
-  return jax_peers.make(name, case)
-
-
-def _mean_seconds(peer: Callable[[], object], times: int) -> float:
-  start = time.perf_counter()
-  for _ in range(times):
-    peer()
-  return (time.perf_counter() - start) / times
-
-
-def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) -> Timed:
+def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = _say) -> Timed:
   """Times every peer of a case, a tenth of a second or a meta-step each a round, the order turning by one each round.
 
   A peer that cannot start is in `missing`, which `say` is called with too.
@@ -124,14 +86,16 @@ def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = print) 
     present = [worker for worker in workers if worker.name in facts]
     seconds: dict[str, list[float]] = {worker.name: [] for worker in present}
     for index in range(rounds):
-      for worker in turned(present, index):
-        seconds[worker.name].append(worker.run())
+      for each in turned(present, index):
+        seconds[each.name].append(each.ask(worker.RUN))
       latest = ", ".join(f"{name} {values[-1]:.4g} s" for name, values in seconds.items())
       say(f"{case.name}: round {index + 1}/{rounds}, {latest}")
+    for each in present:
+      facts[each.name]["peak_bytes"] = each.ask(worker.PEAK)
     return Timed(seconds, facts, missing)
   finally:
-    for worker in workers:
-      worker.close()
+    for each in workers:
+      each.close()
 
 
 def turned(workers: Sequence[Any], by: int) -> list[Any]:

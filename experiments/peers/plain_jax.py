@@ -76,8 +76,6 @@ class PlainJax:
     self.step, known = cost.compiled(step, self.params, self.state, *self.tasks)
     value, norm = self.step(self.params, self.state, *self.tasks)[2:]
     self.facts = {
-      "loss": float(value),
-      "grad_norm": float(norm),
       "numbers": {"loss": float(value), "grad_norm/initial": float(norm)},
       "flops": known["flops"],
       "temp_bytes": known["temp_bytes"],

@@ -11,7 +11,7 @@ import pytest
 
 from configs import benchmark as config
 from experiments import benchmark
-from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, report
+from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, report, scaling
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
@@ -115,6 +115,37 @@ def test_modes_write_their_rows_and_pictures(tmp_path, capsys):
   assert {"cosine", "relative_error", "temp_bytes", "flops", "seconds"} <= written[0].keys()
   assert float(written[0]["seconds"]) == rows[0]["seconds"] > 0 and int(written[0]["temp_bytes"]) > 0
   assert (tmp_path / "scaling.png").stat().st_size > 0 and "method" in capsys.readouterr().out
+
+
+def scaled(axis, value, seconds, temp_bytes=100, compile_seconds=2.0):
+  setting = {**cost.Setting()._asdict(), axis: value}
+  costs = {"seconds": seconds, "temp_bytes": temp_bytes, "compile_seconds": compile_seconds}
+  return {"axis": axis, "method": "maml", **setting, **costs}
+
+
+def test_slopes_begin_where_an_axis_does_and_are_recorded(tmp_path):
+  tasks = [scaled("tasks", n, 0.01 * n if n >= 32 else 1.0) for n in (1, 32, 64, 128)]
+  tasks[-1]["seconds"] *= 1.04
+  steps = [scaled("inner_steps", n, 2.0 * n**0.5, temp_bytes=8 * n) for n in (16, 64)]
+  only_one = [scaled("width", 64, 1.0)]
+  rows = [*tasks, *steps, *only_one]
+  assert scaling.slopes(rows) == [
+    ["32 tasks", "128 tasks", "maml", "1.03", "4%", "0.00", "0.00"],
+    ["16 inner steps", "64 inner steps", "maml", "0.50", "", "1.00", "0.00"],
+  ]
+  about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
+  made = scaling.record(rows, about, "command")
+  assert made["rows"] == scaling.slopes(rows) and len(made["measured"]) == 7 and made["measured"][1]["tasks"] == 32
+  (picture,) = scaling.draw(rows, tmp_path)
+  assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_each_number_of_devices_has_a_process_that_makes_them():
+  setting = {"problem": "sines", "width": 4, "tasks": 4, "inner_steps": 1}
+  methods = {"maml": config.LEARNERS["maml"]}
+  rows = list(scaling.rows(methods, setting, {"devices": (1, 4)}, repeats=1))
+  assert [row["devices"] for row in rows] == [1, 4] and jax.device_count() < 4
 
 
 def test_pictures_of_the_other_modes(tmp_path):

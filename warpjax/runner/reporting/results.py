@@ -72,7 +72,7 @@ def results() -> str:
     if shown := [entry for entry in every if entry.section == section and entry not in small]:
       parts += [f"## {section.title}\n\n{section.text}\n", f"{of(shown, COLUMNS)}\n", others(shown)]
   parts += [sections.SMOKE_HEAD, notes(small), f"{of(small, OF_SMOKE)}\n", others(small)]
-  parts += [f"## {_benchmark(name)['title']}\n\n{benchmark(name)}\n" for name in _benchmarks()]
+  parts += [f"## {_of_benchmark(name)[-1]['title']}\n\n{benchmark(name)}\n" for name in _benchmarks()]
   return "\n".join(filter(None, [*parts, f"## Never run\n\n{not_run()}\n"]))
 
 
@@ -159,15 +159,21 @@ def paper(prefix: str) -> str:
 
 
 def benchmark(name: str) -> str:
-  """A table of the benchmark, with what it is and its command."""
-  record = _benchmark(name)
+  """The tables of a benchmark, each with what it is and its command, the newest machine's first."""
+  found = _of_benchmark(name)
+  alone = len(found) == 1
+  return "\n\n".join(_benchmark_table(record, heading=not alone) for record in found)
+
+
+def _benchmark_table(record: records.Record, *, heading: bool) -> str:
   machine, versions = record["machine"], record.get("versions", {})
   cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+  more = [f"{machine[key]} {unit}" for key, unit in (("threads", "threads"), ("memory_gib", "GiB")) if key in machine]
+  packages = [f"{package} {version}" for package, version in versions.items()]
   device = [] if machine.get("device", "cpu") == "cpu" else [machine["device"]]
-  measured_on = ", ".join(
-    [*device, machine["cpu"], cores, *(f"{package} {version}" for package, version in versions.items())]
-  )
-  about = f"{record['text']} Measured on: {measured_on}. Command: `{record['command']}`."
+  measured_on = ", ".join([*device, machine["cpu"], cores, *more, *packages])
+  above = f"**{record['title']}: {machine['cpu']}, {cores}**\n\n" if heading else ""
+  about = f"{above}{record['text']} Measured on: {measured_on}. Command: `{record['command']}`."
   return f"{about}\n\n{markdown(record['columns'], record['rows'])}"
 
 
@@ -188,8 +194,11 @@ def _benchmarks() -> list[str]:
   return [*sections.BENCHMARKS, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
 
 
-def _benchmark(name: str) -> records.Record:
-  return workdir.read_json(records.FOLDER / "benchmark" / f"{name}.json")
+def _of_benchmark(name: str) -> list[records.Record]:
+  """The records `NAME.json` and `NAME_MACHINE.json`, the newest first."""
+  folder = records.FOLDER / "benchmark"
+  found = [workdir.read_json(path) for path in sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}_*.json")])]
+  return sorted(found, key=lambda record: record.get("date", ""), reverse=True)
 
 
 def _trained() -> list[recipes.Recipe]:
