@@ -111,6 +111,7 @@ def train(
   with contextlib.ExitStack() as stack:
     # Orbax takes as long to import as a start may take: if there is nothing to restore, it waits for the first save.
     manager = cache(lambda: stack.enter_context(checkpoints.open_manager(folder)))
+    hosts.from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     begun = hosts.from_first(lambda: bool(checkpoints.steps(folder)))
     with _waiting("Initializing", experiment):
       state, before = _begin(manager() if begun else None, experiment, init, say, mesh)
