@@ -128,8 +128,12 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
   """Runs the command."""
-  folder = records.FOLDER / "benchmark" if FLAGS.record else None
-  run(cli.config(), pathlib.Path(FLAGS.workdir), FLAGS.only, folder)
+  folder, config = records.FOLDER / "benchmark" if FLAGS.record else None, cli.config()
+  if folder is not None:
+    records.check_checkout()
+    if config.get("small"):
+      raise ValueError("--record is for the sizes of the papers; got config.small=True.")
+  run(config, pathlib.Path(FLAGS.workdir), FLAGS.only, folder)
 
 
 if __name__ == "__main__":

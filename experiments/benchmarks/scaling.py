@@ -21,7 +21,9 @@ from warpjax.runner.plots import canvas
 
 FROM = {"tasks": 32, "inner_steps": 16, "width": 64}
 """Where the slope of an axis begins: below, what a meta-step takes besides is much of it."""
-WHAT = {"seconds": "seconds a meta-step", "temp_bytes": "temporaries, bytes", "compile_seconds": "compilation, seconds"}
+WHAT = {"seconds": "seconds a meta-step", "temp_bytes": "temporaries, MiB", "compile_seconds": "compilation, seconds"}
+UNITS = {"temp_bytes": 2**20}
+NAMES = {"width": "filters"}
 COLUMNS = ("from", "to", "method", "time", "linear within", "temporaries", "compilation")
 TITLE = "What a meta-step costs by tasks, inner steps, filters and devices"
 
@@ -96,11 +98,23 @@ def slopes(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     found = {column: points(rows, axis, method, column) for column in WHAT}
     if min(map(len, found.values())) < 2:
       continue
-    first, last = (f"{found['seconds'][i][0]:,} {axis.replace('_', ' ')}" for i in (0, -1))
+    first, last = (f"{found['seconds'][i][0]:,} {_name(axis)}" for i in (0, -1))
     within = f"{deviation(found['seconds']):.0%}" if axis == "tasks" else ""
-    time, temporaries, compilation = (f"{round(slope(each), 2) + 0.0:.2f}" for each in found.values())
-    lines.append([first, last, method, time, within, temporaries, compilation])
+    lines.append([first, last, method, said(axis, "seconds", found["seconds"]), within])
+    lines[-1] += [said(axis, column, found[column]) for column in ("temp_bytes", "compile_seconds")]
   return lines
+
+
+def said(axis: str, column: str, points: Sequence[tuple[float, float]]) -> str:
+  """The slope of a line; of the time by devices, which levels off at the cores, how much faster the fastest is."""
+  if axis == "devices" and column == "seconds":
+    devices, fastest = min(points, key=lambda point: point[1])
+    return f"{points[0][1] / fastest:.2f} times as fast with {devices}"
+  return f"{round(slope(points), 2) + 0.0:.2f}"  # no -0.00
+
+
+def _name(axis: str) -> str:
+  return NAMES.get(axis, axis.replace("_", " "))
 
 
 def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
@@ -133,12 +147,14 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
     shown = [row for row in rows if row["axis"] == axis]
     measured_ticks(panel, sorted({row[axis] for row in shown}))
     for index, method in enumerate(methods):
-      mine = [(row[axis], row[column]) for row in shown if row["method"] == method]
+      mine = [(row[axis], row[column] / UNITS.get(column, 1)) for row in shown if row["method"] == method]
       fitted = points(rows, axis, method, column)
-      label = f"{method} {slope(fitted):.2f}" if len(fitted) > 1 else method
+      label = f"{method}: {said(axis, column, fitted)}" if len(fitted) > 1 else method
       panel.plot(*zip(*mine, strict=True), label=label, **style(index))
-    begins = f", slopes from {FROM[axis]} on" if axis in FROM else ", slopes"
-    panel.set(xlabel=axis.replace("_", " ").replace("width", "filters") + begins, ylabel=WHAT[column])
+    begins = f", slopes from {FROM[axis]} on" if axis in FROM else ""
+    panel.set(xlabel=f"{_name(axis)}{begins}", ylabel=WHAT[column])
+    low, high = panel.get_ylim()
+    panel.set_ylim(low / 3, 3 * high)  # what is constant looks so, and the legend has room
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7)
   canvas.save(figure, folder / "scaling.png")
