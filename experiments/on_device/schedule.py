@@ -76,7 +76,7 @@ def run(
   Returns:
     The row of each part: `status` is "done", "failed", "out of time" or "left out".
   """
-  deadline, rows = time.monotonic() + seconds, []
+  deadline, rows = time.monotonic() + seconds, list[Row]()
   (directory / PARTS).mkdir(parents=True, exist_ok=True)
   for index, part in enumerate(parts, 1):
     remaining = deadline - time.monotonic()
