@@ -56,7 +56,10 @@ def run_all(
   started = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
   facts = {"started": started, "minutes": minutes, "small": small, "commit": provenance.commit()}
   rows = schedule.run(chosen, directory, 60 * minutes, facts=facts, export=pathlib.Path(export) if export else None)
-  print(f"Results: {directory / schedule.SUMMARY}. Records: python -m experiments.accelerator --record={directory}")
+  print(
+    f"Results: {directory / schedule.SUMMARY}. Records: python -m experiments.accelerator --record={directory}",
+    flush=True,
+  )
   return rows
 
 

@@ -42,7 +42,8 @@ def parts(directory: pathlib.Path, *, wheels: str | None, small: bool, data_dir:
   def program(name: str) -> Part:
     command = ["-m", "experiments.accelerator", f"--part={name}", *flags]
     own = {} if name in TRAINED else environment
-    return Part(name, command, SHARES[name], _json, _LINES[name.split("_")[0]], {**environment, **own})
+    line, variables = _LINES[name.split("_")[0]], {**environment, **own}
+    return Part(name, command, SHARES[name], _json, line, variables, needed=name == "devices")
 
   made = {name: program(name) for name in PROGRAMS}
   first = {"devices": made.pop("devices"), "tests": _tests(small, environment)}

@@ -78,7 +78,11 @@ class Call(NamedTuple):
 
 
 def devices(call: Call) -> None:
-  """The devices, the versions and the machine."""
+  """The devices, the versions and the machine.
+
+  Raises:
+    ValueError: If JAX sees no accelerator, on which all other parts would take too long.
+  """
   found = jax.devices()
   versions = {}
   for name in PACKAGES:
@@ -95,6 +99,8 @@ def devices(call: Call) -> None:
       "memory_bytes": (found[0].memory_stats() or {}).get("bytes_limit"),
     }
   )
+  if found[0].platform == "cpu" and not call.small:
+    raise ValueError("JAX sees no accelerator, only the CPU; --small tests the command on it.")
 
 
 def lowerings(call: Call) -> None:

@@ -35,6 +35,7 @@ class Part(NamedTuple):
     read: `(folder) -> result`, from what the part wrote into its folder, also if it was cut off; None for nothing.
     line: `(result) -> text`, the summary in one line.
     environment: Variables besides those of this process.
+    needed: Whether the parts after it are left out if it fails.
   """
 
   name: str
@@ -43,6 +44,11 @@ class Part(NamedTuple):
   read: Callable[[pathlib.Path], Any]
   line: Callable[[Any], str]
   environment: Mapping[str, str] = {}
+  needed: bool = False
+
+
+def _say(message: str) -> None:
+  print(message, flush=True)
 
 
 def run(
@@ -52,12 +58,12 @@ def run(
   *,
   facts: Mapping[str, Any],
   export: pathlib.Path | None = None,
-  say: Callable[[str], object] = print,
+  say: Callable[[str], object] = _say,
 ) -> list[Row]:
   """Runs the parts in order until the time is up.
 
-  Whatever happens to a part, those after it run. `parts/NAME.json` is written when a part begins and when it ends, and
-  `accelerator.json` holds them all.
+  Whatever happens to a part, those after it run, unless it is needed. `parts/NAME.json` is written when a part begins
+  and when it ends, and `accelerator.json` holds them all.
 
   Args:
     parts: The parts.
@@ -70,18 +76,20 @@ def run(
   Returns:
     The row of each part: `status` is "done", "failed", "out of time" or "left out".
   """
-  deadline, rows = time.monotonic() + seconds, []
+  deadline, rows = time.monotonic() + seconds, list[Row]()
   (directory / PARTS).mkdir(parents=True, exist_ok=True)
   for index, part in enumerate(parts, 1):
     remaining = deadline - time.monotonic()
     limit = part.share * (remaining - GRACE)
     row: Row = {"part": part.name, "status": "running", "limit_seconds": round(limit, 1)}
     keep = lambda row: _keep(row, directory, facts, export)
-    if limit < LEAST:
+    failed = [part.name for part, row in zip(parts, rows, strict=False) if part.needed and row["status"] == "failed"]
+    title, left = f"[{index}/{len(parts)}] {part.name}", f"{max(remaining, 0) / 60:.1f} minutes remain"
+    if limit < LEAST or failed:
       row["status"] = "left out"
-      say(f"[{index}/{len(parts)}] {part.name}: left out, since {_minutes(remaining)} remain.")
+      say(f"{title}: left out, since {f'{failed[0]} failed' if failed else left}.")
     else:
-      say(f"[{index}/{len(parts)}] {part.name}: at most {limit:.0f} s; {_minutes(remaining)} remain.")
+      say(f"{title}: at most {limit:.0f} s; {left}.")
       try:
         keep(row)
         row |= _run(part, directory, limit)
@@ -150,10 +158,6 @@ def _line(part: Part, row: Row) -> str:
     text = f"No summary ({type(error).__name__}: {error})."
   last = [line for line in row.get("stderr", ()) if line.strip()][-1:]
   return f"{text} Last error line: {last[0].strip()[:200]}" if row["status"] == "failed" and last else text
-
-
-def _minutes(seconds: float) -> str:
-  return f"{max(seconds, 0) / 60:.1f} minutes"
 
 
 def _keep(row: Row, directory: pathlib.Path, facts: Mapping[str, Any], export: pathlib.Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import threading
 import time
 import zipfile
 
+import jax
 import pytest
 
 from experiments import accelerator
@@ -54,13 +56,13 @@ def ran(parts, directory, seconds=60.0, **kwargs):
 
 def test_a_part_that_hangs_or_fails_costs_no_other(tmp_path, impatient):
   fails = "import sys; print('half', flush=True); print('one\\ntwo', file=sys.stderr); sys.exit(3)"
-  parts = [part("hangs", HANGS, 0.02), part("fails", fails), part("works", "print('whole {seconds}')")]
+  parts = [part("hangs", HANGS, 0.03), part("fails", fails), part("works", "print('whole {seconds}')")]
   (hung, failed, done), said = ran(parts, tmp_path, seconds=90.0)
   assert (hung["status"], failed["status"], done["status"]) == ("out of time", "failed", "done")
   assert not is_alive(int(hung["result"][0])) and hung["exit_status"] == -signal.SIGKILL and hung["seconds"] < 30
   assert (failed["exit_status"], failed["stderr"], failed["result"]) == (3, ["one", "two"], ["half"])
   assert done["result"][0] == "whole" and 60 < float(done["result"][1]) < 90 and "stderr" not in done
-  assert said[0].startswith("[1/3] hangs: at most 2 s; 1.5 minutes remain.") and said[5].endswith("It printed whole.")
+  assert said[0].startswith("[1/3] hangs: at most 3 s; 1.5 minutes remain.") and said[5].endswith("It printed whole.")
   assert said[3].endswith("It printed half. Last error line: two")
   whole = json.loads((tmp_path / "accelerator.json").read_text())
   assert whole["minutes"] == 1 and whole["parts"] == {row["part"]: row for row in (hung, failed, done)}
@@ -83,14 +85,19 @@ def test_parts_are_left_out_when_the_minutes_are_up_and_keep_their_earlier_resul
 
 
 def test_an_interrupt_ends_the_part_and_keeps_what_finished(tmp_path, impatient):
-  number = threading.main_thread().ident
-  timer = threading.Timer(3.0, lambda: signal.pthread_kill(number, signal.SIGINT))
-  timer.start()
+  printed, number = tmp_path / "parts" / "hangs" / "stdout", threading.main_thread().ident
+
+  def interrupt():
+    while not (printed.exists() and printed.read_text().endswith("\n")):
+      time.sleep(0.05)
+    signal.pthread_kill(number, signal.SIGINT)
+
+  threading.Thread(target=interrupt, daemon=True).start()
   with pytest.raises(KeyboardInterrupt):
     ran([part("works", "print('whole')"), part("hangs", HANGS), part("never", "print(1)")], tmp_path)
   kept = json.loads((tmp_path / "accelerator.json").read_text())["parts"]
   assert {name: row["status"] for name, row in kept.items()} == {"works": "done", "hangs": "interrupted"}
-  assert not is_alive(int((tmp_path / "parts" / "hangs" / "stdout").read_text()))
+  assert not is_alive(int(printed.read_text()))
 
 
 def test_a_result_that_cannot_be_read_is_said(tmp_path):
@@ -106,6 +113,31 @@ def test_a_part_that_cannot_begin_costs_no_other(tmp_path):
   (tmp_path / "parts" / "first").write_text("a file in the place of its folder")
   rows, said = ran([part("first", "print(1)"), part("second", "print(2)")], tmp_path)
   assert [row["status"] for row in rows] == ["failed", "done"] and "FileExistsError" in said[1]
+
+
+def test_without_what_is_needed_nothing_else_runs(tmp_path):
+  parts = [part("devices", "import sys; sys.exit(1)")._replace(needed=True), part("second", "print(2)")]
+  rows, said = ran(parts, tmp_path)
+  assert [row["status"] for row in rows] == ["failed", "left out"]
+  assert said[-1] == "[2/2] second: left out, since devices failed."
+  whole = plan.parts(tmp_path, wheels=None, small=False, data_dir=None)
+  assert [name for name, each in whole.items() if each.needed] == ["devices"]
+
+
+def test_the_command_itself_takes_no_device():
+  """Which its parts need."""
+  code = "import experiments.accelerator; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout == "False\n"
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is an accelerator")
+def test_a_cpu_is_no_accelerator(tmp_path):
+  with pytest.raises(ValueError, match="JAX sees no accelerator, only the CPU"):
+    programs.devices(programs.Call("devices", tmp_path))
+  programs.devices(programs.Call("devices", tmp_path, small=True))
+  found = json.loads((tmp_path / "parts" / "devices" / "result.json").read_text())
+  assert found["platform"] == "cpu" and found["versions"]["jax"] and found["machine"]["cores"] >= 1
 
 
 def test_two_files_to_bring_home(tmp_path):
@@ -149,8 +181,8 @@ def test_outcomes_of_tests_are_read_from_what_pytest_printed_so_far(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this environment has no pip")
 def test_wheels_are_installed_beside_the_results_alone(tmp_path):
-  pytest.importorskip("pip")
   (tmp_path / "wheels").mkdir()
   files = {"met.py": "NUMBER = 5\n", "met-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: met\nVersion: 1.0\n"}
   files |= {"met-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}

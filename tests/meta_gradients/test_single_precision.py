@@ -46,4 +46,4 @@ def test_single_precision_on_the_device_is_double_precision_on_the_cpu(name, fou
   single, double = (each[name] for each in found)
   for mine, exact in zip(jax.tree.leaves(single), jax.tree.leaves(double), strict=True):
     assert mine.dtype == np.float32 and exact.dtype == np.float64
-    assert np.linalg.norm(mine - exact) <= 1e-5 * max(np.linalg.norm(exact), 1e-2)
+    assert np.linalg.norm(mine - exact) <= 5e-5 * max(np.linalg.norm(exact), 1e-2)
