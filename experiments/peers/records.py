@@ -94,7 +94,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 def _speedup(row: Row | None) -> str:
   if row is None or "speedup" not in row:
     return ""
-  return f"{row['speedup']:.2f} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+  return "{speedup:.3g} ({speedup_low:.3g} to {speedup_high:.3g})".format_map(row)
 
 
 def _seconds(value: float) -> str:
