@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 NUM_BLOCKS, HIDDEN, NORM_EPSILON = 4, (40, 40), 1e-3
 OUTER_LEARNING_RATE = 1e-3
 """Of MAML's Adam."""
-OUTER_SGD = {"leap": 0.1, "warp": 0.01}
+OUTER_SGD = {"leap": 0.1, "warp": 0.001}
 """The outer learning rates of the other two."""
 
 
@@ -93,20 +93,19 @@ ONE_TASK = ("warpjax_bfloat16",)
 
 
 def _multi_shot() -> list[Case]:
-  # A tenth of the recipe's step, with which 100 steps on noise stay comparable in single precision.
-  common: dict[str, Any] = {"ways": 20, "learning_rate": 0.01}
-  warp: dict[str, Any] = {"warp": True, **common}
-  sizes = ("multi_shot", 1, 20, 20, 100)
+  # A hundredth of the recipe's step: 100 larger steps on noise amplify the rounding of single precision.
+  common: dict[str, Any] = {"network": "multi_shot", "num_tasks": 1, "ways": 20, "learning_rate": 0.001}
+  common |= {"support": 20, "query": 20, "num_steps": 100}
   cases = []
   for width in (16, 64):
-    about = f"{width} filters, 100 steps of 20 images"
+    about, kept = f"{width} filters, 100 steps of 20 images", {**common, "width": width}
+    peers, warp = ("torch", *ONE_TASK), {**kept, "warp": True}
     second_order = ("torch_full",) if width == 16 else ()  # with 64 filters it takes half a minute
-    leap, first, full = (f"{name}_{width}" for name in ("leap", "warp_first_order", "warp_full"))
-    peers = ("torch", *ONE_TASK)
+    first, full = "Offline warp", "Offline warp, ours of second order"
     cases += [
-      Case(leap, f"Leap, {about}", "leap", *sizes, peers, width=width, **common),
-      Case(first, f"Offline warp, {about}", "warp", *sizes, peers, width=width, objective="first_order", **warp),
-      Case(full, "The same, ours of second order", "warp", *sizes, (*peers, *second_order), width=width, **warp),
+      Case(f"leap_{width}", f"Leap, {about}", "leap", peers=peers, **kept),
+      Case(f"warp_first_order_{width}", f"{first}, {about}", "warp", peers=peers, objective="first_order", **warp),
+      Case(f"warp_full_{width}", f"{full}, {about}", "warp", peers=(*peers, *second_order), **warp),
     ]
   return cases
 
@@ -116,13 +115,17 @@ CASES = {
   case.name: case
   for case in (
     Case("omniglot_5", "MAML Omniglot, 64 filters, 32 tasks, 5 steps", "maml", "conv4", 32, 5, 75, 5, _FEW_SHOT),
-    Case("omniglot_1", "The same, 1 step", "maml", "conv4", 32, 5, 75, 1, _FEW_SHOT),
+    Case("omniglot_1", "MAML Omniglot, 64 filters, 32 tasks, 1 step", "maml", "conv4", 32, 5, 75, 1, _FEW_SHOT),
     Case(
       *("mini_5", "MAML mini-ImageNet, 32 filters, 2 tasks, 5 steps", "maml", "mini", 2, 5, 75, 5, _FEW_SHOT),
       width=32,
       learning_rate=0.01,
     ),
-    Case(*("mini_1", "The same, 1 step", "maml", "mini", 2, 5, 75, 1, _FEW_SHOT), width=32, learning_rate=0.01),
+    Case(
+      *("mini_1", "MAML mini-ImageNet, 32 filters, 2 tasks, 1 step", "maml", "mini", 2, 5, 75, 1, _FEW_SHOT),
+      width=32,
+      learning_rate=0.01,
+    ),
     *_multi_shot(),
     Case(
       *("warp_maml", "MAML Omniglot, 20 ways, 16 filters, 4 tasks, 5 steps", "maml", "conv4", 4, 20, 20, 5),
@@ -135,7 +138,7 @@ CASES = {
       learning_rate=0.01,
     ),
     Case("flax", "MAML Omniglot, 64 filters, 8 tasks, 1 step", "maml", "conv4", 8, 5, 75, 1, ("flax",)),
-    Case("flax_32", "The same, 32 tasks", "maml", "conv4", 32, 5, 75, 1, ("flax",)),
+    Case("flax_32", "MAML Omniglot, 64 filters, 32 tasks, 1 step", "maml", "conv4", 32, 5, 75, 1, ("flax",)),
   )
 }
 

@@ -105,7 +105,7 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   if not timed:
     return []
   names, cases = (list(dict.fromkeys(row[key] for row in timed)) for key in ("method", "case"))
-  figure, axes = canvas.subplots(figsize=(1.5 + 1.6 * len(cases), 3.6), layout="constrained")
+  figure, axes = canvas.subplots(figsize=(3.5 + 1.4 * len(cases), 3.6), layout="constrained")
   for index, case in enumerate(cases):
     bars = [row for row in timed if row["case"] == case]
     width = 0.8 / len(bars)
@@ -118,6 +118,6 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   axes.axhline(1.0, color="black", linewidth=0.8)
   axes.set(yscale="log", ylabel="time of a meta-step, times warpjax's")
   axes.set_xticks(range(len(cases)), cases)
-  axes.legend(frameon=False, ncols=2)
+  figure.legend(loc="outside right center", frameon=False)
   canvas.save(figure, folder / "peers.png")
   return [folder / "peers.png"]

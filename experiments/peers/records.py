@@ -20,7 +20,8 @@ COLUMNS = (
 )
 TEXT = (
   "A meta-step, float32. The peer of a row is PyTorch by hand where no other is named, with the median of its seconds; "
-  "that of offline warp takes the step of the released code, which is of first order. The next four columns say how "
+  "that of offline warp takes the step of the released code, which is of first order. Minibatches of Leap and offline "
+  "warp are drawn beforehand and not augmented. The next four columns say how "
   "many times as fast warpjax is, with 95% intervals over the rounds ({rounds} or more, in which the processes took "
   "turns): as README's example has it, in one process without a flag; with a device for each core; with products of "
   "bfloat16, summed in float32; with both. Memory is the peak of a process, of warpjax's in the order of those "
@@ -93,7 +94,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 def _speedup(row: Row | None) -> str:
   if row is None or "speedup" not in row:
     return ""
-  return f"{row['speedup']:.2f} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+  return "{speedup:.3g} ({speedup_low:.3g} to {speedup_high:.3g})".format_map(row)
 
 
 def _seconds(value: float) -> str:

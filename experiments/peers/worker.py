@@ -27,6 +27,7 @@ def serve(connection: Connection) -> None:
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the connection
   os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share one GPU
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # which would keep the compiler's memory out of the peak
   try:
     peer = _peer(*connection.recv())
     times = math.ceil(AT_LEAST / _mean_seconds(peer, 1))

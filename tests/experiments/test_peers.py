@@ -137,7 +137,7 @@ def test_the_record_keeps_other_cases_and_its_table_says_which_path():
   assert list(made["cases"]) == ["leap_16", "sine"] and made["cases"]["leap_16"][0]["date"] == "2025-12-31"
   line = dict(zip(made["columns"], made["rows"][1], strict=True))
   assert (line["peer"], line["peer's memory"], line["agrees"]) == ("4.00 s", "1.00 GB", "not torch")
-  assert line["as in README"].startswith("4.00 (") and line["products of bfloat16"].startswith("8.00 (")
+  assert line["as in README"].startswith("4 (") and line["products of bfloat16"].startswith("8 (")
   assert (line["both"], line["warpjax's, times that"]) == ("", "3.0, 2.0")
   assert "(3 or more," in made["text"] and made["machine"] == ABOUT["machine"]
 

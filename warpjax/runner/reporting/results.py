@@ -72,7 +72,7 @@ def results() -> str:
     if shown := [entry for entry in every if entry.section == section and entry not in small]:
       parts += [f"## {section.title}\n\n{section.text}\n", f"{of(shown, COLUMNS)}\n", others(shown)]
   parts += [sections.SMOKE_HEAD, notes(small), f"{of(small, OF_SMOKE)}\n", others(small)]
-  parts += [f"## {_of_benchmark(name)[-1]['title']}\n\n{benchmark(name)}\n" for name in _benchmarks()]
+  parts += [f"## {_of_machines(name)[-1]['title']}\n\n{benchmark(name)}\n" for name in _benchmarks()]
   return "\n".join(filter(None, [*parts, f"## Never run\n\n{not_run()}\n"]))
 
 
@@ -160,7 +160,7 @@ def paper(prefix: str) -> str:
 
 def benchmark(name: str) -> str:
   """The tables of a benchmark, each with what it is and its command, the newest machine's first."""
-  found = _of_benchmark(name)
+  found = _of_machines(name)
   alone = len(found) == 1
   return "\n\n".join(_benchmark_table(record, heading=not alone) for record in found)
 
@@ -194,7 +194,7 @@ def _benchmarks() -> list[str]:
   return [*sections.BENCHMARKS, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
 
 
-def _of_benchmark(name: str) -> list[records.Record]:
+def _of_machines(name: str) -> list[records.Record]:
   """The records `NAME.json` and `NAME_MACHINE.json`, the newest first."""
   folder = records.FOLDER / "benchmark"
   found = [workdir.read_json(path) for path in sorted([*folder.glob(f"{name}.json"), *folder.glob(f"{name}_*.json")])]
