@@ -36,14 +36,16 @@ def parts(directory: pathlib.Path, *, wheels: str | None, small: bool, data_dir:
   environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
   if site.is_dir() or wheels:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.fspath(site), os.environ.get("PYTHONPATH")]))
+  if small:  # most of the time of tiny programs is their compilation
+    flags_of_xla = ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
+    environment["XLA_FLAGS"] = " ".join(filter(None, flags_of_xla))
   flags = [f"--workdir={directory}", "--seconds={seconds}", *(["--small"] if small else [])]
   flags += [f"--data_dir={data_dir}"] if data_dir else []
 
   def program(name: str) -> Part:
     command = ["-m", "experiments.accelerator", f"--part={name}", *flags]
-    own = {} if name in TRAINED else environment
-    line, variables = _LINES[name.split("_")[0]], {**environment, **own}
-    return Part(name, command, SHARES[name], _json, line, variables, needed=name == "devices")
+    own = {**environment, **({} if name not in TRAINED else {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"})}
+    return Part(name, command, SHARES[name], _json, _LINES[name.split("_")[0]], own, needed=name == "devices")
 
   made = {name: program(name) for name in PROGRAMS}
   first = {"devices": made.pop("devices"), "tests": _tests(small, environment)}

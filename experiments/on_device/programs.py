@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import signal
@@ -138,8 +139,10 @@ def errors(call: Call) -> None:
   problems = {name: row["problems"][name] for name in ("network", "quadratic", "linear_regression")}
   if call.small:
     names, steps, problems = ["mixed"], [2], {"quadratic": {"num_tasks": 2, "dim": 3}}
-  each = ({name: table} for name, table in problems.items())
-  call.write_rows(row for one in each for row in accuracy.rows(one, _estimators(row, names), steps))
+  estimators = _estimators(row, names)
+  # One problem after the other, so that those which are done stay.
+  of_each = (accuracy.rows({name: table}, estimators, steps) for name, table in problems.items())
+  call.write_rows(itertools.chain.from_iterable(of_each))
 
 
 def peaks(call: Call) -> None:

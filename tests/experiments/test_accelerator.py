@@ -272,15 +272,24 @@ def test_a_rehearsal_makes_no_records(tmp_path, platform, small, what):
   assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("name", ["accuracy", "memory"])
+def test_a_part_of_the_benchmark_writes_its_rows_and_its_line(tmp_path, name):
+  programs.PROGRAMS[name](programs.Call(name, tmp_path, small=True))
+  each = plan.parts(tmp_path, wheels=None, small=True, data_dir=None)[name]
+  found = each.read(tmp_path / "parts" / name)
+  assert len(found["rows"]) == 1 and found["rows"][0]["method"].startswith("mixed")
+  assert ("1 rows; mixed mode's largest error" if name == "accuracy" else "at 1 inner steps:") in each.line(found)
+
+
 @pytest.mark.slow
 def test_training_stops_in_time_says_how_far_it_came_and_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(programs, "SMALL_RUN", ("num_meta_steps=1000000", *programs.SMALL_RUN[1:]))
   reached = []
-  for seconds in (30.0, 20.0):
+  for seconds in (40.0, 30.0):
     started = time.monotonic()
     programs.train(programs.Call("maml", tmp_path, seconds, small=True))
     found = json.loads((tmp_path / "parts" / "maml" / "result.json").read_text())
-    assert time.monotonic() - started < 2 * seconds and not found["finished"]
+    assert time.monotonic() - started < seconds + 60 and not found["finished"]
     assert found["test"]["num_meta_steps"] == found["num_meta_steps"] and found["test"]["num_tasks"] == 2
     reached.append(found["num_meta_steps"])
   assert 0 < reached[0] < reached[1] < 1000000 == found["of"]
