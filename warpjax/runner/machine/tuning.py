@@ -84,10 +84,10 @@ def measure(config: Mapping[str, Any], **places: Any) -> list[Measured]:
 
 
 def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Measured]:
-  ready = [ready(experiment) for experiment in built]
+  steps = [ready(experiment) for experiment in built]
   seconds: list[list[float]] = [[] for _ in choices]
   for _ in range(ROUNDS):
-    for step, times in zip(ready, seconds, strict=True):
+    for step, times in zip(steps, seconds, strict=True):
       times.append(step())
   return [Measured(c, statistics.median(times)) for c, times in zip(choices, seconds, strict=True)]
 
