@@ -140,7 +140,7 @@ def meta_step(setting: Setting, method: Table, *, repeats: int = 5, seconds: flo
     setting: The sizes.
     method: `inner` and `meta_gradient`, tables as in an experiment's config.
     repeats: Meta-steps timed; the median counts.
-    seconds: Where that many repeats take longer, fewer are timed, but one.
+    seconds: Where that many repeats take longer, fewer are timed, but at least one.
 
   Returns:
     The setting with `num_params`, `temp_bytes`, `flops` (by count, of one device), `compile_seconds`, `seconds` and
@@ -153,7 +153,7 @@ def meta_step(setting: Setting, method: Table, *, repeats: int = 5, seconds: flo
   step, state = ready(todo, outer, optax.adam(1e-3), devices=setting.devices, task_chunk=chunk)
   program, known = compiled(step, state, todo.tasks)
   (first,) = timing.seconds_of(call := lambda: program(state, todo.tasks), 1, warm_up=0)
-  count = max(1, min(repeats, int(seconds / first)))
+  count = max(1, int(min(repeats, seconds / first)))
   median = statistics.median(timing.seconds_of(call, count, warm_up=0))
   sizes = {**setting._asdict(), "num_params": num_params(state.meta_params)}
   return {**sizes, **known, "seconds": median, "meta_steps_per_second": 1 / median}

@@ -140,6 +140,12 @@ def test_slopes_begin_where_an_axis_does_and_are_recorded(tmp_path):
   assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_speed_is_of_each_method_under_each_change():
+  methods = {"maml": config.LEARNERS["maml"]}
+  rows = list(cost.speed(methods, SMALL._asdict(), {"inner_steps": (1,)}, repeats=2))
+  assert [row["inner_steps"] for row in rows] == [2, 1] and all(row["meta_steps_per_second"] > 0 for row in rows)
+
+
 @pytest.mark.slow
 def test_each_number_of_devices_has_a_process_that_makes_them():
   setting = {"problem": "sines", "width": 4, "tasks": 4, "inner_steps": 1}
