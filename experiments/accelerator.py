@@ -25,7 +25,7 @@ from absl import flags
 
 from experiments.on_device import plan, programs, records, schedule
 from warpjax.datasets import omniglot
-from warpjax.runner import cli
+from warpjax.runner import cli, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import schema
 from warpjax.runner.machine import provenance
@@ -44,7 +44,7 @@ def run_all(
   """Runs the parts, or those that `only` names; see `schedule.run`.
 
   Raises:
-    ValueError: For an unknown part, a folder without wheels, or a folder without Omniglot.
+    ValueError: For an unknown part, a folder without wheels or without Omniglot, or a workdir of other sizes.
   """
   parts = plan.parts(directory, wheels=wheels, small=small, data_dir=data_dir)
   chosen = [schema.choose("--only", name, parts) for name in only or parts]
@@ -53,6 +53,10 @@ def run_all(
       "--data_dir must hold Omniglot, such as the file that `warpjax prepare packed_omniglot` makes; "
       f"got {data_dir}. --only=devices,tests,... leaves training out."
     )
+  before = workdir.read_json(directory / schedule.SUMMARY)
+  if before and before["small"] != small:
+    what = "with --small" if before["small"] else "without --small"
+    raise ValueError(f"{directory} has results {what}, which are not mixed; use another --workdir.")
   started = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
   facts = {"started": started, "minutes": minutes, "small": small, "commit": provenance.commit()}
   rows = schedule.run(chosen, directory, 60 * minutes, facts=facts, export=pathlib.Path(export) if export else None)

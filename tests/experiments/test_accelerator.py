@@ -171,6 +171,13 @@ def test_the_plan(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
+def test_tiny_results_and_whole_ones_are_not_mixed(tmp_path):
+  home(tmp_path, {}, small=True)
+  with pytest.raises(ValueError, match="has results with --small, which are not mixed; use another --workdir"):
+    accelerator.run_all(tmp_path, minutes=1, only=["devices"])
+  assert not (tmp_path / "parts").exists()
+
+
 def test_outcomes_of_tests_are_read_from_what_pytest_printed_so_far(tmp_path):
   lines = (
     "tests/a.py::test_b[1-x y] PASSED [ 1%]\ntests/a.py::test_c FAILED [ 2%]\ntests/a.py::test_d SKIPPED (no) [3%]\n"
