@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pathlib
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -15,6 +13,7 @@ import jax
 from experiments.benchmarks import cost
 from experiments.benchmarks.cost import Row, Setting
 from experiments.benchmarks.estimators import Table, chosen, for_one_task, from_tables
+from experiments.peers import worker
 from warpjax.runner.config import schema
 
 
@@ -58,13 +57,4 @@ def _peak(setting: Setting, inner: Table, table: Table) -> int:
     reset.write_text("5")
   jax.block_until_ready(program(*args))
   on_device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-  return on_device or _resident_peak()
-
-
-def _resident_peak() -> int:
-  status = pathlib.Path("/proc/self/status")
-  if status.exists():
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
-  size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return size if sys.platform == "darwin" else 1024 * size
+  return on_device or worker.peak_bytes()

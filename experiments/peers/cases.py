@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from warpjax.processor import cores as cores
 
 Arrays = dict[str, np.ndarray]
 
@@ -141,11 +142,6 @@ CASES = {
     Case("flax_32", "MAML Omniglot, 64 filters, 32 tasks, 1 step", "maml", "conv4", 32, 5, 75, 1, ("flax",)),
   )
 }
-
-
-def cores() -> int:
-  """How many cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def smaller(case: Case) -> Case:

@@ -39,18 +39,20 @@ def of(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Mapp
     before: The earlier record, or None.
 
   Returns:
-    A JSON object; `cases` holds the rows, each with the date and commit of its measurement, and `rows` their cells.
+    A JSON object; `cases` holds the rows, each with the date, commit and command of its measurement, and `rows` their
+    cells. `command` is without `--only`, since cases may be measured apart.
   """
   stamp = {key: about[key] for key in ("date", "commit") if key in about}
+  whole = " ".join(word for word in command.split() if not word.startswith("--only="))  # of this and earlier cases
   cases = dict((before or {}).get("cases", {}))
   for name in dict.fromkeys(row["case"] for row in rows):
-    cases[name] = [{**row, **stamp} for row in rows if row["case"] == name]
+    cases[name] = [{**row, **stamp, "command": command} for row in rows if row["case"] == name]
   cases = {name: cases[name] for name in CASES if name in cases}
   rounds = min((row["rounds"] for each in cases.values() for row in each if "rounds" in row), default=0)
   return {
     "title": TITLE,
     "text": TEXT.format(rounds=rounds),
-    "command": command,
+    "command": whole,
     **stamp,
     "versions": versions(),
     "machine": about["machine"],

@@ -50,7 +50,7 @@ def test_it_is_compiled_once_and_again_if_it_is_damaged(compiler, tmp_path):
 
 def test_another_processor_or_source_is_another_library(compiler, monkeypatch):
   library = native._library(compiler())
-  monkeypatch.setattr(native, "processor", lambda: "another")
+  monkeypatch.setattr(native.processor, "identity", lambda: "another")
   assert native._library(compiler()) != library
 
 

@@ -13,8 +13,6 @@ import hashlib
 import logging
 import os
 import pathlib
-import platform
-import re
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +23,8 @@ import jaxlib.version
 import numpy as np
 from jax.interpreters import mlir
 
+from warpjax import processor
+from warpjax.datasets import store
 from warpjax.networks.windows import Geometry
 
 TARGET = "warpjax_convolution"
@@ -78,7 +78,7 @@ def lowering(
 ) -> Any:
   """One of the three maps of `convolution.py` in a program for a CPU, of arrays of one of `DTYPES`."""
   numbers = np.array([number for pair in geometry for number in pair], np.int64)
-  threads = np.int64(max(1, (os.cpu_count() or 1) // len(jax.devices("cpu"))))
+  threads = np.int64(max(1, processor.cores() // len(jax.devices("cpu"))))
   rule = jax.ffi.ffi_lowering(TARGET)
   return rule(context, left, right, of=np.int64("yxk".index(of)), rounded=rounded, threads=threads, geometry=numbers)
 
@@ -87,31 +87,15 @@ def _library(compiler: str) -> pathlib.Path:
   """The compiled library of this source, compiler, jaxlib and kind of CPU; made unless it is there whole."""
   version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
   sources = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-  parts = [*sources, version, repr((FLAGS, jaxlib.version.__version__, processor())).encode()]
+  parts = [*sources, version, repr((FLAGS, jaxlib.version.__version__, processor.identity())).encode()]
   name = f"convolution-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.so"
   try:
-    folder = _cache()
+    folder = store.default_dir()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     library = folder / name
     return library if _is_whole(library) else _compiled(compiler, library)
   except PermissionError:
     return _compiled(compiler, pathlib.Path(tempfile.mkdtemp(prefix="warpjax-"), name))
-
-
-def _cache() -> pathlib.Path:
-  return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "warpjax"
-
-
-def processor() -> str:
-  """The processor's model and instructions, which tell apart machines that cannot run each other's programs."""
-  names = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features")  # x86's, and ARM's
-  try:
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-      first = re.split(r"\n\s*\n", file.read(1 << 14))[0]
-  except OSError:
-    first = ""
-  lines = [line for line in first.splitlines() if line.startswith(names)]
-  return "\n".join([platform.machine(), *(lines or [platform.node()])])
 
 
 def _checksum(library: pathlib.Path) -> pathlib.Path:

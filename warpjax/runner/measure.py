@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 import jax
 import numpy as np
 
-from warpjax import evaluation
+from warpjax import evaluation, processor
 from warpjax.runner.experiment import Experiment
 from warpjax.runner.machine import hosts
 from warpjax.runner.reporting import progress, protocol
@@ -138,8 +137,7 @@ def _threads() -> int:
   """The cores of a CPU that this process may use, up to `MOST_THREADS`, since each holds its own tasks in memory."""
   if jax.default_backend() != "cpu":
     return 1
-  allowed = getattr(os, "sched_getaffinity", None)  # not on every system
-  return min(len(allowed(0)) if allowed else os.cpu_count() or 1, MOST_THREADS)
+  return min(processor.cores(), MOST_THREADS)
 
 
 def _evaluated(experiment: Experiment, states: Sequence[TrainState], num_tasks: int) -> evaluation.Evaluation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from warpjax import processor
 from warpjax.checks import check_count
 from warpjax.training.step import Dispatch, Metrics, Step, TrainState, check_averaging_over
 from warpjax.types import PyTree, Task
@@ -36,7 +36,7 @@ def use_cores(cores: int | None = None) -> int:
     >>> use_cores(len(jax.devices("cpu")))  # as many as there are, which is allowed later too
     1
   """
-  count = core_count() if cores is None else cores
+  count = processor.cores() if cores is None else cores
   check_count("cores", count)
   try:
     jax.config.update("jax_num_cpu_devices", count)
@@ -45,11 +45,6 @@ def use_cores(cores: int | None = None) -> int:
       reason = f"use_cores must be called before JAX runs anything; it has {started} of {count} CPU devices"
       raise ValueError(reason) from None
   return count
-
-
-def core_count() -> int:
-  """The cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_mesh(num_devices: int | None = None) -> Mesh:

@@ -74,7 +74,7 @@ def test_it_is_forgotten_when_a_version_or_the_device_changes(choose, monkeypatc
   if changed == "jax":
     monkeypatch.setattr(jax, "__version__", "99.0")
   elif changed == "device":
-    monkeypatch.setattr(remembered.native, "processor", lambda: "another")
+    monkeypatch.setattr(remembered.processor, "identity", lambda: "another")
   else:
     monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
   assert choose(LAX_WINS) == "lax"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.runner import tiny
+from warpjax import processor
 from warpjax.runner import evaluations, measure, run, workdir
 from warpjax.runner.config import recipes
 from warpjax.runner.machine import provenance
@@ -43,7 +44,7 @@ def test_a_record_has_the_number_and_what_it_was_measured_with(finished, tmp_pat
   for key in ("mean", "ci95", "metric", "per_step", "num_tasks", "num_meta_steps", "protocol", "wall_seconds"):
     assert found[key] == result[key]
   assert (found["seeds"], found["over"], found["tasks_per_step"], found["reason"]) == ([0], "tasks", 2, "tiny")
-  assert found["machine"]["cores"] == provenance.cores() and found["machine"]["cpu"]
+  assert found["machine"]["cores"] == processor.cores() and found["machine"]["cpu"]
   assert found["versions"]["jax"] and found["protocol"]["split_sha256"] is None
   assert not {"data", "published", "provenance", "seed"} & found.keys()
   path = recording.write(found, folder=tmp_path)

@@ -18,8 +18,8 @@ import jax
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from warpjax import processor
 from warpjax.datasets import store
-from warpjax.networks import native
 from warpjax.runner.machine import hosts, remembered
 
 FOLDER = "compiled"
@@ -138,7 +138,7 @@ class Folder:
 
 def machine() -> str:
   """A hash of the processor's model and instructions: what is compiled on one may not run on another."""
-  return hashlib.sha256(native.processor().encode()).hexdigest()[:12]
+  return hashlib.sha256(processor.identity().encode()).hexdigest()[:12]
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

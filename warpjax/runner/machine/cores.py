@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 
+from warpjax import processor
 from warpjax.runner import workdir
 from warpjax.runner.machine import lowering, remembered, tuning
-from warpjax.training import parallel
 
 STORE = "cores"
 SECONDS = 240.0  # a limit for both measurements; they usually take some seconds
@@ -61,7 +61,7 @@ def for_run(
   count = asked or (begun or config).get("cpu_devices") or 1
   if not asked and begun is None and "cpu_devices" not in config:
     places = {"data_dir": data_dir, "cache_dir": cache_dir}
-    count = _chosen(config, cores or parallel.core_count(), command, seconds, places)
+    count = _chosen(config, cores or processor.cores(), command, seconds, places)
   if count > 1:
     jax.config.update("jax_num_cpu_devices", count)
   others = {key: value for key, value in config.items() if key != "cpu_devices"}

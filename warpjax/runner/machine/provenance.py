@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from warpjax import processor
+
 ROOT = pathlib.Path(__file__).parents[3]
 _VERSIONS = ("warpjax", "jax", "flax", "optax", "numpy")
 
@@ -21,7 +23,7 @@ def of_run() -> dict[str, Any]:
   return {
     "commit": f"{name}, with changes" if name and changes() else name,
     "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS}},
-    "machine": {"cpu": cpu(), "cores": cores(), "device": jax.devices()[0].device_kind},
+    "machine": {"cpu": cpu(), "cores": processor.cores(), "device": jax.devices()[0].device_kind},
   }
 
 
@@ -53,11 +55,6 @@ def cpu() -> str:
   lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
   names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
   return names[0] if names else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-  """The number of cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(name: str) -> str | None:
