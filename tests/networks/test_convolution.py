@@ -26,6 +26,8 @@ CASES = {
   "one by one": (4, (5, 4), 1, 70, (1, 1), (2, 2), "VALID", (1, 1)),
   "one channel": (2, (12, 12), 1, 64, (3, 3), (2, 2), "SAME", (3, 3)),
   "larger stride": (2, (7, 7), 2, 2, (2, 2), (3, 3), "VALID", (1, 1)),
+  # In C++ several groups of images, pieces of work, and parts of the kernel's gradient, the last of each smaller.
+  "many images": (41, (14, 14), 16, 32, (3, 3), (1, 1), "SAME", (1, 1)),
 }
 
 
