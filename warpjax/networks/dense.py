@@ -29,7 +29,7 @@ def dot_general(
   products: Products = "float32",
   **kwargs: Any,
 ) -> jax.Array:
-  """Computes `lax.dot_general(...)`; with `products="bfloat16"`, that of a dense layer by rounded operands.
+  """Computes `lax.dot_general(...)`. With `products="bfloat16"`, the operands of a dense layer are rounded first.
 
   Args:
     lhs: `[..., inputs]` for a dense layer.

@@ -40,9 +40,9 @@ def for_run(
   data_dir: str | None = None,
   cache_dir: str | None = None,
 ) -> dict[str, Any]:
-  """The config of a run with the number of devices that a CPU is made into, which JAX is told too.
+  """Chooses how many devices a CPU is made into, tells JAX, and adds the number to the config of the run.
 
-  It must be called before JAX has started its devices. On another backend the number is that of unused devices.
+  It must be called before JAX has started its devices. Other backends ignore the number.
 
   Args:
     config: Nested dicts, as `load_config` returns them.

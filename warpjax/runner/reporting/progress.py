@@ -46,7 +46,9 @@ def bar(
   always: bool = True,
   shown: bool = True,
 ) -> Iterator[Report]:
-  """A progress bar on a terminal, plain lines otherwise: on stdout, or stderr for work that prints only if it is long.
+  """A progress bar on a terminal, plain lines otherwise.
+
+  The lines go to stdout, or to stderr for work that prints only if it takes long.
 
   Args:
     total: Number of units.
