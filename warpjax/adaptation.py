@@ -12,7 +12,7 @@ from warpjax.differentiation import constant
 from warpjax.mistakes import LOSS, check_takes, short
 from warpjax.numerics import take
 from warpjax.padding import Padded, check_weights, real_first
-from warpjax.problem import Problem, check_examples
+from warpjax.problem import Problem, check_examples, takes_step
 from warpjax.types import (
   AdaptState,
   Batch,
@@ -149,7 +149,8 @@ def _check_functions(inner: InnerLoop) -> None:
   if inner.query_loss_fn is not None:
     check_takes("InnerLoop.query_loss_fn", inner.query_loss_fn, LOSS)
   check_takes("InnerLoop.batch_fn", inner.batch_fn, ("key", "support", "step", "params", "shared"))
-  check_takes("InnerLoop.query_batch_fn", inner.query_batch_fn, ("key", "task", "params", "shared"))
+  step = ("step",) if takes_step(inner.query_batch_fn) else ()
+  check_takes("InnerLoop.query_batch_fn", inner.query_batch_fn, ("key", "task", "params", "shared", *step))
 
 
 def minibatch(size: int) -> BatchFn:

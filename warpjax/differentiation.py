@@ -21,7 +21,7 @@ from warpjax import jaxprs
 from warpjax.types import Batch, LossFn, Params, PyTree
 
 Derivative = Literal["mixed", "reverse", "first_order"]
-Mode = Derivative | Literal["linearized"]
+Mode = Derivative | Literal["linearized", "value"]
 Memory = Literal["auto", "save_all", "save_gradients", "recompute"]
 Gradient = tuple[jax.Array, Params]
 """The value of a loss, and its gradient."""
@@ -37,8 +37,8 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
     derivative: "mixed" (forward over reverse), "linearized" (mixed, but activations are kept for the product, which
-      otherwise computes them again), "reverse" (reverse over reverse) or "first_order" (held constant; the caller stops
-      it once every term has been added).
+      otherwise computes them again), "reverse" (reverse over reverse), "first_order" (held constant; the caller stops
+      it once every term has been added) or "value" (the gradient is held constant, and is the derivative of the value).
 
   Returns:
     `(params, shared, batch, known=None) -> (value, grads)`. If they were computed before, `known` is both, and only
@@ -48,6 +48,8 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
   def evaluate(params: Params, shared: PyTree, batch: Batch, known: Gradient | None = None) -> Gradient:
     if derivative == "first_order" and known is not None:
       return known
+    if derivative == "value":
+      return _differentiable_value(loss_fn)(params, shared, batch)
     if derivative not in ("mixed", "linearized"):
       return _reverse(loss_fn)(params, shared, batch)
     mixed = partial(_mixed, keep=derivative == "linearized")
@@ -85,6 +87,29 @@ def _reverse(loss_fn: LossFn) -> ValueAndGrad:
     return value, grads
 
   return evaluate
+
+
+def _differentiable_value(loss_fn: LossFn) -> ValueAndGrad:
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> Gradient:
+    fixed = jax.lax.stop_gradient((params, shared))
+    (value, _), grads = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(*fixed, batch)
+    return _with_gradient(value, grads, (params, shared)), grads[0]
+
+  return evaluate
+
+
+@jax.custom_jvp
+def _with_gradient(value: jax.Array, gradient: PyTree, point: PyTree) -> jax.Array:
+  """The value, whose derivative in `point` is `gradient`: computed already, no activations are kept for it."""
+  del gradient, point
+  return value
+
+
+@_with_gradient.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+  (value, gradient, _), (moved, _, along) = primals, tangents
+  products = jax.tree.map(lambda g, v: jax.numpy.sum((g * v).real, dtype=value.dtype), gradient, along)
+  return value, jax.tree.reduce(jax.numpy.add, products, moved)
 
 
 def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:

@@ -11,8 +11,8 @@ import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
-from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
+from warpjax.differentiation import Derivative, Memory, Mode, checkpoint_step, constant
+from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
@@ -27,7 +27,12 @@ class Segment(NamedTuple):
 
 
 def truncated_unroll(
-  inner: InnerLoop, length: int, derivative: Derivative = "first_order", *, memory: Memory = "auto"
+  inner: InnerLoop,
+  length: int,
+  derivative: Derivative = "first_order",
+  *,
+  memory: Memory = "auto",
+  online: bool = False,
 ) -> CarriedMetaGrad:
   """The derivative of the mean query loss over a segment of `length` inner steps, from the end of the last segment.
 
@@ -41,9 +46,11 @@ def truncated_unroll(
     length: Steps in a segment, a divisor of `num_steps`.
     derivative: As for `unrolled`; learned optimizers hold the inner gradient constant.
     memory: As for `unrolled`.
+    online: Whether the mean is over the inner losses before each step of the segment, which are
+      computed anyway, instead of over the query losses after each step.
 
   Returns:
-    A `CarriedMetaGrad`; its value is the query loss at the segment's end.
+    A `CarriedMetaGrad`; its value is the query loss at the segment's end, or with `online` the mean.
 
   Raises:
     ValueError: when an argument is not allowed, or the rule cannot be unrolled; when traced, if the derivative of the
@@ -62,6 +69,7 @@ def truncated_unroll(
   check_choice("memory", memory, Memory)
   check_differentiable("truncated_unroll", inner.rule)
   check_count("length", length)
+  check_choice("online", online, (True, False))
   if num_steps % length:
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
 
@@ -70,10 +78,11 @@ def truncated_unroll(
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     fresh = segment.number == 0
     state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
-    path = weighted_path(problem, jnp.full(num_steps, 1 / length))
+    path = (online_path if online else weighted_path)(problem, jnp.full(num_steps, 1 / length))
+    mode: Mode = "value" if online and derivative == "first_order" else derivative
 
     def body(carry: tuple[AdaptState, PathLoss], index: jax.Array) -> tuple[tuple[AdaptState, PathLoss], None]:
-      step = problem.step(carry[0], index, derivative)
+      step = problem.step(carry[0], index, mode)
       return (step.next, path.step(carry[1], step)), None
 
     wrap = partial(checkpoint_step, derivative=derivative, memory=memory)
