@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,8 @@ import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, Mode, checkpoint_step, constant
+from warpjax.differentiation import Derivative, Memory, Mode, constant
+from warpjax.memory import check_memory, scan_of
 from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem
@@ -32,6 +32,7 @@ def truncated_unroll(
   derivative: Derivative = "first_order",
   *,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   online: bool = False,
 ) -> CarriedMetaGrad:
   """The derivative of the mean query loss over a segment of `length` inner steps, from the end of the last segment.
@@ -45,7 +46,8 @@ def truncated_unroll(
     inner: The inner loop; `num_steps` is the length of an adaptation.
     length: Steps in a segment, a divisor of `num_steps`.
     derivative: As for `unrolled`; learned optimizers hold the inner gradient constant.
-    memory: As for `unrolled`.
+    memory: As for `unrolled`, for the steps of a segment.
+    snapshots: As for `unrolled`.
     online: Whether the mean is over the inner losses before each step of the segment, which are
       computed anyway, instead of over the query losses after each step.
 
@@ -66,7 +68,7 @@ def truncated_unroll(
   """
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
-  check_choice("memory", memory, Memory)
+  check_memory(memory, snapshots)
   check_differentiable("truncated_unroll", inner.rule)
   check_count("length", length)
   check_choice("online", online, (True, False))
@@ -85,8 +87,8 @@ def truncated_unroll(
       step = problem.step(carry[0], index, mode)
       return (step.next, path.step(carry[1], step)), None
 
-    wrap = partial(checkpoint_step, derivative=derivative, memory=memory)
-    (state, seen), _ = jax.lax.scan(wrap(body), (state, path.start), segment.number + jnp.arange(length))
+    scan = scan_of(derivative, memory, snapshots)
+    (state, seen), _ = scan(body, (state, path.start), segment.number + jnp.arange(length))
     return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:

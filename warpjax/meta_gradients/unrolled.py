@@ -12,7 +12,8 @@ import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable, is_number
-from warpjax.differentiation import Derivative, Gradient, Memory, Mode, checkpoint_step, constant
+from warpjax.differentiation import Derivative, Gradient, Memory, Mode, constant
+from warpjax.memory import check_memory, is_below_linear, scan_of
 from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
 from warpjax.meta_gradients.trajectory import Guests, OneAdaptation, Result, follow
 from warpjax.problem import Problem
@@ -29,6 +30,7 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: Sequence[float] | None = None,
   start_weight: float = 0.0,
   online: bool | Sequence[float] = False,
@@ -42,6 +44,7 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: WeightsByMetaStep,
   start_weight: float = 0.0,
 ) -> CarriedMetaGrad: ...
@@ -53,6 +56,7 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: Sequence[float] | WeightsByMetaStep | None = None,
   start_weight: float = 0.0,
   online: bool | Sequence[float] = False,
@@ -69,7 +73,11 @@ def unrolled(
     truncate: Inner gradients are differentiated only in the last `truncate` steps, and held constant before; None
       for all of them. 0 is "first_order".
     memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
-      nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode.
+      nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode. Or less than the
+      carry of each step: "nested" keeps the carry at the boundaries of segments and runs each segment again,
+      "offload" keeps these in the memory of the host, and "treeverse" keeps `snapshots` carries in a binomial schedule.
+    snapshots: The carries that these three keep at most (in segments, besides those of one segment); None for about the
+      square root of the number of steps, for "treeverse" twice its logarithm.
     step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
       meta-steps done to them (of the outer updates, under `meta_steps.repeated`), such as `annealed_step_weights`; None
       for only the last. The value is always the query loss at the end point.
@@ -98,7 +106,8 @@ def unrolled(
     truncation: Shaban et al. 2019, arXiv 1810.10667; multi-step loss: Antoniou et al. 2019, arXiv 1810.09502, eq. 5;
     online: arXiv 2512.23675.
   """
-  num_steps = _check(inner, derivative, truncate, memory, step_weights)
+  check_memory(memory, snapshots)
+  num_steps = _check(inner, derivative, truncate, step_weights)
   losses_before = _check_online(online, start_weight, step_weights, num_steps)
   middle = 0 if truncate is None else num_steps - min(truncate, num_steps)
   parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
@@ -121,9 +130,9 @@ def unrolled(
     carry: Any = () if path is None else path.start
     for first, last, mode in parts:
       if first < last:
-        take, wrap = partial(step, mode=mode), partial(checkpoint_step, derivative=mode, memory=memory)
         fold = None if path is None else (path.step, carry)
-        state, carry, _ = run_steps(take, state, fold, first=first, last=last, wrap=wrap)
+        scan = scan_of(mode, memory, snapshots)
+        state, carry, _ = run_steps(partial(step, mode=mode), state, fold, first=first, last=last, scan=scan)
     if path is None:
       loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
       carry = PathLoss(loss, loss, aux)
@@ -141,7 +150,8 @@ def unrolled(
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     known, others = None, []
     if guests:  # their adaptation is the one, and the gradients that it computed are only differentiated here
-      followed = follow(problem, problem.start(), guests, lambda seen: (seen.value, seen.grads))
+      observe = None if is_below_linear(memory) else lambda seen: (seen.value, seen.grads)
+      followed = follow(problem, problem.start(), guests, observe)
       known, others = followed.seen, [grads for grads, _ in followed.results]
     (_, value), grads = differentiated(meta_params, problem, known, weights)
     return (value, grads), others
@@ -156,10 +166,9 @@ def unrolled(
   return CarriedMetaGrad(lambda meta_params: jnp.zeros((), jnp.int32), counted)
 
 
-def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str, step_weights: Any) -> int:
+def _check(inner: InnerLoop, derivative: str, truncate: int | None, step_weights: Any) -> int:
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
-  check_choice("memory", memory, Memory)
   check_count("truncate", truncate, least=0, optional=True)
   if step_weights is not None:
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
