@@ -46,7 +46,7 @@ RUNNER = (
   {"curves", "lowering", "selection"},
   {"origins"},
   {"loop"},
-  {"evaluations", "profiling", "run", "tuning"},
+  {"evaluations", "fitting", "profiling", "run", "tuning"},
   {"cores", "grid"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

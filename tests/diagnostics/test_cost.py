@@ -11,6 +11,7 @@ from tests import toy
 from warpjax import training
 from warpjax.diagnostics import cost
 from warpjax.linear_solve import cg
+from warpjax.memory import plan
 from warpjax.meta_gradients import along_trajectory, implicit, unrolled
 
 
@@ -87,3 +88,20 @@ def test_the_largest_number_of_steps(budget):
   assert len(asked) <= 8
   with pytest.raises(ValueError, match="budget_bytes must be above 0; got 0"):
     cost.largest_num_steps(peak, 0)
+
+
+@pytest.mark.parametrize("memory", ["recompute", "nested", "treeverse", "offload"])
+def test_growth_is_read_off_small_programs(memory):
+  """Exact for bytes that are those of a plan."""
+  asked = []
+
+  def size(num_steps, snapshots=None):
+    kept = plan(memory, num_steps, snapshots)
+    asked.append(num_steps)
+    return 700 + 12 * kept.boundaries + 31 * kept.segment
+
+  line = cost.growth(size, memory)
+  assert max(asked) <= 64 and len(asked) <= 3
+  for num_steps in (100, 1000, 4096):
+    assert line.bytes_of(num_steps) == size(num_steps)
+    assert line.bytes_of(num_steps, 7) == size(num_steps, 7) or memory == "recompute"

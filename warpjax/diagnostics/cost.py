@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from warpjax import jaxprs
+from warpjax.differentiation import Memory
+from warpjax.memory import plan
 
 
 class Cost(NamedTuple):
@@ -91,6 +94,53 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     20000000.0
   """
   return _count(jax.make_jaxpr(function)(*args))
+
+
+class Growth(NamedTuple):
+  """How the bytes of an unroll grow: a line in the states that its memory policy keeps (`memory.plan`).
+
+  Attributes:
+    memory: The policy.
+    fixed: Bytes that do not depend on the steps.
+    boundary: Bytes of a state that is kept for the whole backward sweep.
+    step: Bytes of a step whose residuals are stored.
+  """
+
+  memory: Memory
+  fixed: float
+  boundary: float
+  step: float
+
+  def bytes_of(self, num_steps: int, snapshots: int | None = None) -> int:
+    """The bytes of an unroll of so many steps, predicted."""
+    kept = plan(self.memory, num_steps, snapshots)
+    return round(self.fixed + self.boundary * kept.boundaries + self.step * kept.segment)
+
+
+# Numbers of steps and snapshots: few enough to compile fast, enough states for those to decide the bytes.
+_LINE = ((32, None), (64, None))
+_SAMPLES = {"nested": ((64, 32), (64, 2), (63, 21)), "treeverse": ((64, 32), (64, 64))}
+_SAMPLES["offload"] = _SAMPLES["nested"]
+
+
+def growth(bytes_of: Callable[[int, int | None], int], memory: Memory) -> Growth:
+  """How the bytes of an unroll grow under a memory policy, from programs of at most 64 steps.
+
+  Args:
+    bytes_of: `(num_steps, snapshots) -> bytes`, for example the `peak_bytes` of `compiled_cost`.
+    memory: The policy of these programs.
+
+  Returns:
+    A `Growth`, which predicts other numbers of steps.
+
+  Example:
+    >>> line = growth(lambda num_steps, snapshots: 1000 + 10 * num_steps, "recompute")
+    >>> line.bytes_of(4096)
+    41960
+  """
+  samples = _SAMPLES.get(memory, _LINE)
+  states = np.array([[1, *plan(memory, *sample)] for sample in samples], float)
+  return Growth(memory, *np.linalg.lstsq(states, np.array([bytes_of(*sample) for sample in samples], float))[0])
 
 
 def largest_num_steps(peak_bytes: Callable[[int], int], budget_bytes: float, *, at_most: int = 4096) -> int:

@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from tests.runner import tiny
-from warpjax.runner import experiment, loop, workdir
-from warpjax.runner.commands import check, fits
+from warpjax.runner import experiment, fitting, loop, workdir
+from warpjax.runner.commands import check
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.config import recipes
 
@@ -103,17 +103,23 @@ STEPS_OF_THEIR_OWN = [
 
 @pytest.mark.parametrize(("table", "most"), STEPS_OF_THEIR_OWN)
 def test_steps_that_are_more_than_a_meta_gradient_are_checked_and_fitted(monkeypatch, table, most):
-  monkeypatch.setattr(fits, "POLICIES", ())
+  monkeypatch.setattr(fitting, "POLICIES", ())
   config = {**CONFIG, "meta_gradient": table, "inner": {**CONFIG["inner"], "num_steps": 4}}
   built = experiment.build(config)
   assert check.check(built, num_tasks=2)["zero leaves"].status == "passed"
-  assert list(fits.table(config, built, gib=1.0, at_most=5).values()) == [most]
+  assert list(fitting.table(config, built, gib=1.0, at_most=5).values()) == [most]
 
 
 @pytest.mark.slow
 def test_the_largest_number_of_inner_steps_by_memory_policy(monkeypatch):
-  monkeypatch.setattr(fits, "POLICIES", (("reverse", "save_all"),))
+  monkeypatch.setattr(fitting, "POLICIES", (("reverse", "save_all"),))
   built = experiment.build(CONFIG)
-  found = fits.table(CONFIG, built, gib=1e-4, at_most=4096)
+  found = fitting.table(CONFIG, built, gib=1e-4, at_most=4096)
   reverse, own = found.values()
   assert 1 < reverse < own < 4096  # the config's own is mixed mode, which stores no activations
+
+
+def test_which_policies_take_a_number_of_inner_steps(monkeypatch):
+  monkeypatch.setattr(fitting, "POLICIES", (("mixed", "recompute"), ("mixed", "treeverse")))
+  line, snapshots = fitting.predicted(experiment.build(CONFIG), 4096).values()
+  assert 0 < snapshots < line / 4

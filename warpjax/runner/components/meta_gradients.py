@@ -11,6 +11,7 @@ import optax
 
 from warpjax import linear_solve, meta_gradients, training
 from warpjax.checks import check_counts
+from warpjax.differentiation import Derivative, Memory
 from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
@@ -20,9 +21,10 @@ from warpjax.types import CarriedMetaGrad, InnerLoop, Params
 
 def unrolled(
   inner: InnerLoop,
-  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+  derivative: Derivative = "mixed",
   truncate: int | None = None,
-  memory: Literal["auto", "save_all", "save_gradients", "recompute"] = "auto",
+  memory: Memory = "auto",
+  snapshots: int | None = None,
   multi_step_epochs: int = 0,
   steps_per_epoch: int = 500,
   first_order_epochs: int = 0,
@@ -35,6 +37,7 @@ def unrolled(
     derivative: The order and mode of differentiation.
     truncate: Differentiates through the last steps alone; None for all.
     memory: What the forward pass stores for the backward pass.
+    snapshots: Carries that "nested", "offload" and "treeverse" keep; None chooses by the number of steps.
     multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
     steps_per_epoch: Meta-steps of an epoch.
     first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
@@ -45,8 +48,8 @@ def unrolled(
   weights = None
   if multi_step_epochs:
     weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
-  settings: Any = {"truncate": truncate, "memory": memory, "step_weights": weights, "online": online}
-  of_order = lambda order: meta_gradients.unrolled(inner, order, **settings)
+  settings: Any = {"truncate": truncate, "memory": memory, "snapshots": snapshots, "online": online}
+  of_order = lambda order: meta_gradients.unrolled(inner, order, step_weights=weights, **settings)
   if not first_order_epochs:
     return of_order(derivative)
 
@@ -60,7 +63,9 @@ def unrolled(
 def truncated_unroll(
   inner: InnerLoop,
   length: int,
-  derivative: Literal["mixed", "reverse", "first_order"] = "first_order",
+  derivative: Derivative = "first_order",
+  memory: Memory = "auto",
+  snapshots: int | None = None,
   online: bool = False,
 ) -> OuterStep:
   """Truncated backpropagation (L2L): an outer update after every `length` steps of the inner loop.
@@ -69,9 +74,13 @@ def truncated_unroll(
     inner: The inner loop.
     length: Inner steps in a segment, a divisor of `inner.num_steps`.
     derivative: How the steps of a segment are differentiated; see `unrolled`.
+    memory: What is stored of the steps of a segment; see `unrolled`.
+    snapshots: See `unrolled`.
     online: The mean of the inner losses before each step is differentiated, not of the query losses after it.
   """
-  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative, online=online)
+  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(
+    inner, length, derivative, memory=memory, snapshots=snapshots, online=online
+  )
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     return compose.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)
