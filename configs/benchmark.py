@@ -8,6 +8,8 @@ accuracy: Each estimator against the exact meta-gradient, by the gradients and H
   are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
   many steps of descent; network, with warp-layers, against a long unroll in double precision.
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
+policies: Temporaries of one task's meta-gradient over long unrolls, by memory policy, beside those predicted from
+  programs of at most 64 steps, and the time of a run. On a CPU "offload" is "nested".
 scaling: A meta-step by tasks, inner steps, filters and devices: time, temporaries and compile time, with the slope of
   each. On a CPU each number of devices has a process of its own.
 speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
@@ -60,6 +62,12 @@ MEMORY = {
   "one_step": ESTIMATORS["one_step"],
   "forward": {"name": "forward_gradient"},
 }
+POLICIES = {
+  "save_gradients": {"name": "unrolled", "memory": "save_gradients"},
+  "nested": {"name": "unrolled", "memory": "nested"},
+  "treeverse": {"name": "unrolled", "memory": "treeverse"},
+  "offload": {"name": "unrolled", "memory": "offload"},
+}
 SGD = {"rule": "sgd", "learning_rate": 0.1}
 LEARNERS = {
   "maml": {"inner": SGD, "meta_gradient": UNROLLED["mixed"]},
@@ -86,6 +94,14 @@ METHODS = {
     "estimators": MEMORY,
     "inner_steps": (1, 4, 16, 64, 256),
     "peak_steps": (1, 4, 16, 64, 256),
+  },
+  "policies": {
+    "setting": {"problem": "images", "ways": 5, "shots": 5, "queries": 5, "width": 64},
+    "inner_loop": SGD,
+    "policies": POLICIES,
+    "inner_steps": (256, 1024, 4096),
+    "timed_steps": (1024,),
+    "rounds": 3,
   },
   "scaling": {
     "setting": {"problem": "images", "tasks": 8, "inner_steps": 5, "width": 16, "queries": 1},

@@ -3,8 +3,9 @@
   python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 
 Writes `results.csv`, a row for each measurement, `machine.json` and pictures in the workdir, and prints the rows as a
-table. With `--record`, `peers` and `scaling` also write results/benchmark/MODE_CPU.json, from which `warpjax report`
-makes tables; cases that are not measured stay as they are there. Other work on the machine disturbs times.
+table. With `--record`, `peers`, `policies` and `scaling` also write results/benchmark/MODE_CPU.json, from which
+`warpjax report` makes tables; cases that are not measured stay as they are there. Other work on the machine disturbs
+times.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import accuracy, cost, memory, report, scaling
+from experiments.benchmarks import accuracy, cost, memory, policies, report, scaling
 from experiments.peers import ratios
 from experiments.peers import records as of_peers
 from warpjax.runner import cli, workdir
@@ -46,6 +47,7 @@ MODES: dict[str, Mode] = {
   "accuracy": Mode(accuracy.rows, report.draw_accuracy),
   "memory": Mode(memory.rows, report.draw_memory),
   "peers": Mode(ratios.rows, ratios.draw, of_peers.of),
+  "policies": Mode(policies.rows, report.draw_memory, policies.record),
   "scaling": Mode(scaling.rows, scaling.draw, scaling.record),
   "speed": Mode(cost.speed, report.draw_speed),
 }

@@ -15,7 +15,17 @@ Row = Mapping[str, Any]
 COLUMNS = (
   *("mode", "case", "method", "block", "axis", "problem", "ways", "shots", "queries", "inner_steps", "width"),
   *("tasks", "task_chunk", "dtype", "devices", "num_params", "gradients", "hvps", "cosine", "norm_ratio"),
-  *("relative_error", "temp_bytes", "peak_bytes", "flops", "seconds", "seconds_low", "seconds_high", "rounds"),
+  *(
+    "relative_error",
+    "temp_bytes",
+    "predicted_bytes",
+    "peak_bytes",
+    "flops",
+    "seconds",
+    "seconds_low",
+    "seconds_high",
+    "rounds",
+  ),
   *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
   *("compile_seconds", "meta_steps_per_second", "version", "remark"),
 )

@@ -11,7 +11,7 @@ import pytest
 
 from configs import benchmark as config
 from experiments import benchmark
-from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, report, scaling
+from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, policies, report, scaling
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
@@ -152,6 +152,19 @@ def test_each_number_of_devices_has_a_process_that_makes_them():
   methods = {"maml": config.LEARNERS["maml"]}
   rows = list(scaling.rows(methods, setting, {"devices": (1, 4)}, repeats=1))
   assert [row["devices"] for row in rows] == [1, 4] and jax.device_count() < 4
+
+
+@pytest.mark.slow
+def test_policies_are_predicted_from_short_unrolls_and_take_turns():
+  setting = {"problem": "sines", "width": 4}
+  kept = {name: config.POLICIES[name] for name in ("save_gradients", "nested")}
+  rows = list(policies.rows(kept, config.SGD, setting, (256,), timed_steps=(256,), rounds=1))
+  assert all(abs(row["relative_error"]) < 0.1 and row["seconds"] > 0 for row in rows)
+  assert rows[0]["ratio"] == 1 and rows[1]["temp_bytes"] < rows[0]["temp_bytes"] / 2
+  about = {"date": "", "commit": "", "machine": {}, "versions": {}}
+  recorded = policies.record(rows, about, "command")
+  assert [len(line) for line in recorded["rows"]] == [len(recorded["columns"])] * 2
+  assert recorded["rows"][1][0] == "`nested`" and recorded["rows"][0][-1].endswith(" s, 1.00")
 
 
 def test_pictures_of_the_other_modes(tmp_path):
