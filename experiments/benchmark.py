@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import accuracy, cost, memory, report, scaling
+from experiments.benchmarks import accuracy, cost, memory, recipe, report, scaling
 from experiments.peers import ratios
 from experiments.peers import records as of_peers
 from warpjax.runner import cli, workdir
@@ -46,8 +46,10 @@ MODES: dict[str, Mode] = {
   "accuracy": Mode(accuracy.rows, report.draw_accuracy),
   "memory": Mode(memory.rows, report.draw_memory),
   "peers": Mode(ratios.rows, ratios.draw, of_peers.of),
+  "profile": Mode(recipe.profile, recipe.draw, recipe.profile_record),
   "scaling": Mode(scaling.rows, scaling.draw, scaling.record),
   "speed": Mode(cost.speed, report.draw_speed),
+  "tune": Mode(recipe.tune, recipe.draw, recipe.tune_record),
 }
 
 

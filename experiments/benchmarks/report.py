@@ -18,6 +18,7 @@ COLUMNS = (
   *("relative_error", "temp_bytes", "peak_bytes", "flops", "seconds", "seconds_low", "seconds_high", "rounds"),
   *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
   *("compile_seconds", "meta_steps_per_second", "version", "remark"),
+  *("layer", "operation", "kind", "whole_seconds", "choice"),
 )
 
 

@@ -93,7 +93,7 @@ def place(name: str) -> tuple[str, str]:
     >>> place("jit(f)/while/body/jvp(Conv4)/Conv4._layer/norm_0/norm_0._stats/reduce_sum")
     ('norm_0', 'reduce_sum')
   """
-  *path, operation = name.split("/")
+  *path, operation = name.split(";")[0].split("/")  # XLA joins the names of what it merges
   networks = [match[1] for part in path if (match := _NETWORK.match(part))]
   layers = networks + [part for part in path if not _AROUND.match(part)]
   return layers[-1] if layers else "", operation
