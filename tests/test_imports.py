@@ -149,7 +149,7 @@ def test_import_is_light_and_starts_no_backend():
 
 def test_nnx_is_imported_by_its_first_use():
   code = (
-    "import sys, warpjax.networks as networks; import warpjax.runner.commands.train; before = 'flax.nnx' in sys.modules; "
+    "import sys, warpjax.networks as networks, warpjax.runner.commands.train; before = 'flax.nnx' in sys.modules; "
     "networks.from_nnx; print(before, 'flax.nnx' in sys.modules, hasattr(networks, 'from_nnn'))"
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

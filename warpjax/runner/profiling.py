@@ -56,8 +56,9 @@ def profile(experiment: Experiment, repeats: int = 3) -> tuple[list[Spent], floa
   Returns:
     The time of each operation of each layer, the longest first, and the elapsed seconds of a meta-step.
   """
-  state, sampler = loop.start(experiment), experiment.data.train
-  step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
+  programs = loop.Programs(experiment)
+  state, sampler = loop.start(experiment), programs.sampler
+  step = programs.dispatch(1).trace(state, sampler).lower().compile()
   run = lambda: step(state, sampler)
   timing.seconds_of(run, 1)
   with tempfile.TemporaryDirectory() as folder:
