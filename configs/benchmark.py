@@ -1,4 +1,4 @@
-"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (memory, scaling, speed, peers).
+"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (all others).
 
 Command: python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 A few of them: add --only=mixed,implicit_cg_20
@@ -19,6 +19,11 @@ peers: The same meta-step by warpjax, as README writes it and by its faster path
   vmap. Each has a process of its own, which take turns; ratios are of medians, with bootstrap intervals over rounds.
   MAML, Leap and offline WarpGrad, of the papers' sizes; a few: --only=leap_16,leap_64. To write this machine's record,
   results/benchmark/peers_CPU.json: --record, of scaling too.
+
+profile: Where the time of one meta-step of MAML goes, by layer and operation; of another row with
+  --config.row=omniglot:reptile.
+tune: The same meta-step by every lowering of convolutions and number of vmapped tasks; `warpjax tune` finds the fastest
+  for a run. Both write this machine's record with --record.
 
 What was measured is in results/benchmark and RESULTS.md.
 """
@@ -121,6 +126,8 @@ METHODS = {
     "axes": {"ways": (20,), "shots": (5,), "inner_steps": (1,), "task_chunk": (1, 8), "dtype": ("bfloat16",)},
     "repeats": 5,
   },
+  "profile": {"row": "omniglot:maml", "settings": ("data.train_queries=15",)},
+  "tune": {"row": "omniglot:maml_cpu", "settings": ()},
   "peers": {
     "names": (
       *("omniglot_5", "omniglot_1", "mini_5", "mini_1", "leap_16", "leap_64"),

@@ -51,7 +51,7 @@ COMMON = {
   "num_meta_steps": 60_000,
   "tasks_per_step": 4,
   "checkpoint_every": 1_000,
-  "steps_per_dispatch": 20,
+  "steps_per_dispatch": 4,
   "task_chunk": 0,
   "data": {
     "name": "mini_imagenet",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import accuracy, cost, memory, policies, report, scaling
+from experiments.benchmarks import accuracy, cost, memory, policies, recipe, report, scaling
 from experiments.peers import ratios
 from experiments.peers import records as of_peers
 from warpjax.runner import cli, workdir
@@ -48,8 +48,10 @@ MODES: dict[str, Mode] = {
   "memory": Mode(memory.rows, report.draw_memory),
   "peers": Mode(ratios.rows, ratios.draw, of_peers.of),
   "policies": Mode(policies.rows, report.draw_memory, policies.record),
+  "profile": Mode(recipe.profile, recipe.draw, recipe.profile_record),
   "scaling": Mode(scaling.rows, scaling.draw, scaling.record),
   "speed": Mode(cost.speed, report.draw_speed),
+  "tune": Mode(recipe.tune, recipe.draw, recipe.tune_record),
 }
 
 

@@ -145,3 +145,12 @@ def test_import_is_light_and_starts_no_backend():
   code += "xla.backends_are_initialized())"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout.strip() == "[] False"
+
+
+def test_nnx_is_imported_by_its_first_use():
+  code = (
+    "import sys, warpjax.networks as networks, warpjax.runner.commands.train; before = 'flax.nnx' in sys.modules; "
+    "networks.from_nnx; print(before, 'flax.nnx' in sys.modules, hasattr(networks, 'from_nnn'))"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout.split() == ["False", "True", "False"]

@@ -28,6 +28,7 @@ COLUMNS = (
   ),
   *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
   *("compile_seconds", "meta_steps_per_second", "version", "remark"),
+  *("layer", "operation", "kind", "whole_seconds", "choice"),
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs import benchmark as config
 from experiments import benchmark
-from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, policies, report, scaling
+from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, policies, recipe, report, scaling
 from tests import toy
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
@@ -138,6 +138,30 @@ def test_slopes_begin_where_an_axis_does_and_are_recorded(tmp_path):
   assert made["rows"] == scaling.slopes(rows) and len(made["measured"]) == 7 and made["measured"][1]["tasks"] == 32
   (picture,) = scaling.draw(rows, tmp_path)
   assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_recipe_s_profile_and_choices_are_recorded(tmp_path):
+  spent = [
+    ("conv", "convolution", 0.008, "products"),
+    ("norm", "mul", 0.002, "elements"),
+    ("", "add", 1e-6, "elements"),
+  ]
+  keys = ("layer", "operation", "seconds", "kind")
+  rows = [{"method": "r:m", "whole_seconds": 0.02, **dict(zip(keys, one, strict=True))} for one in spent]
+  about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
+  made = recipe.profile_record(rows, about, "command")
+  assert made["text"].startswith("A meta-step takes 20 ms, its operations 10 ms: products 80%, copies 0%")
+  assert made["rows"] == [["conv", "`convolution`", "8.00", "80.0%"], ["norm", "`mul`", "2.00", "20.0%"]]
+  choices = [{"method": "r:m", "choice": "--config.task_chunk=0", "seconds": 0.5, "devices": 2}]
+  assert recipe.tune_record(choices, about, "command")["rows"] == [["`--config.task_chunk=0`", "500"]]
+  drawn = [*recipe.draw(rows, tmp_path), *recipe.draw(choices, tmp_path)]
+  assert [path.name for path in drawn] == ["profile.png", "tune.png"]
+  assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_a_profile_is_of_the_recipe_s_operations():
+  rows = list(recipe.profile("sinusoid:maml", ("tasks_per_step=2", "network.features=4")))
+  assert {"dense_0", "head"} <= {row["layer"] for row in rows} and rows[0]["whole_seconds"] > 0
 
 
 def test_speed_is_of_each_method_under_each_change():

@@ -128,14 +128,36 @@ def memory_gaps():
   return {memory: gap(stepped(memory, AXIS), expected) for memory in ("nested", "treeverse")}
 
 
+def with_data():
+  """Tasks from an array that is an argument, as the runner draws them: the gap to one device, what is copied."""
+  data, mesh = jax.random.normal(jax.random.key(1), (64, 2, 2, 4, 2)), parallel.device_mesh(2)
+  draw = jax.tree_util.Partial(lambda data, key: Task(*map(tuple, data[jax.random.choice(key, len(data))])), data)
+
+  def dispatch(axis_name, state, draw):
+    step = training.meta_step(unrolled(INNER), OPTIMIZER, axis_name=axis_name)
+    options = {"tasks_per_step": TASKS, "num_steps": STEPS, "axis_name": axis_name}
+    return training.many_steps(step, draw, **options)(state)
+
+  run = parallel.over_devices(functools.partial(dispatch, AXIS), mesh, takes_tasks=False)
+  state, placed = parallel.on_every_host((start(None), draw), mesh)
+  run(state, placed)  # compiles
+  with jax.transfer_guard_device_to_device("disallow"):
+    found = plain(*run(state, placed))
+    copied = refusal(lambda: jax.block_until_ready(run(state, draw)), RuntimeError)
+  (array,) = jax.tree.leaves(placed)
+  places = {shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards}
+  expected = plain(*jax.jit(functools.partial(dispatch, None))(start(None), draw))
+  return {"gap": gap(found, expected), "places": len(places), "shards": len(array.addressable_shards), "copied": copied}
+
+
 def norm(tree):
   return float(np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
 
 
-def refusal(call):
+def refusal(call, kind=ValueError):
   try:
     call()
-  except ValueError as error:
+  except kind as error:
     return str(error)
   return "nothing was refused"
 
@@ -167,6 +189,7 @@ def main(ways: tuple[str, ...]) -> None:
   found["dtypes"] = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(one)})
 
   found["memory"] = memory_gaps()
+  found["data"] = with_data()
   found["uneven"] = refusal(lambda: over(state, toy.tasks(3)))
   step = training.many_steps(adapted(AXIS), sampler, tasks_per_step=3, num_steps=1, axis_name=AXIS)
   run = parallel.over_devices(step, parallel.device_mesh(2), takes_tasks=False)
@@ -202,6 +225,12 @@ def test_devices_give_the_run_of_one(meta_grad, way):
   found = report_of(SLOW if way in SLOW else QUICK)
   assert found["devices"] == 8 and found["moved"] > 0.01
   assert found["gaps"][f"{meta_grad}/{way}"] < 1e-9
+
+
+def test_data_are_an_argument_that_devices_of_a_cpu_share_and_no_call_copies(found):
+  found = found["data"]
+  assert found["gap"] < 1e-9 and (found["places"], found["shards"]) == (1, 2)
+  assert "isallowed device-to-device transfer" in found["copied"]
 
 
 def test_the_first_meta_gradient_in_single_precision(found):

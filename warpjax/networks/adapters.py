@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import flax.errors
 import flax.linen as nn
 import jax
-from flax import nnx
 
 from warpjax import partition
 from warpjax.checks import check_key
@@ -140,7 +140,9 @@ def _drop_nothing(next_fun: Callable, args: tuple, kwargs: dict, context: nn.mod
 def _kind(module: Any) -> str:
   if isinstance(module, type):
     return f"the class {module.__name__}; pass an instance"
-  return short(module) + ("; pass from_nnx(lambda rngs: ...)" if isinstance(module, nnx.Module) else "")
+  nnx = sys.modules.get("flax.nnx")  # which no module of it is without
+  is_nnx = nnx is not None and isinstance(module, nnx.Module)
+  return short(module) + ("; pass from_nnx(lambda rngs: ...)" if is_nnx else "")
 
 
 def _calls(module: nn.Module, call_kwargs: Mapping[str, Any], shapes: Any, x: Any) -> probes.Calls:

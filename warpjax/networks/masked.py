@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from warpjax.padding import PaddedInputs
 from warpjax.types import Apply, ApplyWithStats, Params, PyTree
@@ -38,16 +37,6 @@ def linen_with_stats(apply_with_stats: ApplyWithStats) -> ApplyWithStats:
 def plain(x: Any) -> Any:
   """x without the weights of a padded batch."""
   return x.x if isinstance(x, PaddedInputs) else x
-
-
-def check_nnx(module: nnx.Module, x: Any, own_stats: bool) -> None:
-  """Raises a ValueError for a padded batch where an nnx batch norm would use the batch's statistics."""
-  padded = isinstance(x, PaddedInputs)
-  if padded and own_stats and any(isinstance(node, nnx.BatchNorm) for _, node in nnx.iter_modules(module)):
-    raise ValueError(
-      "padded batches must not meet an nnx.BatchNorm, whose statistics would have padding in them; use "
-      "networks.from_linen, which masks it, or another norm"
-    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from warpjax.checks import check_key
 from warpjax.mistakes import check_takes
 from warpjax.networks import masked, probes
 from warpjax.networks.adapters import Network, check_split
+from warpjax.padding import PaddedInputs
 from warpjax.types import Params, PyTree
 
 
@@ -87,7 +88,7 @@ def from_nnx(
     plain = masked.plain(x)
     plain, key = probes.split_key(plain) if takes_key else (plain, None)
     module = module_of(params, shared, stats, key, drops=key is not None)
-    masked.check_nnx(module, x, own_stats=stats is None)
+    _check_padded(module, x, own_stats=stats is None)
     return module, plain
 
   def calls(x: Any) -> probes.Calls:
@@ -173,4 +174,14 @@ def _check_variables(rest: Any) -> None:
   if kinds:
     raise ValueError(
       f"module has variables of types {kinds}; only parameters, batch statistics and random streams are allowed."
+    )
+
+
+def _check_padded(module: nnx.Module, x: Any, own_stats: bool) -> None:
+  """Raises a ValueError for a padded batch where an nnx batch norm would use the batch's statistics."""
+  padded = isinstance(x, PaddedInputs)
+  if padded and own_stats and any(isinstance(node, nnx.BatchNorm) for _, node in nnx.iter_modules(module)):
+    raise ValueError(
+      "padded batches must not meet an nnx.BatchNorm, whose statistics would have padding in them; use "
+      "networks.from_linen, which masks it, or another norm"
     )

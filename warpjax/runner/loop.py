@@ -7,7 +7,7 @@ import pathlib
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -67,6 +67,11 @@ class Programs:
     self.mesh = parallel.device_mesh(num_devices(experiment.run.tasks_per_step, experiment.outer_step.in_turn))
     self.dispatch = cache(partial(make_dispatch, experiment, mesh=self.mesh, on_nonfinite=on_nonfinite))
 
+  @cached_property
+  def sampler(self) -> TaskSampler:
+    """Draws the training tasks; every device has its data."""
+    return parallel.on_every_host(self.experiment.data.train, self.mesh)
+
   def trace(self) -> None:
     """Traces the first dispatch without compiling it; the first call reuses the trace.
 
@@ -116,7 +121,6 @@ def train(
     with _waiting("Initializing", experiment):
       state, before = _begin(manager() if begun else None, experiment, init, say, mesh)
     first = int(state.step)
-    sampler = parallel.on_every_host(experiment.data.train, mesh)
     hosts.from_first(lambda: workdir.rewind_metrics(directory, first))
     started, skipped = time.monotonic() - before["seconds"], before["skipped"]
     signal = stack.enter_context(progress.stop_signal())
@@ -125,7 +129,7 @@ def train(
     validate = stack.enter_context(selection.validation(experiment, directory, first, write))
     done, seconds, stop = first, before["seconds"], hosts.largest(signal())
     while done < run.num_meta_steps and not stop:
-      state, metrics = _dispatched(programs, state, sampler, say, say_cost=done == first)
+      state, metrics = _dispatched(programs, state, say, say_cost=done == first)
       skipped += watch.count_skipped(
         metrics, done, programs.on_nonfinite == "skip", partial(checkpoints.steps, folder), say
       )
@@ -149,10 +153,10 @@ def train(
 
 
 def _dispatched(
-  programs: Programs, state: TrainState, sampler: TaskSampler, say: Callable[[str], object], *, say_cost: bool
+  programs: Programs, state: TrainState, say: Callable[[str], object], *, say_cost: bool
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
   """The state after a dispatch, and its metrics; the first one reports its cost and parameters that did not move."""
-  run, first = programs.experiment.run, int(state.step)
+  run, sampler, first = programs.experiment.run, programs.sampler, int(state.step)
   # Up to the next multiple: an extended run may start between two.
   count = min(run.steps_per_dispatch - first % run.steps_per_dispatch, run.num_meta_steps - first)
   dispatch, old = programs.dispatch(count), state.meta_params if first == 0 else None
@@ -213,9 +217,10 @@ def make_dispatch(
     many = training.many_steps(
       step, sampler, tasks_per_step=run.tasks_per_step, num_steps=num_steps, axis_name=axis_name
     )
-    return many(state) if mesh.size == 1 else parallel.over_devices(many, mesh, takes_tasks=False)(state)
+    return many(state)
 
-  return jax.jit(dispatch)
+  # The sampler's data are an argument: what a sharded function closes over has no place on the mesh.
+  return jax.jit(dispatch) if mesh.size == 1 else parallel.over_devices(dispatch, mesh, takes_tasks=False)
 
 
 def start(experiment: Experiment, meta_params: MetaParams | None = None) -> TrainState:

@@ -56,8 +56,9 @@ def profile(experiment: Experiment, repeats: int = 3) -> tuple[list[Spent], floa
   Returns:
     The time of each operation of each layer, the longest first, and the elapsed seconds of a meta-step.
   """
-  state, sampler = loop.start(experiment), experiment.data.train
-  step = loop.Programs(experiment).dispatch(1).trace(state, sampler).lower().compile()
+  programs = loop.Programs(experiment)
+  state, sampler = loop.start(experiment), programs.sampler
+  step = programs.dispatch(1).trace(state, sampler).lower().compile()
   run = lambda: step(state, sampler)
   timing.seconds_of(run, 1)
   with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +94,7 @@ def place(name: str) -> tuple[str, str]:
     >>> place("jit(f)/while/body/jvp(Conv4)/Conv4._layer/norm_0/norm_0._stats/reduce_sum")
     ('norm_0', 'reduce_sum')
   """
-  *path, operation = name.split("/")
+  *path, operation = name.split(";")[0].split("/")  # XLA joins the names of what it merges
   networks = [match[1] for part in path if (match := _NETWORK.match(part))]
   layers = networks + [part for part in path if not _AROUND.match(part)]
   return layers[-1] if layers else "", operation

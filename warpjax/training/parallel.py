@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from warpjax import processor
 from warpjax.checks import check_count
 from warpjax.training.step import Dispatch, Metrics, Step, TrainState, check_averaging_over
-from warpjax.types import PyTree, Task
+from warpjax.types import PyTree
 
 DEVICES = "devices"
 
@@ -76,8 +76,8 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def over_devices(
-  step: Step | Dispatch, mesh: Mesh, *, takes_tasks: bool = True
-) -> Callable[..., tuple[TrainState, Metrics]]:
+  step: Step | Dispatch | Callable[..., tuple[TrainState, Metrics]], mesh: Mesh, *, takes_tasks: bool = True
+) -> jax.stages.Wrapped:
   """A meta-step whose tasks are spread over the mesh, everything else replicated.
 
   Args:
@@ -86,7 +86,8 @@ def over_devices(
     takes_tasks: True for `(state, tasks) -> ...`, False for `(state) -> ...`.
 
   Returns:
-    The jitted step over the mesh.
+    The jitted step over the mesh. Arguments behind these, such as a sampler with its data, are passed to a step that is
+    a function, and every device has them whole.
 
   Raises:
     ValueError: when the step averages over another axis, or none; when called with a number of tasks that is no
@@ -104,18 +105,18 @@ def over_devices(
   """
   check_averaging_over(mesh.axis_names[0], step)
   split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-  specs: Any = (whole, whole, whole, whole, split)
-  state = TrainState(*specs)
-  in_specs: Any = (state, split) if takes_tasks else (state,)
-  # The default check_vma=True sums every inner gradient over the devices; the step averages by itself.
-  spread = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=(state, whole), check_vma=False)
+  fields: Any = (whole, whole, whole, whole, split)
+  whole_state = TrainState(*fields)
+  first: Any = (whole_state, split) if takes_tasks else (whole_state,)
 
   @jax.jit
-  def run(state: TrainState, *tasks: Task) -> Any:
-    for leaf in jax.tree.leaves((tasks, state.carry)):
+  def run(state: TrainState, *others: Any) -> Any:
+    for leaf in jax.tree.leaves((others[: len(first) - 1], state.carry)):
       if leaf.shape[0] % mesh.size:
         raise ValueError(f"the number of tasks must be a multiple of the {mesh.size} devices; got {leaf.shape[0]}")
-    return spread(state, *tasks)
+    specs: Any = {"in_specs": (*first, *(whole for _ in others[len(first) - 1 :])), "out_specs": (whole_state, whole)}
+    # The default check_vma=True sums every inner gradient over the devices; the step averages by itself.
+    return jax.shard_map(step, mesh=mesh, check_vma=False, **specs)(state, *others)
 
   return run
 
@@ -123,18 +124,22 @@ def over_devices(
 def on_every_host(tree: PyTree, mesh: Mesh) -> PyTree:
   """Arrays that each process holds, and arrays spread over the mesh, as arrays that every device has whole.
 
+  A program over the mesh would copy what only one device has to all of them, in every call.
+
   Args:
     tree: The same values on each process, or arrays over the mesh.
     mesh: From `device_mesh`.
 
   Returns:
-    The same values; with one process, the tree itself.
+    The same values, which the devices of one process's CPU share; with one device, the tree itself.
   """
-  if jax.process_count() == 1:
+  if mesh.size == 1:
     return tree
   whole = NamedSharding(mesh, PartitionSpec())
 
   def place(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(whole, leaf.ndim):
+      return leaf
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
       return jax.jit(_identity, out_shardings=whole)(leaf)
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

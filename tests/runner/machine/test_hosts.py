@@ -29,10 +29,10 @@ SETTINGS = {
 X64 = {"JAX_ENABLE_X64": "1"}
 
 
-def arguments(path, **processes):
-  given = [f"--config.{name}={value}" for name, value in SETTINGS.items()]
-  flags = [f"--{name}={value}" for name, value in processes.items()]
-  return ["--config=configs/sinusoid.py:maml", f"--workdir={path}", *given, *flags]
+def arguments(path, row="sinusoid.py:maml", settings=SETTINGS, **others):
+  given = [f"--config.{name}={value}" for name, value in settings.items()]
+  flags = [f"--{name}={value}" for name, value in others.items()]
+  return [f"--config=configs/{row}", f"--workdir={path}", *given, *flags]
 
 
 def free_address():
@@ -41,10 +41,10 @@ def free_address():
     return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def start_two(commands, path):
+def start_two(commands, path, **others):
   coordinator, started = free_address(), []
   for process_id in (0, 1):
-    flags = {"coordinator": coordinator, "num_processes": 2, "process_id": process_id}
+    flags = {"coordinator": coordinator, "num_processes": 2, "process_id": process_id, **others}
     started.append((commands.start("experiments.train", arguments(path, **flags), X64), commands.count))
   return started
 
@@ -85,6 +85,20 @@ def test_two_processes_die_together_resume_and_end_as_one_does(commands, tmp_pat
   for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
     assert x.dtype == np.float64
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_images_as_one_does(commands, tmp_path):
+  settings = {"network.width": 2, "data.ways": 2, "data.split": "folders", **SETTINGS}
+  del settings["network.features"]
+  images = {"row": "omniglot.py:maml_cpu", "settings": settings, "data_dir": tiny.write_images(tmp_path / "images")}
+  one = commands.run("experiments.train", arguments(tmp_path / "one", cpu_devices=1, **images), X64)
+  assert one.status == 0, one.stderr
+  both = [commands.wait(*process) for process in start_two(commands, tmp_path / "two", **images)]
+  assert [done.status for done in both] == [0, 0], both[0].stderr + both[1].stderr
+  losses = [[row["loss"] for row in workdir.read_metrics(tmp_path / name)] for name in ("one", "two")]
+  assert len(losses[0]) == 20
+  np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
 REFUSED = [

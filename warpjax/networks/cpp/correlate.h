@@ -10,7 +10,7 @@
 
 namespace warpjax {
 
-constexpr Index kGroupBytes = 1 << 16;  // of padded images that are read together
+constexpr Index kGroupBytes = 1 << 17;  // of padded images that are read together, and of what is made of them
 constexpr Index kPieceFlops = 2000000;  // some 20 microseconds
 
 // A task's kernel in panels of features, `[panel, phase, tap, input, width]`.

@@ -67,8 +67,8 @@ inline void Extend(const std::vector<Axis>& axes, Index& begin, Index& size) {
   size = last - first + 1;
 }
 
-// The plan for images of `cells` a pixel and outputs of `features` a pixel; a group has at most `most_cells`, or one
-// image.
+// The plan for images of `cells` a pixel and outputs of `features` a pixel; a group has at most `most_cells` of both, or
+// one image.
 inline Plan MakePlan(const Geometry& g, bool of_images, Index images, Index cells, Index features, Index most_cells) {
   const auto rows = Axes(g, 0, of_images), columns = Axes(g, 1, of_images);
   const Index* to = of_images ? g.image : g.result;
@@ -76,7 +76,7 @@ inline Plan MakePlan(const Geometry& g, bool of_images, Index images, Index cell
   Extend(rows, plan.begin[0], plan.size[0]);
   Extend(columns, plan.begin[1], plan.size[1]);
   const Index image = plan.size[0] * plan.size[1] * cells;
-  plan.group = std::max<Index>(1, std::min(images, most_cells / (image + 1)));
+  plan.group = std::max<Index>(1, std::min(images, most_cells / (image + to[0] * to[1] * features + 1)));
   for (const Axis& row : rows)
     for (const Axis& column : columns) {
       Phase phase;

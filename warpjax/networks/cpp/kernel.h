@@ -11,7 +11,7 @@ namespace warpjax {
 
 constexpr Index kPartFlops = 20000000;
 constexpr Index kMostParts = 8;
-constexpr Index kCacheBytes = 1 << 17;  // of padded images: they and the result stay in a second cache
+constexpr Index kCacheBytes = 1 << 18;  // of padded images and the result: they stay in a second cache
 
 // The gradient of a panel of the kernel, added to `total`, `[tap, channel, width]`. Number n of the kernel meets cell k
 // of the result at `input[numbers[n] + reads[k]]`.
@@ -62,7 +62,7 @@ void OfKernel(Threads& threads, const Geometry& g, Index tasks, Index images, In
   // Parts of a task's images, each with a sum of its own; in a part, as many images at a time as fit in a cache.
   const Index each = std::max<Index>(1, kPartFlops / (2 * pixels * taps * channels * features + 1));
   const Index parts = std::max<Index>(1, std::min<Index>(kMostParts, images / each));
-  const Index most = kCacheBytes / static_cast<Index>(sizeof(Number)) / (padded_size + 1);
+  const Index most = kCacheBytes / static_cast<Index>(sizeof(Number)) / (padded_size + pixels * features + 1);
   const Index group = std::max<Index>(1, std::min(images, most));
   std::vector<Index> kernel, reads;
   for (Index tap = 0; tap < taps; ++tap)

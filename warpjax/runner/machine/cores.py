@@ -22,7 +22,7 @@ from warpjax import processor
 from warpjax.runner import workdir
 from warpjax.runner.machine import lowering, remembered, tuning
 
-STORE = "cores"
+STORE = "devices"
 SECONDS = 240.0  # a limit for both measurements; they usually take some seconds
 COMMAND = (sys.executable, "-m", "warpjax.runner.machine.cores")
 ROUNDS = 5

@@ -94,8 +94,8 @@ def _timed(choices: Sequence[Changes], built: Sequence[Experiment]) -> list[Meas
 
 def ready(experiment: Experiment) -> Callable[[], float]:
   """A compiled meta-step as a function that returns its seconds; infinite if it does not fit into memory."""
-  state, sampler = loop.start(experiment), experiment.data.train
-  dispatch = loop.Programs(experiment).dispatch(1)
+  programs = loop.Programs(experiment)
+  state, sampler, dispatch = loop.start(experiment), programs.sampler, programs.dispatch(1)
 
   def timed() -> float:
     try:
