@@ -50,7 +50,8 @@ RUNNER = (
   {"cores", "grid"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path != ROOT / "warpjax" / "__init__.py")
+OF_THE_PACKAGE = [ROOT / "warpjax" / name for name in ("__init__.py", "__main__.py")]
+FILES = sorted(path for path in (ROOT / "warpjax").rglob("*.py") if path not in OF_THE_PACKAGE)
 OUTSIDE = {"configs", "experiments", "tests"}
 
 

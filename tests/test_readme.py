@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 
-import numpy as np
+import optax
+import pytest
 
+import warpjax as wj
+from warpjax import networks
 from warpjax.runner.__main__ import COMMANDS
 from warpjax.runner.config import recipes
 
@@ -14,15 +18,42 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_code_runs():
-  blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, CHANGES = BLOCKS
+
+
+@functools.cache
+def example(num_steps):
+  """What README's example leaves, after fewer meta-steps."""
+  assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 15
   namespace: dict = {}
-  for block in blocks:
-    exec(block, namespace)
-  state, metrics = namespace["state"], namespace["metrics"]
-  assert len(blocks[1].strip().splitlines()) <= 10
-  assert {row["method"] for row in namespace["rows"]} == {"first order"}
-  assert int(state.step) == 1 and np.isfinite(metrics["loss"]) and 0 <= metrics["accuracy"] <= 1
+  exec(EXAMPLE.replace("num_steps=3000", f"num_steps={num_steps}"), namespace)
+  return namespace
+
+
+def test_it_is_short():
+  assert len(README.splitlines()) <= 160 and len(README.split()) <= 900
+  assert max(len(line) for line in README.splitlines() if not line.startswith("|")) <= 120
+
+
+def test_the_example_runs():
+  ran = example(2)
+  assert int(ran["state"].step) == 2 and len(ran["new"].summary()["per_step"]) == 6
+
+
+@pytest.mark.slow
+def test_the_example_learns():
+  before, *_, after = example(3000)["new"].summary()["per_step"]
+  assert after < 0.7 < 2 < before
+
+
+@pytest.mark.parametrize("line", CHANGES.splitlines())
+def test_what_to_change_is_there(line):
+  code, _, note = line.partition("  # ")
+  own = {"module": networks.MLP(), "init": lambda key, params: (), "transform": lambda rule_params: optax.sgd(0.1)}
+  inner = example(2)["inner"]._replace(prox=1.0 if "prox=1.0" in note else 0.0)
+  made = eval(code, {**example(2), **own, "inner": inner, "linear_solve": wj.linear_solve})
+  assert callable(made) or isinstance(made, wj.UpdateRule | networks.Network)
 
 
 def test_every_config_and_file_named_is_there():

@@ -33,6 +33,14 @@ def check_counts(*, least: int = 1, **sizes: Any) -> None:
       check_count(label, element, least=least)
 
 
+def check_widths(**widths: Any) -> None:
+  """Raises a ValueError unless each is a sequence of integers of at least 1."""
+  for name, width in widths.items():
+    if not isinstance(width, tuple | list):
+      raise ValueError(f"{name} must be a sequence of integers, such as (40, 40); got {width!r}")
+  check_counts(**widths)
+
+
 def check_choice(name: str, value: Any, allowed: Any) -> None:
   """Raises a ValueError that names the argument unless `value` is among `allowed`, a `Literal` or a collection.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from warpjax.networks import MLP, Conv4, ResNet12, WarpSpec, policies
+from warpjax.networks import MLP, Conv4, ResNet12, WarpSpec, maml_sinusoid, policies
 
 IMAGES = jnp.ones((2, 16, 16, 1))
 STEP = (None, jnp.ones((2, 3)))
@@ -47,3 +47,13 @@ def test_a_size_that_is_no_positive_integer_is_refused(make, x, name, size):
 def test_a_deviation_that_is_not_positive_is_refused():
   with pytest.raises(ValueError, match="init_std must be above 0; got 0.0"):
     policies.GaussianMLP(init_std=0.0).init(jax.random.key(0), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+  ("module", "name"),
+  [(MLP(4), "features"), (maml_sinusoid(1), "features"), (Conv4(hidden=4), "hidden"), (ResNet12(widths=4), "widths")],
+)
+def test_one_number_is_no_sequence_of_widths(module, name):
+  x = jnp.ones((2, 1)) if isinstance(module, MLP) else IMAGES
+  with pytest.raises(ValueError, match=rf"{name} must be a sequence of integers, such as \(40, 40\); got [14]"):
+    module.init(jax.random.key(0), x)

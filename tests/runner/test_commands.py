@@ -41,3 +41,8 @@ def test_a_reader_that_ends_early_is_no_error():
   assert process.stdout is not None and process.stderr is not None
   process.stdout.close()
   assert (told(process.stderr.read()), process.wait(timeout=120)) == ([], 141)
+
+
+def test_the_package_is_the_command_too():
+  done = subprocess.run([sys.executable, "-m", "warpjax", "trian"], capture_output=True, text=True)
+  assert done.returncode == 1 and "warpjax has no command 'trian'; did you mean 'train'?" in done.stderr

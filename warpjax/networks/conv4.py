@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from warpjax.checks import check_choice, check_counts
+from warpjax.checks import check_choice, check_counts, check_widths
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.by_name import HEAD_INITS, Dtype, HeadInit, Initializer, Norm, ParamDtype, chosen
@@ -150,11 +150,11 @@ class Conv4(nn.Module):
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
     check_floating(x)
+    check_widths(hidden=self.hidden)
     check_counts(
       num_classes=self.num_classes,
       width=self.width,
       strides=self.strides,
-      hidden=self.hidden,
       num_blocks=self.num_blocks,
       norm_groups=self.norm_groups,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from warpjax.checks import check_counts
+from warpjax.checks import check_counts, check_widths
 from warpjax.networks import dense
 from warpjax.networks.by_name import ACTIVATIONS, Activation, Dtype, Function, Initializer, ParamDtype, chosen
 from warpjax.networks.initializers import BiasInit, bias_initializer
@@ -51,7 +51,8 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, use_running_average: bool = False) -> jax.Array:
     """`[..., num_inputs] -> [..., num_outputs]`."""
-    check_counts(features=self.features, num_outputs=self.num_outputs)
+    check_widths(features=self.features)
+    check_counts(num_outputs=self.num_outputs)
     if self.warp is not None:
       check(self.warp, WARP_KINDS)
     activation = chosen("activation", self.activation, ACTIVATIONS)

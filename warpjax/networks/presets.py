@@ -1,6 +1,6 @@
 """Each paper's own network, by name: a module of ours with the paper's fields.
 
-Call one with the width of the head, `maml_omniglot(5)`, and any other field of its module by keyword. Omniglot's take
+Call one of images with the width of the head, `maml_omniglot(5)`, and any other field by keyword. Omniglot's take
 `[batch, 28, 28, 1]`, mini-ImageNet's `[batch, 84, 84, 3]`, and the sines' `[batch, 1]`.
 
 | preset | paper | a block | before the head |

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from warpjax.checks import check_counts
+from warpjax.checks import check_counts, check_widths
 from warpjax.mistakes import check_floating
 from warpjax.networks import conv, pooling
 from warpjax.networks.by_name import Dtype, Initializer, Norm, ParamDtype
@@ -116,9 +116,8 @@ class ResNet12(nn.Module):
     if x.ndim != 4:
       raise ValueError(f"x must be [batch, height, width, channels], got shape {x.shape}.")
     check_floating(x)
-    check_counts(
-      num_classes=self.num_classes, widths=self.widths, block_size=self.block_size, norm_groups=self.norm_groups
-    )
+    check_widths(widths=self.widths)
+    check_counts(num_classes=self.num_classes, block_size=self.block_size, norm_groups=self.norm_groups)
     if not 0 <= self.drop_rate < 1:
       raise ValueError(f"drop_rate must be at least 0 and below 1, got {self.drop_rate}.")
     if self.warp is not None:

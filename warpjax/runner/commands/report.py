@@ -25,6 +25,7 @@ PAGES = ("README.md", "docs/*.md", "docs/papers/*.md")
 BLOCK = re.compile(r"(<!-- report: (\w+)/?(\w*) -->\n).*?(<!-- end of report -->)", re.DOTALL)
 BLOCKS: dict[str, Callable[..., str]] = {
   "highlights": results.highlights,
+  "why": results.why,
   "paper": results.paper,
   "benchmark": results.benchmark,
 }

@@ -15,7 +15,10 @@ from warpjax.runner.reporting.tables import markdown
 SMOKE = 0.2  # of the paper's tasks
 COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")
 OF_SMOKE = ("task", *(name for name in COLUMNS if name != "gap"))
-OF_HIGHLIGHTS = ("recipe", "measured", "published", "tasks of the paper's", "time")
+OF_HIGHLIGHTS = ("task", "recipe", "measured", "published", "budget")
+
+MAML = dict.fromkeys(("omniglot_5", "omniglot_1", "mini_5", "mini_1"), ("warpjax", "warpjax_cores"))
+"""The cases and paths of README's sentence on speed."""
 
 
 class Entry(NamedTuple):
@@ -141,13 +144,26 @@ def notes(shown: Sequence[Entry]) -> str:
 
 
 def highlights() -> str:
-  """README's tables: of some sections every row whose paper has a number for it."""
-  every, parts = list(entries()), []
-  for title in sections.HIGHLIGHTS:
-    shown = [each for each in every if each.section.title == title and each.published]
-    rows = [{**cells(entry), "tasks of the paper's": f"{entry.share:.0%}"} for entry in shown]
-    parts.append(f"**{title}**\n\n{_table(OF_HIGHLIGHTS, rows)}")
-  return "\n\n".join(parts)
+  """README's table."""
+  every = {(each.recipe.name, each.method): each for each in entries()}
+  shown = [every[name] for name in sections.HIGHLIGHTS if name in every]
+  return _table(OF_HIGHLIGHTS, [{**cells(entry), "budget": f"{entry.share:.0%}"} for entry in shown])
+
+
+def why() -> str:
+  """README's reasons."""
+  memory, peers = (_of_machines(name)[0] for name in ("memory", "peers"))
+  temporaries = {row[0]: row[-1] for row in memory["rows"]}
+  rows = [row for name, case in peers["cases"].items() if name in MAML for row in case if row["method"] in MAML[name]]
+  speedups = [row["speedup"] for row in rows]
+  return sections.WHY.format(
+    steps=memory["columns"][-1],
+    ours=temporaries["`mixed_save_gradients`"],
+    plain=temporaries["`reverse_save_all`"],
+    low=min(speedups),
+    high=max(speedups),
+    machine=f"{peers['machine']['cpu']}, {peers['machine']['cores']} cores",
+  ).strip()
 
 
 def paper(prefix: str) -> str:

@@ -80,12 +80,27 @@ SECTIONS = (
 )
 BENCHMARKS = ("accuracy", "memory", "policies", "scaling", "peers")
 HIGHLIGHTS = (
-  "Omniglot, 5 ways, 1 shot",
-  "Multi-shot Omniglot, 25 alphabets",
-  "Sine regression, 5 shots, mean squared error",
-  "Point navigation, return",
+  ("sinusoid", "maml"),
+  ("sinusoid", "meta_sgd"),
+  ("omniglot", "maml_cpu"),
+  ("omniglot", "meta_sgd_cpu"),
+  ("omniglot", "reptile_cpu"),
+  ("omniglot", "imaml_cpu"),
+  ("multi_shot_omniglot", "warp_leap_offline_25_cpu"),
+  ("navigation", "maml_one_step"),
 )
-"""The sections of README's tables."""
+"""The rows of README's table."""
+
+WHY = """
+- **It composes.** What adapts, how it adapts and how the meta-gradient is obtained are pure functions. A method is one
+  file.
+- **Meta-gradients are exact and lean.** {steps} inner steps of a Conv-4 take {ours} MiB of temporaries, where plain
+  reverse mode takes {plain}. They equal the released codes' to rounding.
+- **It is fast.** A meta-step of MAML is {low:.1f} to {high:.1f} times as fast as PyTorch by hand ({machine}).
+- **It checks your own learner**: finite differences, zero gradients, leaks between support and query, bytes.
+- **Runs survive.** They resume bit for bit after a kill. Each result has intervals, a protocol card and a record.
+"""
+"""README's reasons, with figures from the records."""
 
 HEAD = """# Results
 
