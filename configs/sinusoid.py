@@ -83,6 +83,11 @@ METHODS = {
     "published": {"number": 0.90, "interval": 0.16, "source": PAPER},
   },
   "learned": {"inner": {"rule": "learned", "learning_rate": 0.01, "num_steps": 1}},
+  "alfa": {
+    "inner": {"rule": "alfa", "learning_rate": 0.01, "own_steps": 5, "num_steps": 5},
+    "optimizer": {"rule_learning_rate": 1e-4},
+    "eval": {"num_steps": 5},
+  },
   "reptile": REPTILE,
   "reptile_serial": {**REPTILE, "tasks_per_step": 1},
   "reptile_demo": DEMO,

@@ -27,6 +27,7 @@ RULES = {
     rules.masked(rules.per_step_values(3), {"b": True, "w": False}),
   ),
   "kronecker": lambda: rules.kronecker(0.1),
+  "alfa": lambda: rules.alfa(0.1, 2),
   "learned": lambda: rules.learned(
     lambda **hyper: rules.adamw(eps_root=1e-3, **hyper), positive=("learning_rate",), learning_rate=0.05, b1=0.8
   ),

@@ -87,6 +87,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   "inner": {
     "sgd": components.rules.sgd,
     "adam": rules.adam,
+    "alfa": rules.alfa,
     "meta_sgd": rules.meta_sgd,
     "newton_cg": rules.newton_cg,
     "kronecker": rules.kronecker,
