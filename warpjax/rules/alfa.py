@@ -84,4 +84,4 @@ def _generated(weights: PyTree, params: Params, grads: PyTree) -> tuple[Any, Any
   means = jnp.stack([jnp.mean(leaf) for leaf in (*leaves, *jax.tree.leaves(grads))])
   hidden = jax.nn.relu(means @ weights["hidden"]["kernel"] + weights["hidden"]["bias"])
   factors = hidden @ weights["output"]["kernel"] + weights["output"]["bias"]
-  return treedef.unflatten(factors[: len(leaves)]), treedef.unflatten(factors[len(leaves) :])
+  return jax.tree.unflatten(treedef, factors[: len(leaves)]), jax.tree.unflatten(treedef, factors[len(leaves) :])

@@ -11,6 +11,7 @@ from warpjax.runner.reporting import records, tables
 
 # By the beginning of a method's name, up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
+  "alfa": "Baik et al. 2020, arXiv 2011.00209",
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
   **dict.fromkeys(("g", "mean", "separate_tail", "shared_tail", "sum"), "Nichol et al. 2018, arXiv 1803.02999"),
