@@ -145,6 +145,12 @@ METHODS = {
   },
   "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1}, "eval": {"num_steps": 1}},
   "alfa": {"inner": {"rule": "alfa", "learning_rate": 1.0, "own_steps": 5, "num_steps": 5}, "eval": {"num_steps": 5}},
+  "cavia": {
+    "network": {"name": "cavia_omniglot", "width": 64, "size": 100},
+    "inner": {"learning_rate": 1.0, "num_steps": 2},
+    "meta_gradient": {"redrawn": "context"},
+    "eval": {"num_steps": 2},
+  },
   "mamlpp": {
     "num_meta_steps": 50_000,
     "tasks_per_step": 8,
@@ -243,6 +249,7 @@ METHODS |= {
   # Minutes: a sixteenth of the multiplications.
   "_minutes": {"base": ("_cpu", "_1000_tasks"), "num_meta_steps": 2_000, "network": {"width": 16}},
   "alfa_cpu": {"base": ("alfa", "_minutes")},
+  "cavia_cpu": {"base": ("cavia", "_minutes")},
   # A task of 5 shots costs five of 1 shot.
   "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
   "fomaml_5shot_cpu": {"base": ("fomaml_5shot", "_cpu", "_half_steps"), "num_meta_steps": 7_000, "tasks_per_step": 8},

@@ -89,6 +89,11 @@ METHODS = {
     "optimizer": {"rule_learning_rate": 1e-4},
     "eval": {"num_steps": 5},
   },
+  "cavia": {
+    "network": {"name": "cavia_sinusoid", "features": (40, 40), "size": 5},
+    "inner": {"learning_rate": 1.0},
+    "meta_gradient": {"redrawn": "context"},
+  },
   "reptile": REPTILE,
   "reptile_serial": {**REPTILE, "tasks_per_step": 1},
   "reptile_demo": DEMO,

@@ -1,6 +1,7 @@
 """Networks: the only part of warpjax that imports flax."""
 
 from warpjax.networks.adapters import Network, from_linen
+from warpjax.networks.context import Modulation, cavia_omniglot, cavia_sinusoid, film, with_context
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.dense import dot_general
@@ -32,14 +33,18 @@ __all__ = [
   "Conv4",
   "GaussianMLP",
   "HebbianRNN",
+  "Modulation",
   "Network",
   "ResNet12",
   "Warp",
   "WarpParam",
   "WarpRNN",
   "WarpSpec",
+  "cavia_omniglot",
+  "cavia_sinusoid",
   "conv_general_dilated",
   "dot_general",
+  "film",
   "from_linen",
   "from_nnx",
   "imaml_omniglot",
@@ -54,4 +59,5 @@ __all__ = [
   "reptile_sinusoid",
   "warpgrad_mini_imagenet",
   "warpgrad_omniglot",
+  "with_context",
 ]

@@ -143,13 +143,14 @@ def evolution_strategies(
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
 
 
-def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
+def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head", "context"] = "nothing") -> Any:
   """The meta-gradient of a table.
 
   Args:
     made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
-    redrawn: With "head", each task, a test task too, starts from a random head of its own, which is not learned.
+    redrawn: What each task, a test task too, starts from instead of learned parameters: with "head", a random head of
+      its own; with "context", context parameters of zero (CAVIA).
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
   own = DRAWS[redrawn]
@@ -166,5 +167,13 @@ def another_head(key: jax.Array, initial: Params) -> Params:
   return {"head": jax.tree.unflatten(tree, shuffled)}
 
 
+def zero_context(key: jax.Array, initial: Params) -> Params:
+  """Context parameters of zero."""
+  del key
+  if "context" not in initial:
+    raise ValueError(f"config.meta_gradient.redrawn needs a context that adapts; what adapts is {', '.join(initial)}.")
+  return {"context": optax.tree.zeros_like(initial["context"])}
+
+
 # For each choice of what is redrawn, the function that draws it.
-DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head}
+DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head, "context": zero_context}

@@ -70,6 +70,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "meta_sgd_omniglot": networks.meta_sgd_omniglot,
     "reptile_omniglot": networks.reptile_omniglot,
     "imaml_omniglot": networks.imaml_omniglot,
+    "cavia_sinusoid": networks.cavia_sinusoid,
+    "cavia_omniglot": networks.cavia_omniglot,
     "warpgrad_omniglot": networks.warpgrad_omniglot,
     "maml_mini_imagenet": networks.maml_mini_imagenet,
     "mamlpp_mini_imagenet": networks.mamlpp_mini_imagenet,
