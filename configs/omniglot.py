@@ -23,7 +23,8 @@ meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learn
   the settings are those of mini-ImageNet's 1-shot tasks, on MAML's network for Omniglot.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a Kronecker product for every tensor.
 mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
-alfa: Baik et al. 2020, arXiv 2011.00209, which has no Omniglot experiment: the settings are ours.
+alfa, cavia: Baik et al. 2020, arXiv 2011.00209, and Zintgraf et al. 2019, arXiv 1810.03642, which have no Omniglot
+  experiment: the settings are ours.
 What each paper states, and where the rows differ, is on its page in docs/papers.
 
 _cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and what stands

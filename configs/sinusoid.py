@@ -17,6 +17,7 @@ reptile_demo: Reptile's released demo: w = 1, b in [0, 2 pi], tanh, inner SGD at
   in batches of 10, outer step 0.1 annealed to 0, 30,000 meta-steps of one task, 32 steps on 10 points at test, error
   over the grid. Its biases start as PyTorch's (`MLP.bias_init`), not from zero.
 reptile, reptile_serial: The demo's settings on the tasks here.
+cavia: Zintgraf et al. 2019, arXiv 1810.03642, and its released code, on the tasks here.
 leap, imaml: Their papers have no sine experiment, so the settings are ours (imaml, imaml_nystrom and one_step: 20 steps
   in training, 16 at test). So are those of `learned`, one meta-learned step size for all parameters, of alfa (Baik et
   al. 2020, arXiv 2011.00209) and of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726),

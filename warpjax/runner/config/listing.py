@@ -13,6 +13,7 @@ from warpjax.runner.reporting import records, tables
 PAPERS = {
   "alfa": "Baik et al. 2020, arXiv 2011.00209",
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
+  "cavia": "Zintgraf et al. 2019, arXiv 1810.03642",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
   **dict.fromkeys(("g", "mean", "separate_tail", "shared_tail", "sum"), "Nichol et al. 2018, arXiv 1803.02999"),
   "forward_gradient": "Baydin et al. 2022, arXiv 2202.08587",
