@@ -146,6 +146,7 @@ METHODS = {
   },
   "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1}, "eval": {"num_steps": 1}},
   "alfa": {"inner": {"rule": "alfa", "learning_rate": 1.0, "own_steps": 5, "num_steps": 5}, "eval": {"num_steps": 5}},
+  "proto_maml": {"inner": {"learning_rate": 0.4}, "meta_gradient": {"start": "prototypes"}},
   "cavia": {
     "network": {"name": "cavia_omniglot", "width": 64, "size": 100},
     "inner": {"learning_rate": 1.0, "num_steps": 2},
@@ -251,6 +252,7 @@ METHODS |= {
   "_minutes": {"base": ("_cpu", "_1000_tasks"), "num_meta_steps": 2_000, "network": {"width": 16}},
   "alfa_cpu": {"base": ("alfa", "_minutes")},
   "cavia_cpu": {"base": ("cavia", "_minutes")},
+  "proto_maml_cpu": {"base": ("proto_maml", "_minutes")},
   # A task of 5 shots costs five of 1 shot.
   "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
   "fomaml_5shot_cpu": {"base": ("fomaml_5shot", "_cpu", "_half_steps"), "num_meta_steps": 7_000, "tasks_per_step": 8},

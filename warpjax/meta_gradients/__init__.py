@@ -3,11 +3,13 @@
 from warpjax.meta_gradients.blockwise import blockwise
 from warpjax.meta_gradients.evolution_strategies import evolution_strategies
 from warpjax.meta_gradients.forward_gradient import forward_gradient
+from warpjax.meta_gradients.from_start import Start, from_start
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
 from warpjax.meta_gradients.own_parameters import own_parameters
 from warpjax.meta_gradients.path_loss import annealed_step_weights
+from warpjax.meta_gradients.prototypes import prototypes
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
@@ -19,16 +21,19 @@ __all__ = [
   "CarriedMetaGrad",
   "Contribution",
   "MetaGradFn",
+  "Start",
   "along_trajectory",
   "annealed_step_weights",
   "blockwise",
   "evolution_strategies",
   "forward_gradient",
+  "from_start",
   "implicit",
   "implicit_released",
   "leap",
   "one_step",
   "own_parameters",
+  "prototypes",
   "reptile",
   "truncated_unroll",
   "unrolled",

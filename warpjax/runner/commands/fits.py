@@ -56,7 +56,9 @@ def table(config: Mapping[str, Any], experiment: Experiment, gib: float, at_most
   steps = {name: _largest(experiment, make, gib, at_most) for name, make in estimators.items()}
   tables = {"meta_gradient": recipes.without_none(config)["meta_gradient"]}
   unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
-  own = _largest(experiment, partial(registry.meta_gradient, tables), gib, at_most, unit)
+  own = _largest(
+    experiment, partial(registry.meta_gradient, tables, apply=experiment.network.apply), gib, at_most, unit
+  )
   return {**steps, f"{experiment.run.method}, as configured": own}
 
 

@@ -15,7 +15,7 @@ from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
-from warpjax.types import CarriedMetaGrad, InnerLoop, Params
+from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, Params
 
 
 def unrolled(
@@ -143,17 +143,27 @@ def evolution_strategies(
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
 
 
-def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head", "context"] = "nothing") -> Any:
+def whole(
+  made: Any,
+  inner: InnerLoop,
+  apply: Apply | None = None,
+  redrawn: Literal["nothing", "head", "context"] = "nothing",
+  start: Literal["learned", "prototypes"] = "learned",
+) -> Any:
   """The meta-gradient of a table.
 
   Args:
     made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
+    apply: The network.
     redrawn: What each task, a test task too, starts from instead of learned parameters: with "head", a random head of
       its own; with "context", context parameters of zero (CAVIA).
+    start: Where each task starts, a test task too; with "prototypes", the head is made of the support set (ProtoMAML).
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
-  own = DRAWS[redrawn]
+  own, begin = DRAWS[redrawn], STARTS[start]
+  if begin is not None:
+    made = meta_gradients.from_start(inner, made, begin(apply))
   return made if own is None else meta_gradients.own_parameters(made, own)
 
 
@@ -177,3 +187,8 @@ def zero_context(key: jax.Array, initial: Params) -> Params:
 
 # For each choice of what is redrawn, the function that draws it.
 DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head, "context": zero_context}
+# For each start of a task, the function that makes it for a network; None for the learned parameters.
+STARTS: dict[str, Callable[..., meta_gradients.Start] | None] = {
+  "learned": None,
+  "prototypes": meta_gradients.prototypes,
+}
