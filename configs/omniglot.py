@@ -147,6 +147,9 @@ METHODS = {
   "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1}, "eval": {"num_steps": 1}},
   "alfa": {"inner": {"rule": "alfa", "learning_rate": 1.0, "own_steps": 5, "num_steps": 5}, "eval": {"num_steps": 5}},
   "proto_maml": {"inner": {"learning_rate": 0.4}, "meta_gradient": {"start": "prototypes"}},
+  "bootstrapped": {
+    "meta_gradient": {"name": "bootstrapped", "target_rate": 1.0, "target_steps": 5, "match": "probabilities"}
+  },
   "cavia": {
     "network": {"name": "cavia_omniglot", "width": 64, "size": 100},
     "inner": {"learning_rate": 1.0, "num_steps": 2},
@@ -253,6 +256,7 @@ METHODS |= {
   "alfa_cpu": {"base": ("alfa", "_minutes")},
   "cavia_cpu": {"base": ("cavia", "_minutes")},
   "proto_maml_cpu": {"base": ("proto_maml", "_minutes")},
+  "bootstrapped_cpu": {"base": ("bootstrapped", "_minutes", "_half_steps")},
   # A task of 5 shots costs five of 1 shot.
   "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
   "fomaml_5shot_cpu": {"base": ("fomaml_5shot", "_cpu", "_half_steps"), "num_meta_steps": 7_000, "tasks_per_step": 8},

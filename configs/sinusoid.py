@@ -115,6 +115,7 @@ METHODS = {
     "eval": {"num_steps": 16},
   },
   "one_step": {"inner": PROXIMAL, "meta_gradient": {"name": "one_step"}, "eval": {"num_steps": 16}},
+  "bootstrapped": {"meta_gradient": {"name": "bootstrapped", "target_rate": 0.01, "target_steps": 5}},
   "forward_gradient": {
     "meta_gradient": {"name": "forward_gradient", "num_directions": 16, "distribution": "rademacher"}
   },

@@ -1,6 +1,13 @@
 """Meta-gradient estimators: `(meta_params, task, key) -> ((loss, aux), MetaParams)`, as `jax.value_and_grad` has it."""
 
 from warpjax.meta_gradients.blockwise import blockwise
+from warpjax.meta_gradients.bootstrapped import (
+  Match,
+  bootstrapped,
+  match_parameters,
+  match_predictions,
+  match_probabilities,
+)
 from warpjax.meta_gradients.evolution_strategies import evolution_strategies
 from warpjax.meta_gradients.forward_gradient import forward_gradient
 from warpjax.meta_gradients.from_start import Start, from_start
@@ -20,17 +27,22 @@ from warpjax.types import CarriedMetaGrad, MetaGradFn
 __all__ = [
   "CarriedMetaGrad",
   "Contribution",
+  "Match",
   "MetaGradFn",
   "Start",
   "along_trajectory",
   "annealed_step_weights",
   "blockwise",
+  "bootstrapped",
   "evolution_strategies",
   "forward_gradient",
   "from_start",
   "implicit",
   "implicit_released",
   "leap",
+  "match_parameters",
+  "match_predictions",
+  "match_probabilities",
   "one_step",
   "own_parameters",
   "prototypes",

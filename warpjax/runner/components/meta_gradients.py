@@ -73,6 +73,33 @@ def truncated_unroll(
   return OuterStep(make_step, meta_grad, (checked,), inner.num_steps // length)
 
 
+def bootstrapped(
+  inner: InnerLoop,
+  apply: Apply,
+  target_rate: float,
+  target_steps: int = 1,
+  match: Literal["parameters", "predictions", "probabilities"] = "parameters",
+  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+) -> Any:
+  """Bootstrapped meta-gradients (BMG).
+
+  Args:
+    inner: The inner loop.
+    apply: The network.
+    target_rate: Step size of the target's last step, on the query loss.
+    target_steps: Steps from the end of the adaptation to the target.
+    match: "parameters" takes their squared distance to the target's, "predictions" that of outputs on the query
+      examples, and "probabilities" the KL divergence of class probabilities.
+    derivative: How the inner steps are differentiated; see `unrolled`.
+  """
+  make: dict[str, Callable[..., meta_gradients.Match]] = {
+    "predictions": meta_gradients.match_predictions,
+    "probabilities": meta_gradients.match_probabilities,
+  }
+  matched = make[match](apply) if match in make else meta_gradients.match_parameters
+  return meta_gradients.bootstrapped(inner, target_rate, target_steps, matched, derivative=derivative)
+
+
 def reptile(
   inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
 ) -> Any:

@@ -101,6 +101,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   },
   "meta_gradient": {
     "unrolled": components.meta_gradients.unrolled,
+    "bootstrapped": components.meta_gradients.bootstrapped,
     "truncated_unroll": components.meta_gradients.truncated_unroll,
     "reptile": components.meta_gradients.reptile,
     "leap": meta_gradients.leap,
