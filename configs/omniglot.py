@@ -23,8 +23,9 @@ meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learn
   the settings are those of mini-ImageNet's 1-shot tasks, on MAML's network for Omniglot.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a Kronecker product for every tensor.
 mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
-alfa, cavia: Baik et al. 2020, arXiv 2011.00209, and Zintgraf et al. 2019, arXiv 1810.03642, which have no Omniglot
-  experiment: the settings are ours.
+alfa, cavia, proto_maml, bootstrapped: Baik et al. 2020, arXiv 2011.00209, Zintgraf et al. 2019, arXiv 1810.03642,
+  Triantafillou et al. 2020, arXiv 1903.03096, Flennerhag et al. 2022, arXiv 2109.04504: the settings are ours, as none
+  has this experiment.
 What each paper states, and where the rows differ, is on its page in docs/papers.
 
 _cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and what stands

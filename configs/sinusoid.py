@@ -22,7 +22,7 @@ leap, imaml: Their papers have no sine experiment, so the settings are ours (ima
   in training, 16 at test). So are those of `learned`, one meta-learned step size for all parameters, of alfa (Baik et
   al. 2020, arXiv 2011.00209) and of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726),
   one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes
-  (Vicol et al. 2021, arXiv 2112.13835).
+  (Vicol et al. 2021, arXiv 2112.13835), bootstrapped (Flennerhag et al. 2022, arXiv 2109.04504).
 warp_reptile, warp_leap_online, warp_leap_offline: Run with --on_nonfinite=skip, as the inner steps of a few tasks
   overflow, whose meta-steps are left out. Linear warp-layers, which bound no step, run away besides, so that the warps
   of more than one step have a tanh and a residual connection.
