@@ -252,10 +252,11 @@ METHODS |= {
     "eval": {"num_steps": 5},
   },
   "meta_curvature_cpu": {"base": ("meta_curvature", "_cpu", "_half_steps"), "num_meta_steps": 10_000},
-  # Minutes: a sixteenth of the multiplications.
+  # Minutes: 16 filters, a sixteenth of the multiplications.
   "_minutes": {"base": ("_cpu", "_1000_tasks"), "num_meta_steps": 2_000, "network": {"width": 16}},
+  "maml_minutes_cpu": {"base": ("maml", "_minutes", "_half_steps"), "published": None},
   "alfa_cpu": {"base": ("alfa", "_minutes")},
-  "cavia_cpu": {"base": ("cavia", "_minutes")},
+  "cavia_cpu": {"base": ("cavia", "_minutes"), "num_meta_steps": 10_000},
   "proto_maml_cpu": {"base": ("proto_maml", "_minutes")},
   "bootstrapped_cpu": {"base": ("bootstrapped", "_minutes", "_half_steps")},
   # A task of 5 shots costs five of 1 shot.
