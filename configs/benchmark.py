@@ -52,6 +52,7 @@ ESTIMATORS = {
   "warp": {"name": "warp", "initial": "leap"},
   "warp_first_order": {"name": "warp", "initial": "leap", "objective": "first_order"},
   "warp_maml": {"name": "warp", "initial": "maml"},
+  "bootstrapped_4": {"name": "bootstrapped", "target_rate": 0.1, "target_steps": 4},
   "forward_8": {"name": "forward_gradient", "num_directions": 8, "distribution": "rademacher"},
   "es_16": {"name": "evolution_strategies", "num_pairs": 16},
   "pes_16": {"name": "evolution_strategies", "num_pairs": 16, "window": 4},

@@ -23,6 +23,9 @@ meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learn
   the settings are those of mini-ImageNet's 1-shot tasks, on MAML's network for Omniglot.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a Kronecker product for every tensor.
 mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
+alfa, cavia, proto_maml, bootstrapped: Baik et al. 2020, arXiv 2011.00209, Zintgraf et al. 2019, arXiv 1810.03642,
+  Triantafillou et al. 2020, arXiv 1903.03096, Flennerhag et al. 2022, arXiv 2109.04504: the settings are ours, as none
+  has this experiment.
 What each paper states, and where the rows differ, is on its page in docs/papers.
 
 _cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and what stands
@@ -143,6 +146,17 @@ METHODS = {
     "eval": {"num_steps": 12},
   },
   "meta_curvature": {"inner": {"rule": "kronecker", "learning_rate": 2.0, "num_steps": 1}, "eval": {"num_steps": 1}},
+  "alfa": {"inner": {"rule": "alfa", "learning_rate": 1.0, "own_steps": 5, "num_steps": 5}, "eval": {"num_steps": 5}},
+  "proto_maml": {"inner": {"learning_rate": 0.4}, "meta_gradient": {"start": "prototypes"}},
+  "bootstrapped": {
+    "meta_gradient": {"name": "bootstrapped", "target_rate": 1.0, "target_steps": 5, "match": "probabilities"}
+  },
+  "cavia": {
+    "network": {"name": "cavia_omniglot", "width": 64, "size": 100},
+    "inner": {"learning_rate": 1.0, "num_steps": 2},
+    "meta_gradient": {"redrawn": "context"},
+    "eval": {"num_steps": 2},
+  },
   "mamlpp": {
     "num_meta_steps": 50_000,
     "tasks_per_step": 8,
@@ -238,6 +252,13 @@ METHODS |= {
     "eval": {"num_steps": 5},
   },
   "meta_curvature_cpu": {"base": ("meta_curvature", "_cpu", "_half_steps"), "num_meta_steps": 10_000},
+  # Minutes: 16 filters, a sixteenth of the multiplications.
+  "_minutes": {"base": ("_cpu", "_1000_tasks"), "num_meta_steps": 2_000, "network": {"width": 16}},
+  "maml_minutes_cpu": {"base": ("maml", "_minutes", "_half_steps"), "published": None},
+  "alfa_cpu": {"base": ("alfa", "_minutes")},
+  "cavia_cpu": {"base": ("cavia", "_minutes"), "num_meta_steps": 10_000},
+  "proto_maml_cpu": {"base": ("proto_maml", "_minutes")},
+  "bootstrapped_cpu": {"base": ("bootstrapped", "_minutes", "_half_steps")},
   # A task of 5 shots costs five of 1 shot.
   "maml_5shot_cpu": {"base": ("maml_5shot", "_cpu"), "num_meta_steps": 28_000, "tasks_per_step": 4},
   "fomaml_5shot_cpu": {"base": ("fomaml_5shot", "_cpu", "_half_steps"), "num_meta_steps": 7_000, "tasks_per_step": 8},

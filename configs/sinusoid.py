@@ -17,10 +17,12 @@ reptile_demo: Reptile's released demo: w = 1, b in [0, 2 pi], tanh, inner SGD at
   in batches of 10, outer step 0.1 annealed to 0, 30,000 meta-steps of one task, 32 steps on 10 points at test, error
   over the grid. Its biases start as PyTorch's (`MLP.bias_init`), not from zero.
 reptile, reptile_serial: The demo's settings on the tasks here.
+cavia: Zintgraf et al. 2019, arXiv 1810.03642, and its released code, on the tasks here.
 leap, imaml: Their papers have no sine experiment, so the settings are ours (imaml, imaml_nystrom and one_step: 20 steps
-  in training, 16 at test). So are those of `learned`, one meta-learned step size for all parameters, and of the newer
-  estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter 2023, arXiv
-  2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835).
+  in training, 16 at test). So are those of `learned`, one meta-learned step size for all parameters, of alfa (Baik et
+  al. 2020, arXiv 2011.00209) and of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726),
+  one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes
+  (Vicol et al. 2021, arXiv 2112.13835), bootstrapped (Flennerhag et al. 2022, arXiv 2109.04504).
 warp_reptile, warp_leap_online, warp_leap_offline: Run with --on_nonfinite=skip, as the inner steps of a few tasks
   overflow, whose meta-steps are left out. Linear warp-layers, which bound no step, run away besides, so that the warps
   of more than one step have a tanh and a residual connection.
@@ -83,6 +85,16 @@ METHODS = {
     "published": {"number": 0.90, "interval": 0.16, "source": PAPER},
   },
   "learned": {"inner": {"rule": "learned", "learning_rate": 0.01, "num_steps": 1}},
+  "alfa": {
+    "inner": {"rule": "alfa", "learning_rate": 0.01, "own_steps": 5, "num_steps": 5},
+    "optimizer": {"rule_learning_rate": 1e-4},
+    "eval": {"num_steps": 5},
+  },
+  "cavia": {
+    "network": {"name": "cavia_sinusoid", "features": (40, 40), "size": 5},
+    "inner": {"learning_rate": 1.0},
+    "meta_gradient": {"redrawn": "context"},
+  },
   "reptile": REPTILE,
   "reptile_serial": {**REPTILE, "tasks_per_step": 1},
   "reptile_demo": DEMO,
@@ -103,6 +115,7 @@ METHODS = {
     "eval": {"num_steps": 16},
   },
   "one_step": {"inner": PROXIMAL, "meta_gradient": {"name": "one_step"}, "eval": {"num_steps": 16}},
+  "bootstrapped": {"meta_gradient": {"name": "bootstrapped", "target_rate": 0.01, "target_steps": 5}},
   "forward_gradient": {
     "meta_gradient": {"name": "forward_gradient", "num_directions": 16, "distribution": "rademacher"}
   },

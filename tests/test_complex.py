@@ -90,6 +90,7 @@ ESTIMATORS = {
   "mixed_prox": (meta_gradients.unrolled, PROX),
   "reverse_prox": (lambda inner: meta_gradients.unrolled(inner, "reverse"), PROX),
   "first_order_prox": (lambda inner: meta_gradients.unrolled(inner, "first_order"), PROX),
+  "bootstrapped": (lambda inner: meta_gradients.bootstrapped(inner, 0.1, 2), PROX),
   "truncated_unroll": (lambda inner: meta_gradients.truncated_unroll(inner, 3, "mixed"), PROX),
   "reptile": (lambda inner: along_trajectory(inner, reptile()), PROX),
   "reptile_carried": (lambda inner: along_trajectory(inner, reptile(), carry_optimizer=True), {}),

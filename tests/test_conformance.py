@@ -27,6 +27,7 @@ RULES = {
     rules.masked(rules.per_step_values(3), {"b": True, "w": False}),
   ),
   "kronecker": lambda: rules.kronecker(0.1),
+  "alfa": lambda: rules.alfa(0.1, 2),
   "learned": lambda: rules.learned(
     lambda **hyper: rules.adamw(eps_root=1e-3, **hyper), positive=("learning_rate",), learning_rate=0.05, b1=0.8
   ),
@@ -51,6 +52,15 @@ RULES = {
 UNROLLABLE = [name for name in RULES if name not in ("newton_cg", "lbfgs")]
 
 along, SOLVE = meta_gradients.along_trajectory, linear_solve.cg(3)
+
+
+def start(problem):
+  """A bias made of the support set by the other parameters."""
+  initial, (x, _) = problem.meta_params.initial, problem.task.support
+  made = {**initial, "b": initial["b"] + jnp.mean(x @ initial["w"], axis=0)}
+  return problem.meta_params._replace(initial=made)
+
+
 ESTIMATORS = {
   "mixed": lambda inner: meta_gradients.unrolled(inner),
   "reverse": lambda inner: meta_gradients.unrolled(inner, "reverse"),
@@ -67,6 +77,8 @@ ESTIMATORS = {
   "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
   "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),
   "one_step": lambda inner: along(inner, meta_gradients.one_step()),
+  "bootstrapped": lambda inner: meta_gradients.bootstrapped(inner, 0.1, 2),
+  "from_start": lambda inner: meta_gradients.from_start(inner, meta_gradients.unrolled(inner), start),
   "forward_gradient": lambda inner: meta_gradients.forward_gradient(inner, 2),
   "evolution_strategies": lambda inner: meta_gradients.evolution_strategies(inner, 0.1, 2),
   "warp": lambda inner: along(inner, meta_gradients.warp()),
@@ -76,9 +88,18 @@ ESTIMATORS = {
     initial=meta_gradients.unrolled(inner), shared=along(inner, meta_gradients.warp())
   ),
 }
-EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
+EXACT = ("mixed", "reverse", "from_start")  # the gradient of the value, with nothing stopped
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
-DIFFERENTIATES_A_STEP = (*UNROLLS, "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
+DIFFERENTIATES_A_STEP = (
+  *UNROLLS,
+  "bootstrapped",
+  "from_start",
+  "one_step",
+  "forward_gradient",
+  "warp",
+  "warp_leap",
+  "warp_maml",
+)
 
 
 def refused(rule, estimator):
@@ -173,8 +194,9 @@ def test_the_tables_are_complete():
   as_adam = {"adagrad", "adamw", "amsgrad", "nadam", "rmsprop"}  # tests/rules/test_zero_gradient.py has them all
   assert public <= set(RULES) | in_others | as_adam
   contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
-  whole = {"forward_gradient", "evolution_strategies"}
+  whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
-  others = {"annealed_step_weights", "own_parameters", "truncated_unroll"}
+  others = {"Match", "match_parameters", "match_predictions", "match_probabilities"}
+  others |= {"annealed_step_weights", "own_parameters", "prototypes", "Start", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
   assert contributions | whole <= set(ESTIMATORS)

@@ -15,7 +15,9 @@ from warpjax import rules
 pytestmark = pytest.mark.usefixtures("strict")
 
 
-@pytest.mark.parametrize("name", ["adam", "chain", "kronecker", "l2l_lstm", "learned", "meta_lstm", "per_step_sgd"])
+@pytest.mark.parametrize(
+  "name", ["adam", "alfa", "chain", "kronecker", "l2l_lstm", "learned", "meta_lstm", "per_step_sgd"]
+)
 def test_an_exported_rule_takes_the_inner_loop_s_steps(name):
   rule, task = RULES[name](), toy.task()
   meta_params = toy.meta_params(rule)

@@ -16,6 +16,7 @@ from warpjax.checks import check_choice, check_count, check_counts, check_key, c
 from warpjax.evaluation import parts
 from warpjax.evaluation.parts import Measured
 from warpjax.evaluation.readouts import Readout, query_loss
+from warpjax.meta_gradients.from_start import Start, begun
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, InnerLoop, MetaParams, Params, PyTree, Task, TaskSampler
@@ -127,6 +128,7 @@ def evaluate(
   readout: Readout | None = None,
   others: Mapping[str, InnerLoop | Readout] | None = None,
   draw: Draw | None = None,
+  start: Start | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
 ) -> Evaluation:
@@ -146,6 +148,7 @@ def evaluate(
     readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
     draw: Draws the parameters that each task has of its own, as for `meta_gradients.own_parameters`.
+    start: What each task begins with, as for `meta_gradients.from_start`.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -172,6 +175,7 @@ def evaluate(
     readout=readout,
     others=others,
     draw=draw,
+    start=start,
     task_chunk=task_chunk,
     tasks_per_dispatch=tasks_per_dispatch,
   )
@@ -253,6 +257,7 @@ def evaluator(
   readout: Readout | None = None,
   others: Mapping[str, InnerLoop | Readout] | None = None,
   draw: Draw | None = None,
+  start: Start | None = None,
   task_chunk: int | None = None,
   tasks_per_dispatch: int = 200,
   at_once: int = 1,
@@ -266,6 +271,7 @@ def evaluator(
     readout: The loss at each point.
     others: Further losses at the end point.
     draw: What each task draws for itself.
+    start: What each task begins with.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks in one call, at most.
     at_once: Calls at once, each of a thread: the cores of a CPU, on which one call leaves some of them idle.
@@ -291,7 +297,7 @@ def evaluator(
   check_count("task_chunk", task_chunk, optional=True)
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
   along = readout or query_loss()
-  measured = partial(_measure, inner, along, ends, check_inner(inner, num_steps), metric)
+  measured = partial(_measure, inner, start, along, ends, check_inner(inner, num_steps), metric)
   part = jax.jit(partial(parts.measure, measured, draw, task_chunk), static_argnums=5)
 
   def run(
@@ -323,6 +329,7 @@ def evaluator(
 
 def _measure(
   inner: InnerLoop,
+  start: Start | None,
   readout: Readout,
   others: Mapping[str, Readout],
   num_steps: int,
@@ -333,7 +340,7 @@ def _measure(
   key: jax.Array,
 ) -> Measured:
   check_learnable(meta_params, ("initial", "shared"))
-  problem = Problem(inner, meta_params, task, key)
+  problem = begun(Problem(inner, meta_params, task, key), start)
   readouts = [readout, *others.values()]
 
   def at(readout: Readout, seen: PyTree, params: Params, index: Any) -> jax.Array:

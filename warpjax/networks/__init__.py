@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from warpjax.networks.adapters import Network, from_linen
+from warpjax.networks.context import Modulation, cavia_omniglot, cavia_sinusoid, film, with_context
 from warpjax.networks.conv import conv_general_dilated
 from warpjax.networks.conv4 import Conv4
 from warpjax.networks.dense import dot_general
@@ -41,14 +42,18 @@ __all__ = [
   "Conv4",
   "GaussianMLP",
   "HebbianRNN",
+  "Modulation",
   "Network",
   "ResNet12",
   "Warp",
   "WarpParam",
   "WarpRNN",
   "WarpSpec",
+  "cavia_omniglot",
+  "cavia_sinusoid",
   "conv_general_dilated",
   "dot_general",
+  "film",
   "from_linen",
   "from_nnx",
   "imaml_omniglot",
@@ -63,6 +68,7 @@ __all__ = [
   "reptile_sinusoid",
   "warpgrad_mini_imagenet",
   "warpgrad_omniglot",
+  "with_context",
 ]
 
 

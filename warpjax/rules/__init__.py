@@ -1,6 +1,7 @@
 """Update rules: how parameters adapt. Each is `UpdateRule(init, transform)`; they compose by `chain` and `masked`."""
 
 from warpjax.rules.adaptive import adagrad, adam, adamw, amsgrad, nadam, rmsprop
+from warpjax.rules.alfa import alfa
 from warpjax.rules.combinators import chain, freeze, masked
 from warpjax.rules.export import as_optax
 from warpjax.rules.kronecker import kronecker
@@ -20,6 +21,7 @@ __all__ = [
   "adagrad",
   "adam",
   "adamw",
+  "alfa",
   "amsgrad",
   "as_optax",
   "chain",

@@ -11,6 +11,7 @@ import optax
 import warpjax as wj
 from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
+from warpjax.meta_gradients import Start
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.config import recipes, registry, run_settings, settings
@@ -28,7 +29,8 @@ class Experiment(NamedTuple):
 
   `norm_stats` names the batch statistics of the result, "none" without batch norm. `readout` measures with them, or
   makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `draw` draws the
-  parameters that a test task has of its own; None if it has none. `published` may be None.
+  parameters that a test task has of its own, and `start` is what it begins with; None if it has none. `published` may
+  be None.
   `settings` is the config, with the defaults of the settings that it leaves out.
   """
 
@@ -43,6 +45,7 @@ class Experiment(NamedTuple):
   readout: Readout | norm_stats.MakeReadout
   others: dict[str, Readout]
   draw: Draw | None
+  start: Start | None
   outer_step: outer_step.OuterStep
   optimizer: optax.GradientTransformation
   published: Published | None
@@ -89,15 +92,16 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   loss_of = registry.loss(run.loss, spec.metric)
   _check_choices(tables, run, evaluation, spec)
   inner, test_inner = _loops(tables, run, evaluation, spec, network, loss_of)
-  made = registry.meta_gradient(tables, inner)
+  made = registry.meta_gradient(tables, inner, network.apply)
   outer_step.check(made, tables, run.tasks_per_step)
   with progress.waiting(f"Reading the data of {run.name}", shown=hosts.is_first()):
     data = spec.load()  # last, once everything cheap has been checked
   step = outer_step.resolve(made, _checked_task(tables, evaluation, spec, data))
   readouts = _readouts(evaluation, spec, data, test_inner, network, loss_of)
   draw = registry.draw(tables["meta_gradient"])
+  start = registry.start(tables["meta_gradient"], network.apply)
   return Experiment(
-    run, evaluation, spec, data, network, inner, test_inner, *readouts, draw, step, optimizer, published, config
+    run, evaluation, spec, data, network, inner, test_inner, *readouts, draw, start, step, optimizer, published, config
   )
 
 

@@ -50,7 +50,8 @@ def table(config: Mapping[str, Any], experiment: Experiment, gib: float, at_most
   steps = {name: _largest(experiment, make, gib, at_most) for name, make in _estimators(experiment).items()}
   tables = {"meta_gradient": recipes.without_none(config)["meta_gradient"]}
   unit = tables["meta_gradient"].get("length") or tables["meta_gradient"].get("window") or 1
-  own = _largest(experiment, partial(registry.meta_gradient, tables), gib, at_most, unit)
+  make = partial(registry.meta_gradient, tables, apply=experiment.network.apply)
+  own = _largest(experiment, make, gib, at_most, unit)
   return {**steps, f"{experiment.run.method}, as configured": own}
 
 

@@ -16,7 +16,7 @@ from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
-from warpjax.types import CarriedMetaGrad, InnerLoop, Params
+from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, Params
 
 
 def unrolled(
@@ -89,6 +89,33 @@ def truncated_unroll(
   return OuterStep(make_step, meta_grad, (checked,), inner.num_steps // length)
 
 
+def bootstrapped(
+  inner: InnerLoop,
+  apply: Apply,
+  target_rate: float,
+  target_steps: int = 1,
+  match: Literal["parameters", "predictions", "probabilities"] = "parameters",
+  derivative: Literal["mixed", "reverse", "first_order"] = "mixed",
+) -> Any:
+  """Bootstrapped meta-gradients (BMG).
+
+  Args:
+    inner: The inner loop.
+    apply: The network.
+    target_rate: Step size of the target's last step, on the query loss.
+    target_steps: Steps from the end of the adaptation to the target.
+    match: "parameters" takes their squared distance to the target's, "predictions" that of outputs on the query
+      examples, and "probabilities" the KL divergence of class probabilities.
+    derivative: How the inner steps are differentiated; see `unrolled`.
+  """
+  make: dict[str, Callable[..., meta_gradients.Match]] = {
+    "predictions": meta_gradients.match_predictions,
+    "probabilities": meta_gradients.match_probabilities,
+  }
+  matched = make[match](apply) if match in make else meta_gradients.match_parameters
+  return meta_gradients.bootstrapped(inner, target_rate, target_steps, matched, derivative=derivative)
+
+
 def reptile(
   inner: InnerLoop, carry_optimizer: bool = False, step_weights: Sequence[float] = (), in_turn: bool = False
 ) -> Any:
@@ -159,16 +186,27 @@ def evolution_strategies(
   return NeedsTask(lambda task: make(window=window, task=task)) if window else make()
 
 
-def whole(made: Any, inner: InnerLoop, redrawn: Literal["nothing", "head"] = "nothing") -> Any:
+def whole(
+  made: Any,
+  inner: InnerLoop,
+  apply: Apply | None = None,
+  redrawn: Literal["nothing", "head", "context"] = "nothing",
+  start: Literal["learned", "prototypes"] = "learned",
+) -> Any:
   """The meta-gradient of a table.
 
   Args:
     made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
-    redrawn: With "head", each task, a test task too, starts from a random head of its own, which is not learned.
+    apply: The network.
+    redrawn: What each task, a test task too, starts from instead of learned parameters: with "head", a random head of
+      its own; with "context", context parameters of zero (CAVIA).
+    start: Where each task starts, a test task too; with "prototypes", the head is made of the support set (ProtoMAML).
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
-  own = DRAWS[redrawn]
+  own, begin = DRAWS[redrawn], STARTS[start]
+  if begin is not None:
+    made = meta_gradients.from_start(inner, made, begin(apply))
   return made if own is None else meta_gradients.own_parameters(made, own)
 
 
@@ -182,5 +220,18 @@ def another_head(key: jax.Array, initial: Params) -> Params:
   return {"head": jax.tree.unflatten(tree, shuffled)}
 
 
+def zero_context(key: jax.Array, initial: Params) -> Params:
+  """Context parameters of zero."""
+  del key
+  if "context" not in initial:
+    raise ValueError(f"config.meta_gradient.redrawn needs a context that adapts; what adapts is {', '.join(initial)}.")
+  return {"context": optax.tree.zeros_like(initial["context"])}
+
+
 # For each choice of what is redrawn, the function that draws it.
-DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head}
+DRAWS: dict[str, Draw | None] = {"nothing": None, "head": another_head, "context": zero_context}
+# For each start of a task, the function that makes it for a network; None for the learned parameters.
+STARTS: dict[str, Callable[..., meta_gradients.Start] | None] = {
+  "learned": None,
+  "prototypes": meta_gradients.prototypes,
+}

@@ -11,7 +11,10 @@ from warpjax.runner.reporting import records, tables
 
 # By the beginning of a method's name, up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
+  "alfa": "Baik et al. 2020, arXiv 2011.00209",
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
+  "bootstrapped": "Flennerhag et al. 2022, arXiv 2109.04504",
+  "cavia": "Zintgraf et al. 2019, arXiv 1810.03642",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
   **dict.fromkeys(("g", "mean", "separate_tail", "shared_tail", "sum"), "Nichol et al. 2018, arXiv 1803.02999"),
   "forward_gradient": "Baydin et al. 2022, arXiv 2202.08587",
@@ -26,6 +29,7 @@ PAPERS = {
   "meta_sgd": "Li et al. 2017, arXiv 1707.09835",
   "one_step": "Bolte et al. 2023, arXiv 2305.13768",
   "pes": "Vicol et al. 2021, arXiv 2112.13835",
+  "proto_maml": "Triantafillou et al. 2020, arXiv 1903.03096",
   "reptile": "Nichol et al. 2018, arXiv 1803.02999",
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",

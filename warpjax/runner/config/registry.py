@@ -17,11 +17,12 @@ from typing import Any
 import optax
 
 from warpjax import losses, meta_gradients, networks, rules
+from warpjax.meta_gradients import Start
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
 from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
-from warpjax.types import InnerLoop, LossFn
+from warpjax.types import Apply, InnerLoop, LossFn
 
 Table = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
   "data": ("data_dir", "cache_dir"),
   "network": ("num_outputs", "num_classes", "module", "parent"),
   "inner": ("loss_fn", "rule"),
-  "meta_gradient": ("inner", "made"),
+  "meta_gradient": ("inner", "apply", "made"),
   "optimizer": ("num_meta_steps",),
 }
 """Arguments that the runner passes, which are no settings."""
@@ -70,6 +71,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "meta_sgd_omniglot": networks.meta_sgd_omniglot,
     "reptile_omniglot": networks.reptile_omniglot,
     "imaml_omniglot": networks.imaml_omniglot,
+    "cavia_sinusoid": networks.cavia_sinusoid,
+    "cavia_omniglot": networks.cavia_omniglot,
     "warpgrad_omniglot": networks.warpgrad_omniglot,
     "maml_mini_imagenet": networks.maml_mini_imagenet,
     "mamlpp_mini_imagenet": networks.mamlpp_mini_imagenet,
@@ -87,6 +90,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   "inner": {
     "sgd": components.rules.sgd,
     "adam": rules.adam,
+    "alfa": rules.alfa,
     "meta_sgd": rules.meta_sgd,
     "newton_cg": rules.newton_cg,
     "kronecker": rules.kronecker,
@@ -97,6 +101,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
   },
   "meta_gradient": {
     "unrolled": components.meta_gradients.unrolled,
+    "bootstrapped": components.meta_gradients.bootstrapped,
     "truncated_unroll": components.meta_gradients.truncated_unroll,
     "reptile": components.meta_gradients.reptile,
     "leap": meta_gradients.leap,
@@ -177,9 +182,9 @@ def inner(table: Table, loss_fn: LossFn) -> InnerLoop:
   return named("inner", {"inner": table}, loss_fn=loss_fn)
 
 
-def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop) -> Any:
+def meta_gradient(tables: Mapping[str, Table], inner: InnerLoop, apply: Apply | None = None) -> Any:
   """The result of `config.meta_gradient`: a meta-gradient of one task, a `NeedsTask`, or an `OuterStep`."""
-  return named("meta_gradient", tables, inner=inner)
+  return named("meta_gradient", tables, inner=inner, apply=apply)
 
 
 def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
@@ -190,6 +195,12 @@ def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
 def draw(table: Table) -> Draw | None:
   """Draws the parameters that each task, a test task too, has of its own; None if it has none."""
   return components.meta_gradients.DRAWS[table.get("redrawn", "nothing")]
+
+
+def start(table: Table, apply: Apply) -> Start | None:
+  """What each task, a test task too, begins with; None for the learned parameters."""
+  make = components.meta_gradients.STARTS[table.get("start", "learned")]
+  return make and make(apply)
 
 
 def loss(name: str | None, metric: str) -> Callable[..., LossFn]:
