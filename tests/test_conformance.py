@@ -66,6 +66,13 @@ ESTIMATORS = {
   "leap": lambda inner: along(inner, meta_gradients.leap()),
   "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
   "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),
+  "warm_implicit": lambda inner: meta_gradients.warm_implicit(inner._replace(prox=0.5), SOLVE),
+  "warm_implicit_params": lambda inner: meta_gradients.warm_implicit(
+    inner._replace(prox=0.5), linear_solve.identity(), carry_params=True
+  ),
+  "penalty": lambda inner: meta_gradients.penalty(inner, 2.0),
+  "penalty_carried": lambda inner: meta_gradients.penalty(inner, lambda count: 0.5 + count, num_steps=1, carried=True),
+  "sama": lambda inner: along(inner, meta_gradients.sama()),
   "one_step": lambda inner: along(inner, meta_gradients.one_step()),
   "forward_gradient": lambda inner: meta_gradients.forward_gradient(inner, 2),
   "evolution_strategies": lambda inner: meta_gradients.evolution_strategies(inner, 0.1, 2),
@@ -78,7 +85,7 @@ ESTIMATORS = {
 }
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
-DIFFERENTIATES_A_STEP = (*UNROLLS, "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
+DIFFERENTIATES_A_STEP = (*UNROLLS, "sama", "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
 
 
 def refused(rule, estimator):
@@ -87,7 +94,7 @@ def refused(rule, estimator):
 
 # Other settings of estimators that the table has too.
 SETTINGS = ("truncated", "multi_step", "reptile", "reptile_weighted", "implicit_released", "warp_first_order")
-SETTINGS += ("reverse", "warp_leap")
+SETTINGS += ("reverse", "warp_leap", "warm_implicit_params", "penalty_carried")
 
 
 def is_quick(rule, estimator):
@@ -172,8 +179,8 @@ def test_the_tables_are_complete():
   in_others = {"freeze", "clip_by_global_norm"}  # in "masked" and in "chain"
   as_adam = {"adagrad", "adamw", "amsgrad", "nadam", "rmsprop"}  # tests/rules/test_zero_gradient.py has them all
   assert public <= set(RULES) | in_others | as_adam
-  contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
-  whole = {"forward_gradient", "evolution_strategies"}
+  contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "sama", "warp"}
+  whole = {"forward_gradient", "evolution_strategies", "penalty", "warm_implicit"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
   others = {"annealed_step_weights", "own_parameters", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
