@@ -17,7 +17,8 @@ COLUMNS = (
   *("tasks", "task_chunk", "dtype", "devices", "num_params", "gradients", "hvps", "cosine", "norm_ratio"),
   *("relative_error", "temp_bytes", "peak_bytes", "flops", "seconds", "seconds_low", "seconds_high", "rounds"),
   *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
-  *("compile_seconds", "meta_steps_per_second", "version", "remark"),
+  *("compile_seconds", "meta_steps_per_second", "version", "outer_steps", "outer_rate", "seed", "accuracy", "f1"),
+  *("val_loss", "val_accuracy", "remark"),
 )
 
 

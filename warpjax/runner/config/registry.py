@@ -20,7 +20,7 @@ from warpjax import losses, meta_gradients, networks, rules
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
-from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
+from warpjax.runner.families import base, bilevel, image_data, multi_shot, optimizees, reinforcement, synthetic
 from warpjax.types import InnerLoop, LossFn
 
 Table = Mapping[str, Any]
@@ -58,6 +58,9 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "surfaces": synthetic.surfaces,
     "quadratics": optimizees.quadratics,
     "trainings": optimizees.trainings,
+    "hyper_cleaning": bilevel.hyper_cleaning,
+    "mnist1d": bilevel.mnist1d,
+    "bilevel_quadratic": bilevel.quadratics,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
     **image_data.SETS,
@@ -79,6 +82,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_headed_omniglot": multi_shot.multi_headed,
     "plane_warp": synthetic.plane_warp,
     "displacement": optimizees.displacement,
+    "example_weights": bilevel.example_weights,
+    "bilevel_variables": bilevel.variables,
     "gaussian_mlp": networks.GaussianMLP,
     "rnn": reinforcement.recurrent_network(networks.RNN),
     "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),
@@ -119,6 +124,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "sgd": components.optimizers.sgd,
     "adam": components.optimizers.adam,
     "rule_adam": components.optimizers.rule_adam,
+    "one_block": components.optimizers.one_block,
     "none": optax.identity,
     "life": components.optimizers.life,
   },
