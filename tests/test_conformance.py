@@ -83,6 +83,23 @@ ESTIMATORS = {
     initial=meta_gradients.unrolled(inner), shared=along(inner, meta_gradients.warp())
   ),
 }
+# What each estimates, with a proximal term: the start of the adaptation, `shared` that the query loss reads, `shared`
+# that the inner loss alone reads (weights of examples, hyper-parameters), and the parameters of the rule. docs/conf.py
+# makes a page of this table and of the pairs that are refused.
+PARTS = ("initial", "shared in the query loss", "shared in the inner loss", "rule")
+INITIAL, EVERYTHING = PARTS[:1], PARTS
+ESTIMATES = {
+  **dict.fromkeys(("mixed", "reverse", "truncated", "multi_step"), EVERYTHING),
+  **dict.fromkeys(("one_step", "forward_gradient", "evolution_strategies"), EVERYTHING),
+  **dict.fromkeys(("first_order", "truncated_unroll"), ("initial", "shared in the query loss", "rule")),
+  **dict.fromkeys(("reptile", "reptile_carried", "reptile_weighted", "leap"), INITIAL),
+  **dict.fromkeys(("implicit", "implicit_released", "warm_implicit", "warm_implicit_params"), PARTS[:3]),
+  **dict.fromkeys(("penalty", "penalty_carried", "sama"), PARTS[:3]),
+  "warp": PARTS[1:],
+  "warp_first_order": ("shared in the query loss",),
+  "warp_leap": EVERYTHING,
+  "warp_maml": EVERYTHING,
+}
 EXACT = ("mixed", "reverse")  # the gradient of the value, with nothing stopped
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
 DIFFERENTIATES_A_STEP = (*UNROLLS, "sama", "one_step", "forward_gradient", "warp", "warp_leap", "warp_maml")
@@ -167,6 +184,24 @@ def test_structure_and_dtypes_are_those_of_the_parameters(rule_name, name):
   assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), grads) == expected
 
 
+def in_the_inner_loss_alone(params, shared, batch):
+  return toy.loss_fn(params, toy.shared(), batch)
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SETTINGS else []) for n in ESTIMATORS]
+)
+def test_what_each_estimator_estimates(name):
+  rule = RULES["meta_sgd"]()
+  loops = [toy.loop(rule, prox=0.5, query_loss_fn=query) for query in (None, in_the_inner_loss_alone)]
+  calls = [one_task(ESTIMATORS[name](inner)) for inner in loops]
+  run = toy.jit(lambda *args: [call(*args)[1] for call in calls])
+  one, other = run(toy.meta_params(rule), toy.task(), toy.key())
+  parts = zip(PARTS, (one.initial, one.shared, other.shared, one.rule), strict=True)
+  found = tuple(part for part, grads in parts if any(np.any(leaf != 0) for leaf in jax.tree.leaves(grads)))
+  assert found == tuple(ESTIMATES[name])
+
+
 @pytest.mark.parametrize(("rule_name", "name"), REFUSED)
 def test_refused_by_name(rule_name, name):
   rule = RULES[rule_name]()
@@ -185,3 +220,4 @@ def test_the_tables_are_complete():
   others = {"annealed_step_weights", "own_parameters", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
   assert contributions | whole <= set(ESTIMATORS)
+  assert set(ESTIMATES) == set(ESTIMATORS)
