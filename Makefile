@@ -60,4 +60,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo docs/_build docs/api docs/experiments docs/notebooks docs/settings
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo docs/_build docs/api docs/experiments docs/notebooks docs/settings docs/combinations

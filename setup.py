@@ -11,6 +11,7 @@ RECIPES = sorted(pathlib.Path("configs").glob("*.py"))
 DATA = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.0", "pillow>=10.0"]
 RL = ["gymnax>=1.0"]  # bounds JAX from above, so that `test-core` leaves it out
 TENSORBOARD = ["tensorboardX>=2.6"]
+MNIST1D = ["mnist1d>=0.0.2"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1"]
 DOCS = ["sphinx>=8.0", "docutils>=0.20", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
@@ -18,6 +19,7 @@ TEST_CORE = [
   *DATA,
   *NOTEBOOKS,
   *TENSORBOARD,
+  *MNIST1D,
   "hypothesis>=6.100",
   "mypy>=1.15",
   "pytest>=8.3",
@@ -71,6 +73,7 @@ setup(
     "data": DATA,
     "rl": RL,
     "tensorboard": TENSORBOARD,
+    "mnist1d": MNIST1D,
     "test-core": TEST_CORE,
     "test": [*TEST_CORE, *RL],
     "docs": DOCS,

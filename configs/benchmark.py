@@ -19,6 +19,10 @@ peers: The same meta-step by warpjax, as README writes it and by its faster path
   vmap. Each has a process of its own, which take turns; ratios are of medians, with bootstrap intervals over rounds.
   MAML, Leap and offline WarpGrad, of the papers' sizes; a few: --only=leap_16,leap_64. To write this machine's record,
   results/benchmark/peers_CPU.json: --record, of scaling too.
+bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py; `small` has
+  1000 examples and 100 inner steps, `hyper_cleaning` the published size). Every estimator learns `shared` at equal
+  oracle calls, gradients and Hessian-vector products, and the classifier is trained afresh with what was learned.
+  --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs, so that it resumes.
 
 profile: Where the time of one meta-step of MAML goes, by layer and operation; of another row with
   --config.row=omniglot:reptile.
@@ -27,6 +31,8 @@ tune: The same meta-step by every lowering of convolutions and number of vmapped
 
 What was measured is in results/benchmark and RESULTS.md.
 """
+
+from configs import bilevel
 
 UNROLLED = {
   "mixed": {"name": "unrolled"},
@@ -84,6 +90,41 @@ LEARNERS = {
   "imaml": {"inner": {**SGD, "prox": 2.0}, "meta_gradient": ESTIMATORS["implicit_cg_5"]},
 }
 
+# Other settings than those of the rows in configs/bilevel.py, for estimators without one there.
+BILEVEL = {
+  **bilevel.ESTIMATORS,
+  "truncated_20": {"meta_gradient": {"name": "unrolled", "truncate": 20}},
+  "truncated_unroll": {"meta_gradient": {"name": "truncated_unroll", "length": 20, "derivative": "mixed"}},
+  "implicit_neumann": {
+    "inner": bilevel.PROXIMAL,
+    "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": bilevel.RIDGE},
+  },
+  "soba": {
+    "inner": {**bilevel.PROXIMAL, "num_steps": 5},
+    "meta_gradient": {"name": "warm_implicit", "solver": "identity", "step_size": bilevel.RIDGE, "carry_params": True},
+  },
+  "reptile": {"meta_gradient": {"name": "reptile"}},
+  "leap": {"meta_gradient": {"name": "leap"}},
+}
+CLEANING = {
+  "data": {**bilevel.COMMON["data"], "always_changed": True},
+  "network": bilevel.COMMON["network"],
+  "inner": bilevel.COMMON["inner"],
+}
+BILEVEL_PROBLEMS = {
+  "quadratic": {
+    "data": {"name": "bilevel_quadratic"},
+    "network": {"name": "bilevel_variables"},
+    "inner": {"rule": "sgd", "learning_rate": 1.0, "num_steps": 50, **bilevel.PROXIMAL},
+  },
+  "small": {
+    **CLEANING,
+    "data": {**CLEANING["data"], "train": 1000, "val": 1000},
+    "inner": {**CLEANING["inner"], "num_steps": 100},
+  },
+  "hyper_cleaning": CLEANING,
+}
+
 METHODS = {
   "accuracy": {
     "problems": {
@@ -129,6 +170,16 @@ METHODS = {
   },
   "profile": {"row": "omniglot:maml", "settings": ("data.train_queries=15",)},
   "tune": {"row": "omniglot:maml_cpu", "settings": ()},
+  "bilevel": {
+    "problems": BILEVEL_PROBLEMS,
+    "estimators": BILEVEL,
+    "cases": ("quadratic", "small", "hyper_cleaning"),
+    "budget": {"quadratic": 6_000, "small": 3_000, "hyper_cleaning": 30_000},
+    "rates": (0.3, 1.0),
+    "seeds": (0, 1, 2),
+    "data_dir": "",
+    "runs": "",
+  },
   "peers": {
     "names": (
       *("omniglot_5", "omniglot_1", "mini_5", "mini_1", "leap_16", "leap_64"),

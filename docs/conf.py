@@ -81,5 +81,6 @@ def setup(app: Any) -> None:
   generated.write_api(HERE / "api")
   generated.write_experiments(HERE / "experiments")
   generated.write_settings(HERE / "settings")
+  generated.write_combinations(HERE / "combinations")
   app.connect("autodoc-process-docstring", _markdown_to_rest, priority=100)
   app.connect("autodoc-skip-member", _no_fields)

@@ -49,6 +49,25 @@ The docstrings, module by module. The nouns are in [](warpjax.types.md).
 {names}
 ```
 """
+COMBINATIONS = """# Which rule, which estimator, which task
+
+Every estimator with every rule is a case of `tests/test_conformance.py`, from whose tables this page is made.
+
+| estimator | few-shot | shared, query | bilevel | learned rule | rules |
+|---|---|---|---|---|---|
+{rows}
+
+- *few-shot*: the start of the adaptation, `initial`. `implicit`, `warm_implicit`, `penalty`, `sama` and `one_step`
+  estimate it by the proximal term alone, so that `InnerLoop.prox` must be above 0.
+- *shared, query*: `shared` that the query loss reads, such as a frozen body or warp-layers.
+- *bilevel*: `shared` that the inner loss alone reads, such as the weights of examples or hyper-parameters. An estimator
+  without a "yes" has a zero gradient there.
+- *learned rule*: step sizes and other parameters of the rule.
+- *rules*: those of {rules}.
+  An estimator that differentiates a step refuses a rule without a derivative, by name.
+- `truncated_unroll` has its default here, `derivative="first_order"`. With `"mixed"` it is for bilevel problems too.
+- Estimators that carry a state do not go with `own_parameters` and `blockwise`.
+"""
 EXPERIMENT = """# {name}
 
 The docstring of `configs/{name}.py`: paper, command, protocol. `RESULTS.md` has what was measured.
@@ -130,6 +149,19 @@ def write_experiments(folder: pathlib.Path) -> None:
   pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text) for name, text in documented.items()}
   rows = [f"| [{name}]({name}.md) | {title} |" for name, title in titles.items()]
   _write(folder, pages | {"index.md": EXPERIMENTS.format(rows="\n".join(rows), names="\n".join(titles))})
+
+
+def write_combinations(folder: pathlib.Path) -> None:
+  """Writes the page of which rule goes with which estimator and which task, from the tables of the conformance test."""
+  from tests import test_conformance as conformance
+
+  rows = []
+  for name in conformance.ESTIMATORS:
+    refused = [f"`{rule}`" for rule in conformance.RULES if conformance.refused(rule, name)]
+    estimated = ["yes" if part in conformance.ESTIMATES[name] else "-" for part in conformance.PARTS]
+    rows.append(f"| `{name}` | {' | '.join(estimated)} | {'all but ' + ', '.join(refused) if refused else 'all'} |")
+  rules = ", ".join(f"`{rule}`" for rule in conformance.RULES)
+  _write(folder, {"index.md": COMBINATIONS.format(rows="\n".join(rows), rules=rules)})
 
 
 def write_settings(folder: pathlib.Path) -> None:

@@ -3,9 +3,9 @@
   python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 
 Writes `results.csv`, a row for each measurement, `machine.json` and pictures in the workdir, and prints the rows as a
-table. With `--record`, `peers`, `policies` and `scaling` also write results/benchmark/MODE_CPU.json, from which
-`warpjax report` makes tables; cases that are not measured stay as they are there. Other work on the machine disturbs
-times.
+table. With `--record`, `bilevel`, `peers`, `policies`, `profile`, `scaling` and `tune` also write
+results/benchmark/MODE_CPU.json, from which `warpjax report` makes tables; cases that are not measured stay as they are
+there. Other work on the machine disturbs times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import accuracy, cost, memory, policies, recipe, report, scaling
+from experiments.benchmarks import accuracy, bilevel, cost, memory, policies, recipe, report, scaling
 from experiments.peers import ratios
 from experiments.peers import records as of_peers
 from warpjax.runner import cli, workdir
@@ -45,6 +45,7 @@ class Mode(NamedTuple):
 
 MODES: dict[str, Mode] = {
   "accuracy": Mode(accuracy.rows, report.draw_accuracy),
+  "bilevel": Mode(bilevel.rows, bilevel.draw, bilevel.record),
   "memory": Mode(memory.rows, report.draw_memory),
   "peers": Mode(ratios.rows, ratios.draw, of_peers.of),
   "policies": Mode(policies.rows, report.draw_memory, policies.record),

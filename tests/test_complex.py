@@ -104,6 +104,10 @@ ESTIMATORS = {
   "neumann": (lambda inner: along_trajectory(inner, implicit(linear_solve.neumann(3, step_size=0.2))), PROX),
   "nystrom": (lambda inner: along_trajectory(inner, implicit(linear_solve.nystrom(18))), PROX),
   "released": (lambda inner: along_trajectory(inner, meta_gradients.implicit_released()), PROX),
+  "identity": (lambda inner: along_trajectory(inner, implicit(linear_solve.identity(0.3))), PROX),
+  "warm": (lambda inner: meta_gradients.warm_implicit(inner, linear_solve.cg(2)), PROX),
+  "penalty": (lambda inner: meta_gradients.penalty(inner, 2.0), PROX),
+  "sama": (lambda inner: along_trajectory(inner, meta_gradients.sama()), PROX),
   "online": (rl.online, {}),
 }
 RULES = {

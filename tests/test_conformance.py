@@ -76,6 +76,13 @@ ESTIMATORS = {
   "leap": lambda inner: along(inner, meta_gradients.leap()),
   "implicit": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit(SOLVE)),
   "implicit_released": lambda inner: along(inner._replace(prox=0.5), meta_gradients.implicit_released()),
+  "warm_implicit": lambda inner: meta_gradients.warm_implicit(inner._replace(prox=0.5), SOLVE),
+  "warm_implicit_params": lambda inner: meta_gradients.warm_implicit(
+    inner._replace(prox=0.5), linear_solve.identity(), carry_params=True
+  ),
+  "penalty": lambda inner: meta_gradients.penalty(inner, 2.0),
+  "penalty_carried": lambda inner: meta_gradients.penalty(inner, lambda count: 0.5 + count, num_steps=1, carried=True),
+  "sama": lambda inner: along(inner, meta_gradients.sama()),
   "one_step": lambda inner: along(inner, meta_gradients.one_step()),
   "bootstrapped": lambda inner: meta_gradients.bootstrapped(inner, 0.1, 2),
   "from_start": lambda inner: meta_gradients.from_start(inner, meta_gradients.unrolled(inner), start),
@@ -88,17 +95,28 @@ ESTIMATORS = {
     initial=meta_gradients.unrolled(inner), shared=along(inner, meta_gradients.warp())
   ),
 }
+# What each estimates, with a proximal term: the start of the adaptation, `shared` that the query loss reads, `shared`
+# that the inner loss alone reads (weights of examples, hyper-parameters), and the parameters of the rule. docs/conf.py
+# makes a page of this table and of the pairs that are refused.
+PARTS = ("initial", "shared in the query loss", "shared in the inner loss", "rule")
+INITIAL, EVERYTHING = PARTS[:1], PARTS
+ESTIMATES = {
+  **dict.fromkeys(("mixed", "reverse", "truncated", "multi_step", "from_start", "bootstrapped"), EVERYTHING),
+  **dict.fromkeys(("one_step", "forward_gradient", "evolution_strategies"), EVERYTHING),
+  **dict.fromkeys(("first_order", "truncated_unroll"), ("initial", "shared in the query loss", "rule")),
+  **dict.fromkeys(("reptile", "reptile_carried", "reptile_weighted", "leap"), INITIAL),
+  **dict.fromkeys(("implicit", "implicit_released", "warm_implicit", "warm_implicit_params"), PARTS[:3]),
+  **dict.fromkeys(("penalty", "penalty_carried", "sama"), PARTS[:3]),
+  "warp": PARTS[1:],
+  "warp_first_order": ("shared in the query loss",),
+  "warp_leap": EVERYTHING,
+  "warp_maml": EVERYTHING,
+}
 EXACT = ("mixed", "reverse", "from_start")  # the gradient of the value, with nothing stopped
 UNROLLS = ("mixed", "reverse", "first_order", "truncated", "multi_step", "truncated_unroll")
 DIFFERENTIATES_A_STEP = (
-  *UNROLLS,
-  "bootstrapped",
-  "from_start",
-  "one_step",
-  "forward_gradient",
-  "warp",
-  "warp_leap",
-  "warp_maml",
+  *(*UNROLLS, "bootstrapped", "from_start", "sama"),
+  *("one_step", "forward_gradient", "warp", "warp_leap", "warp_maml"),
 )
 
 
@@ -108,7 +126,7 @@ def refused(rule, estimator):
 
 # Other settings of estimators that the table has too.
 SETTINGS = ("truncated", "multi_step", "reptile", "reptile_weighted", "implicit_released", "warp_first_order")
-SETTINGS += ("reverse", "warp_leap")
+SETTINGS += ("reverse", "warp_leap", "warm_implicit_params", "penalty_carried")
 
 
 def is_quick(rule, estimator):
@@ -181,6 +199,24 @@ def test_structure_and_dtypes_are_those_of_the_parameters(rule_name, name):
   assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), grads) == expected
 
 
+def in_the_inner_loss_alone(params, shared, batch):
+  return toy.loss_fn(params, toy.shared(), batch)
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SETTINGS else []) for n in ESTIMATORS]
+)
+def test_what_each_estimator_estimates(name):
+  rule = RULES["meta_sgd"]()
+  loops = [toy.loop(rule, prox=0.5, query_loss_fn=query) for query in (None, in_the_inner_loss_alone)]
+  calls = [one_task(ESTIMATORS[name](inner)) for inner in loops]
+  run = toy.jit(lambda *args: [call(*args)[1] for call in calls])
+  one, other = run(toy.meta_params(rule), toy.task(), toy.key())
+  parts = zip(PARTS, (one.initial, one.shared, other.shared, one.rule), strict=True)
+  found = tuple(part for part, grads in parts if any(np.any(leaf != 0) for leaf in jax.tree.leaves(grads)))
+  assert found == tuple(ESTIMATES[name])
+
+
 @pytest.mark.parametrize(("rule_name", "name"), REFUSED)
 def test_refused_by_name(rule_name, name):
   rule = RULES[rule_name]()
@@ -193,10 +229,11 @@ def test_the_tables_are_complete():
   in_others = {"freeze", "clip_by_global_norm"}  # in "masked" and in "chain"
   as_adam = {"adagrad", "adamw", "amsgrad", "nadam", "rmsprop"}  # tests/rules/test_zero_gradient.py has them all
   assert public <= set(RULES) | in_others | as_adam
-  contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "warp"}
-  whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start"}
+  contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "sama", "warp"}
+  whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start", "penalty", "warm_implicit"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
   others = {"Match", "match_parameters", "match_predictions", "match_probabilities"}
   others |= {"annealed_step_weights", "own_parameters", "prototypes", "Start", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
   assert contributions | whole <= set(ESTIMATORS)
+  assert set(ESTIMATES) == set(ESTIMATORS)

@@ -84,7 +84,7 @@ def test_cg_under_vmap_stops_each_system_by_itself():
 
 
 def test_of_zero_is_zero():
-  for solve in (linear_solve.cg(3), linear_solve.neumann(3), linear_solve.nystrom(2)):
+  for solve in (linear_solve.cg(3), linear_solve.neumann(3), linear_solve.nystrom(2), linear_solve.identity()):
     x, info = solve(lambda v: 2 * v, jnp.zeros(2))
     toy.assert_zero(x)
     assert info["residual"] == 0
@@ -145,6 +145,48 @@ def test_nystrom_on_a_pytree_is_that_on_its_vector():
   x, info = linear_solve.nystrom(3)(lambda tree: split(join(tree) + matrix @ join(tree)), split(b))
   flat, flat_info = linear_solve.nystrom(3)(lambda v: v + matrix @ v, b)
   toy.assert_close((x, info), (split(flat), flat_info))
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_identity_makes_no_product_with_the_matrix():
+  _, b = system()
+  solve = linear_solve.identity(0.5)
+  x, info = toy.jit(lambda b: solve(None, {"a": b, "b": (b,)}))(b)
+  toy.assert_close(x, {"a": 0.5 * b, "b": (0.5 * b,)})
+  assert info["residual"] == 1 and info["iterations"] == 0
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("solve", [linear_solve.cg(2), linear_solve.neumann(2), linear_solve.nystrom(6)])
+def test_a_solve_that_is_started_at_the_solution_stays_there_and_elsewhere_its_residual_is_that_of_b(solve):
+  matrix, b = system()
+  exact, product = jnp.linalg.solve(matrix, b), lambda v: matrix @ v
+  stays, info = linear_solve.started(solve, exact)(product, b)
+  np.testing.assert_allclose(stays, exact, rtol=1e-9)
+  assert info["residual"] < 1e-10
+  near = exact + 0.1
+  step, own = solve(product, b - matrix @ near)
+  found, info = linear_solve.started(solve, near)(product, b)
+  np.testing.assert_allclose(found, near + step, rtol=1e-9)
+  share = jnp.linalg.norm(b - matrix @ near) / jnp.linalg.norm(b)
+  np.testing.assert_allclose(info["residual"], own["residual"] * share, rtol=1e-9, atol=1e-12)
+  assert info["iterations"] == own["iterations"]
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_step_of_identity_from_there_is_a_step_of_gradient_descent():
+  matrix, b = system()
+  x = jnp.zeros(6)
+  for _ in range(3):
+    x, _ = linear_solve.started(linear_solve.identity(0.5), x)(lambda v: matrix @ v, b)
+  series, _ = linear_solve.neumann(2, step_size=0.5)(lambda v: matrix @ v, b)
+  np.testing.assert_allclose(x, series, rtol=1e-10)
+
+
+def test_an_identity_of_nothing_is_refused():
+  for scale in (0.0, -1.0, float("inf"), "1"):
+    with pytest.raises(ValueError, match=f"scale must be .*; got {scale!r}"):
+      linear_solve.identity(scale)
 
 
 def test_nystrom_refuses():

@@ -77,6 +77,69 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
   return solve
 
 
+def identity(scale: float = 1.0) -> LinearSolve:
+  """The inverse taken as `scale` times the identity: `x = scale * b`, without a product with A.
+
+  Of `meta_gradients.implicit`, whose operator is `I + H / prox`, `identity()` takes `H + prox I` as `prox I`, and
+  `identity(prox)` takes it as I, which is T1-T2.
+
+  Args:
+    scale: What b is multiplied by.
+
+  Returns:
+    A solve whose info holds `residual` (relative to |b|, of x = 0, hence 1, as no product is made) and `iterations`, 0.
+
+  Raises:
+    ValueError: when `scale` is not a finite number above 0.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x, info = identity(0.5)(lambda v: 3 * v, jnp.array([2.0, 4.0]))
+    >>> x.tolist()
+    [1.0, 2.0]
+
+  Reference:
+    Luketina, Berglund, Greff, Raiko 2016, arXiv 1511.06727, section 3.1.
+  """
+  _check(1, scale=scale)
+  if scale == 0:
+    raise ValueError(f"scale must be above 0; got {scale!r}")
+
+  def solve(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
+    del matvec
+    residual = jnp.sign(optax.tree.norm(b))  # 1, or 0 of zero
+    return optax.tree.scale(scale, b), {"residual": residual, "iterations": jnp.zeros((), jnp.int32)}
+
+  return solve
+
+
+def started(solve: LinearSolve, x: PyTree) -> LinearSolve:
+  """The solve that starts from x instead of from 0: `x + solve(b - A x)`.
+
+  Args:
+    solve: Any solve.
+    x: Where it starts, of the structure of b.
+
+  Returns:
+    A solve that makes one more product with A; its `residual` is relative to |b|.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> found, info = started(identity(0.25), jnp.array([1.0]))(lambda v: 2 * v, jnp.array([4.0]))
+    >>> found.tolist()
+    [1.5]
+  """
+
+  def from_x(matvec: MatVec, b: PyTree) -> tuple[PyTree, Aux]:
+    rest = optax.tree.sub(b, matvec(x))
+    step, info = solve(matvec, rest)
+    norm = optax.tree.norm(b)
+    share = optax.tree.norm(rest) / jnp.where(norm > 0, norm, 1.0)
+    return optax.tree.add(x, step), {**info, "residual": info["residual"] * share}
+
+  return from_x
+
+
 def neumann(num_steps: int, *, step_size: float = 1.0, damping: float = 0.0) -> LinearSolve:
   """The truncated Neumann series `x = s * sum_{j=0}^{num_steps} (I - s A)^j b` for `A x = b`.
 

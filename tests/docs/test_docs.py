@@ -11,6 +11,7 @@ import types
 
 import pytest
 
+from tests import test_conformance as conformance
 from warpjax import runner
 from warpjax.runner import workdir
 from warpjax.runner.__main__ import COMMANDS
@@ -67,7 +68,7 @@ def test_links_lead_somewhere(page):
       assert (ROOT / "experiments" / target).exists(), link
     elif target.parts[0] == "api" and target.stem != "index":
       assert target.stem in GENERATED.modules(), link
-    elif target.parts[0] not in ("api", "experiments", "settings"):
+    elif target.parts[0] not in ("api", "combinations", "experiments", "settings"):
       assert (DOCS / target).exists(), link
 
 
@@ -139,6 +140,14 @@ def test_the_page_of_settings_has_every_setting_of_every_component(kind, tmp_pat
         default = "required" if setting.required else str(setting.default)
         assert any(schema.describe(setting.hint) in row.replace("\\", "") for row in rows), setting.path
         assert setting.default is None or any(default in row for row in rows), setting.path
+
+
+def test_the_page_of_combinations_has_every_estimator_and_what_it_refuses(tmp_path):
+  GENERATED.write_combinations(tmp_path)
+  page = (tmp_path / "index.md").read_text(encoding="utf-8")
+  rows = {name: re.search(rf"^\| `{name}` \| (.*) \|$", page, re.MULTILINE).group(1) for name in conformance.ESTIMATORS}
+  assert rows["mixed"] == "yes | yes | yes | yes | all but `newton_cg`, `lbfgs`"
+  assert rows["penalty"] == "yes | yes | yes | - | all" and rows["leap"] == "yes | - | - | - | all"
 
 
 def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):

@@ -11,8 +11,21 @@ import pytest
 
 from configs import benchmark as config
 from experiments import benchmark
-from experiments.benchmarks import accuracy, cases, cost, count, estimators, memory, policies, recipe, report, scaling
+from experiments.benchmarks import (
+  accuracy,
+  bilevel,
+  cases,
+  cost,
+  count,
+  estimators,
+  memory,
+  policies,
+  recipe,
+  report,
+  scaling,
+)
 from tests import toy
+from tests.datasets.idx_files import write_set
 from warpjax import linear_solve, meta_gradients
 from warpjax.meta_gradients import along_trajectory, implicit, reptile, unrolled
 from warpjax.runner.config import recipes, settings
@@ -218,6 +231,38 @@ def test_every_mode_has_its_config_and_bad_settings_are_named(tmp_path):
 @pytest.mark.parametrize("mode", ["accuracy", "memory"])
 def test_a_setting_of_a_mode_can_have_another_value(mode):
   assert settings.load_config(f"benchmark:{mode}", "inner_steps=(1,2)")["inner_steps"] == (1, 2)
+
+
+QUADRATIC = {**config.BILEVEL_PROBLEMS["quadratic"], "data": {"name": "bilevel_quadratic", "dim": 4, "outer_dim": 2}}
+
+
+def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_again(tmp_path):
+  tables = {name: config.BILEVEL[name] for name in ("unrolled", "penalty", "reptile")}
+  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": tables, "cases": ("quadratic",)}
+  settings |= {"budget": {"quadratic": 5_000}, "rates": (0.01, 0.3), "seeds": (0,), "runs": str(tmp_path / "kept")}
+  rows = benchmark.run({"method": "bilevel", **settings}, tmp_path)
+  assert [row["method"] for row in rows] == list(tables)
+  unrolled_row, penalty_row, reptile_row = rows
+  for row in (unrolled_row, penalty_row):
+    assert 0.9 * 5_000 < row["gradients"] + row["hvps"] <= 5_000 and row["outer_rate"] == 0.3
+    assert row["relative_error"] < 0.5 and row["temp_bytes"] > 0
+  steps = QUADRATIC["inner"]["num_steps"]
+  assert unrolled_row["hvps"] == steps * unrolled_row["outer_steps"] and penalty_row["hvps"] == 0
+  assert reptile_row["remark"] == "no gradient of shared" and reptile_row["outer_steps"] == 1
+  assert (tmp_path / "bilevel_quadratic.png").stat().st_size > 0
+  assert list(bilevel.rows(**settings)) == [{key: row[key] for key in row if key != "mode"} for row in rows]
+  about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
+  made = bilevel.record(rows, about, "command")
+  assert [row[1] for row in made["rows"]] == ["`unrolled`", "`penalty`", "`reptile`"]
+  assert {len(row) for row in made["rows"]} == {len(made["columns"])}
+
+
+def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):
+  folder = write_set(tmp_path / "files", train=60, test=20)
+  problem = config.BILEVEL_PROBLEMS["small"]
+  problem = {**problem, "data": {**problem["data"], "train": 40, "val": 20, "test": 20}}
+  row = bilevel.one_run(problem, config.BILEVEL["one_step"], 2_000, str(folder), 1.0, 0)
+  assert row["f1"] > 0.7 and row["accuracy"] > 0.5 and row["hvps"] == row["outer_steps"]
 
 
 def test_bfloat16_computes_in_it_and_keeps_the_parameters():

@@ -5,14 +5,17 @@ reader imports what it needs when it is called.
 """
 
 from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, omniglot, published_set, splits, tiered_imagenet
+from warpjax.datasets.labelled import fashion_mnist, mnist1d
 from warpjax.datasets.store import DatasetNotFoundError
 
 __all__ = [
   "DatasetNotFoundError",
   "cifar",
   "decode",
+  "fashion_mnist",
   "image_sets",
   "mini_imagenet",
+  "mnist1d",
   "omniglot",
   "published_set",
   "splits",

@@ -16,11 +16,14 @@ from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
 from warpjax.meta_gradients.own_parameters import own_parameters
 from warpjax.meta_gradients.path_loss import annealed_step_weights
+from warpjax.meta_gradients.penalty import penalty
 from warpjax.meta_gradients.prototypes import prototypes
 from warpjax.meta_gradients.reptile import reptile
+from warpjax.meta_gradients.sama import sama
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
 from warpjax.meta_gradients.unrolled import unrolled
+from warpjax.meta_gradients.warm_implicit import warm_implicit
 from warpjax.meta_gradients.warp import warp
 from warpjax.types import CarriedMetaGrad, MetaGradFn
 
@@ -45,10 +48,13 @@ __all__ = [
   "match_probabilities",
   "one_step",
   "own_parameters",
+  "penalty",
   "prototypes",
   "reptile",
+  "sama",
   "truncated_unroll",
   "unrolled",
+  "warm_implicit",
   "warp",
   "zeros",
 ]

@@ -13,7 +13,8 @@ import optax
 from warpjax import padding
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable, is_number
-from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
+from warpjax.differentiation import Derivative, Memory, constant
+from warpjax.memory import check_memory, scan_of
 from warpjax.mistakes import APPLY, check_takes
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Apply, Aux, Batch, InnerLoop, MetaGradFn, MetaParams, Params, PyTree, Task
@@ -47,6 +48,7 @@ def bootstrapped(
   *,
   derivative: Derivative = "mixed",
   memory: Memory = "auto",
+  snapshots: int | None = None,
 ) -> MetaGradFn:
   """`d mu(stop(target), theta_K) / d(initial, shared, rule)`, by unrolling K steps alone.
 
@@ -61,6 +63,7 @@ def bootstrapped(
     match: mu: `match_parameters`, `match_predictions(apply)`, `match_probabilities(apply)` or your own.
     derivative: How the K steps are differentiated, as for `unrolled`.
     memory: As for `unrolled`.
+    snapshots: As for `unrolled`.
 
   Returns:
     A `MetaGradFn`; its value is the query loss at theta_K, and its aux has mu as `bootstrapped/distance`.
@@ -80,16 +83,14 @@ def bootstrapped(
   Reference:
     Flennerhag, Schroecker, Zahavy, van Hasselt, Silver, Singh 2022, arXiv 2109.04504, section 3.
   """
-  num_steps = _check(inner, target_rate, target_steps, match, derivative, memory)
+  check_memory(memory, snapshots)
+  num_steps = _check(inner, target_rate, target_steps, match, derivative)
 
   def objective(meta_params: MetaParams, fixed: Problem) -> tuple[jax.Array, tuple[jax.Array, Aux]]:
     check_at_zero("bootstrapped", inner.rule, meta_params.initial, held=derivative == "first_order")
     problem, shared = fixed._replace(meta_params=meta_params), meta_params.shared
-    take, wrap = (
-      partial(problem.step, derivative=derivative),
-      partial(checkpoint_step, derivative=derivative, memory=memory),
-    )
-    final, _, _ = run_steps(take, problem.start(), last=num_steps, wrap=wrap)
+    take, scan = partial(problem.step, derivative=derivative), scan_of(derivative, memory, snapshots)
+    final, _, _ = run_steps(take, problem.start(), last=num_steps, scan=scan)
     held = jax.lax.stop_gradient(final)
     target = _target(fixed, held, target_rate, target_steps)
 
@@ -181,7 +182,7 @@ def _target(problem: Problem, state: AdaptState, rate: float, steps: int) -> Par
   return jax.tree.map(lambda p, g: p - (rate * jnp.conj(g)).astype(p.dtype), state.params, grads)
 
 
-def _check(inner: InnerLoop, rate: Any, steps: Any, match: Any, derivative: str, memory: str) -> int:
+def _check(inner: InnerLoop, rate: Any, steps: Any, match: Any, derivative: str) -> int:
   num_steps = check_inner(inner)
   if isinstance(rate, bool) or not is_number(rate) or not 0 < rate < float("inf"):
     raise ValueError(f"target_rate must be a positive number; got {rate!r}")
@@ -189,6 +190,5 @@ def _check(inner: InnerLoop, rate: Any, steps: Any, match: Any, derivative: str,
   if not isinstance(match, Match):
     raise ValueError(f"match must be a Match such as match_parameters; got {type(match).__name__}")
   check_choice("derivative", derivative, Derivative)
-  check_choice("memory", memory, Memory)
   check_differentiable("bootstrapped", inner.rule)
   return num_steps

@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from warpjax import datasets
-from warpjax.tasks import augment, continual, few_shot, multi_shot, optimizees, quadratic, sinusoid, surfaces
+from warpjax.tasks import (
+  augment,
+  bilevel_quadratic,
+  continual,
+  few_shot,
+  hyper_cleaning,
+  mnist1d_training,
+  multi_shot,
+  optimizees,
+  quadratic,
+  sinusoid,
+  surfaces,
+)
 from warpjax.tasks.few_shot import tasks_from_arrays
 
 __all__ = [
   "augment",
+  "bilevel_quadratic",
   "continual",
   "few_shot",
+  "hyper_cleaning",
+  "mnist1d_training",
   "multi_shot",
   "optimizees",
   "quadratic",

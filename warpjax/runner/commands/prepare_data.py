@@ -6,9 +6,13 @@ warpjax prepare mini_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
 warpjax prepare tiered_imagenet --data_dir=DIR --archives=FOLDER_OR_ZIP
 warpjax prepare packed_omniglot --data_dir=DIR [--archives=PREPARED]
 
-Without --archives the first two are downloaded. With it, FOLDER holds the archives that would be downloaded: for
+warpjax prepare fashion_mnist --data_dir=DIR [--archives=FOLDER]
+
+Without --archives omniglot, cifar100 and fashion_mnist are downloaded. With it,
+FOLDER holds the archives that would be downloaded: for
 omniglot images_background.zip, images_evaluation.zip, images_background_small1.zip and images_background_small2.zip,
-for cifar100 (CIFAR-FS, FC100) cifar-100-binary.tar.gz.
+for cifar100 (CIFAR-FS, FC100) cifar-100-binary.tar.gz, for fashion_mnist the four idx files, gzipped. A folder with
+these four files need not be prepared.
 
 mini-ImageNet and tiered-ImageNet cannot be downloaded freely. They are prepared from a folder of image files,
 {train,val,test}/<wnid>/*, <wnid>/* or {train,val,test}.csv beside the images, or from a zip archive of one; the files
@@ -26,7 +30,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from warpjax.datasets import cifar, mini_imagenet, omniglot, tfds_images, tiered_imagenet
+from warpjax.datasets import cifar, fashion_mnist, mini_imagenet, omniglot, tfds_images, tiered_imagenet
 from warpjax.runner import cli
 from warpjax.runner.machine import interrupts
 
@@ -39,6 +43,7 @@ PREPARE = {
   "mini_imagenet": mini_imagenet.prepare,
   "tiered_imagenet": tiered_imagenet.prepare,
   "packed_omniglot": omniglot.pack,
+  "fashion_mnist": fashion_mnist.prepare,
 }
 
 

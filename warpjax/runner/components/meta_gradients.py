@@ -16,7 +16,7 @@ from warpjax.meta_gradients.directions import Distribution
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
-from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, Params
+from warpjax.types import Apply, CarriedMetaGrad, InnerLoop, LinearSolve, Params
 
 
 def unrolled(
@@ -133,10 +133,13 @@ def reptile(
   return meta_gradients.along_trajectory(inner, contribution, carry_optimizer="in_turn" if in_turn else carry_optimizer)
 
 
+Solver = Literal["cg", "neumann", "nystrom", "identity"]
+
+
 def implicit(
   inner: InnerLoop,
   operator: Literal["paper", "released"] = "paper",
-  solver: Literal["cg", "neumann", "nystrom"] = "cg",
+  solver: Solver = "cg",
   solver_steps: int = 5,
   damping: float = 0.0,
   step_size: float | None = None,
@@ -147,13 +150,11 @@ def implicit(
     inner: The inner loop.
     operator: The linear operator of the paper or of the released code.
     solver: The solver of the linear system.
-    solver_steps: Steps of the solver; the rank of "nystrom".
+    solver_steps: Steps of the solver; the rank of "nystrom"; "identity" has none.
     damping: Added to the operator's diagonal.
-    step_size: The step size of "neumann"; None for 1.
+    step_size: The step size of "neumann"; what "identity" takes for the inverse, times the identity; None for 1.
   """
-  check_counts(solver_steps=solver_steps)
-  if step_size is not None and solver != "neumann":
-    raise ValueError(f"config.meta_gradient.step_size needs solver to be 'neumann'; got {solver!r}.")
+  solve = _solve(solver, solver_steps, damping, step_size)
   if operator == "released" and (solver != "cg" or damping):
     raise ValueError(
       f"config.meta_gradient.operator must be 'paper' with another solver than undamped 'cg', the released one; "
@@ -161,13 +162,74 @@ def implicit(
     )
   if operator == "released":
     return meta_gradients.along_trajectory(inner, meta_gradients.implicit_released(solver_steps))
-  make_solve: dict[str, Callable[..., Any]] = {
+  return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
+
+
+def _solve(solver: Solver, solver_steps: int, damping: float, step_size: float | None) -> LinearSolve:
+  check_counts(solver_steps=solver_steps)
+  if step_size is not None and solver not in ("neumann", "identity"):
+    raise ValueError(f"config.meta_gradient.step_size needs solver to be 'neumann' or 'identity'; got {solver!r}.")
+  size = 1.0 if step_size is None else step_size
+  if solver == "identity":
+    if damping:
+      raise ValueError(f"config.meta_gradient.damping must be 0 with the solver 'identity'; got {damping}.")
+    return linear_solve.identity(size)
+  make: dict[str, Callable[..., LinearSolve]] = {
     "cg": linear_solve.cg,
-    "neumann": partial(linear_solve.neumann, step_size=1.0 if step_size is None else step_size),
+    "neumann": partial(linear_solve.neumann, step_size=size),
     "nystrom": linear_solve.nystrom,
   }
-  solve = make_solve[solver](solver_steps, damping=damping)
-  return meta_gradients.along_trajectory(inner, meta_gradients.implicit(solve))
+  return make[solver](solver_steps, damping=damping)
+
+
+def warm_implicit(
+  inner: InnerLoop,
+  solver: Solver = "cg",
+  solver_steps: int = 1,
+  damping: float = 0.0,
+  step_size: float | None = None,
+  carry_params: bool = False,
+) -> CarriedMetaGrad:
+  """The implicit meta-gradient whose solve starts from the solution of the last meta-step.
+
+  Args:
+    inner: The inner loop.
+    solver: The solver of the linear system.
+    solver_steps: Steps of the solver; the rank of "nystrom"; "identity" has none.
+    damping: Added to the operator's diagonal.
+    step_size: The step size of "neumann"; that of the one step of gradient descent of "identity"; None for 1.
+    carry_params: Whether the adaptation starts from the last adapted parameters too.
+  """
+  solve = _solve(solver, solver_steps, damping, step_size)
+  return meta_gradients.warm_implicit(inner, solve, carry_params=carry_params)
+
+
+def penalty(
+  inner: InnerLoop,
+  weight: float,
+  growth: float = 0.0,
+  max_weight: float = 0.0,
+  num_steps: int | None = None,
+  carried: bool = False,
+) -> Any:
+  """The value-function penalty (V-PBGD, F2SA), of first order.
+
+  Args:
+    inner: The inner loop.
+    weight: Weight of the inner loss against the query loss.
+    growth: Added to the weight at every meta-step.
+    max_weight: The weight that it grows to; 0 for no bound.
+    num_steps: Inner steps of the penalised problem; None for `inner.num_steps`.
+    carried: Whether both inner problems start from the solutions of the last meta-step.
+  """
+  if growth < 0 or (max_weight and not 0 < weight <= max_weight):
+    raise ValueError(
+      "config.meta_gradient.growth must be at least 0, and max_weight 0 or at least the weight; got "
+      f"{growth} and {max_weight} with the weight {weight}."
+    )
+  most = max_weight or float("inf")
+  grows = lambda meta_steps: jax.numpy.minimum(weight + growth * meta_steps, most)
+  return meta_gradients.penalty(inner, grows if growth else weight, num_steps=num_steps, carried=carried)
 
 
 def evolution_strategies(

@@ -118,6 +118,34 @@ def rule_adam(
   return optimizers.per_block(optax.set_to_zero(), rule=optax.chain(*clip, optax.adam(rate)))
 
 
+def one_block(
+  num_meta_steps: int,
+  learning_rate: float,
+  block: Literal["initial", "shared", "rule"] = "shared",
+  optimizer: Literal["adam", "sgd"] = "adam",
+  momentum: float = 0.0,
+  schedule: Schedule = "constant",
+  clip: float = 0.0,
+) -> optax.GradientTransformation:
+  """For bilevel problems: updates one block of the meta-parameters, and leaves the others where they started.
+
+  Args:
+    num_meta_steps: Meta-steps of the schedule.
+    learning_rate: Step size.
+    block: The block.
+    optimizer: Its optimizer.
+    momentum: Momentum of "sgd".
+    schedule: Schedule of the step size.
+    clip: Bound of each element of the meta-gradient; 0 for none.
+  """
+  _check(learning_rate, momentum=momentum, clip=clip)
+  if momentum and optimizer != "sgd":
+    raise ValueError(f"config.optimizer.momentum must be 0 with the optimizer {optimizer!r}; got {momentum}.")
+  rate = _schedule(learning_rate, schedule, num_meta_steps)
+  own = optax.adam(rate) if optimizer == "adam" else optax.sgd(rate, momentum or None)
+  return optimizers.per_block(optax.set_to_zero(), **{block: _clipped(clip, 0.0, own)})
+
+
 def life(learning_rate: float) -> optax.GradientTransformation:
   """For `online`: the life continues from its last parameters, and shared parameters are trained by Adam.
 

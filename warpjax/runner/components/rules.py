@@ -73,7 +73,10 @@ TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation | UpdateRule]] 
 
 
 def learned(
-  learning_rate: float, momentum: float = 0.0, transform: Literal["sgd", "rmsprop", "adam"] = "sgd"
+  learning_rate: float,
+  momentum: float = 0.0,
+  transform: Literal["sgd", "rmsprop", "adam"] = "sgd",
+  learn_momentum: bool = True,
 ) -> UpdateRule:
   """An optax optimizer with meta-learned step size and momentum.
 
@@ -81,10 +84,11 @@ def learned(
     learning_rate: Initial step size, whose logarithm is learned.
     momentum: Initial momentum, Adam's `b1`.
     transform: The optimizer.
+    learn_momentum: Whether the momentum is learned too.
   """
-  return rules.learned(
-    TRANSFORMS[transform], positive=("learning_rate",), learning_rate=learning_rate, momentum=momentum
-  )
+  learned_too = {"momentum": momentum} if learn_momentum else {}
+  make = TRANSFORMS[transform] if learn_momentum else partial(TRANSFORMS[transform], momentum=momentum)
+  return rules.learned(make, positive=("learning_rate",), learning_rate=learning_rate, **learned_too)
 
 
 def per_step_sgd(learning_rate: float, own_steps: int, per_step_norm: bool = False) -> UpdateRule:

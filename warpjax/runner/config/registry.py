@@ -21,7 +21,7 @@ from warpjax.meta_gradients import Start
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
-from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
+from warpjax.runner.families import base, bilevel, image_data, multi_shot, optimizees, reinforcement, synthetic
 from warpjax.types import Apply, InnerLoop, LossFn
 
 Table = Mapping[str, Any]
@@ -59,6 +59,9 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "surfaces": synthetic.surfaces,
     "quadratics": optimizees.quadratics,
     "trainings": optimizees.trainings,
+    "hyper_cleaning": bilevel.hyper_cleaning,
+    "mnist1d": bilevel.mnist1d,
+    "bilevel_quadratic": bilevel.quadratics,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
     **image_data.SETS,
@@ -82,6 +85,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "multi_headed_omniglot": multi_shot.multi_headed,
     "plane_warp": synthetic.plane_warp,
     "displacement": optimizees.displacement,
+    "example_weights": bilevel.example_weights,
+    "bilevel_variables": bilevel.variables,
     "gaussian_mlp": networks.GaussianMLP,
     "rnn": reinforcement.recurrent_network(networks.RNN),
     "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),
@@ -106,6 +111,9 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "reptile": components.meta_gradients.reptile,
     "leap": meta_gradients.leap,
     "implicit": components.meta_gradients.implicit,
+    "warm_implicit": components.meta_gradients.warm_implicit,
+    "penalty": components.meta_gradients.penalty,
+    "sama": meta_gradients.sama,
     "one_step": meta_gradients.one_step,
     "forward_gradient": meta_gradients.forward_gradient,
     "evolution_strategies": components.meta_gradients.evolution_strategies,
@@ -121,6 +129,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "sgd": components.optimizers.sgd,
     "adam": components.optimizers.adam,
     "rule_adam": components.optimizers.rule_adam,
+    "one_block": components.optimizers.one_block,
     "none": optax.identity,
     "life": components.optimizers.life,
   },

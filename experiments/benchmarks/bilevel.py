@@ -1,0 +1,260 @@
+"""Bilevel problems by every estimator, at equal oracle calls: what is learned, and what it costs."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import warpjax as wj
+from experiments.benchmarks import cost, count
+from experiments.benchmarks.estimators import chosen
+from warpjax.problem import query_loss_of
+from warpjax.runner import workdir
+from warpjax.runner.components import outer_step
+from warpjax.runner.config import registry, schema
+from warpjax.tasks import bilevel_quadratic
+from warpjax.types import Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, Task
+
+Row = dict[str, Any]
+Measure = Callable[[MetaParams, Task, Task], Mapping[str, jax.Array]]
+_ENOUGH = 8  # examples of the problem on which evaluations are counted
+
+
+class Bilevel(NamedTuple):
+  """A bilevel problem.
+
+  Attributes:
+    inner: Its inner loop.
+    start: Where the meta-parameters start; `shared` is learned.
+    task: Its task.
+    test: The task whose query are the test examples.
+    measure: `(meta_params, task, test) -> numbers` after training afresh, `val_loss` among them.
+  """
+
+  inner: InnerLoop
+  start: MetaParams
+  task: Task
+  test: Task
+  measure: Measure
+
+
+def problem_of(table: Mapping[str, Any], inner: Mapping[str, Any], seed: int, data_dir: str | None) -> Bilevel:
+  """The problem of the tables `data`, `network` and `inner`, the seed that of the data and the start."""
+  data = {**table["data"], **({"split_seed": seed} if table["data"]["name"] == "hyper_cleaning" else {})}
+  spec = registry.named("data", {**table, "data": data}, data_dir=data_dir, cache_dir=None)
+  network = registry.network(table, spec.num_outputs)
+  loss_fn = registry.loss(None, spec.metric)(network.apply)
+  own, plain = (spec.loop(registry.inner(each, loss_fn), network, True) for each in (inner, table["inner"]))
+  loaded, key = spec.load(), jax.random.key(seed)
+  task = jax.jit(loaded.train)(key)
+  params, shared = network.init(key, task.support[0])
+  measure = _against_the_solution if data["name"] == "bilevel_quadratic" else _trained_afresh
+  test = jax.tree.map(lambda leaf: leaf[0], loaded.test)
+  return Bilevel(own, MetaParams(params, shared), task, test, jax.jit(partial(measure, plain)))
+
+
+def _trained_afresh(inner: InnerLoop, meta_params: MetaParams, task: Task, test: Task) -> Aux:
+  final = wj.adapt(inner, meta_params, task, jax.random.key(0)).final.params
+  val, of_val = query_loss_of(inner)(final, meta_params.shared, task.query)
+  _, of_test = query_loss_of(inner)(final, meta_params.shared, test.query)
+  return {"val_loss": val, "val_accuracy": of_val["accuracy"], "accuracy": of_test["accuracy"], "f1": of_test["f1"]}
+
+
+def _against_the_solution(inner: InnerLoop, meta_params: MetaParams, task: Task, test: Task) -> Aux:
+  """The outer loss at the solved inner problem, less that of the best outer variable, and the distance to that one."""
+  del test
+  initial = meta_params.initial
+  best = bilevel_quadratic.minimum(task, initial, prox=inner.prox)
+  value = lambda phi: bilevel_quadratic.query_loss(
+    bilevel_quadratic.solution(task, initial, phi, prox=inner.prox), phi, task.query
+  )[0]
+  off = jnp.linalg.norm(meta_params.shared - best) / jnp.linalg.norm(best)
+  return {"val_loss": value(meta_params.shared) - value(best), "relative_error": off}
+
+
+def rows(
+  problems: dict,
+  estimators: dict,
+  cases: Sequence[str],
+  budget: Mapping[str, int],
+  rates: Sequence[float],
+  seeds: Sequence[int],
+  data_dir: str = "",
+  runs: str = "",
+  only: Sequence[str] = (),
+) -> Iterator[Row]:
+  """Each estimator on each problem, under each seed; the outer step of all seeds is tuned on the first.
+
+  Args:
+    problems: Tables with `data`, `network` and `inner`.
+    estimators: Tables with `meta_gradient`, and with what `inner` has else than the problem's.
+    cases: Names of the problems to run.
+    budget: Oracle calls, gradients and Hessian-vector products, of the outer steps, by problem.
+    rates: Learning rates of Adam in the outer loop; the one with the least validation loss is taken.
+    seeds: Seeds of the data and of the start.
+    data_dir: Folder of prepared data; "" for the default.
+    runs: Folder of finished runs, which are read instead of run again; "" for none.
+    only: The estimators; none for all.
+  """
+  for case in cases:
+    table = schema.choose("config.cases", case, problems)
+    for name, estimator in chosen(estimators, only).items():
+      run = partial(_kept, runs, case, name, table, estimator, budget[case], data_dir or None)
+      tuned = [run(rate, seeds[0]) for rate in rates]
+      best = min(tuned, key=lambda row: row["val_loss"] if math.isfinite(row["val_loss"]) else math.inf)
+      yield best
+      yield from (run(best["outer_rate"], seed) for seed in seeds[1:])
+
+
+def _kept(runs: str, case: str, name: str, *arguments: Any) -> Row:
+  """A run, read from the folder of finished runs if it is there."""
+  *tables, _, rate, seed = arguments
+  digest = hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:8]  # so that settings can change
+  path = pathlib.Path(runs, f"{case}-{name}-{rate:g}-{seed}-{digest}.json")
+  if runs and path.exists():
+    return workdir.read_json(path)
+  row = {"case": case, "method": name, **one_run(*arguments)}
+  if runs:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(path, row)
+  return row
+
+
+def one_run(
+  table: Mapping[str, Any],
+  estimator: Mapping[str, Any],
+  budget: int,
+  data_dir: str | None,
+  rate: float,
+  seed: int,
+) -> Row:
+  """Learns `shared` until the oracle calls are used up, and measures what was learned."""
+  inner = {**table["inner"], **estimator.get("inner", {})}
+  calls = oracle_calls(table, estimator, inner, data_dir)
+  problem = problem_of(table, inner, seed, data_dir)
+  estimate = meta_grad_of(estimator, problem.inner, problem.task)
+  adam = optax.scale_by_adam()
+
+  # Task and rate are arguments, so that other seeds and rates need no other program.
+  def update(point: MetaParams, state: PyTree, carry: PyTree, key: jax.Array, task: Task, rate: jax.Array) -> Any:
+    (_, grads), carry = estimate.grad(point, task, key, carry)
+    direction, state = adam.update(grads.shared, state)
+    shared = jax.tree.map(lambda p, d: p - rate * d, point.shared, direction)
+    return point._replace(shared=shared), state, carry, optax.tree.norm(grads.shared)
+
+  point, carry = problem.start, estimate.init(problem.start)
+  state, key, fixed = adam.init(point.shared), jax.random.key(seed), (problem.task, jnp.asarray(rate))
+  program, known = cost.compiled(jax.jit(update), point, state, carry, key, *fixed)
+  steps, used, began = max(1, budget // sum(calls.values())), 0, time.process_time()
+  for index in range(steps):
+    point, state, carry, norm = program(point, state, carry, jax.random.fold_in(key, index), *fixed)
+    used = index + 1
+    if not norm > 0:  # it says nothing about `shared`, or is not finite
+      break
+  seconds = time.process_time() - began
+  remark = "" if norm > 0 else "no gradient of shared" if norm == 0 else "not finite"
+  measured = {column: float(value) for column, value in problem.measure(point, problem.task, problem.test).items()}
+  sizes = {"inner_steps": inner["num_steps"], "outer_steps": used, "outer_rate": rate, "seed": seed}
+  totals = {column: used * number for column, number in calls.items()}
+  return {**sizes, **totals, **measured, "seconds": seconds, "temp_bytes": known["temp_bytes"], "remark": remark}
+
+
+def meta_grad_of(estimator: Mapping[str, Any], inner: InnerLoop, task: Task) -> CarriedMetaGrad:
+  """The estimator of a table, as one that carries a state."""
+  made = registry.meta_gradient({"meta_gradient": estimator["meta_gradient"]}, inner)
+  estimate: Any = outer_step.resolve(made, task).meta_grad
+  if isinstance(estimate, CarriedMetaGrad):
+    return estimate
+  return CarriedMetaGrad(lambda point: (), lambda point, task, key, carry: (estimate(point, task, key), carry))
+
+
+def oracle_calls(
+  table: Mapping[str, Any], estimator: Mapping[str, Any], inner: Mapping[str, Any], data_dir: str | None
+) -> dict[str, int]:
+  """The gradients and Hessian-vector products of one outer step, counted on a few examples."""
+  sizes = {name: _ENOUGH for name in ("train", "val", "test") if name in table["data"]}
+  problem = problem_of({**table, "data": {**table["data"], **sizes}}, inner, 0, data_dir)
+  counter: count.Counter = collections.Counter()
+  counted = partial(count.counted, counter=counter)
+  loop = problem.inner._replace(
+    loss_fn=counted(problem.inner.loss_fn), query_loss_fn=counted(query_loss_of(problem.inner))
+  )
+  estimate = meta_grad_of(estimator, loop, problem.task)
+  carry = estimate.init(problem.start)
+  jax.block_until_ready(jax.jit(estimate.grad)(problem.start, problem.task, jax.random.key(0), carry))
+  return count.totals(counter)
+
+
+def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
+  """Bars of each measured number, an estimator each, with the seeds as points."""
+  from warpjax.runner.plots import canvas
+
+  paths = []
+  for case, group in itertools.groupby(rows, key=lambda row: row["case"]):
+    mine = list(group)
+    names = list(dict.fromkeys(row["method"] for row in mine))
+    columns = [c for c in ("accuracy", "f1", "val_loss", "relative_error", "seconds", "temp_bytes") if c in mine[0]]
+    figure, grid = canvas.subplots(
+      1, len(columns), figsize=(1 + 2.6 * len(columns), 1 + 0.28 * len(names)), squeeze=False, layout="constrained"
+    )
+    for axes, column in zip(grid.flat, columns, strict=True):
+      for place, name in enumerate(names):
+        values = [row[column] for row in mine if row["method"] == name]
+        axes.barh(place, sum(values) / len(values), color="C0", alpha=0.5)
+        axes.plot(values, [place] * len(values), "o", color="C1", markersize=3)
+      axes.set_yticks(range(len(names)), names if axes is grid.flat[0] else [], fontsize=7)
+      axes.set(title=column.replace("_", " "))
+      axes.invert_yaxis()
+      if column in ("accuracy", "f1"):
+        axes.set_xlim(0.5)
+      if column in ("temp_bytes", "relative_error"):
+        axes.set_xscale("log")
+    paths.append(folder / f"bilevel_{case}.png")
+    canvas.save(figure, paths[-1])
+  return paths
+
+
+def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
+  """The record of the benchmark: a row for each problem and estimator, means over the seeds."""
+  del before
+  columns = (
+    "accuracy",
+    "f1",
+    "val_loss",
+    "relative_error",
+    "outer_steps",
+    "gradients",
+    "hvps",
+    "seconds",
+    "temp_bytes",
+  )
+  made = []
+  for case, name in dict.fromkeys((row["case"], row["method"]) for row in rows):
+    mine = [row for row in rows if (row["case"], row["method"]) == (case, name)]
+    means = [sum(row[c] for row in mine) / len(mine) if c in mine[0] else None for c in columns]
+    cells = ["" if value is None else f"{value:.4g}" for value in means]
+    made.append([case, f"`{name}`", str(len(mine)), f"{mine[0]['outer_rate']:g}", *cells, mine[0]["remark"]])
+  return {
+    "title": "Bilevel problems by estimator, at equal oracle calls",
+    "text": "Means over seeds. The outer step is Adam's, its rate tuned on the validation loss of the first seed. "
+    "Accuracy is that of test images after training afresh with the learned weights; F1 is that of the sign of the "
+    "weights against the replaced labels. Gradients and Hessian-vector products are those of all outer steps, seconds "
+    "are CPU seconds without compilation.",
+    "command": command,
+    **{key: about[key] for key in ("date", "commit", "machine", "versions")},
+    "columns": ["problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark"],
+    "rows": made,
+    "measured": list(rows),
+  }

@@ -1,0 +1,86 @@
+"""Every row of configs/bilevel.py builds, trains two meta-steps on made files, and is evaluated."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from tests.datasets.idx_files import write_set
+from warpjax.runner import experiment, loop, measure
+from warpjax.runner.config import recipes
+from warpjax.training import parallel
+
+SIZES = {"train": 16, "val": 12, "test": 8}
+QUICK = ("implicit", "v_pbgd")
+ROWS = list(recipes.load("bilevel").methods)
+
+
+def tiny(method):
+  config = recipes.settings(f"bilevel:{method}")
+  config["data"] |= SIZES
+  config["inner"]["num_steps"] = config["eval"]["num_steps"] = 3
+  made = config["meta_gradient"]
+  made |= {name: 2 for name in ("num_steps", "truncate", "solver_steps") if made.get(name)}
+  return config | {"num_meta_steps": 2, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return str(write_set(tmp_path_factory.mktemp("fashion"), train=40, test=10))
+
+
+def row(method):
+  return pytest.param(method, marks=[] if method in QUICK else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("method", [row(method) for method in ROWS])
+def test_row_trains_two_steps(method, folder):
+  built = experiment.build(tiny(method), data_dir=folder)
+  start = loop.start(built)
+  state, metrics = loop.make_dispatch(built, 2, parallel.device_mesh(1))(start, built.data.train)
+  assert int(state.step) == 2 and metrics["finite"].all() and 0 <= metrics["f1"].min() <= metrics["f1"].max() <= 1
+  result, per_task = measure.measure(built, state)
+  assert per_task.shape == (1, 4) and math.isfinite(result["mean"]) and result["metric"] == "accuracy"
+  moved = np.abs(state.meta_params.shared["weights"]).max()
+  assert (moved > 0) == (method != "first_order")  # the direct gradient of the weights is zero
+  jax.tree.map(np.testing.assert_array_equal, state.meta_params.initial, loop.start(built).meta_params.initial)
+
+
+def test_test_and_validation_tasks_train_on_the_same_examples_and_split_seeds_differ(folder):
+  data = experiment.build(tiny("implicit"), data_dir=folder).data
+  train, test, val = data.train(jax.random.key(0)), data.test_task(jax.random.key(0)), data.val
+  for part in (test, jax.tree.map(lambda leaf: leaf[0], val)):
+    jax.tree.map(np.testing.assert_array_equal, train.support, part.support)
+  assert len(test.query[0]) == SIZES["test"] and train.query[0].shape == (SIZES["val"], 784)
+  config = tiny("implicit")
+  config["data"]["split_seed"] = 1
+  other = experiment.build(config, data_dir=folder).data.train(jax.random.key(0))
+  assert (other.support[0] != train.support[0]).any()
+
+
+def test_the_released_protocol_says_what_differs():
+  honest, released = (recipes.settings(f"bilevel:{name}") for name in ("implicit", "implicit_released"))
+  assert honest["data"].get("always_changed", True) and not released["data"]["always_changed"]
+  assert released["optimizer"] == {"name": "one_block", "optimizer": "sgd", "learning_rate": 1e-3}
+
+
+def test_bad_settings_are_named(folder):
+  config = tiny("penalty")
+  config["meta_gradient"]["max_weight"] = 1.0
+  with pytest.raises(ValueError, match=r"config.meta_gradient.growth .* max_weight .* with the weight 10.0"):
+    experiment.build(config, data_dir=folder)
+  config = tiny("t1_t2")
+  config["meta_gradient"]["damping"] = 0.1
+  with pytest.raises(ValueError, match=r"config.meta_gradient.damping must be 0 with the solver 'identity'; got 0.1"):
+    experiment.build(config, data_dir=folder)
+  config = tiny("implicit")
+  config["optimizer"]["momentum"] = 0.9
+  with pytest.raises(ValueError, match=r"config.optimizer.momentum must be 0 with the optimizer 'adam'; got 0.9"):
+    experiment.build(config, data_dir=folder)
+  config = tiny("implicit")
+  config["data"]["train"] = 100
+  with pytest.raises(ValueError, match=r"num_train \+ num_val must be at most the examples, 40; got 100 \+ 12"):
+    experiment.build(config, data_dir=folder)
