@@ -143,6 +143,15 @@ def test_a_program_does_not_grow_with_the_steps():
     assert size(1024, policy) < 2 * size(1024, "auto")
 
 
+def test_the_boundaries_of_segments_go_to_the_host_and_back():
+  """As a program for a GPU says, of every leaf of the carry: Adam's parameters, moments and count."""
+  rule = rules.adam(0.05)
+  traced = jax.jit(unrolled(toy.loop(rule, STEPS), memory="offload")).trace(toy.meta_params(), toy.task(), toy.key())
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  leaves = len(jax.tree.leaves((toy.initial(), rule.transform(()).init(toy.initial()))))
+  assert text.count("annotate_device_placement") == 2 * leaves and text.count("pinned_host") == leaves
+
+
 def test_plans():
   for num_steps in (1, 2, 3, 7, 16, 97, 1000, 1024):
     for snapshots in (None, 1, 5, 2000):
@@ -165,3 +174,13 @@ def test_bad_input():
       make(inner, snapshots=4)
     with pytest.raises(ValueError, match="snapshots must be None or an integer of at least 1; got 0"):
       make(inner, memory="nested", snapshots=0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("policy", BELOW)
+def test_forward_mode_outside(policy):
+  estimate = lambda memory: lambda point: unrolled(toy.loop(num_steps=4), memory=memory)(point, toy.task(), toy.key())
+  meta_params = toy.meta_params()
+  push = lambda memory: toy.jit(lambda point: jax.jvp(estimate(memory), (point,), (toy.direction(point),)))(meta_params)
+  toy.assert_close(push(policy), push("save_all"))

@@ -127,7 +127,6 @@ def _each_step(body: Callable, policy: Memory) -> Callable:
 
 def _nested(body: Callable, carry: PyTree, indices: jax.Array, kept: Plan, offload: bool) -> tuple[PyTree, None]:
   """A scan of scans, each of which is run again; steps that make no whole segment come last, and are not."""
-  offload = offload and jax.default_backend() != "cpu"
   policy = jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
     names_which_can_be_offloaded=[_BOUNDARY],
