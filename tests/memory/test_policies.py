@@ -109,6 +109,15 @@ def test_a_nested_meta_gradient_can_be_differentiated():
   toy.assert_close(of("nested"), of("auto"), rtol=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("strict")
+def test_forward_mode_outside():
+  estimate = lambda policy: lambda point: unrolled(toy.loop(num_steps=4), memory=policy)(point, toy.task(), toy.key())
+  meta_params, along = toy.meta_params(), jax.tree.map(jnp.asarray, toy.direction(toy.meta_params()))
+  push = lambda policy: toy.jit(lambda point, by: jax.jvp(estimate(policy), (point,), (by,)))(meta_params, along)
+  toy.assert_close(push("nested"), push("save_all"))
+
+
 # What XLA plans, in float32.
 
 
@@ -174,13 +183,3 @@ def test_bad_input():
       make(inner, snapshots=4)
     with pytest.raises(ValueError, match="snapshots must be None or an integer of at least 1; got 0"):
       make(inner, memory="nested", snapshots=0)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("strict")
-@pytest.mark.parametrize("policy", BELOW)
-def test_forward_mode_outside(policy):
-  estimate = lambda memory: lambda point: unrolled(toy.loop(num_steps=4), memory=memory)(point, toy.task(), toy.key())
-  meta_params = toy.meta_params()
-  push = lambda memory: toy.jit(lambda point: jax.jvp(estimate(memory), (point,), (toy.direction(point),)))(meta_params)
-  toy.assert_close(push(policy), push("save_all"))

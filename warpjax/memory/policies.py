@@ -101,7 +101,7 @@ def scan_of(derivative: Derivative, memory: Memory = "auto", snapshots: int | No
     snapshots: As for `plan`.
 
   Returns:
-    A scan; that of "treeverse" cannot be differentiated twice in reverse mode.
+    A scan; that of "treeverse" can be differentiated once.
   """
   by_mode = memory == "auto" or is_below_linear(memory)
   per_step = partial(_each_step, policy=_PER_STEP[derivative] if by_mode else memory)
