@@ -204,6 +204,16 @@ def test_policies_are_predicted_from_short_unrolls_and_take_turns():
   assert recorded["rows"][1][0] == "`nested`" and recorded["rows"][0][-1].endswith(" s, 1.00")
 
 
+@pytest.mark.slow
+def test_thousands_of_steps_of_conv_4_fit_into_little_memory():
+  setting = cost.Setting(**config.METHODS["policies"]["setting"])._replace(tasks=1)
+  todo = cost.work(setting, config.SGD)
+  size = lambda steps, policy: memory.compiled(todo, steps, config.POLICIES[policy])[2]["temp_bytes"]
+  assert size(1024, "nested") <= size(1024, "save_gradients") / 8
+  assert size(1024, "treeverse") <= size(1024, "save_gradients") / 16
+  assert max(size(4096, "nested"), 2 * size(4096, "treeverse")) < 128 * 2**20
+
+
 def test_pictures_of_the_other_modes(tmp_path):
   point = {"case": "c", "method": "m", "block": "initial", "gradients": 3, "hvps": 1, "cosine": 0.5, "norm_ratio": 1.0}
   drawn = report.draw_accuracy([{**point, "relative_error": 0.1}], tmp_path)

@@ -109,6 +109,15 @@ def test_a_nested_meta_gradient_can_be_differentiated():
   toy.assert_close(of("nested"), of("auto"), rtol=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("strict")
+def test_forward_mode_outside():
+  estimate = lambda policy: lambda point: unrolled(toy.loop(num_steps=4), memory=policy)(point, toy.task(), toy.key())
+  meta_params, along = toy.meta_params(), jax.tree.map(jnp.asarray, toy.direction(toy.meta_params()))
+  push = lambda policy: toy.jit(lambda point, by: jax.jvp(estimate(policy), (point,), (by,)))(meta_params, along)
+  toy.assert_close(push("nested"), push("save_all"))
+
+
 # What XLA plans, in float32.
 
 
@@ -141,6 +150,15 @@ def test_a_program_does_not_grow_with_the_steps():
   for policy in BELOW:
     assert size(1024, policy) == size(64, policy)
     assert size(1024, policy) < 2 * size(1024, "auto")
+
+
+def test_the_boundaries_of_segments_go_to_the_host_and_back():
+  """As a program for a GPU says, of every leaf of the carry: Adam's parameters, moments and count."""
+  rule = rules.adam(0.05)
+  traced = jax.jit(unrolled(toy.loop(rule, STEPS), memory="offload")).trace(toy.meta_params(), toy.task(), toy.key())
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  leaves = len(jax.tree.leaves((toy.initial(), rule.transform(()).init(toy.initial()))))
+  assert text.count("annotate_device_placement") == 2 * leaves and text.count("pinned_host") == leaves
 
 
 def test_plans():

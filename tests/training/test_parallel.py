@@ -125,7 +125,7 @@ def memory_gaps():
     return plain(*run(start(None), tasks))
 
   expected = stepped("save_all", None)
-  return {memory: gap(stepped(memory, AXIS), expected) for memory in ("nested", "treeverse")}
+  return {memory: gap(stepped(memory, AXIS), expected) for memory in ("nested", "treeverse", "offload")}
 
 
 def with_data():
@@ -242,7 +242,7 @@ def test_an_inner_gradient_is_not_summed_over_the_devices(found):
   assert found["adapted"] < 1e-13
 
 
-@pytest.mark.parametrize("memory", ["nested", "treeverse"])
+@pytest.mark.parametrize("memory", ["nested", "treeverse", "offload"])
 def test_steps_that_run_again_over_devices(found, memory):
   assert found["memory"][memory] < 1e-9
 

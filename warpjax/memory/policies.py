@@ -101,7 +101,7 @@ def scan_of(derivative: Derivative, memory: Memory = "auto", snapshots: int | No
     snapshots: As for `plan`.
 
   Returns:
-    A scan; that of "treeverse" cannot be differentiated twice in reverse mode.
+    A scan; that of "treeverse" can be differentiated once.
   """
   by_mode = memory == "auto" or is_below_linear(memory)
   per_step = partial(_each_step, policy=_PER_STEP[derivative] if by_mode else memory)
@@ -127,7 +127,6 @@ def _each_step(body: Callable, policy: Memory) -> Callable:
 
 def _nested(body: Callable, carry: PyTree, indices: jax.Array, kept: Plan, offload: bool) -> tuple[PyTree, None]:
   """A scan of scans, each of which is run again; steps that make no whole segment come last, and are not."""
-  offload = offload and jax.default_backend() != "cpu"
   policy = jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
     names_which_can_be_offloaded=[_BOUNDARY],
