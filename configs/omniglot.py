@@ -32,6 +32,7 @@ _cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a lar
   beside each row. reptile_20way_5shot_cpu, imaml_20way_5shot_cpu, imaml_hf_20way_5shot_cpu and imaml_hf_5shot_cpu are
   trained as their rows of 1 shot are: python -m experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu
   --set=data.shots=5 --name=5_shots, of iMAML with --set=data.queries=5 --num_tasks=1000 besides.
+maml_minutes_cpu: At the meta-steps, tasks and filters of alfa_cpu, proto_maml_cpu and bootstrapped_cpu.
 maml_20way_small_cpu, warp_maml_20way_small_cpu: Equal meta-steps, for three seeds (--seeds=0,1,2). Inner steps of 0.5,
   a quarter of the paper's, as MAML learns less with longer ones here.
 """

@@ -52,7 +52,7 @@ def distance(name, target, point, shared, fixed_shared, task):
   return jnp.mean(jnp.sum(p * jnp.log(p / q), axis=-1))
 
 
-@pytest.mark.parametrize("target_steps", [1, 2, 4])
+@pytest.mark.parametrize("target_steps", [1, 3])
 def test_closed_form_on_a_quadratic(target_steps):
   """Of `h (w - batch)^2 / 2` each step contracts by `c = 1 - rate h`; the target is known, and so is the gradient."""
   curvature, rate, num_steps, support, query, start = 0.8, 0.5, 3, 4.0, 6.0, -1.0

@@ -72,7 +72,7 @@ def test_the_evaluation_measures_what_the_estimator_does():
   np.testing.assert_allclose(found.per_task[:, -1], value[0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("derivative", ["mixed", "reverse"])
+@pytest.mark.parametrize("derivative", ["mixed", pytest.param("reverse", marks=pytest.mark.slow)])
 def test_meta_gradient_by_finite_differences(derivative):
   """Eager, compiled and under vmap; the head that is replaced learns nothing, exactly."""
   point, one = meta_params(), task()

@@ -29,7 +29,7 @@ class Match(NamedTuple):
     distance: `(outputs of the target, outputs) -> scalar`.
   """
 
-  of: Callable[[Params, PyTree, Batch], PyTree]
+  of: Callable[[Params, PyTree, PyTree], PyTree]
   distance: Callable[[PyTree, PyTree], jax.Array]
 
 

@@ -42,7 +42,7 @@ def from_start(inner: InnerLoop, grad_fn: MetaGradFn, start: Start) -> MetaGradF
     (0.5, -0.25)
 
   Reference:
-    The chain rule; the case of prototypes: Triantafillou et al. 2020, arXiv 1903.03096, section 3.
+    Triantafillou et al. 2020, arXiv 1903.03096, section 3, where the start has prototypes.
   """
   check_inner(inner)
   check_takes("start", start, ("problem",))

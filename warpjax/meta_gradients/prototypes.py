@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from warpjax import padding
 from warpjax.meta_gradients.from_start import Start
-from warpjax.mistakes import APPLY, check_takes
+from warpjax.mistakes import APPLY, check_labels, check_takes
 from warpjax.numerics import sum_dtype
 from warpjax.problem import Problem
 from warpjax.types import Apply, MetaParams, PyTree
@@ -28,7 +28,8 @@ def prototypes(apply: Apply, head: str = "head") -> Start:
     A `Start`; the meta-gradient flows through the features to all parameters but those of the head.
 
   Raises:
-    ValueError: when `apply` is not a function of these arguments; when traced, if `initial` has no such head.
+    ValueError: when `apply` is not a function of these arguments; when traced, if `initial` has no such head, or labels
+      are not integers.
 
   Example:
     >>> import warpjax as wj
@@ -66,6 +67,7 @@ def prototypes(apply: Apply, head: str = "head") -> Start:
 
 def _shares(labels: jax.Array, weights: jax.Array | None, like: jax.Array) -> jax.Array:
   """`[examples, classes]`: the weight of each example in the mean of each class; zeros for a class without examples."""
+  check_labels(labels, jnp.zeros((len(labels), like.shape[-1])))
   of_class = jax.nn.one_hot(labels, like.shape[-1], dtype=sum_dtype(like))
   if weights is not None:
     of_class = of_class * weights[:, None].astype(of_class.dtype)

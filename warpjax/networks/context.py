@@ -38,8 +38,8 @@ def with_context(network: Network, modulation: Modulation) -> Network:
     modulation: What the context does, such as `film("dense_0", 5)`.
 
   Returns:
-    A `Network`; its parameters that adapt are `{"context": ...}`, its shared ones `{"params": ..., "shared": ...,
-    "weights": ...}` with both sides of `network` and the weights of the modulation.
+    A `Network`; what adapts is a dict of `context`. What is shared is a dict of `params` and `shared`, the two sides of
+    `network`, and of `weights`, those of the modulation.
 
   Raises:
     ValueError: when an argument is not what it should be.

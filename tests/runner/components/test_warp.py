@@ -149,9 +149,10 @@ def test_another_head_has_the_entries_of_the_first_in_another_order():
     meta_gradients.another_head(jax.random.key(0), {"body": np.ones(2)})
 
 
-def test_what_is_redrawn_is_one_of_two():
+def test_what_is_redrawn_is_one_of_three():
   config = tiny("leap")
-  with pytest.raises(ValueError, match=r"config.meta_gradient.redrawn must be one of 'nothing', 'head'; got 'body'"):
+  allowed = r"config.meta_gradient.redrawn must be one of 'nothing', 'head', 'context'; got 'body'"
+  with pytest.raises(ValueError, match=allowed):
     build({**config, "meta_gradient": {"name": "leap", "redrawn": "body"}})
   with pytest.raises(ValueError, match=r"redrown is not a setting; did you mean 'redrawn'"):
     build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})
