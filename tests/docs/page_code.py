@@ -3,7 +3,8 @@
   python -m tests.docs.page_code docs/how_to/adam.md            # compares what the page shows with what is printed
   python -m tests.docs.page_code --write docs/how_to/adam.md    # puts what is printed into the page
 
-A `text` block right after a `python` block is its output.
+A `text` block right after a `python` block is its output. What is logged, such as the progress of a run, is marked by a
+comment, `HIDDEN`, and is not compared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-BLOCK = re.compile(r"```python\n(?P<code>.*?)```(?P<gap>\n\n```text\n)?(?(gap)(?P<output>.*?)```)", re.DOTALL)
+HIDDEN = "<!-- its output is not shown -->"
+BLOCK = re.compile(
+  rf"```python\n(?P<code>.*?)```(?P<hidden>\n\n{HIDDEN})?(?P<gap>\n\n```text\n)?(?(gap)(?P<output>.*?)```)", re.DOTALL
+)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 OPTIONAL = ("grain", "tensorflow", "torch")
 """A block that imports one of these runs only where it is installed, and only with `optional`."""
@@ -57,7 +61,7 @@ def check(path: pathlib.Path, optional: bool = False) -> dict:
   """
   namespace: dict = {"__name__": "page"}
   for block, printed in outputs(path.read_text(encoding="utf-8"), namespace, optional):
-    found = differences(block["output"] or "", printed)
+    found = [] if block["hidden"] else differences(block["output"] or "", printed)
     assert not found, "\n".join((path.name, block["code"], *found))
   return namespace
 
@@ -68,6 +72,8 @@ def write(path: pathlib.Path) -> None:
   printed = {block["code"]: text for block, text in outputs(text, {"__name__": "page"}, optional=True)}
 
   def filled(block: re.Match[str]) -> str:
+    if block["hidden"]:
+      return block[0]
     shown = printed.get(block["code"], block["output"] or "")
     return f"```python\n{block['code']}```" + (f"\n\n```text\n{shown}```" if shown else "")
 

@@ -71,7 +71,10 @@ def test_what_agrees(shown, printed, agree):
 
 def test_what_is_printed_is_put_into_a_page_once(tmp_path):
   page = tmp_path / "page.md"
-  page.write_text("# A\n\n```python\nx = 2\nprint(x)\n```\n\n```text\n3\n```\n\n```python\nx += 1\n```\n\nB\n")
+  logged = f"```python\nimport time\nprint(time.time())\n```\n\n{page_code.HIDDEN}\n"
+  page.write_text(
+    f"# A\n\n```python\nx = 2\nprint(x)\n```\n\n```text\n3\n```\n\n```python\nx += 1\n```\n\nB\n\n{logged}"
+  )
   with pytest.raises(AssertionError, match="3 is shown and 2 is printed"):
     page_code.check(page)
   page_code.write(page)
