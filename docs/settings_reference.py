@@ -55,7 +55,7 @@ def _kind(kind: str) -> str:
     own = [setting for setting in each if setting not in shared]
     groups.setdefault(tuple(f"{setting.path}: {setting.hint} {setting.doc}" for setting in own), {})[name] = own
   key = f"{kind}.{registry.KEY[kind]}"
-  intro = f"`{key}` names one of these, or `module:function`, [a function of your own](../your_method.md)."
+  intro = f"`{key}` names one of these, or `module:function`, [a function of your own](../how_to/your_method.md)."
   parts = [
     _section(", ".join(f"`{name}`" for name in group), _columns(group) if own else "No settings of its own.", level=3)
     for own, group in groups.items()

@@ -248,8 +248,8 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     made.append([case, f"`{name}`", str(len(mine)), f"{mine[0]['outer_rate']:g}", *cells, mine[0]["remark"]])
   return {
     "title": "Bilevel problems by estimator, at equal oracle calls",
-    "text": "Means over seeds. The outer step is Adam's; of the rates in the command, or in the config, it has that with "
-    "the least validation loss on the first seed. "
+    "text": "Means over seeds. The outer step is Adam's; of the rates in the command, or in the config, it has that "
+    "with the least validation loss on the first seed. "
     "Accuracy is that of test images after training afresh with the learned weights; F1 is that of the sign of the "
     "weights against the replaced labels. Gradients and Hessian-vector products are those of all outer steps, seconds "
     "are CPU seconds without compilation.",

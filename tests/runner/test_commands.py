@@ -24,7 +24,7 @@ def test_a_command_has_a_module_and_a_script(name):
 
 
 def test_the_table_of_the_docs_has_every_command():
-  text = (ROOT / "docs" / "launching.md").read_text(encoding="utf-8")
+  text = (ROOT / "docs" / "how_to" / "launching.md").read_text(encoding="utf-8")
   installed, in_a_checkout = text.split("These commands exist only in a checkout")
   names = lambda part: re.findall(r"^\| `(\w+)` \| [a-z]", part, re.MULTILINE)
   assert names(installed) == list(COMMANDS) and "benchmark" in names(in_a_checkout)

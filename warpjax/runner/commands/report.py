@@ -21,7 +21,7 @@ from warpjax.runner.machine import provenance
 from warpjax.runner.reporting import records, results
 
 ROOT = provenance.ROOT
-PAGES = ("README.md", "docs/*.md", "docs/papers/*.md")
+PAGES = ("README.md", *(f"docs/{folder}*.md" for folder in ("", "get_started/", "how_to/", "papers/", "reference/")))
 BLOCK = re.compile(r"(<!-- report: (\w+)/?(\w*) -->\n).*?(<!-- end of report -->)", re.DOTALL)
 BLOCKS: dict[str, Callable[..., str]] = {
   "highlights": results.highlights,
