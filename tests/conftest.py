@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import signal
@@ -52,6 +53,13 @@ def _compile_fast() -> None:
   command = [sys.executable, "-c", FLAGS]
   flags = subprocess.run(command, cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True, check=True)
   os.environ["XLA_FLAGS"] = f"{flags.stdout.strip()} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
+def pytest_collection_finish() -> None:
+  """Looks for garbage less often, and only in what the tests make: traces make many objects, few of them in cycles."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(10_000, 20, 10)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

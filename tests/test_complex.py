@@ -121,7 +121,7 @@ RULES = {
 
 
 # The quick tests have these with other settings.
-SLOW = ("mixed", "reptile", "leap_energy", "warp_first_order")
+SLOW = ("mixed", "reverse_prox", "reptile", "reptile_weighted", "leap_energy", "warp_first_order", "neumann")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ESTIMATORS])

@@ -43,8 +43,13 @@ def test_a_loss_that_closes_over_its_labels(name, made, dtype, call):
 BATCHES = {"whole": wj.full_batch, "minibatch": wj.minibatch(2), "epochs": wj.epochs(3)}
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("batch_fn", BATCHES)
+@pytest.mark.parametrize(
+  ("batch_fn", "padded"),
+  [
+    *(("whole", True), ("epochs", True), ("minibatch", False)),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in (("whole", False), ("epochs", False), ("minibatch", True))),
+  ],
+)
 def test_adaptation_outside_of_jit(batch_fn, padded):
   """To a task of NumPy's arrays and to one of JAX's, as inside."""
   inner = wj.InnerLoop(LOSSES["classification"], rules.sgd(0.1), 2, batch_fn=BATCHES[batch_fn])

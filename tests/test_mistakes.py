@@ -418,7 +418,11 @@ ESTIMATORS = {
 }
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+# All take the loss out of the same loop.
+SLOW = ("reverse", "multi-step", "implicit", "one step")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in ESTIMATORS])
 def test_a_loss_may_return_its_scalar_alone(name):
   results = []
   for loss_fn in (toy.loss_fn, bare):

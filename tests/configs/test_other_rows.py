@@ -80,7 +80,9 @@ def test_row_trains_two_steps(file, method, alphabets):
   assert per_task.shape == (2, built.evaluation.num_steps + 1) and math.isfinite(result["mean"])
 
 
-@pytest.mark.parametrize("method", ["leap", "reptile", "fomaml", "warp_leap_offline"])
+@pytest.mark.parametrize(
+  "method", ["fomaml", "warp_leap_offline", *(pytest.param(m, marks=pytest.mark.slow) for m in ("leap", "reptile"))]
+)
 def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
   built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
   assert (built.draw is None) == (method == "warp_leap_offline")

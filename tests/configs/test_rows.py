@@ -21,8 +21,8 @@ FILES = ("sinusoid", "omniglot", "reptile_studies", "demo")
 ALL = [(file, method) for file in FILES for method in recipes.load(file).names()]
 SMALLER = [row for row in ALL if row[1].endswith("_cpu")]
 ROWS = tiny.distinct({row: tiny.config(*row) for row in ALL})
-# One of each kind of meta-gradient, and one on images; `make test-slow` trains every row.
-QUICK = {("sinusoid", method) for method in ("maml", "learned", "leap", "imaml", "reptile_demo", "warp_leap_offline")}
+# A meta-gradient of an unroll, one along the trajectory, offline steps, and images; `make test-slow` trains every row.
+QUICK = {("sinusoid", method) for method in ("maml", "leap", "warp_leap_offline")}
 QUICK.add(("omniglot", "maml"))
 
 
@@ -65,6 +65,7 @@ def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monke
   configs = [recipes.settings(f"{file}:{method}") for method in recipes.load(file).names()]
   for config in {repr(config["data"]): config for config in configs}.values():  # rows of one task are one case
     data = config["data"]
+    config["network"]["num_blocks"] = 1  # which takes the least time to trace
     support, query = jax.eval_shape(experiment.build(config).data.train, jax.random.key(0))
     assert support[0].shape[0] == data["ways"] * (data["train_shots"] or data["shots"])
     assert query[0].shape[0] == data["ways"] * (data["train_queries"] or data["queries"])
@@ -74,7 +75,7 @@ def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monke
 def test_query_examples_of_training_can_be_support_examples(query, images):
   change = {"data": {"shots": 2, "queries": 1, "train_shots": 6, "train_queries": 2, "train_query": query}}
   built = experiment.build(tiny.config("omniglot", "reptile", change), **images)
-  (x, y), (query_x, query_y) = built.data.train(jax.random.key(0))
+  (x, y), (query_x, query_y) = jax.jit(built.data.train)(jax.random.key(0))
   assert (len(x), len(query_x)) == (12, 4) and sorted(y.tolist()) == [0] * 6 + [1] * 6
   assert protocol.card(built, 1)["train_query"] == query
   for image, label in zip(query_x, query_y, strict=True):
@@ -92,7 +93,7 @@ def test_drawings_are_resized_as_the_config_says(resample, tmp_path):
       Image.fromarray(255 * rng.integers(0, 2, (105, 105), np.uint8)).save(folder / f"{example}.png")
   places = {"data_dir": str(tmp_path / "raw"), "cache_dir": str(tmp_path / "cache")}
   built = experiment.build(tiny.config("omniglot", "maml", {"data": {"resample": resample}}), **places)
-  (x, _), _ = built.data.train(jax.random.key(0))
+  (x, _), _ = jax.jit(built.data.train)(jax.random.key(0))
   assert (len(np.unique(np.round(x, 5))) == 2) == (resample == "nearest")
 
 
@@ -124,6 +125,22 @@ def test_smaller_recipe_is_another_size_of_its_row(file, method):
   assert small["meta_gradient"] == row["meta_gradient"]
 
 
+def build(file, method, images):
+  config = tiny.config(file, method)
+  if file in tiny.ON_IMAGES:
+    config["network"]["num_blocks"] = 1  # which takes the least time to trace
+  return experiment.build(config, **(images if file in tiny.ON_IMAGES else {}))
+
+
+# Those of warp-layers are built by tests/runner/components/test_warp.py.
+WAVES = [row for row in ROWS if row[0] not in tiny.ON_IMAGES and not row[1].startswith(("warp", "t_net"))]
+
+
+@pytest.mark.parametrize(("file", "method"), WAVES, ids=["-".join(row) for row in WAVES])
+def test_row_of_waves_builds(file, method):
+  assert build(file, method, None).run.method == method
+
+
 def built(number, row):
   """A fifth of them are quick."""
   return pytest.param(*row, marks=[pytest.mark.slow] if number % 5 else [], id="-".join(row))
@@ -131,7 +148,7 @@ def built(number, row):
 
 @pytest.mark.parametrize(("file", "method"), itertools.starmap(built, enumerate(SMALLER)))
 def test_smaller_recipe_builds(file, method, images):
-  experiment.build(tiny.config(file, method), **images)
+  build(file, method, images)
 
 
 def test_misspelt_method_names_the_nearest():

@@ -164,7 +164,9 @@ def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
       np.testing.assert_allclose(found.per_task[i, k], np.mean((predictions - task.query[1]) ** 2), rtol=1e-9)
 
 
-@pytest.mark.parametrize("momentum", [0.0, pytest.param(0.9, marks=pytest.mark.slow), 0.99])
+@pytest.mark.parametrize(
+  "momentum", [*(pytest.param(momentum, marks=pytest.mark.slow) for momentum in (0.0, 0.9)), 0.99]
+)
 def test_linen_hands_out_the_statistics_of_the_batch_whatever_its_momentum(strict, momentum):
   network = networks.from_linen(Normed(momentum))
   params, shared = toy.init(network, jnp.zeros((2, 3)))

@@ -56,13 +56,13 @@ def ran(parts, directory, seconds=60.0, **kwargs):
 
 def test_a_part_that_hangs_or_fails_costs_no_other(tmp_path, impatient):
   fails = "import sys; print('half', flush=True); print('one\\ntwo', file=sys.stderr); sys.exit(3)"
-  parts = [part("hangs", HANGS, 0.03), part("fails", fails), part("works", "print('whole {seconds}')")]
+  parts = [part("hangs", HANGS, 0.02), part("fails", fails), part("works", "print('whole {seconds}')")]
   (hung, failed, done), said = ran(parts, tmp_path, seconds=90.0)
   assert (hung["status"], failed["status"], done["status"]) == ("out of time", "failed", "done")
   assert not is_alive(int(hung["result"][0])) and hung["exit_status"] == -signal.SIGKILL and hung["seconds"] < 30
   assert (failed["exit_status"], failed["stderr"], failed["result"]) == (3, ["one", "two"], ["half"])
   assert done["result"][0] == "whole" and 60 < float(done["result"][1]) < 90 and "stderr" not in done
-  assert said[0].startswith("[1/3] hangs: at most 3 s; 1.5 minutes remain.") and said[5].endswith("It printed whole.")
+  assert said[0].startswith("[1/3] hangs: at most 2 s; 1.5 minutes remain.") and said[5].endswith("It printed whole.")
   assert said[3].endswith("It printed half. Last error line: two")
   whole = json.loads((tmp_path / "accelerator.json").read_text())
   assert whole["minutes"] == 1 and whole["parts"] == {row["part"]: row for row in (hung, failed, done)}
@@ -122,13 +122,6 @@ def test_without_what_is_needed_nothing_else_runs(tmp_path):
   assert said[-1] == "[2/2] second: left out, since devices failed."
   whole = plan.parts(tmp_path, wheels=None, small=False, data_dir=None)
   assert [name for name, each in whole.items() if each.needed] == ["devices"]
-
-
-def test_the_command_itself_takes_no_device():
-  """Which its parts need."""
-  code = "import experiments.accelerator; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
-  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-  assert done.stdout == "False\n"
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is an accelerator")
@@ -279,7 +272,7 @@ def test_a_rehearsal_makes_no_records(tmp_path, platform, small, what):
   assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["accuracy", "memory"])
+@pytest.mark.parametrize("name", [pytest.param("accuracy", marks=pytest.mark.slow), "memory"])
 def test_a_part_of_the_benchmark_writes_its_rows_and_its_line(tmp_path, name):
   programs.PROGRAMS[name](programs.Call(name, tmp_path, small=True))
   each = plan.parts(tmp_path, wheels=None, small=True, data_dir=None)[name]

@@ -15,11 +15,12 @@ from warpjax.runner.reporting import results
 
 SMALL = {name: cases.smaller(case) for name, case in cases.CASES.items()}
 SINE = SMALL["sine"]
-# Each peer against warpjax in a case of every kind.
+# Each peer against warpjax in a case of every kind; the slow ones differ from another by a setting.
 IN_TORCH = (
   *(("sine", name) for name in cases.MAML_BY),
-  *((name, "torch") for name in ("leap_16", "warp_first_order_16", "warp_full_16")),
-  *(("warp_full_16", "torch_full"), ("mini_1", "torch"), ("omniglot_5", "torch")),
+  *((name, "torch") for name in ("leap_16", "warp_full_16")),
+  *(("warp_full_16", "torch_full"), ("omniglot_5", "torch")),
+  *(pytest.param(name, "torch", marks=pytest.mark.slow) for name in ("warp_first_order_16", "mini_1")),
 )
 
 
@@ -155,7 +156,7 @@ def test_tables_of_two_machines_name_both(tmp_path, monkeypatch):
 
 
 def test_a_benchmark_without_records_is_refused(tmp_path):
-  with pytest.raises(ValueError, match="--record is for peers, scaling; got the benchmark 'speed'"):
+  with pytest.raises(ValueError, match="--record is for peers, profile, scaling, tune; got the benchmark 'speed'"):
     benchmark.run(config.METHODS["speed"] | {"method": "speed"}, tmp_path / "none", record_in=tmp_path)
 
 

@@ -53,7 +53,7 @@ HOSTS = {
   "weighted": lambda inner: unrolled(inner, step_weights=(0.2, 0.3, 0.5)),
   "leap": lambda inner: along_trajectory(inner, leap()),
 }
-QUICK = ("mixed", "truncated")
+QUICK = ("mixed",)
 
 
 @pytest.mark.usefixtures("strict")

@@ -82,7 +82,10 @@ def newton_s():
   return grads
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "momentum" else ()) for n in SOLVERS])
+SLOW = ("gradient_descent", "momentum")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SOLVERS])
 def test_any_inner_solver_run_to_tolerance_gives_the_same_gradient(name):
   rule, num_steps = SOLVERS[name]
   (_, aux), grads = toy.jit(solved(rule, num_steps))(toy.meta_params(), toy.task(), toy.key())

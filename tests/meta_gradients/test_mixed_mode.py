@@ -221,7 +221,7 @@ def test_a_value_that_the_rule_does_not_read_costs_no_product():
   pytest.param("recompute", rules.sgd(0.1), 1, marks=pytest.mark.slow),
   ("recompute", rules.adam(0.1), 3),  # parameters and both moments
   ("save_gradients", rules.sgd(0.1), 1),  # the update is linear, so that a saved gradient would never be read
-  ("save_gradients", rules.adam(0.1), 4),
+  pytest.param("save_gradients", rules.adam(0.1), 4, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_each_inner_step_stores_its_carry_and_no_activations(memory, rule, trees):
   short, long = (unrolled_temporaries(steps, "mixed", memory, rule) for steps in (16, 48))
@@ -238,7 +238,7 @@ CONTRIBUTIONS = {
 
 
 @pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=pytest.mark.slow if name == "reptile" else ()) for name in CONTRIBUTIONS]
+  "name", [pytest.param(name, marks=pytest.mark.slow if name in ("reptile", "leap") else ()) for name in CONTRIBUTIONS]
 )
 def test_memory_along_a_trajectory_does_not_grow_with_its_steps(name):
   short, long = (

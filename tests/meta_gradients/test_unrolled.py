@@ -85,8 +85,15 @@ def test_truncation_runs_from_first_order_to_full():
   toy.assert_close(run(truncate=1)[1].initial, toy.jit(jax.grad(last_step_only))(meta_params.initial))
 
 
-@pytest.mark.parametrize("derivative", ["mixed", "reverse"])
-@pytest.mark.parametrize("rule", [rules.sgd(0.3), rules.adam(0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+  ("rule", "derivative"),
+  [
+    pytest.param(rules.sgd(0.3), "reverse", id="sgd-reverse"),
+    pytest.param(rules.adam(0.1), "mixed", id="adam-mixed"),
+    pytest.param(rules.sgd(0.3), "mixed", id="sgd-mixed", marks=pytest.mark.slow),
+    pytest.param(rules.adam(0.1), "reverse", id="adam-reverse", marks=pytest.mark.slow),
+  ],
+)
 def test_prox_is_differentiated_in_both_its_ends(rule, derivative):
   meta_params, task = toy.meta_params(), toy.task()
   estimate = toy.jit(unrolled(toy.loop(rule, prox=0.7), derivative))

@@ -77,7 +77,9 @@ def test_identity_warp_is_plain_sgd_exactly():
   assert not np.array_equal(plain["w1"], meta_params.initial["w1"])
 
 
-@pytest.mark.parametrize("rule", [rules.sgd(0.05), rules.sgd(0.05, momentum=0.9), rules.adam(0.05)])
+@pytest.mark.parametrize(
+  "rule", [*(pytest.param(rules.sgd(0.05, m), marks=pytest.mark.slow) for m in (None, 0.9)), rules.adam(0.05)]
+)
 def test_one_step_warp_gradient_is_the_unrolled_one(rule):
   with jax.enable_x64(True):
     meta_params, task, key = setting()
@@ -141,7 +143,9 @@ REUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REUSED)
+@pytest.mark.parametrize(
+  "name", ["first_order", "meta_sgd_and_momentum", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sgd", "adam"))]
+)
 def test_the_step_s_own_passes_give_the_gradient_of_a_step_computed_again(name):
   with jax.enable_x64(True):
     objective, rule, prox = REUSED[name]

@@ -218,9 +218,7 @@ def data(seed):
   return jax.random.key_data(jax.random.key(seed))
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param(n, marks=pytest.mark.slow if n == "nnx attention" else ()) for n in DROPS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "attention" in n else ()) for n in DROPS])
 def test_dropout_draws_from_the_key_that_rides_with_x_and_drops_nothing_without(name):
   network, x = DROPS[name], X[None] if "attention" in name else X
   params, shared = toy.init(network, x)

@@ -36,8 +36,15 @@ def variables(module, x):
   return treedef.unflatten([leaf + more for leaf, more in zip(leaves, further, strict=True)])
 
 
-@pytest.mark.parametrize("options", [{}, {"use_scale": False}, {"use_bias": False}])
-@pytest.mark.parametrize("given", [False, True, "masked"])
+# With a mask under all options.
+VALUES = [
+  pytest.param(options, given, marks=pytest.mark.slow if options and given != "masked" else ())
+  for given in (False, True, "masked")
+  for options in ({}, {"use_scale": False}, {"use_bias": False})
+]
+
+
+@pytest.mark.parametrize(("options", "given"), VALUES)
 def test_values_statistics_and_two_derivatives_are_flax_s(x64, options, given):
   ours, flax_s = modules(param_dtype=jnp.float64, **options)
   x = images()

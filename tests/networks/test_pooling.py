@@ -47,8 +47,14 @@ def test_the_first_of_ties_takes_the_gradient_as_in_flax():
   np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+  ("size", "dtype"),
+  [
+    (3, jnp.float32),
+    (2, jnp.bfloat16),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, jnp.float32), (3, jnp.bfloat16))),
+  ],
+)
 def test_a_nan_is_passed_on_from_each_place_of_a_window_and_takes_the_gradient(size, dtype):
   places = jnp.eye(size**2, dtype=bool)  # a batch of one window for each place
   windows = jnp.where(places, jnp.nan, jnp.arange(size**2, dtype=dtype)).reshape(-1, size, size, 1)

@@ -81,7 +81,7 @@ def test_a_residual_between_different_widths_goes_through_a_1x1_kernel(x):
   [None, nn.relu, pytest.param(jnp.tanh, marks=pytest.mark.slow)],
   ids=["linear", "relu", "tanh"],
 )
-@pytest.mark.parametrize("batch_norm", [False, True], ids=["", "norm"])
+@pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=pytest.mark.slow), True], ids=["", "norm"])
 def test_identity_init_is_the_identity_exactly_and_can_leave_it(kind, activation, batch_norm, x):
   warp = Warp(WarpSpec(kind, activation, batch_norm, num_layers=2, identity_init=True))
   loss = lambda params: jnp.sum(warp.apply({"params": params}, x, mutable=["batch_stats"])[0] ** 3)
@@ -96,7 +96,7 @@ def test_identity_init_is_the_identity_exactly_and_can_leave_it(kind, activation
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-3
 
 
-@pytest.mark.parametrize("preset", ["conv4", "mlp"])
+@pytest.mark.parametrize("preset", ["conv4", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_a_network_with_identity_warps_equals_the_network_without(preset, x64):
   """To the last digits of double precision, as two programs may round differently."""
   x = jax.random.normal(jax.random.key(1), (5, 8, 8, 1) if preset == "conv4" else (5, 1))
@@ -136,7 +136,7 @@ HEADED = {
 }
 
 
-@pytest.mark.parametrize("name", HEADED)
+@pytest.mark.parametrize("name", ["mlp", "conv4", pytest.param("resnet12", marks=pytest.mark.slow)])
 def test_warp_after_the_head_starts_as_the_spec_says(x, name):
   spec = WarpSpec(head=True, kernel_init=jax.nn.initializers.ones, bias_init=jax.nn.initializers.constant)
   for given, bias in ((spec, 4.0), (spec._replace(identity_init=True), 0.0)):

@@ -126,7 +126,11 @@ def test_the_categorical_against_its_definition(x64):
   np.testing.assert_allclose(log_prob, np.log(odds[0][2]), rtol=1e-10)
 
 
-@pytest.mark.parametrize("module", [networks.RNN, networks.WarpRNN, networks.HebbianRNN], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+  "module",
+  [pytest.param(networks.RNN, marks=pytest.mark.slow), networks.WarpRNN, networks.HebbianRNN],
+  ids=lambda m: m.__name__,
+)
 def test_a_sequence_is_its_steps_and_the_warp_is_shared(module):
   network = networks.from_linen(module(6, 3))
   policy = rl.recurrent(network.apply, rl.categorical())

@@ -32,7 +32,7 @@ def plain():
     return maml, total(toy.run(unrolled(toy.loop(rules.meta_sgd(0.3))), meta_params, task)[1].rule)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_steps", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3)), 5])
 def test_lslr_with_one_value_is_maml(plain, num_steps):
   (value, expected), in_step_size = plain
   rule = rules.per_step_sgd(0.3, num_steps)

@@ -93,6 +93,8 @@ class Commands:
 
 def serve() -> None:
   """Answers requests from stdin until it ends."""
+  import gc
+
   import matplotlib.pyplot  # noqa: F401 (so that no fork has to import it)
   import orbax.checkpoint  # noqa: F401
   import scipy.stats  # noqa: F401
@@ -104,6 +106,8 @@ def serve() -> None:
   progress.WAIT_SECONDS = 1e6  # what a slow machine waits for is no part of what a command prints
 
   assert not xla_bridge.backends_are_initialized()  # a fork of a process with threads of XLA hangs
+  gc.collect()
+  gc.freeze()  # so that no fork looks for garbage in what was imported
   for line in sys.stdin:
     operation, *arguments = json.loads(line)
     if operation == "wait":

@@ -179,6 +179,14 @@ CASES = [
   ),
 ]  # fmt: skip
 RECOVERED = ("newest checkpoint flipped", "save and metrics half written")
+# tests/runner/test_run.py has the first in its own process, and the others are of causes that a quick case has too.
+SLOW = [case for case in CASES if case.cause in ("newest checkpoint flipped", "every checkpoint cut short")]
+SLOW += [case for case in CASES if case.message == "It differs in: seed: 0 there, 5 here"]
+
+
+def cases():
+  name = lambda case: f"{case.cause}: {' '.join(case.arguments[-1:])}"
+  return [pytest.param(case, id=name(case), marks=pytest.mark.slow if case in SLOW else ()) for case in CASES]
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +224,7 @@ def test_the_table_is_long_enough():
   assert len(CASES) >= 40 and len({case.cause for case in CASES}) >= 15
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.cause}: {' '.join(case.arguments[-1:])}")
+@pytest.mark.parametrize("case", cases())
 def test_case(commands, folder, tmp_path, case):
   path = tmp_path / "run"
   shutil.copytree(folder / "stopped", path)

@@ -211,13 +211,13 @@ def copied(trained, tmp_path):
   return folder
 
 
-def test_an_edited_module_is_refused_in_one_line(trained, tmp_path):
+def test_an_edited_module_is_refused_in_one_line(trained, commands, tmp_path):
   folder = copied(trained, tmp_path)
   experiment.build(workdir.read_json(folder / workdir.CONFIG))
   (folder / "my_method.py").write_text(METHOD.replace("-size * grad", "-2 * size * grad"))
   sys.modules.pop("my_method")
-  done = launch("evaluate", f"--workdir={folder}", cwd=tmp_path)
-  assert done.returncode == 1 and len(told(done.stderr)) == 1, done.stderr
+  done = commands.run("warpjax.runner.__main__", ["evaluate", f"--workdir={folder}"])
+  assert done.status == 1 and len(told(done.stderr)) == 1, done.stderr
   assert told(done.stderr)[0].startswith("error: my_method, which the config names, has changed since the run began: ")
 
 

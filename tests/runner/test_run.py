@@ -119,7 +119,7 @@ def stop_after(monkeypatch, dispatches):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("dispatches", [1, 2])
+@pytest.mark.parametrize("dispatches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted_bit_for_bit(finished, tmp_path, monkeypatch, capsys, dispatches):
   path, result = finished
   with monkeypatch.context() as patch:
@@ -280,9 +280,16 @@ def test_settings_that_are_not_the_test_s_are_refused(finished, changed, name, m
     settings.values(CONFIG, ["eval.num_steps"])
 
 
-def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
-  shutil.copytree(finished[0], tmp_path / "seed_0")
-  combined = run.sweep(CONFIG, tmp_path, [0, 1])
+@pytest.fixture(scope="module")
+def swept(finished, tmp_path_factory):
+  """Seeds 0, which was trained already, and 1."""
+  path = tmp_path_factory.mktemp("runs") / "sweep"
+  shutil.copytree(finished[0], path / "seed_0")
+  return path, run.sweep(CONFIG, path, [0, 1])
+
+
+def test_sweep_keeps_the_two_intervals_apart(swept):
+  tmp_path, combined = swept
   means = [json.loads((tmp_path / f"seed_{seed}" / "result.json").read_text())["mean"] for seed in (0, 1)]
   assert combined == json.loads((tmp_path / "result.json").read_text())
   assert combined["seeds"] == [0, 1] and means[0] != means[1]
@@ -299,23 +306,22 @@ def test_sweep_keeps_the_two_intervals_apart(finished, tmp_path):
     run.train_and_evaluate(CONFIG, tmp_path)
 
 
-def test_what_is_finished_is_shown_where_nothing_can_be_written(finished, tmp_path, monkeypatch):
+def test_what_is_finished_is_shown_where_nothing_can_be_written(finished, swept, monkeypatch):
   """As on a read-only file system, which root does not see in a file's mode."""
 
   def refuse(*arguments):
     raise OSError(errno.EROFS, "Read-only file system", ".lock")
 
-  shutil.copytree(finished[0], tmp_path / "sweep" / "seed_0")
-  combined = run.sweep(CONFIG, tmp_path / "sweep", [0, 1])
+  path, combined = swept
   for name in ("make", "lock", "write_text", "append_metrics"):
     monkeypatch.setattr(workdir, name, refuse)
   assert run.train_and_evaluate(CONFIG, finished[0]) == finished[1]
-  assert run.sweep(CONFIG, tmp_path / "sweep", [0, 1]) == combined
+  assert run.sweep(CONFIG, path, [0, 1]) == combined
   for other in ({**CONFIG, "seed": 3}, {**CONFIG, "num_meta_steps": 8}):
     with pytest.raises(OSError, match="Read-only"):
       run.train_and_evaluate(other, finished[0])
   with pytest.raises(OSError, match="Read-only"):
-    run.sweep(CONFIG, tmp_path / "sweep", [0, 1, 2])
+    run.sweep(CONFIG, path, [0, 1, 2])
 
 
 def test_a_sweep_does_not_take_the_workdir_of_a_run(finished, tmp_path):

@@ -70,9 +70,17 @@ VALIDATED = [
 CASES = [(*point, 0) for point in POINTS] + [(*point, 2) for point in VALIDATED]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def case(module, name, number, step, val_tasks, after):
+  """A signal after a further call of a function is as one after the first call of it here."""
+  again = (module, name, number, step, val_tasks) != next(each for each in CASES if each[:2] == (module, name))
+  parts = (module.__name__, name, number, step, val_tasks, "after" if after else "before")
+  marks = [pytest.mark.slow] if after and again else []
+  return pytest.param(module, name, number, step, val_tasks, after, id="-".join(map(str, parts)), marks=marks)
+
+
 @pytest.mark.parametrize(
-  ("module", "name", "number", "step", "val_tasks"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+  ("module", "name", "number", "step", "val_tasks", "after"),
+  [case(*each, after) for each in CASES for after in (False, True)],
 )
 def test_a_signal_anywhere_in_the_loop(
   programs, tmp_path, monkeypatch, capfd, module, name, number, step, val_tasks, after

@@ -69,11 +69,11 @@ def test_shifts_reach_a_fraction_of_each_side():
 def test_uint8_images_become_unit_floats_and_float64_stays():
   images = jnp.full((2, 9, 9, 1), 255, jnp.uint8)
   still = augment.random_affine(degrees=(0, 0), translate=0.0, scale=(1, 1))
-  out = still(jax.random.key(0), images)
+  out = jax.jit(still)(jax.random.key(0), images)
   assert out.dtype == jnp.float32
   np.testing.assert_allclose(out, 1)
   with jax.enable_x64(True):
-    assert augment.random_affine()(jax.random.key(0), jnp.ones((2, 9, 9, 1))).dtype == jnp.float64
+    assert jax.jit(augment.random_affine())(jax.random.key(0), jnp.ones((2, 9, 9, 1))).dtype == jnp.float64
 
 
 def test_batch_functions_are_augmented_anew_at_every_step():

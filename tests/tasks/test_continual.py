@@ -87,7 +87,7 @@ def test_query_at_step_is_the_sum_over_points_written_out():
     inner = loop()
     contribution = continual.query_at_step(meta_gradients.warp(), continual.seen_so_far(EACH))
     _, grads = jax.jit(meta_gradients.along_trajectory(inner, contribution))(meta_params, task, key)
-    steps = wj.adapt(inner, meta_params, task, key, record=True).steps
+    steps = jax.jit(lambda task: wj.adapt(inner, meta_params, task, key, record=True).steps)(task)
 
     def point(state, k):
       seen = lambda key, task, params, shared: continual.seen_so_far(EACH)(key, task, k, params, shared)

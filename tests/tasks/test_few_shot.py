@@ -174,7 +174,7 @@ def test_classes_of_other_sizes_give_only_their_own_examples():
   assert all(len(set(row)) == 6 for row in together)
 
 
-@pytest.mark.parametrize("rotations", ["none", "per_class"])
+@pytest.mark.parametrize("rotations", [pytest.param("none", marks=pytest.mark.slow), "per_class"])
 def test_images_on_the_host_give_the_same_tasks(tmp_path, rotations):
   np.save(tmp_path / "images.npy", _images())
   mapped = np.load(tmp_path / "images.npy", mmap_mode="r")

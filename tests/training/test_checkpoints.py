@@ -99,7 +99,7 @@ def test_one_checkpoint_is_too_few_to_keep(tmp_path):
     checkpoints.open_manager(tmp_path, max_to_keep=1)
 
 
-@pytest.mark.parametrize("position", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("position", [*(pytest.param(at, marks=pytest.mark.slow) for at in (0.2, 0.9)), 0.5])
 def test_a_flipped_bit_falls_back_and_says_so(manager, position):
   for step in (1, 2):
     checkpoints.save(manager, step, jax.tree.map(lambda x: x, make_state(float(step))))

@@ -30,8 +30,8 @@ OPTIMIZER = optax.adam(0.1)
 # With minibatches, so that a task that met another's key would show.
 INNER = toy.loop(num_steps=2, batch_fn=toy.pair)
 CARRIED = along_trajectory(INNER._replace(rule=rules.sgd(0.1, 0.9)), reptile(), carry_optimizer=True)
-QUICK = ("vmap", "shard_map_with_tasks", "eight_devices")
-SLOW = ("pmap", "shard_map")
+QUICK = ("shard_map_with_tasks", "eight_devices")
+SLOW = ("vmap", "pmap", "shard_map")
 WAYS = [*QUICK, *[pytest.param(way, marks=pytest.mark.slow) for way in SLOW]]
 
 
@@ -177,7 +177,7 @@ def main(ways: tuple[str, ...]) -> None:
     found["moved"] = gap(expected[0].meta_params, toy.meta_params())
     vmapped, pmapped = functools.partial(mapped, jax.vmap), functools.partial(mapped, jax.pmap)
     eight = functools.partial(sharded, devices=8)
-    runs = dict(zip((*QUICK, *SLOW), (vmapped, sharded_with_tasks, eight, pmapped, sharded), strict=True))
+    runs = dict(zip((*QUICK, *SLOW), (sharded_with_tasks, eight, vmapped, pmapped, sharded), strict=True))
     found["gaps"] |= {f"{name}/{way}": gap(runs[way](meta_grad), expected) for way in ways}
 
   state, tasks = start(None), toy.tasks(TASKS)
@@ -256,12 +256,16 @@ def test_devices_that_are_not_there_are_refused(found):
   assert found["mesh"] == [f"num_devices must be between 1 and 8; got {count}" for count in (0, 9)]
 
 
-def test_devices_are_made_before_jax_has_any():
+def test_devices_are_not_made_once_jax_has_one():
   assert len(jax.devices()) == 1 == parallel.use_cores(1)
   with pytest.raises(ValueError, match="before JAX runs anything; it has 1 of 3 CPU devices"):
     parallel.use_cores(3)
   with pytest.raises(ValueError, match="cores must be"):
     parallel.use_cores(0)
+
+
+@pytest.mark.slow  # test_a_cpu_is_made_into_devices in tests/runner/machine/test_hosts.py does it by command
+def test_devices_are_made_before_jax_has_any():
   code = "from warpjax.training import parallel; parallel.use_cores(2); import jax; print(jax.device_count())"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout == "2\n"

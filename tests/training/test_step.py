@@ -258,7 +258,7 @@ def mean_square(params, shared, batch):
   return jnp.mean((params - batch) ** 2), {}
 
 
-@pytest.mark.parametrize("name", ["truncated_unroll", "evolution_strategies"])
+@pytest.mark.parametrize("name", ["truncated_unroll", pytest.param("evolution_strategies", marks=pytest.mark.slow)])
 def test_a_lifetime_that_runs_away_ends_and_another_begins(name):
   """The loss overflows after some 97 steps, the parameters after 193, so half of the segments of 20 are left out.
 

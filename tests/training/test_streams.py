@@ -83,6 +83,7 @@ def test_training_is_that_of_a_sampler(kind):
   np.testing.assert_allclose([each["loss"] for _, each in seen], metrics["loss"], rtol=1e-12)
 
 
+@pytest.mark.slow  # of torch's import; quick tests have tensors that are read as torch's are
 def test_torch_tensors():
   torch = pytest.importorskip("torch")
   items = [each(torch.tensor, item) for item in drawn(2)]

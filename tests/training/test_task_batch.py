@@ -52,7 +52,7 @@ def test_a_task_depends_on_its_index_and_not_on_where_its_part_begins():
   assert numbers(adapt_keys(toy.key(), 3, 2, 3)) == numbers(adapt_keys(toy.key(), 3, 0, 6))[2:5]
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_task_does_not_depend_on_the_number_of_devices(devices):
   batch, local = task_key(toy.key(), 3), 6 // devices
 
@@ -81,7 +81,7 @@ def test_the_mean_is_that_of_plain_vmap_whatever_the_chunk():
     assert carry == ()
 
 
-@pytest.mark.parametrize("chunk", [2, 3, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
 def test_a_carry_stays_with_its_task(chunk):
   def grad(meta_params, task, key, carry):
     number = jax.random.key_data(key).astype(float)
@@ -95,7 +95,7 @@ def test_a_carry_stays_with_its_task(chunk):
   assert value == 6 and aux["carry"] == 20
 
 
-@pytest.mark.parametrize("chunk", [2, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_counts_and_flags_are_averaged_as_fractions(chunk):
   def estimate(meta_params, task, key):
     aux = {"count": task, "small": task < 2, "byte": (task + 200).astype(jnp.uint8)}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
+from tests import toy
 from tests.runner import tiny
 from warpjax import evaluation, losses, networks
 from warpjax.meta_gradients import unrolled
@@ -183,13 +184,13 @@ def test_multi_shot_tasks_under_the_costly_choices(monkeypatch, name):
 
 def test_training_is_under_the_choice_that_is_named():
   inner = wj.InnerLoop(losses.classification(NORMED.apply), wj.rules.sgd(0.5), 1)
-  meta_params = MetaParams(*NORMED.init(KEY, jnp.zeros((2, 5))))
+  meta_params = MetaParams(*jax.jit(NORMED.init)(KEY, jnp.zeros((2, 5))))
   labels = jnp.array([0, 1, 0, 1])
   task = Task((drawings(0, 4, 5), labels), (1 + 2 * drawings(1, 4, 5), labels))
   params, shared = jax.jit(lambda: wj.adapt(inner, meta_params, task, KEY).final.params)(), meta_params.shared
   under = losses.support(NORMED.apply_with_stats), losses.support_plus_one(NORMED.apply)
-  expected = {name: loss(params, shared, task)[0] for name, loss in zip(CHOICES[1:3], under, strict=True)}
-  expected["transductive"] = inner.loss_fn(params, shared, task.query)[0]
+  expected = {name: toy.jit(loss)(params, shared, task)[0] for name, loss in zip(CHOICES[1:3], under, strict=True)}
+  expected["transductive"] = toy.jit(inner.loss_fn)(params, shared, task.query)[0]
   assert len({round(float(loss), 4) for loss in expected.values()}) == 3
   for name, loss in expected.items():
     made = norm_stats.in_training(name, inner, NORMED, losses.classification)

@@ -158,7 +158,7 @@ def test_what_is_redrawn_is_one_of_three():
     build({**config, "meta_gradient": {"name": "leap", "redrown": "head"}})
 
 
-@pytest.mark.parametrize("name", ["warpgrad_omniglot", "multi_headed_omniglot"])
+@pytest.mark.parametrize("name", [pytest.param("warpgrad_omniglot", marks=pytest.mark.slow), "multi_headed_omniglot"])
 def test_a_config_can_have_biases_of_zero(name):
   warp = {} if name.startswith("multi") else {"warp": {"kind": "conv3x3"}}
   table = {"name": name, "width": 8, "bias_init": "zeros", **warp}

@@ -240,7 +240,7 @@ def waiting(commands, process_id, seconds):
   return pid
 
 
-@pytest.mark.parametrize("process_id", [0, 1])
+@pytest.mark.parametrize("process_id", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_peers_that_do_not_begin_are_told_of_before_jax_aborts(commands, process_id):
   done = commands.wait(waiting(commands, process_id, seconds=2.0))
   assert done.status == 1 and not done.stdout
@@ -248,7 +248,7 @@ def test_peers_that_do_not_begin_are_told_of_before_jax_aborts(commands, process
   assert re.fullmatch(r"error: --coordinator=\S+ could not be joined by all processes in 2 s\. .+", told), told
 
 
-@pytest.mark.parametrize("process_id", [0, 1])
+@pytest.mark.parametrize("process_id", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sigint_while_waiting_for_peers(commands, process_id):
   pid = waiting(commands, process_id, seconds=60.0)
   os.kill(pid, signal.SIGINT)

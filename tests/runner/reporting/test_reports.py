@@ -69,6 +69,7 @@ def test_meta_parameters_that_do_not_move_are_named(tmp_path):
   assert "initial/head/bias did not move in 2 meta-steps" in warning and "dense" not in warning
 
 
+@pytest.mark.slow
 def test_check_of_a_config():
   report = check.check(experiment.build(CONFIG), num_tasks=2)
   assert report["finite differences"].status == "passed" and report["order"].status == "passed"
