@@ -4,7 +4,17 @@ This package imports nothing else of warpjax; `warpjax.tasks` samples tasks from
 reader imports what it needs when it is called.
 """
 
-from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, omniglot, published_set, splits, tiered_imagenet
+from warpjax.datasets import (
+  cifar,
+  decode,
+  image_sets,
+  mini_imagenet,
+  omniglot,
+  published_set,
+  splits,
+  text,
+  tiered_imagenet,
+)
 from warpjax.datasets.store import DatasetNotFoundError
 
 __all__ = [
@@ -16,5 +26,6 @@ __all__ = [
   "omniglot",
   "published_set",
   "splits",
+  "text",
   "tiered_imagenet",
 ]

@@ -29,6 +29,7 @@ from warpjax.networks.presets import (
   warpgrad_omniglot,
 )
 from warpjax.networks.resnet12 import ResNet12
+from warpjax.networks.transformer import Transformer, last_mlps
 from warpjax.networks.warp import Warp, WarpSpec
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
   "HebbianRNN",
   "Network",
   "ResNet12",
+  "Transformer",
   "Warp",
   "WarpParam",
   "WarpRNN",
@@ -52,6 +54,7 @@ __all__ = [
   "from_linen",
   "from_nnx",
   "imaml_omniglot",
+  "last_mlps",
   "maml_mini_imagenet",
   "maml_omniglot",
   "maml_sinusoid",

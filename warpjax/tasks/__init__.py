@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from warpjax import datasets
-from warpjax.tasks import augment, continual, few_shot, multi_shot, optimizees, quadratic, sinusoid, surfaces
+from warpjax.tasks import augment, continual, few_shot, multi_shot, optimizees, quadratic, sinusoid, surfaces, text
 from warpjax.tasks.few_shot import tasks_from_arrays
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
   "sinusoid",
   "surfaces",
   "tasks_from_arrays",
+  "text",
 ]
 
 

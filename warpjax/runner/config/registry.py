@@ -20,7 +20,8 @@ from warpjax import losses, meta_gradients, networks, rules
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
-from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic
+from warpjax.runner.families import base, image_data, multi_shot, optimizees, reinforcement, synthetic, text
+from warpjax.tasks.text import next_byte
 from warpjax.types import InnerLoop, LossFn
 
 Table = Mapping[str, Any]
@@ -46,6 +47,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "height": synthetic.surface_loss,
   "loss": optimizees.loss,
   "return": reinforcement.policy_loss,
+  "bits_per_byte": next_byte,
 }
 """The loss of each metric, unless the config names a loss."""
 
@@ -60,6 +62,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "trainings": optimizees.trainings,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
+    "text": text.text,
     **image_data.SETS,
   },
   "network": {
@@ -83,6 +86,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "rnn": reinforcement.recurrent_network(networks.RNN),
     "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),
     "hebbian": reinforcement.recurrent_network(networks.HebbianRNN),
+    "transformer": networks.Transformer,
   },
   "inner": {
     "sgd": components.rules.sgd,
