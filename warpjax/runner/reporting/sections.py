@@ -76,6 +76,12 @@ SECTIONS = (
   ),
   Section("Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 functions held out, the interval over them."),
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
+  Section(
+    "Test-time training, bits per byte of the last of 16 chunks",
+    "ttt",
+    ".*",
+    "Three seeds, the interval over seeds. `python -m experiments.ttt` compares the rows on each chunk.",
+  ),
   *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
 BENCHMARKS = ("accuracy", "memory", "policies", "scaling", "peers")
