@@ -36,7 +36,7 @@ RUNNER = (
   {"canvas", "interrupts", "norm_stats", "outer_step", "provenance", "recipes", "tables", "workdir"},
   {"hosts", "progress", "remembered", "schema", "sections", "watch"},
   {"base", "compiled", "meta_gradients", "optimizers", "rules", "run_settings", "warp", "writers"},
-  {"bilevel", "image_data", "multi_shot", "optimizees", "reinforcement", "synthetic"},
+  {"bilevel", "image_data", "multi_shot", "optimizees", "reinforcement", "synthetic", "text"},
   {"learners"},
   {"registry"},
   {"records", "settings"},

@@ -15,7 +15,10 @@ from tests.test_imports import ROOT, imported
 LIBRARY, EXPERIMENTS, CONFIGS = ROOT / "warpjax", ROOT / "experiments", ROOT / "configs"
 MOST = 15  # modules of machinery in a folder
 # A new method, network, sampler, data set or command is one file there, so that these grow.
-GROW = ("warpjax/rules", "warpjax/meta_gradients", "warpjax/networks", "warpjax/tasks", "warpjax/rl", "experiments")
+GROW = (
+  *("warpjax/rules", "warpjax/meta_gradients", "warpjax/networks", "warpjax/tasks", "warpjax/datasets", "warpjax/rl"),
+  "experiments",
+)
 # Who turns a name into a module: of the config, of a recipe's file, and of a library that is patched.
 BY_NAME = {"runner/config/registry.py", "runner/config/recipes.py", "datasets/tfds_files.py"}
 

@@ -1,4 +1,4 @@
-"""Every row of multi-shot Omniglot, the continual sines and the surfaces builds, trains two steps, is evaluated."""
+"""Every row of multi-shot Omniglot, continual sines, surfaces and text builds, trains two steps, is evaluated."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ SIZES = {
     "eval": {"num_tasks": 2, "num_steps": 10},
   },
   "surfaces": {"inner": {"num_steps": 3}, "eval": {"num_tasks": 2, "num_steps": 3}},
+  "ttt": {
+    "data": {"num_chunks": 3, "chunk": 4, "context": 2},
+    "network": {"num_blocks": 2, "width": 4, "num_heads": 1, "hidden": 4, "window": 2},
+    "inner": {"num_steps": 3},
+    "eval": {"num_tasks": 2, "num_steps": 2},
+  },
 }
 QUICK = (("continual", "warp"),)
 
@@ -66,13 +72,21 @@ def alphabets(tmp_path_factory):
   return {"data_dir": str(root / "raw"), "cache_dir": str(root / "cache")}
 
 
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+  file = tmp_path_factory.mktemp("book") / "made.txt"
+  file.write_text("".join(f"Verse {number}: and the {number % 7}th day was good.\n" for number in range(60)))
+  return file
+
+
 def row(file, method):
   return pytest.param(file, method, marks=[] if (file, method) in QUICK else [pytest.mark.slow], id=f"{file}-{method}")
 
 
 @pytest.mark.parametrize(("file", "method"), [row(*names) for names in ROWS])
-def test_row_trains_two_steps(file, method, alphabets):
-  built = experiment.build(tiny(file, method), **(alphabets if file == "multi_shot_omniglot" else {}))
+def test_row_trains_two_steps(file, method, alphabets, book):
+  places = {"multi_shot_omniglot": alphabets, "ttt": {"data_dir": str(book)}}
+  built = experiment.build(tiny(file, method), **places.get(file, {}))
   count = min(2, built.run.num_meta_steps)
   state, metrics = loop.make_dispatch(built, count, parallel.device_mesh(1))(loop.start(built), built.data.train)
   assert int(state.step) == count and metrics["finite"].all()

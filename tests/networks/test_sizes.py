@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from warpjax.networks import MLP, Conv4, ResNet12, WarpSpec, maml_sinusoid, policies
+from warpjax.networks import MLP, Conv4, ResNet12, Transformer, WarpSpec, maml_sinusoid, policies
 
 IMAGES = jnp.ones((2, 16, 16, 1))
 STEP = (None, jnp.ones((2, 3)))
@@ -33,6 +33,8 @@ STEP = (None, jnp.ones((2, 3)))
     (lambda n: ResNet12(num_classes=n), IMAGES, "num_classes"),
     (lambda n: ResNet12(widths=(4, 4, n, 4)), IMAGES, r"widths\[2\]"),
     (lambda n: ResNet12(block_size=n), IMAGES, "block_size"),
+    (lambda n: Transformer(num_blocks=n), jnp.zeros(4, jnp.int32), "num_blocks"),
+    (lambda n: Transformer(window=n), jnp.zeros(4, jnp.int32), "window"),
     (lambda n: policies.GaussianMLP(features=(n,)), jnp.ones((2, 3)), r"features\[0\]"),
     (lambda n: policies.RNN(width=n), STEP, "width"),
     (lambda n: policies.WarpRNN(width=n), STEP, "width"),

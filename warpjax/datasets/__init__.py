@@ -4,7 +4,17 @@ This package imports nothing else of warpjax; `warpjax.tasks` samples tasks from
 reader imports what it needs when it is called.
 """
 
-from warpjax.datasets import cifar, decode, image_sets, mini_imagenet, omniglot, published_set, splits, tiered_imagenet
+from warpjax.datasets import (
+  cifar,
+  decode,
+  image_sets,
+  mini_imagenet,
+  omniglot,
+  published_set,
+  splits,
+  text,
+  tiered_imagenet,
+)
 from warpjax.datasets.labelled import fashion_mnist, mnist1d
 from warpjax.datasets.store import DatasetNotFoundError
 
@@ -19,5 +29,6 @@ __all__ = [
   "omniglot",
   "published_set",
   "splits",
+  "text",
   "tiered_imagenet",
 ]

@@ -30,6 +30,7 @@ from warpjax.networks.presets import (
   warpgrad_omniglot,
 )
 from warpjax.networks.resnet12 import ResNet12
+from warpjax.networks.transformer import Transformer, last_mlps
 from warpjax.networks.warp import Warp, WarpSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
   "Modulation",
   "Network",
   "ResNet12",
+  "Transformer",
   "Warp",
   "WarpParam",
   "WarpRNN",
@@ -57,6 +59,7 @@ __all__ = [
   "from_linen",
   "from_nnx",
   "imaml_omniglot",
+  "last_mlps",
   "maml_mini_imagenet",
   "maml_omniglot",
   "maml_sinusoid",

@@ -17,6 +17,7 @@ from warpjax.tasks import (
   quadratic,
   sinusoid,
   surfaces,
+  text,
 )
 from warpjax.tasks.few_shot import tasks_from_arrays
 
@@ -33,6 +34,7 @@ __all__ = [
   "sinusoid",
   "surfaces",
   "tasks_from_arrays",
+  "text",
 ]
 
 

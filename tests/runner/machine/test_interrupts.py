@@ -212,6 +212,7 @@ COMMANDS = {
   "demo": ["--workdir={new}"],
   "l2l": ["--workdir={new}"],
   "surfaces": ["--workdir={new}"],
+  "ttt": ["--workdir={new}", "--data_dir=README.md"],
   "throughput": SINES,
   "cost_model": SINES,
   "maze": ["--workdirs={finished}", "--output={new}/maze.png"],

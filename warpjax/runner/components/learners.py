@@ -79,11 +79,26 @@ def plain(module: Any) -> networks.Network:
   return networks.from_linen(module)
 
 
+def transformer(
+  module: Any, adapts: Literal["last_mlps", "all"] = "last_mlps", warp: dict = NO_WARP
+) -> networks.Network:
+  """A transformer.
+
+  Args:
+    module: A transformer.
+    adapts: The parameters that adapt to a task: the MLPs of the last blocks, or all; warp-layers never adapt.
+    warp: The settings of the warp-layers around each MLP of the last blocks.
+  """
+  is_shared = networks.last_mlps(module) if adapts == "last_mlps" else None
+  return networks.from_linen(module.clone(warp=warp_settings.spec(warp)), is_shared=is_shared)
+
+
 _READERS: dict[Any, Callable[..., networks.Network]] = {
   networks.MLP: learner,
   networks.Conv4: convolutional,
   networks.ResNet12: convolutional,
   networks.GaussianMLP: plain,
+  networks.Transformer: transformer,
 }
 
 

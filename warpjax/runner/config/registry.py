@@ -21,7 +21,8 @@ from warpjax.meta_gradients import Start
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
-from warpjax.runner.families import base, bilevel, image_data, multi_shot, optimizees, reinforcement, synthetic
+from warpjax.runner.families import base, bilevel, image_data, multi_shot, optimizees, reinforcement, synthetic, text
+from warpjax.tasks.text import next_byte
 from warpjax.types import Apply, InnerLoop, LossFn
 
 Table = Mapping[str, Any]
@@ -47,6 +48,7 @@ LOSSES: dict[str, Callable[..., LossFn]] = {
   "height": synthetic.surface_loss,
   "loss": optimizees.loss,
   "return": reinforcement.policy_loss,
+  "bits_per_byte": next_byte,
 }
 """The loss of each metric, unless the config names a loss."""
 
@@ -64,6 +66,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "bilevel_quadratic": bilevel.quadratics,
     "navigation": reinforcement.navigation,
     "maze": reinforcement.maze,
+    "text": text.text,
     **image_data.SETS,
   },
   "network": {
@@ -91,6 +94,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "rnn": reinforcement.recurrent_network(networks.RNN),
     "warp_rnn": reinforcement.recurrent_network(networks.WarpRNN),
     "hebbian": reinforcement.recurrent_network(networks.HebbianRNN),
+    "transformer": networks.Transformer,
   },
   "inner": {
     "sgd": components.rules.sgd,

@@ -82,6 +82,12 @@ SECTIONS = (
     "Accuracy on test images after training with what was learned. The only test task has no interval.",
   ),
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
+  Section(
+    "Test-time training, bits per byte of the last of 16 chunks",
+    "ttt",
+    ".*",
+    "Three seeds, the interval over seeds. `python -m experiments.ttt` compares the rows on each chunk.",
+  ),
   *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
 BENCHMARKS = ("accuracy", "memory", "policies", "scaling", "peers")
