@@ -206,8 +206,9 @@ def not_run() -> str:
 
 
 def _benchmarks() -> list[str]:
-  """Those of every machine, and what was measured on a GPU."""
-  return [*sections.BENCHMARKS, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
+  """Those of every machine that were measured, and what was measured on a GPU."""
+  measured = [name for name in sections.BENCHMARKS if _of_machines(name)]
+  return [*measured, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
 
 
 def _of_machines(name: str) -> list[records.Record]:
