@@ -90,13 +90,13 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     lines.append(
       [f"`{method}`", *sizes, *(f"{mine[each]['seconds']:.1f} s, {mine[each]['ratio']:.2f}" for each in timed)]
     )
-  measured = ("method", "inner_steps", "temp_bytes", "predicted_bytes", "relative_error", "flops", "seconds", "ratio")
+  measured = ("method", "inner_steps", "temp_bytes", "predicted_bytes", "relative_error", "seconds", "ratio")
   return {
     "title": TITLE,
     "text": TEXT,
     "command": command,
     **{key: about[key] for key in ("date", "commit", "machine", "versions")},
-    "columns": ["policy", *map(str, steps), *(f"time of {each} steps, of the first policy's" for each in timed)],
+    "columns": ["policy", *map(str, steps), *(f"time of {each} steps, relative to the first" for each in timed)],
     "rows": lines,
     "measured": [{key: row.get(key) for key in measured} for row in rows],
   }
