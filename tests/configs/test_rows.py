@@ -13,7 +13,7 @@ from PIL import Image
 from tests.runner import tiny
 from warpjax.datasets import omniglot as omniglot_files
 from warpjax.runner import experiment, loop, measure
-from warpjax.runner.config import recipes
+from warpjax.runner.config import recipes, registry, settings
 from warpjax.runner.reporting import protocol
 from warpjax.training import parallel
 
@@ -66,8 +66,11 @@ def test_omniglot_has_the_drawings_that_every_row_asks_for(file, drawings, monke
   configs = [recipes.settings(f"{file}:{method}") for method in recipes.load(file).names()]
   for config in {repr(config["data"]): config for config in configs}.values():  # rows of one task are one case
     data = config["data"]
-    config["network"]["num_blocks"] = 1  # which takes the least time to trace
-    support, query = jax.eval_shape(experiment.build(config).data.train, jax.random.key(0))
+    made = registry.named("data", settings.resolved(recipes.without_none(config)), data_dir=None, cache_dir=None).load()
+    (support, query), test = (jax.eval_shape(draw, jax.random.key(0)) for draw in (made.train, made.test_task))
+    in_training = config["inner"].get("batch_size") or 0
+    in_test = config["eval"].get("batch_size") or in_training
+    assert in_training <= support[0].shape[0] and in_test <= test.support[0].shape[0]
     assert support[0].shape[0] == data["ways"] * (data["train_shots"] or data["shots"])
     assert query[0].shape[0] == data["ways"] * (data["train_queries"] or data["queries"])
 

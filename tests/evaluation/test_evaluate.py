@@ -210,7 +210,7 @@ def test_chunks_change_nothing():
     np.testing.assert_allclose(run(task_chunk=chunk, tasks_per_dispatch=dispatch), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("num_tasks", "at_once"), [(10, 2), (11, 3), (1, 4)])
+@pytest.mark.parametrize(("num_tasks", "at_once"), [pytest.param(10, 2, marks=pytest.mark.slow), (11, 3), (1, 4)])
 def test_several_threads_measure_the_same_in_order(num_tasks, at_once):
   """Of an iterable, no more is read ahead than is computed; each task is compiled for once."""
   read, traced, reported = list[int](), [], []

@@ -44,7 +44,9 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=pytest.mark.slow if n in ("reverse", "evolution") else ()) for n in COUNTS]
+)
 def test_what_is_counted(name):
   make, gradients, hvps = COUNTS[name]
   counter = collections.Counter()

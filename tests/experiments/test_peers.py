@@ -47,7 +47,9 @@ def same(numbers, expected, rtol=1e-4):
     np.testing.assert_allclose(value, expected[key], rtol=rtol, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["sine", "omniglot_5", "mini_5", "leap_16", "warp_full_16"])
+@pytest.mark.parametrize(
+  "name", ["sine", "omniglot_5", pytest.param("mini_5", marks=pytest.mark.slow), "leap_16", "warp_full_16"]
+)
 def test_the_parameters_are_those_of_the_networks(name):
   case = SMALL[name]
   x = jax.eval_shape(lambda: cases.tasks(case)["query_x"][0])

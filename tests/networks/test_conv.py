@@ -65,7 +65,7 @@ def primitives(function, *args):
 
 
 # The quick tests of vmap and of single precision have "same_stride_2" and "groups" too.
-SLOW = ("same", "same_stride_2", "one_by_one", "groups")
+SLOW = ("same", "same_stride_2", "same_lower", "valid_stride_3", "one_by_one", "groups")
 GPU = ("same_stride_2", "explicit", "dilated", "groups")
 
 

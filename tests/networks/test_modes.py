@@ -281,7 +281,7 @@ def test_draws_that_nothing_asked_for_and_keys_that_nothing_reads_are_refused():
   "factory",
   [
     lambda rngs: nnx.RNN(nnx.LSTMCell(3, 4, rngs=rngs), rngs=rngs),
-    lambda rngs: nnx.RNN(nnx.GRUCell(3, 4, rngs=rngs), rngs=rngs),
+    pytest.param(lambda rngs: nnx.RNN(nnx.GRUCell(3, 4, rngs=rngs), rngs=rngs), marks=pytest.mark.slow),
     lambda rngs: nnx.MultiHeadAttention(1, 3, dropout_rate=0.5, deterministic=True, decode=False, rngs=rngs),
     lambda rngs: nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), nnx.Dropout(0.0, rngs=rngs)),
   ],

@@ -161,7 +161,9 @@ def test_without_matplotlib_nothing_is_trained(tmp_path, monkeypatch):
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("flag", "kept"), [("data.shots=3", False), ("data.train_queries=3", True)])
+@pytest.mark.parametrize(
+  ("flag", "kept"), [pytest.param("data.shots=3", False, marks=pytest.mark.slow), ("data.train_queries=3", True)]
+)
 def test_the_published_number_is_of_its_own_tasks(commands, tmp_path, flag, kept):
   small = ("num_meta_steps=2", "checkpoint_every=2", "steps_per_dispatch=2", "eval.num_tasks=2", flag)
   arguments = ["--config=configs/sinusoid.py:maml", *(f"--config.{setting}" for setting in small)]

@@ -96,7 +96,7 @@ def test_a_value_that_is_given_twice_is_one_point_and_two_of_one_name_are_refuse
     grid.points(["seed=1,2", "seed=3"])
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 1)])
+@pytest.mark.parametrize("seeds", [(), pytest.param((0, 1), marks=pytest.mark.slow)])
 def test_a_grid_leaves_the_folder_of_a_run_alone(copied, seeds):
   before = result_in(copied / "run")
   with pytest.raises(ValueError, match=r"belongs to another config.*sweep: nothing there, {.*} here") as error:

@@ -102,7 +102,10 @@ def test_a_signal_anywhere_in_the_loop(
   assert not (tmp_path / workdir.RESULT).exists()
 
 
-@pytest.mark.parametrize(("number", "step"), [(1, 2), (2, 4), (3, 6), (4, 6)])
+@pytest.mark.parametrize(
+  ("number", "step"),
+  [(1, 2), pytest.param(2, 4, marks=pytest.mark.slow), pytest.param(3, 6, marks=pytest.mark.slow), (4, 6)],
+)
 def test_a_signal_right_after_a_question_does_not_stop_the_run_unsaved(
   programs, tmp_path, monkeypatch, capfd, number, step
 ):
