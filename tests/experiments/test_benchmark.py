@@ -208,6 +208,21 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
   assert {len(row) for row in made["rows"]} == {len(made["columns"])}
 
 
+def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_path, monkeypatch):
+  row = {"seed": 0, "remark": "", "val_loss": 0.0}
+  made = lambda table, estimator, budget, data_dir, rate, seed: {
+    **row,
+    "outer_rate": rate,
+    "val_loss": float("nan") if rate == 1.0 else 0.5,
+  }
+  monkeypatch.setattr(bilevel, "one_run", made)
+  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": {"mine": {}}, "cases": ("quadratic",), "seeds": (0,)}
+  settings |= {"budget": {"quadratic": 1}, "rates": (1.0, 0.3), "runs": str(tmp_path)}
+  first = list(bilevel.rows(**settings))
+  monkeypatch.delattr(bilevel, "one_run")
+  assert [row["outer_rate"] for row in first] == [0.3] and list(bilevel.rows(**settings)) == first
+
+
 def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):
   folder = write_set(tmp_path / "files", train=60, test=20)
   problem = config.BILEVEL_PROBLEMS["small"]
