@@ -189,7 +189,8 @@ QUADRATIC = {**config.BILEVEL_PROBLEMS["quadratic"], "data": {"name": "bilevel_q
 
 def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_again(tmp_path):
   tables = {name: config.BILEVEL[name] for name in ("unrolled", "penalty", "reptile")}
-  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": tables, "cases": ("quadratic",)}
+  unfit = {"unfit": {"meta_gradient": {"name": "truncated_unroll", "length": 7}}}
+  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": unfit | tables, "cases": ("quadratic",)}
   settings |= {"budget": {"quadratic": 5_000}, "rates": (0.01, 0.3), "seeds": (0,), "runs": str(tmp_path / "kept")}
   rows = benchmark.run({"method": "bilevel", **settings}, tmp_path)
   assert [row["method"] for row in rows] == list(tables)
