@@ -96,7 +96,7 @@ DESCENT = 0.1 * bilevel.RIDGE
 BILEVEL = {
   **bilevel.ESTIMATORS,
   "truncated_20": {"meta_gradient": {"name": "unrolled", "truncate": 20}},
-  "truncated_unroll": {"meta_gradient": {"name": "truncated_unroll", "length": 20, "derivative": "mixed"}},
+  "truncated_unroll": {"meta_gradient": {"name": "truncated_unroll", "length": 25, "derivative": "mixed"}},
   "implicit_neumann": {
     "inner": bilevel.PROXIMAL,
     "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": DESCENT},

@@ -112,7 +112,11 @@ def rows(
     table = schema.choose("config.cases", case, problems)
     for name, estimator in chosen(estimators, only).items():
       run = partial(_kept, runs, case, name, table, estimator, budget[case], data_dir or None)
-      tuned = [run(rate, seeds[0]) for rate in rates]
+      try:
+        tuned = [run(rate, seeds[0]) for rate in rates]
+      except ValueError as error:
+        print(f"{case}: {name} is left out: {error}")
+        continue
       best = min(tuned, key=lambda row: row["val_loss"] if math.isfinite(row["val_loss"]) else math.inf)
       yield best
       yield from (run(best["outer_rate"], seed) for seed in seeds[1:])
