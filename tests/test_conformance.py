@@ -130,17 +130,17 @@ SETTINGS += ("reverse", "warp_leap", "warm_implicit_params", "penalty_carried")
 
 
 # Rules that "chain" and "lbfgs" are made of, and estimators that "lbfgs" and "warp_maml" have.
-PARTS = ("sgd", "momentum", "from_optax")
-SETTINGS_AND_PARTS = (*SETTINGS, "mixed", "leap", "warp")
+COMPONENTS = ("sgd", "momentum", "from_optax")
+SETTINGS_AND_OTHERS = (*SETTINGS, "mixed", "leap", "warp")
 
 
 def is_quick(rule, estimator):
   """Every rule with one estimator, every estimator with one rule, and a state carried on; `make test-slow` has all."""
   if rule == "meta_sgd":
-    return estimator not in SETTINGS_AND_PARTS
+    return estimator not in SETTINGS_AND_OTHERS
   if rule == "adam":
     return estimator in ("reptile_carried", "reverse")
-  return rule not in PARTS and estimator == ("mixed" if rule in UNROLLABLE else "leap")
+  return rule not in COMPONENTS and estimator == ("mixed" if rule in UNROLLABLE else "leap")
 
 
 def pair(rule, estimator):
