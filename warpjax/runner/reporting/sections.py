@@ -90,7 +90,7 @@ SECTIONS = (
   ),
   *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
-BENCHMARKS = ("accuracy", "memory", "policies", "scaling", "peers")
+BENCHMARKS = ("accuracy", "bilevel", "memory", "policies", "scaling", "peers")
 HIGHLIGHTS = (
   ("sinusoid", "maml"),
   ("sinusoid", "meta_sgd"),
