@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 import warpjax as wj
+from warpjax.problem import with_step
 from warpjax.runner import cli, run, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import settings
@@ -31,7 +32,7 @@ def losses(directory: pathlib.Path, num_tasks: int) -> np.ndarray:
 
   def one(key: jax.Array) -> jax.Array:
     task = experiment.data.test_task(key)
-    batch = inner.query_batch_fn(key, task, meta_params.initial, meta_params.shared)
+    batch = with_step(inner.query_batch_fn)(key, task, meta_params.initial, meta_params.shared, 0)
     adapted = wj.adapt(inner, meta_params, task, key, num_steps=len(waves) * data["steps_each"], record=True)
     aux = jax.lax.map(lambda params: query_loss_fn(params, meta_params.shared, batch)[1], adapted.points())
     return jnp.stack([aux[f"mse_{wave}"] for wave in waves], axis=-1)

@@ -16,6 +16,7 @@ from absl import flags
 
 import warpjax as wj
 from warpjax.diagnostics import timing
+from warpjax.problem import with_step
 from warpjax.rl.navigation import MAX_MOVE
 from warpjax.runner import cli, run, workdir
 from warpjax.runner.cli import FLAGS
@@ -31,7 +32,8 @@ def trajectories(restored: run.Restored, tasks: wj.Task, keys: jax.Array) -> Any
 
   def one(task: wj.Task, key: jax.Array) -> Any:
     adapted = wj.adapt(inner, meta_params, task, key, num_steps=steps, record=True)
-    play = lambda params: inner.query_batch_fn(jax.random.fold_in(key, steps), task, params, meta_params.shared)
+    query_fn, query_key = with_step(inner.query_batch_fn), jax.random.fold_in(key, steps)
+    play = lambda params: query_fn(query_key, task, params, meta_params.shared, steps)
     return jax.lax.map(play, adapted.points()).episodes
 
   return jax.device_get(jax.jit(lambda *args: jax.lax.map(lambda each: one(*each), args))(tasks, keys))

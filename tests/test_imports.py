@@ -21,7 +21,7 @@ LAYERS = (
   {"padding"},
   {"checks"},
   {"differentiation", "linear_solve", "losses", "partition"},
-  {"zero_gradient"},
+  {"memory", "zero_gradient"},
   {"problem"},
   {"adaptation", "networks", "rules"},
   {"meta_gradients"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from warpjax.differentiation import constant
 from warpjax.mistakes import LOSS, check_takes, short
 from warpjax.numerics import take
 from warpjax.padding import Padded, check_weights, real_first
-from warpjax.problem import Problem, check_examples
+from warpjax.problem import Problem, check_examples, takes_step
 from warpjax.types import (
   AdaptState,
   Batch,
@@ -43,7 +44,7 @@ def run_steps(
   first: int = 0,
   last: int,
   observe: Callable[[InnerStep], PyTree] | None = None,
-  wrap: Callable[[Callable], Callable] = lambda body: body,
+  scan: Callable[..., Any] = jax.lax.scan,
 ) -> tuple[AdaptState, PyTree, PyTree]:
   """Inner steps `first <= index < last` as one scan.
 
@@ -54,7 +55,7 @@ def run_steps(
     first: Index of the first step.
     last: One past the index of the last step.
     observe: What to stack of each step; None for nothing.
-    wrap: Applied to the scan's body (rematerialisation).
+    scan: In place of `jax.lax.scan`, such as `memory.scan_of` makes; it may stack nothing.
 
   Returns:
     The final state, the fold's carry, and the stacked observations `[last - first, ...]`.
@@ -65,7 +66,7 @@ def run_steps(
     seen = step(carry[0], index)
     return (seen.next, fold_step(carry[1], seen)), observe(seen) if observe else None
 
-  (state, fold_carry), observed = jax.lax.scan(wrap(body), (state, fold_carry), jnp.arange(first, last))
+  (state, fold_carry), observed = scan(body, (state, fold_carry), jnp.arange(first, last))
   return state, fold_carry, observed
 
 
@@ -149,7 +150,8 @@ def _check_functions(inner: InnerLoop) -> None:
   if inner.query_loss_fn is not None:
     check_takes("InnerLoop.query_loss_fn", inner.query_loss_fn, LOSS)
   check_takes("InnerLoop.batch_fn", inner.batch_fn, ("key", "support", "step", "params", "shared"))
-  check_takes("InnerLoop.query_batch_fn", inner.query_batch_fn, ("key", "task", "params", "shared"))
+  step = ("step",) if takes_step(inner.query_batch_fn) else ()
+  check_takes("InnerLoop.query_batch_fn", inner.query_batch_fn, ("key", "task", "params", "shared", *step))
 
 
 def minibatch(size: int) -> BatchFn:

@@ -21,8 +21,8 @@ from warpjax import jaxprs
 from warpjax.types import Batch, LossFn, Params, PyTree
 
 Derivative = Literal["mixed", "reverse", "first_order"]
-Mode = Derivative | Literal["linearized"]
-Memory = Literal["auto", "save_all", "save_gradients", "recompute"]
+Mode = Derivative | Literal["linearized", "value"]
+Memory = Literal["auto", "save_all", "save_gradients", "recompute", "nested", "treeverse", "offload"]
 Gradient = tuple[jax.Array, Params]
 """The value of a loss, and its gradient."""
 
@@ -37,8 +37,8 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
     derivative: "mixed" (forward over reverse), "linearized" (mixed, but activations are kept for the product, which
-      otherwise computes them again), "reverse" (reverse over reverse) or "first_order" (held constant; the caller stops
-      it once every term has been added).
+      otherwise computes them again), "reverse" (reverse over reverse), "first_order" (held constant; the caller stops
+      it once every term has been added) or "value" (the gradient is held constant, and is the derivative of the value).
 
   Returns:
     `(params, shared, batch, known=None) -> (value, grads)`. If they were computed before, `known` is both, and only
@@ -48,6 +48,8 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
   def evaluate(params: Params, shared: PyTree, batch: Batch, known: Gradient | None = None) -> Gradient:
     if derivative == "first_order" and known is not None:
       return known
+    if derivative == "value":
+      return _differentiable_value(loss_fn)(params, shared, batch)
     if derivative not in ("mixed", "linearized"):
       return _reverse(loss_fn)(params, shared, batch)
     mixed = partial(_mixed, keep=derivative == "linearized")
@@ -58,25 +60,39 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
       return _reverse(loss_fn)(params, shared, batch)
     if not any(isinstance(value, jax.core.Tracer) for value in traced.consts):
       return mixed(loss_fn)(params, shared, batch, known)
-    # custom_vjp cannot close over traced values: what may be differentiated rides in `shared`, the rest in `batch`.
-    captured = [(value, None) if _is_inexact(value) else (None, value) for value in traced.consts]
-    smooth, rest = [pair[0] for pair in captured], [pair[1] for pair in captured]
-    return mixed(_lifted(traced, shape))(params, (shared, smooth), (batch, rest), known)
+    # What may be differentiated rides in `shared`, the rest in `batch`.
+    call, smooth, rest = lifted_from(traced, shape)
+    whole = lambda params, shared, batch: call(shared[1], batch[1], params, shared[0], batch[0])
+    return mixed(whole)(params, (shared, smooth), (batch, rest), known)
 
   return evaluate
 
 
-def _lifted(traced: Any, shape: Any) -> LossFn:
-  """The traced loss with the values that it closes over taken from `shared` and `batch`."""
+def lifted(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list, list]:
+  """A function that closes over nothing, which `custom_vjp` needs, since it cannot close over traced values.
 
-  def loss_fn(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, Any]:
-    (shared, smooth), (batch, rest) = shared, batch
+  Args:
+    function: It may close over traced values.
+    *arguments: What it is called with, or arrays of the same shapes.
+
+  Returns:
+    `(smooth, rest, *arguments) -> function(*arguments)`, and the values that it closes over: `smooth`, those that may
+    be differentiated, and `rest`.
+  """
+  return lifted_from(*jax.make_jaxpr(function, return_shape=True)(*arguments))
+
+
+def lifted_from(traced: Any, shape: Any) -> tuple[Callable[..., Any], list, list]:
+  """As `lifted`, from what `jax.make_jaxpr(function, return_shape=True)` gave."""
+
+  def call(smooth: list, rest: list, *arguments: Any) -> Any:
     consts = [b if a is None else a for a, b in zip(smooth, rest, strict=True)]
     with jax.debug_nans(False):  # as in `jaxpr_as_fun`: what hides its own NaN, like `jnp.var`, hides none in a jaxpr
-      outputs = jax.core.eval_jaxpr(traced, consts, *jax.tree.leaves((params, shared, batch)))
+      outputs = jax.core.eval_jaxpr(traced, consts, *jax.tree.leaves(arguments))
     return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
-  return loss_fn
+  smooth = [value if is_inexact(value) else None for value in traced.consts]
+  return call, smooth, [None if is_inexact(value) else value for value in traced.consts]
 
 
 def _reverse(loss_fn: LossFn) -> ValueAndGrad:
@@ -85,6 +101,29 @@ def _reverse(loss_fn: LossFn) -> ValueAndGrad:
     return value, grads
 
   return evaluate
+
+
+def _differentiable_value(loss_fn: LossFn) -> ValueAndGrad:
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> Gradient:
+    fixed = jax.lax.stop_gradient((params, shared))
+    (value, _), grads = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(*fixed, batch)
+    return _with_gradient(value, grads, (params, shared)), grads[0]
+
+  return evaluate
+
+
+@jax.custom_jvp
+def _with_gradient(value: jax.Array, gradient: PyTree, point: PyTree) -> jax.Array:
+  """The value, whose derivative in `point` is `gradient`: computed already, no activations are kept for it."""
+  del gradient, point
+  return value
+
+
+@_with_gradient.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+  (value, gradient, _), (moved, _, along) = primals, tangents
+  products = jax.tree.map(lambda g, v: jax.numpy.sum((g * v).real, dtype=value.dtype), gradient, along)
+  return value, jax.tree.reduce(jax.numpy.add, products, moved)
 
 
 def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
@@ -96,7 +135,7 @@ def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
     return _reverse(loss_fn)(params, shared, batch) if known is None else known
 
   def forward(*arguments: Any) -> Any:
-    params, shared, batch, known = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=_is_primal)
+    params, shared, batch, known = jax.tree.map(lambda leaf: leaf.value, arguments, is_leaf=is_primal)
     if not keep:
       return evaluate(params, shared, batch, known), (params, shared, batch)
     (value, first), push = jax.linearize(lambda point: both(point, shared, batch), params)
@@ -104,7 +143,7 @@ def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
 
   def backward(residuals: Any, cotangents: Any) -> Any:
     value_bar, grads_bar = cotangents
-    grads_bar = jax.tree.map(_materialised, grads_bar, is_leaf=_is_zero)
+    grads_bar = jax.tree.map(materialised, grads_bar, is_leaf=is_zero)
     if keep:
       first, push = residuals
       _, products = push(grads_bar)
@@ -112,7 +151,7 @@ def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
       params, shared, batch = residuals
       moved = lambda point: both(point, shared, batch)
       (_, first), (_, products) = jax.jvp(moved, (params,), (grads_bar,))
-    if not _is_zero(value_bar):  # it is for every rule that does not read the value
+    if not is_zero(value_bar):  # it is for every rule that does not read the value
       products = jax.tree.map(lambda g, h: (value_bar * g).astype(g.dtype) + h, first, products)
     return *products, None, None
 
@@ -121,16 +160,19 @@ def _mixed(loss_fn: LossFn, keep: bool) -> ValueAndGrad:
   return differentiated
 
 
-def _is_primal(leaf: Any) -> bool:
+def is_primal(leaf: Any) -> bool:
+  """Whether a leaf is an argument of a forward rule with symbolic zeros."""
   return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
 
 
-def _is_zero(leaf: Any) -> bool:
+def is_zero(leaf: Any) -> bool:
+  """Whether a cotangent is a symbolic zero."""
   return isinstance(leaf, jax.custom_derivatives.SymbolicZero)
 
 
-def _materialised(cotangent: Any) -> jax.Array:
-  return jax.numpy.zeros(cotangent.shape, cotangent.dtype) if _is_zero(cotangent) else cotangent
+def materialised(cotangent: Any) -> jax.Array:
+  """The cotangent as an array."""
+  return jax.numpy.zeros(cotangent.shape, cotangent.dtype) if is_zero(cotangent) else cotangent
 
 
 def _has_custom_vjp(jaxpr: Any) -> bool:
@@ -149,7 +191,7 @@ def constant(tree: PyTree, name: str) -> PyTree:
     return leaf
 
   def refuse(primals: Any, tangents: Any) -> Any:
-    if not _is_zero(tangents[0]):
+    if not is_zero(tangents[0]):
       raise ValueError(
         f"{name} is differentiated, but a meta-gradient holds it constant and its derivative would be a silent zero; "
         "put what is meta-learned in MetaParams.shared"
@@ -157,23 +199,9 @@ def constant(tree: PyTree, name: str) -> PyTree:
     return primals[0], tangents[0]
 
   identity.defjvp(refuse, symbolic_zeros=True)
-  return jax.tree.map(lambda leaf: identity(leaf) if _is_inexact(leaf) else leaf, tree)
+  return jax.tree.map(lambda leaf: identity(leaf) if is_inexact(leaf) else leaf, tree)
 
 
-def _is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: Any) -> bool:
+  """Whether a leaf is an array of real or complex numbers."""
   return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)
-
-
-def checkpoint_step(step: Callable, derivative: Derivative, memory: Memory) -> Callable:
-  """Wraps a scan body so that the backward sweep stores the residuals that `memory` names.
-
-  "save_all" stores every residual; "save_gradients" the inner gradient and the carry; "recompute" only the carry.
-  "auto" is "save_gradients" for mixed mode, "recompute" for reverse mode, "save_all" for first order.
-  """
-  if memory == "auto":
-    memory = {"mixed": "save_gradients", "reverse": "recompute", "first_order": "save_all"}[derivative]  # type: ignore[assignment]
-  if memory == "save_all":
-    return step
-  policy = jax.checkpoint_policies.save_only_these_names(INNER_GRADIENT) if memory == "save_gradients" else None
-  # Inside a scan the loop itself already keeps XLA from merging the recomputation with the forward pass.
-  return jax.checkpoint(step, policy=policy, prevent_cse=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -12,7 +13,19 @@ from jax.ad_checkpoint import checkpoint_name
 from warpjax import mistakes
 from warpjax.checks import check_key
 from warpjax.differentiation import INNER_GRADIENT, Gradient, Mode, value_and_grad
-from warpjax.types import AdaptState, Aux, Batch, InnerLoop, InnerStep, LossFn, MetaParams, Params, PyTree, Task
+from warpjax.types import (
+  AdaptState,
+  Aux,
+  Batch,
+  InnerLoop,
+  InnerStep,
+  LossFn,
+  MetaParams,
+  Params,
+  PyTree,
+  QueryBatchFn,
+  Task,
+)
 
 # Streams of the task's key that differ from the step indices that a batch_fn folds in, so that all draws are distinct.
 _QUERY_STREAM = 0x51E5
@@ -66,9 +79,9 @@ class Problem(_Fields):
     return self._add_prox(params, loss_of(self.inner)(params, shared, batch)[0])
 
   def query_loss(self, params: Params, shared: PyTree, index: Any) -> tuple[jax.Array, Aux]:
-    """The meta-loss at `params`; `index` numbers the point, so that each point draws its own query batch."""
+    """The meta-loss at `params`, the point after `index` steps; each point draws its own query batch."""
     key = jax.random.fold_in(jax.random.fold_in(self.key, _QUERY_STREAM), index)
-    batch = jax.lax.stop_gradient(self.inner.query_batch_fn(key, self.task, params, shared))
+    batch = jax.lax.stop_gradient(with_step(self.inner.query_batch_fn)(key, self.task, params, shared, index))
     return query_loss_of(self.inner)(params, shared, batch)
 
   def step(
@@ -86,16 +99,15 @@ class Problem(_Fields):
       An `InnerStep`.
     """
     params, shared, batch = state.params, self.meta_params.shared, self.batch(state.params, index)
+    held = jax.lax.stop_gradient if derivative in ("first_order", "value") else lambda tree: tree
     # Stopped already at this point, so that no second derivative is traced and then dropped.
-    at = jax.lax.stop_gradient((params, shared)) if derivative == "first_order" else (params, shared)
+    at = held((params, shared)) if derivative == "first_order" else (params, shared)
     bare = (self._add_prox(params, known[0], -1), self._add_prox_gradient(params, known[1], -1)) if known else None
     value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch, bare)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
-    if derivative == "first_order":
-      value, grads = jax.lax.stop_gradient((value, grads))
-    value, grads = jax.tree.map(_named, (value, grads))
-    return InnerStep(index, state, value, grads, self.update(state, index, value, grads, batch))
+    value, grads = jax.tree.map(_named, (value if derivative == "value" else held(value), held(grads)))
+    return InnerStep(index, state, value, grads, self.update(state, index, held(value), grads, batch))
 
   def differentiated_step(self, state: AdaptState, index: Any) -> InnerStep:
     """One inner step with its `pullback`, which reuses its passes; `state` is held constant."""
@@ -161,6 +173,23 @@ def loss_of(inner: InnerLoop) -> LossFn:
 def query_loss_of(inner: InnerLoop) -> LossFn:
   """The meta-loss with aux; the task's loss if there is no other."""
   return mistakes.with_aux(inner.query_loss_fn, "InnerLoop.query_loss_fn") if inner.query_loss_fn else loss_of(inner)
+
+
+def takes_step(query_batch_fn: QueryBatchFn) -> bool:
+  """Whether a query_batch_fn has a fifth argument, the step: one that is required, or that has this name."""
+  try:
+    parameters = inspect.signature(query_batch_fn).parameters.values()
+  except (TypeError, ValueError):  # not every builtin has a signature
+    return False
+  by_position = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+  return len(by_position) > 4 and (by_position[4].name == "step" or by_position[4].default is inspect.Parameter.empty)
+
+
+def with_step(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
+  """The query_batch_fn as a function of five arguments, the last one the step."""
+  if takes_step(query_batch_fn):
+    return query_batch_fn
+  return lambda key, task, params, shared, step: query_batch_fn(key, task, params, shared)
 
 
 def check_examples(problem: Problem) -> None:

@@ -65,8 +65,9 @@ class Task(NamedTuple):
   query: PyTree
 
 
-QueryBatchFn = Callable[[jax.Array, Task, Params, PyTree], Batch]
-"""`(key, task, params, shared) -> batch`: the batch of the meta-loss, from the whole task."""
+QueryBatchFn = Callable[..., Batch]
+"""`(key, task, params, shared) -> batch`: the batch of the meta-loss, from the whole task. A function may take a fifth
+argument, `step`: the number of inner steps that led to `params`."""
 
 TaskSampler = Callable[[jax.Array], Task]
 """`(key) -> Task`: one task; the arrays it needs ride in a `jax.tree_util.Partial`."""
@@ -116,7 +117,7 @@ class InnerLoop(NamedTuple):
     num_steps: Inner steps, at least 1.
     batch_fn: The batch of each inner step; every meta-gradient treats it as a constant.
     prox: Weight of `prox / 2 * |params - initial|^2`, added to every inner loss (iMAML's lambda).
-    query_batch_fn: What the meta-loss sees.
+    query_batch_fn: What the meta-loss sees; it may depend on the inner step.
     query_loss_fn: The meta-loss; `None` for `loss_fn`.
   """
 
@@ -169,7 +170,10 @@ class Trajectory(NamedTuple):
 
 
 class MetaGradFn(Protocol):
-  """The signature of `jax.value_and_grad(has_aux=True)`; the value is the query loss at the end point."""
+  """The signature of `jax.value_and_grad(has_aux=True)`.
+
+  The value is the query loss at the end point, if the estimator computes it.
+  """
 
   def __call__(
     self, meta_params: MetaParams, task: Task, key: jax.Array

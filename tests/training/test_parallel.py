@@ -115,6 +115,19 @@ def first_meta_gradient(devices):
   return jax.tree.map(np.subtract, *jax.device_get((run(state, tasks)[0].meta_params, state.meta_params)))
 
 
+def memory_gaps():
+  """Of a meta-step over two devices under the policies that run steps again, from one device and every residual."""
+  inner, tasks = INNER._replace(num_steps=5), toy.tasks(2)
+
+  def stepped(memory, axis_name):
+    step = training.meta_step(unrolled(inner, memory=memory), OPTIMIZER, axis_name=axis_name)
+    run = jax.jit(step) if axis_name is None else parallel.over_devices(step, parallel.device_mesh(2))
+    return plain(*run(start(None), tasks))
+
+  expected = stepped("save_all", None)
+  return {memory: gap(stepped(memory, AXIS), expected) for memory in ("nested", "treeverse")}
+
+
 def norm(tree):
   return float(np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
 
@@ -153,6 +166,7 @@ def main(ways: tuple[str, ...]) -> None:
   found["float32"] = [norm(jax.tree.map(np.subtract, first_meta_gradient(n), one)) / norm(one) for n in (2, 8)]
   found["dtypes"] = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(one)})
 
+  found["memory"] = memory_gaps()
   found["uneven"] = refusal(lambda: over(state, toy.tasks(3)))
   step = training.many_steps(adapted(AXIS), sampler, tasks_per_step=3, num_steps=1, axis_name=AXIS)
   run = parallel.over_devices(step, parallel.device_mesh(2), takes_tasks=False)
@@ -197,6 +211,11 @@ def test_the_first_meta_gradient_in_single_precision(found):
 
 def test_an_inner_gradient_is_not_summed_over_the_devices(found):
   assert found["adapted"] < 1e-13
+
+
+@pytest.mark.parametrize("memory", ["nested", "treeverse"])
+def test_steps_that_run_again_over_devices(found, memory):
+  assert found["memory"][memory] < 1e-9
 
 
 def test_uneven_tasks_are_refused(found):

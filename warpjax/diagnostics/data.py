@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.diagnostics.report import Check
-from warpjax.problem import Problem, query_loss_of
+from warpjax.problem import Problem, query_loss_of, with_step
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 
@@ -17,7 +17,7 @@ def query_batch(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.
   """The query loss of a batch against the mean of its halves': equal unless an example's loss depends on the others."""
   initial, shared = meta_params.initial, meta_params.shared
   loss_fn = query_loss_of(inner)
-  batch = inner.query_batch_fn(key, Problem(inner, meta_params, task, key).task, initial, shared)
+  batch = with_step(inner.query_batch_fn)(key, Problem(inner, meta_params, task, key).task, initial, shared, 0)
   examples = batch.query if isinstance(batch, Task) else batch  # a Task: the support is there for its statistics
   counts = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
   half = min(counts)[0] // 2 if len(counts) == 1 and () not in counts else 0

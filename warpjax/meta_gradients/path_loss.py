@@ -51,6 +51,31 @@ def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
   return WeightedPath(PathLoss(loss, loss, aux), step)
 
 
+def online_path(problem: Problem, weights: jax.Array) -> WeightedPath:
+  """The fold of `sum_k w_k L(theta_k; batch_k)`, k from 0: the inner losses before each step, the prox term included.
+
+  They are the inner loop's own values, so that they cost no further forward pass.
+
+  Args:
+    problem: The task.
+    weights: `w_0..w_{K-1}`, `[num_steps]`.
+
+  Returns:
+    A fold for `run_steps`; its `loss` is the sum, and its `aux` has the loss before the last step.
+  """
+
+  def step(path: PathLoss, seen: InnerStep) -> PathLoss:
+    total = path.total + weights[seen.number].astype(seen.value.dtype) * seen.value
+    return PathLoss(total, total, {"online/last": seen.value})
+
+  def value() -> jax.Array:
+    start = problem.start().params
+    return problem.inner_objective(start, problem.meta_params.shared, problem.batch(start, 0))
+
+  zero = jnp.zeros((), jax.eval_shape(value).dtype)
+  return WeightedPath(PathLoss(zero, zero, {"online/last": zero}), step)
+
+
 def annealed_step_weights(
   num_steps: int, num_epochs: int, steps_per_epoch: int = 1
 ) -> Callable[[jax.Array], jax.Array]:

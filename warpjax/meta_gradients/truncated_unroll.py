@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,9 @@ import optax
 
 from warpjax.adaptation import check_inner
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Memory, checkpoint_step, constant
-from warpjax.meta_gradients.path_loss import PathLoss, weighted_path
+from warpjax.differentiation import Derivative, Memory, Mode, constant
+from warpjax.memory import check_memory, scan_of
+from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
@@ -27,7 +27,13 @@ class Segment(NamedTuple):
 
 
 def truncated_unroll(
-  inner: InnerLoop, length: int, derivative: Derivative = "first_order", *, memory: Memory = "auto"
+  inner: InnerLoop,
+  length: int,
+  derivative: Derivative = "first_order",
+  *,
+  memory: Memory = "auto",
+  snapshots: int | None = None,
+  online: bool = False,
 ) -> CarriedMetaGrad:
   """The derivative of the mean query loss over a segment of `length` inner steps, from the end of the last segment.
 
@@ -40,10 +46,13 @@ def truncated_unroll(
     inner: The inner loop; `num_steps` is the length of an adaptation.
     length: Steps in a segment, a divisor of `num_steps`.
     derivative: As for `unrolled`; learned optimizers hold the inner gradient constant.
-    memory: As for `unrolled`.
+    memory: As for `unrolled`, for the steps of a segment.
+    snapshots: As for `unrolled`.
+    online: Whether the mean is over the inner losses before each step of the segment, which are
+      computed anyway, instead of over the query losses after each step.
 
   Returns:
-    A `CarriedMetaGrad`; its value is the query loss at the segment's end.
+    A `CarriedMetaGrad`; its value is the query loss at the segment's end, or with `online` the mean.
 
   Raises:
     ValueError: when an argument is not allowed, or the rule cannot be unrolled; when traced, if the derivative of the
@@ -59,9 +68,10 @@ def truncated_unroll(
   """
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
-  check_choice("memory", memory, Memory)
+  check_memory(memory, snapshots)
   check_differentiable("truncated_unroll", inner.rule)
   check_count("length", length)
+  check_choice("online", online, (True, False))
   if num_steps % length:
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
 
@@ -70,14 +80,15 @@ def truncated_unroll(
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     fresh = segment.number == 0
     state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
-    path = weighted_path(problem, jnp.full(num_steps, 1 / length))
+    path = (online_path if online else weighted_path)(problem, jnp.full(num_steps, 1 / length))
+    mode: Mode = "value" if online and derivative == "first_order" else derivative
 
     def body(carry: tuple[AdaptState, PathLoss], index: jax.Array) -> tuple[tuple[AdaptState, PathLoss], None]:
-      step = problem.step(carry[0], index, derivative)
+      step = problem.step(carry[0], index, mode)
       return (step.next, path.step(carry[1], step)), None
 
-    wrap = partial(checkpoint_step, derivative=derivative, memory=memory)
-    (state, seen), _ = jax.lax.scan(wrap(body), (state, path.start), segment.number + jnp.arange(length))
+    scan = scan_of(derivative, memory, snapshots)
+    (state, seen), _ = scan(body, (state, path.start), segment.number + jnp.arange(length))
     return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.adaptation import check_inner, run_steps
-from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.differentiation import Derivative, Gradient, Memory, checkpoint_step, constant
-from warpjax.meta_gradients.path_loss import weighted_path
+from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable, is_number
+from warpjax.differentiation import Derivative, Gradient, Memory, Mode, constant
+from warpjax.memory import check_memory, is_below_linear, scan_of
+from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
 from warpjax.meta_gradients.trajectory import Guests, OneAdaptation, Result, follow
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, Task
@@ -29,7 +30,10 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: Sequence[float] | None = None,
+  start_weight: float = 0.0,
+  online: bool | Sequence[float] = False,
 ) -> MetaGradFn: ...
 
 
@@ -40,7 +44,9 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: WeightsByMetaStep,
+  start_weight: float = 0.0,
 ) -> CarriedMetaGrad: ...
 
 
@@ -50,9 +56,14 @@ def unrolled(
   *,
   truncate: int | None = None,
   memory: Memory = "auto",
+  snapshots: int | None = None,
   step_weights: Sequence[float] | WeightsByMetaStep | None = None,
+  start_weight: float = 0.0,
+  online: bool | Sequence[float] = False,
 ) -> MetaGradFn | CarriedMetaGrad:
   """`d L_query(theta_K) / d(initial, shared, rule)` through the K inner steps, or `d sum_k w_k L_query(theta_k)`.
+
+  With `online`, `d sum_k w_k L(theta_k; batch_k)`, k from 0 to K - 1: the inner losses before each step.
 
   Args:
     inner: The inner loop; its rule must be differentiable.
@@ -62,10 +73,18 @@ def unrolled(
     truncate: Inner gradients are differentiated only in the last `truncate` steps, and held constant before; None
       for all of them. 0 is "first_order".
     memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
-      nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode.
+      nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode. Or less than the
+      carry of each step: "nested" keeps the carry at the boundaries of segments and runs each segment again,
+      "offload" keeps these in the memory of the host, and "treeverse" keeps `snapshots` carries in a binomial schedule.
+    snapshots: The carries that these three keep at most (in segments, besides those of one segment); None for about the
+      square root of the number of steps, for "treeverse" twice its logarithm.
     step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
       meta-steps done to them (of the outer updates, under `meta_steps.repeated`), such as `annealed_step_weights`; None
       for only the last. The value is always the query loss at the end point.
+    start_weight: `w_0`, of the query loss at `initial`, which is added to the others.
+    online: The meta-loss is the mean of the inner losses before each step (True), or their sum with the weights
+      `w_0..w_{K-1}`. These are the inner loop's own values and cost no further forward pass. There is no query loss
+      then: the value is the meta-loss, and aux holds `online/last`, the loss before the last step.
 
   Returns:
     A `MetaGradFn`; where `step_weights` is a function, a `CarriedMetaGrad` that counts meta-steps.
@@ -84,9 +103,12 @@ def unrolled(
 
   Reference:
     Finn, Abbeel, Levine 2017, arXiv 1703.03400, equation 1; mixed mode: Kemaev et al. 2025, arXiv 2505.00793;
-    truncation: Shaban et al. 2019, arXiv 1810.10667; multi-step loss: Antoniou et al. 2019, arXiv 1810.09502, eq. 5.
+    truncation: Shaban et al. 2019, arXiv 1810.10667; multi-step loss: Antoniou et al. 2019, arXiv 1810.09502, eq. 5;
+    online: arXiv 2512.23675.
   """
-  num_steps = _check(inner, derivative, truncate, memory, step_weights)
+  check_memory(memory, snapshots)
+  num_steps = _check(inner, derivative, truncate, step_weights)
+  losses_before = _check_online(online, start_weight, step_weights, num_steps)
   middle = 0 if truncate is None else num_steps - min(truncate, num_steps)
   parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
 
@@ -97,20 +119,27 @@ def unrolled(
     problem = fixed._replace(meta_params=meta_params)
 
     def step(state: AdaptState, index: jax.Array, mode: Derivative) -> InnerStep:
-      return problem.step(state, index, mode, jax.tree.map(lambda leaf: leaf[index], known))
+      of_value: Mode = "value" if mode == "first_order" and losses_before is not None else mode
+      return problem.step(state, index, of_value, jax.tree.map(lambda leaf: leaf[index], known))
 
-    path = None if weights is None else weighted_path(problem, jnp.asarray(weights, float))
+    if losses_before is not None:
+      path: Any = online_path(problem, jnp.asarray(losses_before, float))
+    else:
+      path = None if weights is None else weighted_path(problem, jnp.asarray(weights, float))
     state = problem.start()
     carry: Any = () if path is None else path.start
     for first, last, mode in parts:
       if first < last:
-        take, wrap = partial(step, mode=mode), partial(checkpoint_step, derivative=mode, memory=memory)
         fold = None if path is None else (path.step, carry)
-        state, carry, _ = run_steps(take, state, fold, first=first, last=last, wrap=wrap)
-    if path is not None:
-      return carry.total, (carry.loss, carry.aux)
-    loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
-    return loss, (loss, aux)
+        scan = scan_of(mode, memory, snapshots)
+        state, carry, _ = run_steps(partial(step, mode=mode), state, fold, first=first, last=last, scan=scan)
+    if path is None:
+      loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
+      carry = PathLoss(loss, loss, aux)
+    total = carry.total
+    if start_weight:
+      total += start_weight * problem.query_loss(meta_params.initial, meta_params.shared, 0)[0]
+    return total, (carry.loss, carry.aux)
 
   differentiated = jax.value_and_grad(objective, has_aux=True)
 
@@ -121,7 +150,8 @@ def unrolled(
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     known, others = None, []
     if guests:  # their adaptation is the one, and the gradients that it computed are only differentiated here
-      followed = follow(problem, problem.start(), guests, lambda seen: (seen.value, seen.grads))
+      observe = None if is_below_linear(memory) else lambda seen: (seen.value, seen.grads)
+      followed = follow(problem, problem.start(), guests, observe)
       known, others = followed.seen, [grads for grads, _ in followed.results]
     (_, value), grads = differentiated(meta_params, problem, known, weights)
     return (value, grads), others
@@ -136,10 +166,9 @@ def unrolled(
   return CarriedMetaGrad(lambda meta_params: jnp.zeros((), jnp.int32), counted)
 
 
-def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str, step_weights: Any) -> int:
+def _check(inner: InnerLoop, derivative: str, truncate: int | None, step_weights: Any) -> int:
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
-  check_choice("memory", memory, Memory)
   check_count("truncate", truncate, least=0, optional=True)
   if step_weights is not None:
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
@@ -147,3 +176,20 @@ def _check(inner: InnerLoop, derivative: str, truncate: int | None, memory: str,
       raise ValueError(f"step_weights must be {num_steps} numbers, one after each step; got shape {seen}")
   check_differentiable("unrolled", inner.rule, "along_trajectory(inner, implicit(solve)) with prox > 0")
   return num_steps
+
+
+def _check_online(online: Any, start_weight: Any, step_weights: Any, num_steps: int) -> np.ndarray | None:
+  """The weights of the losses before each step; None if the meta-loss is made of query losses."""
+  if not is_number(start_weight):
+    raise ValueError(f"start_weight must be a number, the weight of the query loss at initial; got {start_weight!r}")
+  if isinstance(online, bool):
+    weights = np.full(num_steps, 1 / num_steps) if online else None
+  else:
+    weights = np.asarray(online, float)
+    if weights.shape != (num_steps,):
+      allowed = f"True, False or {num_steps} weights, one of the loss before each step"
+      raise ValueError(f"online must be {allowed}; got {online!r}")
+  if weights is not None and (start_weight or step_weights is not None):
+    given = "start_weight" if start_weight else "step_weights"
+    raise ValueError(f"online must be False with {given}, which weighs query losses: online has none; got {online!r}")
+  return weights

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
-from warpjax.problem import Problem
+from warpjax.problem import Problem, with_step
 from warpjax.rl.objectives import PolicyGradient
 from warpjax.rl.policies import Policy
 from warpjax.rl.rollouts import Batch, masked_mean, where_alive
@@ -90,7 +90,8 @@ def _hold_one(inner: InnerLoop, policy: Policy, meta_params: MetaParams, task: T
 
   final, support = jax.lax.scan(step, problem.start(), jnp.arange(inner.num_steps))
   # Apart from the keys of the inner steps, which fold their index in.
-  query = inner.query_batch_fn(jax.random.fold_in(key, inner.num_steps), task, final.params, meta_params.shared)
+  query_key = jax.random.fold_in(key, inner.num_steps)
+  query = with_step(inner.query_batch_fn)(query_key, task, final.params, meta_params.shared, inner.num_steps)
   return Held(support, query, policy.sequence(final.params, meta_params.shared, query.episodes.observations).action)
 
 

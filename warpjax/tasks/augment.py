@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from warpjax.checks import check_choice
 from warpjax.padding import map_inputs
+from warpjax.problem import with_step
 from warpjax.tasks import few_shot
 from warpjax.types import Batch, BatchFn, Params, PyTree, QueryBatchFn, Task
 
@@ -274,9 +275,9 @@ def keyed_query(query_batch_fn: QueryBatchFn) -> QueryBatchFn:
     ((3, 8, 8, 1), (2,))
   """
 
-  def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
+  def keyed_batch(key: jax.Array, task: Task, params: Params, shared: PyTree, step: Any = 0) -> Batch:
     data = jax.random.key_data(jax.random.fold_in(key, _DROP_STREAM))
-    return map_inputs(lambda images: (images, data), query_batch_fn(key, task, params, shared))
+    return map_inputs(lambda images: (images, data), with_step(query_batch_fn)(key, task, params, shared, step))
 
   return keyed_batch
 
@@ -299,8 +300,8 @@ def augmented_query(query_batch_fn: QueryBatchFn, transform: ImageTransform) -> 
     ((3, 8, 8, 1), [0, 1, 2])
   """
 
-  def augmented_batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Batch:
-    batch = query_batch_fn(key, task, params, shared)
+  def augmented_batch(key: jax.Array, task: Task, params: Params, shared: PyTree, step: Any = 0) -> Batch:
+    batch = with_step(query_batch_fn)(key, task, params, shared, step)
     return map_inputs(partial(transform, jax.random.fold_in(key, _STREAM)), batch)
 
   return augmented_batch

@@ -26,6 +26,7 @@ def unrolled(
   multi_step_epochs: int = 0,
   steps_per_epoch: int = 500,
   first_order_epochs: int = 0,
+  online: bool = False,
 ) -> Any:
   """Differentiates through the inner loop.
 
@@ -37,13 +38,15 @@ def unrolled(
     multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
     steps_per_epoch: Meta-steps of an epoch.
     first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
+    online: The meta-loss is the mean of the inner losses before each step, not the query loss.
   """
   check_counts(steps_per_epoch=steps_per_epoch)
   check_counts(least=0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)
   weights = None
   if multi_step_epochs:
     weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
-  of_order = lambda order: meta_gradients.unrolled(inner, order, truncate=truncate, memory=memory, step_weights=weights)
+  settings: Any = {"truncate": truncate, "memory": memory, "step_weights": weights, "online": online}
+  of_order = lambda order: meta_gradients.unrolled(inner, order, **settings)
   if not first_order_epochs:
     return of_order(derivative)
 
@@ -55,7 +58,10 @@ def unrolled(
 
 
 def truncated_unroll(
-  inner: InnerLoop, length: int, derivative: Literal["mixed", "reverse", "first_order"] = "first_order"
+  inner: InnerLoop,
+  length: int,
+  derivative: Literal["mixed", "reverse", "first_order"] = "first_order",
+  online: bool = False,
 ) -> OuterStep:
   """Truncated backpropagation (L2L): an outer update after every `length` steps of the inner loop.
 
@@ -63,8 +69,9 @@ def truncated_unroll(
     inner: The inner loop.
     length: Inner steps in a segment, a divisor of `inner.num_steps`.
     derivative: How the steps of a segment are differentiated; see `unrolled`.
+    online: The mean of the inner losses before each step is differentiated, not of the query losses after it.
   """
-  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative)
+  meta_grad: CarriedMetaGrad = meta_gradients.truncated_unroll(inner, length, derivative, online=online)
 
   def make_step(optimizer: optax.GradientTransformation, **kwargs: Any) -> Any:
     return compose.repeated(training.meta_step(meta_grad, optimizer, **kwargs), inner.num_steps // length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from warpjax import losses, networks
 from warpjax.evaluation import step_statistics
 from warpjax.evaluation.readouts import Readout, by_step, query_loss, running
+from warpjax.problem import with_step
 from warpjax.tasks import few_shot
 from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
 
@@ -56,9 +57,9 @@ def in_training(
   alone = losses.support_plus_one(network.apply, loss_of)
   loss_fn = losses.support(apply_with_stats, loss_of) if name == "support" else alone
 
-  def batch(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
+  def batch(key: jax.Array, task: Task, params: Params, shared: PyTree, step: Any = 0) -> Task:
     support = inner.batch_fn(key, task.support, jnp.int32(0), params, shared)
-    return Task(support, inner.query_batch_fn(key, task, params, shared))
+    return Task(support, with_step(inner.query_batch_fn)(key, task, params, shared, step))
 
   return inner._replace(query_batch_fn=batch, query_loss_fn=loss_fn)
 

@@ -1,0 +1,5 @@
+"""What the backward sweep of a long unroll stores, and what it computes again."""
+
+from warpjax.memory.policies import Plan, Scan, check_memory, is_below_linear, plan, scan_of
+
+__all__ = ["Plan", "Scan", "check_memory", "is_below_linear", "plan", "scan_of"]
