@@ -12,7 +12,7 @@ hyper_cleaning: Franceschi et al. 2017, arXiv 1703.01785, as coded by Shen and C
 *_mlp: 300 sigmoid units, SGD at 0.4.
 learning_rate_*: MNIST-1D (Greydanus and Kobak 2024, arXiv 2011.14439, its notebook 7): the step size of 200 SGD steps
   of an MLP of 50 tanh units on batches of 50, from 1.5 and from 0.15. The meta-loss is the mean of the losses before
-  each step. There the step size is learned by SGD at 0.3, here its logarithm by Adam.
+  each step. There the step size is learned by SGD at 0.3, here its logarithm at 1.0.
 
 Command: python -m experiments.train --config=configs/bilevel.py:implicit --workdir=runs/bilevel/implicit
 --data_dir=FOLDER (the four idx files of Fashion-MNIST, or a tensorflow-datasets root)
@@ -75,7 +75,7 @@ LEARNING_RATE = {
   "network": {"name": "reptile_sinusoid", "features": (50,)},
   "inner": {"rule": "learned", "learn_momentum": False, "num_steps": 200},
   "meta_gradient": {"name": "unrolled", "online": True},
-  "optimizer": {"name": "one_block", "block": "rule", "learning_rate": 0.1, "schedule": "cosine"},
+  "optimizer": {"name": "one_block", "block": "rule", "optimizer": "sgd", "learning_rate": 1.0},
   "eval": {"num_tasks": 1, "num_steps": 200},
 }
 PROTOCOLS = {"released": RELEASED, "mlp": MLP}
