@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import itertools
+import json
 import math
 import pathlib
 import time
@@ -118,8 +120,9 @@ def rows(
 
 def _kept(runs: str, case: str, name: str, *arguments: Any) -> Row:
   """A run, read from the folder of finished runs if it is there."""
-  rate, seed = arguments[-2:]
-  path = pathlib.Path(runs, f"{case}-{name}-{rate:g}-{seed}.json")
+  *tables, _, rate, seed = arguments
+  digest = hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:8]  # so that settings can change
+  path = pathlib.Path(runs, f"{case}-{name}-{rate:g}-{seed}-{digest}.json")
   if runs and path.exists():
     return workdir.read_json(path)
   row = {"case": case, "method": name, **one_run(*arguments)}
@@ -250,7 +253,7 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     "weights against the replaced labels. Gradients and Hessian-vector products are those of all outer steps, seconds "
     "are CPU seconds without compilation.",
     "command": command,
-    **about,
+    **{key: about[key] for key in ("date", "commit", "machine", "versions")},
     "columns": ["problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark"],
     "rows": made,
     "measured": list(rows),

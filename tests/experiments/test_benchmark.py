@@ -202,7 +202,8 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
   assert reptile_row["remark"] == "no gradient of shared" and reptile_row["outer_steps"] == 1
   assert (tmp_path / "bilevel_quadratic.png").stat().st_size > 0
   assert list(bilevel.rows(**settings)) == [{key: row[key] for key in row if key != "mode"} for row in rows]
-  made = bilevel.record(rows, {"date": "2026-01-02"}, "command")
+  about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
+  made = bilevel.record(rows, about, "command")
   assert [row[1] for row in made["rows"]] == ["`unrolled`", "`penalty`", "`reptile`"]
   assert {len(row) for row in made["rows"]} == {len(made["columns"])}
 

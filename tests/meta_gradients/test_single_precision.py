@@ -9,7 +9,18 @@ import pytest
 
 from tests import toy
 from warpjax import linear_solve, rules
-from warpjax.meta_gradients import along_trajectory, blockwise, implicit, leap, one_step, reptile, unrolled, warp
+from warpjax.meta_gradients import (
+  along_trajectory,
+  blockwise,
+  implicit,
+  leap,
+  one_step,
+  penalty,
+  reptile,
+  sama,
+  unrolled,
+  warp,
+)
 
 # Estimators that draw directions are left out, since the draws of the two precisions differ.
 ESTIMATORS = {
@@ -19,6 +30,8 @@ ESTIMATORS = {
   "reptile": lambda inner: along_trajectory(inner, reptile()),
   "implicit": lambda inner: along_trajectory(inner._replace(prox=0.5), implicit(linear_solve.cg(3))),
   "one_step": lambda inner: along_trajectory(inner, one_step()),
+  "penalty": lambda inner: penalty(inner, 2.0),
+  "sama": lambda inner: along_trajectory(inner, sama()),
   "warp_leap": lambda inner: along_trajectory(inner, leap(), warp()),
   "warp_maml": lambda inner: blockwise(initial=unrolled(inner), shared=along_trajectory(inner, warp())),
 }

@@ -19,6 +19,6 @@ def test_the_root_is_data_dir_else_the_variable_else_the_default(monkeypatch, tm
 
 
 def test_an_unknown_set_is_named():
-  names = "omniglot, cifar100, mini_imagenet, tiered_imagenet, packed_omniglot"
+  names = "omniglot, cifar100, mini_imagenet, tiered_imagenet, packed_omniglot, fashion_mnist"
   with pytest.raises(ValueError, match=f"the data set must be one of {names}; got 'omniglut'"):
     prepare_data.prepare_data("omniglut")

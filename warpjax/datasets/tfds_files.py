@@ -170,5 +170,6 @@ def _png(encoder: Any, image: np.ndarray) -> bytes:
   from PIL import Image
 
   file = io.BytesIO()
-  Image.fromarray(image).save(file, "PNG")
+  grey = image.shape[-1] == 1  # which has no third axis in Pillow
+  Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
   return file.getvalue()

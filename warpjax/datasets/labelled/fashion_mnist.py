@@ -19,12 +19,14 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package `dataset-fashion-mnist` puts them."""
 
-_URL = "https://github.com/zalandoresearch/fashion-mnist"
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz"
 _UINT8 = 0x08
 
 
 def load(data_dir: PathLike | None = None, *, download: bool = True) -> Labelled:
-  """Fashion-MNIST from its four idx files, or as tensorflow-datasets prepares it.
+  """Fashion-MNIST from its four idx files, or as tensorflow-datasets prepares it, which shuffles it.
+
+  The order of the examples only depends on their pixels, so that both sources give the same arrays.
 
   Args:
     data_dir: A folder with the files `FILES`, or a prepared tensorflow-datasets root with `fashion_mnist`. `None`:
@@ -52,7 +54,8 @@ def load(data_dir: PathLike | None = None, *, download: bool = True) -> Labelled
   root = root.parents[1] if (root / "dataset_info.json").is_file() else root
   if not (_idx_files(root) or tfds_files.version_dir(root, NAME)):
     _fetch(root, download)
-  return _read_idx(_idx_files(root)) if _idx_files(root) else _read_tfds(root)
+  train_x, train_y, test_x, test_y = _read_idx(_idx_files(root)) if _idx_files(root) else _read_tfds(root)
+  return Labelled(*_in_order(train_x, train_y), *_in_order(test_x, test_y))
 
 
 def prepare(root: PathLike, archives: PathLike | None = None) -> None:
@@ -67,6 +70,12 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
     FileNotFoundError: when `archives` lacks a file.
   """
   tfds_files.prepare(root, NAME, archives, url=_URL, reader="tensorflow_datasets.image_classification.mnist")
+
+
+def _in_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """By their pixels, then their labels."""
+  order = sorted(range(len(labels)), key=lambda index: (images[index].tobytes(), labels[index]))
+  return images[order], labels[order]
 
 
 def _idx_files(root: pathlib.Path) -> list[pathlib.Path]:

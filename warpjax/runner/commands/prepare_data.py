@@ -40,10 +40,10 @@ _ARCHIVES = flags.DEFINE_string("archives", None, "Archives, or a folder with th
 PREPARE = {
   "omniglot": tfds_images.prepare_omniglot,
   "cifar100": cifar.prepare,
-  "fashion_mnist": fashion_mnist.prepare,
   "mini_imagenet": mini_imagenet.prepare,
   "tiered_imagenet": tiered_imagenet.prepare,
   "packed_omniglot": omniglot.pack,
+  "fashion_mnist": fashion_mnist.prepare,
 }
 
 

@@ -12,11 +12,15 @@ from warpjax.runner.reporting import records, tables
 # By the beginning of a method's name, up to an underscore: imaml_hf is iMAML, warp_meta_sgd WarpGrad.
 PAPERS = {
   "anil": "Raghu et al. 2020, arXiv 1909.09157",
+  "evolution_strategies": "Vicol et al. 2021, arXiv 2112.13835",
+  "f2sa": "Kwon et al. 2023, arXiv 2301.10945",
   "fomaml": "Finn et al. 2017, arXiv 1703.03400",
   **dict.fromkeys(("g", "mean", "separate_tail", "shared_tail", "sum"), "Nichol et al. 2018, arXiv 1803.02999"),
   "forward_gradient": "Baydin et al. 2022, arXiv 2202.08587",
   "imaml": "Rajeswaran et al. 2019, arXiv 1909.04630",
   "imaml_nystrom": "Hataya and Yamada 2023, arXiv 2302.09726",
+  "implicit": "Lorraine et al. 2020, arXiv 1911.02590",
+  "implicit_nystrom": "Hataya and Yamada 2023, arXiv 2302.09726",
   "l2l": "Andrychowicz et al. 2016, arXiv 1606.04474",
   "leap": "Flennerhag et al. 2019, arXiv 1812.01054",
   "maml": "Finn et al. 2017, arXiv 1703.03400",
@@ -25,9 +29,15 @@ PAPERS = {
   "meta_lstm": "Ravi and Larochelle 2017",
   "meta_sgd": "Li et al. 2017, arXiv 1707.09835",
   "one_step": "Bolte et al. 2023, arXiv 2305.13768",
+  **dict.fromkeys(("penalty", "v_pbgd"), "Shen and Chen 2023, arXiv 2302.05185"),
   "pes": "Vicol et al. 2021, arXiv 2112.13835",
   "reptile": "Nichol et al. 2018, arXiv 1803.02999",
+  "sama": "Choe et al. 2023, arXiv 2310.05674",
+  "t1_t2": "Luketina et al. 2016, arXiv 1511.06727",
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
+  "truncated": "Shaban et al. 2019, arXiv 1810.10667",
+  "unrolled": "Franceschi et al. 2017, arXiv 1703.01785",
+  "warm_implicit": "Arbel and Mairal 2022, arXiv 2111.14580",
   "warp": "Flennerhag et al. 2020, arXiv 1909.00025",
 }
 NOT_RUN = "not yet run"

@@ -75,6 +75,12 @@ SECTIONS = (
     "over seeds.",
   ),
   Section("Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 functions held out, the interval over them."),
+  Section(
+    "Bilevel: data hyper-cleaning on Fashion-MNIST, and a learned step size on MNIST-1D",
+    "bilevel",
+    ".*",
+    "Accuracy on test images after training with what was learned. The only test task has no interval.",
+  ),
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
   *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
