@@ -76,18 +76,20 @@ LEARNERS = {
   "imaml": {"inner": {**SGD, "prox": 2.0}, "meta_gradient": ESTIMATORS["implicit_cg_5"]},
 }
 
+# The operator of the linear system is I + H / RIDGE: this is a step of 0.1 by H, the inner loop's own.
+DESCENT = 0.1 * bilevel.RIDGE
 # Other settings than those of the rows in configs/bilevel.py, for estimators without one there.
 BILEVEL = {
   **bilevel.ESTIMATORS,
   "truncated_20": {"meta_gradient": {"name": "unrolled", "truncate": 20}},
-  "truncated_unroll": {"meta_gradient": {"name": "truncated_unroll", "length": 20, "derivative": "mixed"}},
+  "truncated_unroll": {"meta_gradient": {"name": "truncated_unroll", "length": 25, "derivative": "mixed"}},
   "implicit_neumann": {
     "inner": bilevel.PROXIMAL,
-    "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": bilevel.RIDGE},
+    "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": DESCENT},
   },
   "soba": {
     "inner": {**bilevel.PROXIMAL, "num_steps": 5},
-    "meta_gradient": {"name": "warm_implicit", "solver": "identity", "step_size": bilevel.RIDGE, "carry_params": True},
+    "meta_gradient": {"name": "warm_implicit", "solver": "identity", "step_size": DESCENT, "carry_params": True},
   },
   "reptile": {"meta_gradient": {"name": "reptile"}},
   "leap": {"meta_gradient": {"name": "leap"}},

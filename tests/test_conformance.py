@@ -188,8 +188,11 @@ def in_the_inner_loss_alone(params, shared, batch):
   return toy.loss_fn(params, toy.shared(), batch)
 
 
+QUICK_PARTS = ("first_order", "penalty", "sama", "warm_implicit")
+
+
 @pytest.mark.parametrize(
-  "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SETTINGS else []) for n in ESTIMATORS]
+  "name", [pytest.param(n, marks=() if n in QUICK_PARTS else pytest.mark.slow) for n in ESTIMATORS]
 )
 def test_what_each_estimator_estimates(name):
   rule = RULES["meta_sgd"]()

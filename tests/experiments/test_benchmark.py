@@ -189,7 +189,8 @@ QUADRATIC = {**config.BILEVEL_PROBLEMS["quadratic"], "data": {"name": "bilevel_q
 
 def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_again(tmp_path):
   tables = {name: config.BILEVEL[name] for name in ("unrolled", "penalty", "reptile")}
-  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": tables, "cases": ("quadratic",)}
+  unfit = {"unfit": {"meta_gradient": {"name": "truncated_unroll", "length": 7}}}
+  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": unfit | tables, "cases": ("quadratic",)}
   settings |= {"budget": {"quadratic": 5_000}, "rates": (0.01, 0.3), "seeds": (0,), "runs": str(tmp_path / "kept")}
   rows = benchmark.run({"method": "bilevel", **settings}, tmp_path)
   assert [row["method"] for row in rows] == list(tables)
@@ -206,6 +207,21 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
   made = bilevel.record(rows, about, "command")
   assert [row[1] for row in made["rows"]] == ["`unrolled`", "`penalty`", "`reptile`"]
   assert {len(row) for row in made["rows"]} == {len(made["columns"])}
+
+
+def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_path, monkeypatch):
+  row = {"seed": 0, "remark": "", "val_loss": 0.0}
+  made = lambda table, estimator, budget, data_dir, rate, seed: {
+    **row,
+    "outer_rate": rate,
+    "val_loss": float("nan") if rate == 1.0 else 0.5,
+  }
+  monkeypatch.setattr(bilevel, "one_run", made)
+  settings = {"problems": {"quadratic": QUADRATIC}, "estimators": {"mine": {}}, "cases": ("quadratic",), "seeds": (0,)}
+  settings |= {"budget": {"quadratic": 1}, "rates": (1.0, 0.3), "runs": str(tmp_path)}
+  first = list(bilevel.rows(**settings))
+  monkeypatch.delattr(bilevel, "one_run")
+  assert [row["outer_rate"] for row in first] == [0.3] and list(bilevel.rows(**settings)) == first
 
 
 def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):

@@ -84,7 +84,7 @@ SECTIONS = (
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
   *(section for title, recipe in IMAGES.items() for section in _few_shot(title, recipe)),
 )
-BENCHMARKS = ("accuracy", "memory", "scaling", "peers")
+BENCHMARKS = ("accuracy", "bilevel", "memory", "scaling", "peers")
 HIGHLIGHTS = (
   "Omniglot, 5 ways, 1 shot",
   "Multi-shot Omniglot, 25 alphabets",
