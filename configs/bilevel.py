@@ -10,6 +10,9 @@ hyper_cleaning: Franceschi et al. 2017, arXiv 1703.01785, as coded by Shen and C
 *_released: the protocol of the released codes: a replaced label may be the true one, the outer step is SGD at 1e-3, by
   which a weight moves by less than 1e-6 a step, so that nothing is cleaned, and 100 outer steps.
 *_mlp: 300 sigmoid units, SGD at 0.4.
+learning_rate_*: MNIST-1D (Greydanus and Kobak 2024, arXiv 2011.14439, its notebook 7): the step size of 200 SGD steps
+  of an MLP of 50 tanh units on batches of 50, from 1.5 and from 0.15. The meta-loss is the mean of the losses before
+  each step. There the step size is learned by SGD at 0.3, here its logarithm at 1.0.
 
 Command: python -m experiments.train --config=configs/bilevel.py:implicit --workdir=runs/bilevel/implicit
 --data_dir=FOLDER (the four idx files of Fashion-MNIST, or a tensorflow-datasets root)
@@ -64,6 +67,17 @@ ESTIMATORS = {
   "forward_gradient": {"meta_gradient": {"name": "forward_gradient"}},
   "evolution_strategies": {"meta_gradient": {"name": "evolution_strategies", "std": 0.1}},
 }
+LEARNING_RATE = {
+  "num_meta_steps": 60,
+  "checkpoint_every": 10,
+  "steps_per_dispatch": 10,
+  "data": {"name": "mnist1d", "examples": 10_000},
+  "network": {"name": "reptile_sinusoid", "features": (50,)},
+  "inner": {"rule": "learned", "learn_momentum": False, "num_steps": 200},
+  "meta_gradient": {"name": "unrolled", "online": True},
+  "optimizer": {"name": "one_block", "block": "rule", "optimizer": "sgd", "learning_rate": 1.0},
+  "eval": {"num_tasks": 1, "num_steps": 200},
+}
 PROTOCOLS = {"released": RELEASED, "mlp": MLP}
 
 METHODS = {
@@ -74,4 +88,7 @@ METHODS = {
     for method in ("unrolled", "implicit", "penalty")
     for name in PROTOCOLS
   },
+  "_learning_rate": LEARNING_RATE,
+  "learning_rate_high": {"base": "_learning_rate", "inner": {"learning_rate": 1.5}},
+  "learning_rate_low": {"base": "_learning_rate", "inner": {"learning_rate": 0.15}},
 }

@@ -15,7 +15,7 @@ from warpjax.training import parallel
 
 SIZES = {"train": 16, "val": 12, "test": 8}
 QUICK = ("implicit", "v_pbgd")
-ROWS = list(recipes.load("bilevel").methods)
+ROWS = [method for method in recipes.load("bilevel").methods if not method.startswith("learning_rate")]
 
 
 def tiny(method):
@@ -84,3 +84,16 @@ def test_bad_settings_are_named(folder):
   config["data"]["train"] = 100
   with pytest.raises(ValueError, match=r"num_train \+ num_val must be at most the examples, 40; got 100 \+ 12"):
     experiment.build(config, data_dir=folder)
+
+
+@pytest.mark.slow
+def test_the_step_size_learned_on_mnist1d_is_the_published_one_from_both_starts():
+  pytest.importorskip("mnist1d", reason='needs the extra "mnist1d"')
+  found = []
+  for method in ("learning_rate_high", "learning_rate_low"):
+    built = experiment.build(recipes.settings(f"bilevel:{method}"))
+    steps = built.run.num_meta_steps
+    state, metrics = loop.make_dispatch(built, steps, parallel.device_mesh(1))(loop.start(built), built.data.train)
+    found.append(float(built.inner.rule.values(state.meta_params.rule)["learning_rate"]))
+    assert metrics["loss"][-1] < metrics["loss"][0] and abs(metrics["loss"][-1] - 1.716) < 0.02  # the notebook's
+  assert abs(found[0] - found[1]) < 0.01 and all(abs(rate - 0.62) <= 0.05 for rate in found)
