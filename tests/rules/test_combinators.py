@@ -29,6 +29,12 @@ def test_chain_is_one_rule_after_another():
   toy.assert_close(adapted(rule, meta_params, task), adapted(rules.sgd(0.1), toy.meta_params(), task))
 
 
+def test_a_chain_without_parameters_needs_none():
+  rule = rules.chain(rules.from_optax(optax.clip(1.0)), rules.sgd(0.1))
+  point, task = toy.meta_params(rule), toy.task()
+  toy.assert_close(adapted(rule, point._replace(rule=()), task), adapted(rule, point, task))
+
+
 def test_chain_keeps_the_parameters_of_its_rules_apart():
   params, bounds = toy.initial(), (0.0, 1.0)
   rule = rules.chain(rules.meta_sgd(bounds), rules.sgd(0.1), rules.meta_sgd(bounds))

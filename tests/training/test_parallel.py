@@ -79,7 +79,7 @@ def mapped(transformation, meta_grad):
 
 
 def sharded(meta_grad, devices=2):
-  run = parallel.over_devices(many(meta_grad, AXIS), parallel.device_mesh(devices), takes_tasks=False)
+  run = parallel.over_devices(many(meta_grad, AXIS), parallel.device_mesh(devices))  # which takes no tasks
   return plain(*jax.block_until_ready(run(start(meta_grad))))
 
 

@@ -38,8 +38,12 @@ def chain(*rules: UpdateRule) -> UpdateRule:
   def init(key: jax.Array, params: Params) -> PyTree:
     return tuple(rule.init(jax.random.fold_in(key, i), params) for i, rule in enumerate(rules))
 
+  def each(rule_params: PyTree) -> Any:
+    """The rules with their own parameters; `()` is none, as for any rule without."""
+    return zip(rules, rule_params or ((),) * len(rules), strict=True)
+
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
-    return optax.chain(*(rule.transform(p) for rule, p in zip(rules, rule_params, strict=True)))
+    return optax.chain(*(rule.transform(p) for rule, p in each(rule_params)))
 
   return UpdateRule(
     init,
@@ -47,7 +51,7 @@ def chain(*rules: UpdateRule) -> UpdateRule:
     all(rule.differentiable for rule in rules),
     f"chain({', '.join(rule.name for rule in rules)})",
     True if all(rule.finite_at_zero for rule in rules) else None,
-    lambda rule_params: tuple(rule.values(p) for rule, p in zip(rules, rule_params, strict=True)),
+    lambda rule_params: tuple(rule.values(p) for rule, p in each(rule_params)),
   )
 
 

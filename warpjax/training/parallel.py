@@ -83,7 +83,7 @@ def over_devices(
   Args:
     step: `meta_step(..., axis_name="devices")`, or `many_steps(..., axis_name="devices")`.
     mesh: From `device_mesh`.
-    takes_tasks: True for `(state, tasks) -> ...`, False for `(state) -> ...`.
+    takes_tasks: True for `(state, tasks) -> ...`, False for `(state) -> ...`, which `many_steps(...)` always is.
 
   Returns:
     The jitted step over the mesh. Arguments behind these, such as a sampler with its data, are passed to a step that is
@@ -107,7 +107,7 @@ def over_devices(
   split, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
   fields: Any = (whole, whole, whole, whole, split)
   whole_state = TrainState(*fields)
-  first: Any = (whole_state, split) if takes_tasks else (whole_state,)
+  first: Any = (whole_state, split) if takes_tasks and not isinstance(step, Dispatch) else (whole_state,)
 
   @jax.jit
   def run(state: TrainState, *others: Any) -> Any:
