@@ -15,7 +15,7 @@ It trains 3 seeds of each row, prints the comparison by position with its interv
   python -m experiments.train --config=configs/ttt.py:end_to_end --data_dir=kjv.txt --workdir=runs/ttt/end_to_end/seed_0
 
 no_adaptation: The same network, trained and tested with 0 steps.
-in_the_test: Trained as no_adaptation is; it adapts in the test alone, with the step size that was best on validation.
+in_the_test: Trained as no_adaptation is; it adapts in the test alone.
 first_order: Inner gradients are held constant in the meta-gradient.
 warp: Linear warp-layers around the MLP that adapts, which start as the identity (WarpGrad's preconditioner).
 """

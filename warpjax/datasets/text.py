@@ -39,8 +39,9 @@ def load(data_dir: PathLike | None) -> Text:
     ValueError: If a folder has several.
 
   Example:
-    >>> load("/etc/hostname").data.dtype.name
-    'uint8'
+    >>> text = load(__file__)
+    >>> text.name, text.data.dtype.name
+    ('text.py', 'uint8')
   """
   path = _file(data_dir)
   content = path.read_bytes()
