@@ -55,9 +55,9 @@ along, SOLVE = meta_gradients.along_trajectory, linear_solve.cg(3)
 
 
 def start(problem):
-  """A bias made of the support set by the other parameters."""
-  initial, (x, _) = problem.meta_params.initial, problem.task.support
-  made = {**initial, "b": initial["b"] + jnp.mean(x @ initial["w"], axis=0)}
+  """The parameters, larger by what the support set says."""
+  initial, (x, *_) = problem.meta_params.initial, jax.tree.leaves(problem.task.support)
+  made = jax.tree.map(lambda leaf: (leaf * (1 + jnp.mean(x) ** 2)).astype(leaf.dtype), initial)
   return problem.meta_params._replace(initial=made)
 
 

@@ -70,7 +70,7 @@ def plan(memory: Memory, num_steps: int, snapshots: int | None = None) -> Plan:
 
   Example:
     >>> plan("nested", 1024), plan("treeverse", 1024)
-    (Plan(boundaries=32, segment=32), Plan(boundaries=20, segment=1))
+    (Plan(boundaries=32, segment=32), Plan(boundaries=22, segment=1))
   """
   if not is_below_linear(memory):
     return Plan(0, num_steps)
