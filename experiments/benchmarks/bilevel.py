@@ -30,6 +30,15 @@ from warpjax.types import Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, T
 Row = dict[str, Any]
 Measure = Callable[[MetaParams, Task, Task], Mapping[str, jax.Array]]
 _ENOUGH = 8  # examples of the problem on which evaluations are counted
+SHOWN = {
+  "accuracy": "accuracy",
+  "f1": "F1 of the flags",
+  "val_loss": "validation loss",
+  "relative_error": "relative error",
+  "seconds": "CPU seconds",
+  "temp_bytes": "temporaries, bytes",
+}
+"""The panels of the picture."""
 
 
 class Bilevel(NamedTuple):
@@ -202,29 +211,25 @@ def oracle_calls(
 
 
 def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """Bars of each measured number, an estimator each, with the seeds as points."""
+  """A picture for each problem, with a panel for each number: the seeds as points, their mean as a line."""
   from warpjax.runner.plots import canvas
 
   paths = []
   for case, group in itertools.groupby(rows, key=lambda row: row["case"]):
     mine = list(group)
     names = list(dict.fromkeys(row["method"] for row in mine))
-    columns = [c for c in ("accuracy", "f1", "val_loss", "relative_error", "seconds", "temp_bytes") if c in mine[0]]
-    figure, grid = canvas.subplots(
-      1, len(columns), figsize=(1 + 2.6 * len(columns), 1 + 0.28 * len(names)), squeeze=False, layout="constrained"
-    )
+    columns = [column for column in SHOWN if column in mine[0]]
+    size = (1 + 2.6 * len(columns), 1 + 0.28 * len(names))
+    figure, grid = canvas.subplots(1, len(columns), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axes, column in zip(grid.flat, columns, strict=True):
       for place, name in enumerate(names):
         values = [row[column] for row in mine if row["method"] == name]
-        axes.barh(place, sum(values) / len(values), color="C0", alpha=0.5)
-        axes.plot(values, [place] * len(values), "o", color="C1", markersize=3)
-      axes.set_yticks(range(len(names)), names if axes is grid.flat[0] else [], fontsize=7)
-      axes.set(title=column.replace("_", " "))
-      axes.invert_yaxis()
-      if column in ("accuracy", "f1"):
-        axes.set_xlim(0.5)
-      if column in ("temp_bytes", "relative_error"):
-        axes.set_xscale("log")
+        axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=4)
+        axes.plot(sum(values) / len(values), place, "|", color="C1", markersize=12, markeredgewidth=2)
+      axes.set(title=SHOWN[column], xscale="log" if column in ("temp_bytes", "relative_error") else "linear")
+      axes.grid(alpha=0.3)
+    grid[0, 0].set_yticks(range(len(names)), names, fontsize=7)
+    grid[0, 0].invert_yaxis()
     paths.append(folder / f"bilevel_{case}.png")
     canvas.save(figure, paths[-1])
   return paths
