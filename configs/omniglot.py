@@ -282,7 +282,14 @@ METHODS |= {
   # One inner step in training where the paper has five: a quarter of the time, and as good after 4,000 tasks.
   "maml_20way_cpu": {"base": ("maml_20way", "_cpu_20way", "_1_step")},
   "fomaml_20way_cpu": {"base": ("fomaml_20way", "_cpu_20way", "_3_steps")},
-  "meta_sgd_20way_cpu": {"base": ("meta_sgd_20way", "_cpu_20way", "_fast_rule")},
+  # Validation rises to the end of its 40,000 meta-steps.
+  "meta_sgd_20way_cpu": {
+    "base": ("meta_sgd_20way", "_cpu_20way", "_fast_rule"),
+    "num_meta_steps": 40_000,
+    "checkpoint_every": 2_000,
+    "data": {"val_classes": 100},
+    "eval": {"val_tasks": 300},
+  },
   "anil_20way_cpu": {"base": ("anil_20way", "_cpu_20way", "_3_steps")},
   "reptile_20way_cpu": {"base": ("reptile_20way", "_1000_tasks"), "num_meta_steps": 8_000},
   "anil_20way_5shot_cpu": {"base": ("anil_20way_5shot", "_cpu_20way_5shot", "_3_steps")},

@@ -95,7 +95,7 @@ HIGHLIGHTS = (
   ("sinusoid", "maml"),
   ("sinusoid", "meta_sgd"),
   ("omniglot", "maml_cpu"),
-  ("omniglot", "meta_sgd_cpu"),
+  ("omniglot", "meta_sgd_20way_cpu"),
   ("omniglot", "reptile_cpu"),
   ("omniglot", "imaml_cpu"),
   ("multi_shot_omniglot", "warp_leap_offline_25_cpu"),
