@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 import warpjax as wj
-from experiments.benchmarks import cost, count
+from experiments.benchmarks import cost, count, report
 from experiments.benchmarks.estimators import chosen
 from warpjax.problem import query_loss_of
 from warpjax.runner import workdir
@@ -226,13 +226,17 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
         values = [row[column] for row in mine if row["method"] == name]
         axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=4)
         axes.plot(sum(values) / len(values), place, "|", color="C1", markersize=12, markeredgewidth=2)
-      axes.set(title=SHOWN[column], xscale="log" if column in ("temp_bytes", "relative_error") else "linear")
+      axes.set(title=SHOWN[column], xscale="log" if _spans_decades([row[column] for row in mine]) else "linear")
       axes.grid(alpha=0.3)
     grid[0, 0].set_yticks(range(len(names)), names, fontsize=7)
     grid[0, 0].invert_yaxis()
     paths.append(folder / f"bilevel_{case}.png")
     canvas.save(figure, paths[-1])
   return paths
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+  return min(values) > 0 and max(values) > 100 * min(values)
 
 
 def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
@@ -255,17 +259,13 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     means = [sum(row[c] for row in mine) / len(mine) if c in mine[0] else None for c in columns]
     cells = ["" if value is None else f"{value:.4g}" for value in means]
     made.append([case, f"`{name}`", str(len(mine)), f"{mine[0]['outer_rate']:g}", *cells, mine[0]["remark"]])
-  return {
-    "title": "Bilevel problems by estimator, at equal oracle calls",
-    "text": "Means over seeds. The outer step is Adam's; of the rates in the command, or in the config, it has the one "
-    "with the least validation loss on the first seed. "
-    "Accuracy is that of test images after training afresh with the learned weights; F1 is that of the sign of the "
-    "weights against the replaced labels. Gradients and Hessian-vector products are those of all outer steps, seconds "
-    "are CPU seconds without compilation. The quadratic is the same under every seed; its validation loss is that "
-    "above the minimum.",
-    "command": command,
-    **{key: about[key] for key in ("date", "commit", "machine", "versions")},
-    "columns": ["problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark"],
-    "rows": made,
-    "measured": list(rows),
-  }
+  text = (
+    "Means over seeds. The outer step is Adam's. Of the rates in the command, or in the config, it has the one with "
+    "the least validation loss on the first seed. Accuracy is that of test images after training afresh with the "
+    "learned weights. F1 is that of the sign of the weights against the replaced labels. Gradients and Hessian-vector "
+    "products are those of all outer steps, seconds are CPU seconds without compilation. The quadratic is the same "
+    "under every seed; its validation loss is that above the minimum."
+  )
+  titles = ("problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark")
+  title = "Bilevel problems by estimator, at equal oracle calls"
+  return report.record(title, text, titles, made, about, command, measured=list(rows))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from experiments.benchmarks import cost
+from experiments.benchmarks import cost, report
 from experiments.benchmarks.cost import Row, Setting
 from experiments.benchmarks.estimators import Table, chosen
 from experiments.benchmarks.memory import compiled
@@ -90,16 +90,10 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     lines.append(
       [f"`{method}`", *sizes, *(f"{mine[each]['seconds']:.1f} s, {mine[each]['ratio']:.2f}" for each in timed)]
     )
-  measured = ("method", "inner_steps", "temp_bytes", "predicted_bytes", "relative_error", "seconds", "ratio")
-  return {
-    "title": TITLE,
-    "text": TEXT,
-    "command": command,
-    **{key: about[key] for key in ("date", "commit", "machine", "versions")},
-    "columns": ["policy", *map(str, steps), *(f"time of {each} steps, relative to the first" for each in timed)],
-    "rows": lines,
-    "measured": [{key: row.get(key) for key in measured} for row in rows],
-  }
+  columns = ("policy", *map(str, steps), *(f"time of {each} steps, relative to the first" for each in timed))
+  kept = ("method", "inner_steps", "temp_bytes", "predicted_bytes", "relative_error", "seconds", "ratio")
+  measured = [{key: row.get(key) for key in kept} for row in rows]
+  return report.record(TITLE, TEXT, columns, lines, about, command, measured=measured)
 
 
 def _mib(size: float) -> str:

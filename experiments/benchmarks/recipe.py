@@ -8,13 +8,11 @@ from typing import Any
 
 import jax
 
+from experiments.benchmarks import report
 from experiments.benchmarks.cost import Row
 from warpjax.runner import load_config, profiling
 from warpjax.runner.experiment import build
 from warpjax.runner.machine import tuning
-from warpjax.runner.plots import canvas
-
-STAMP = ("date", "commit", "machine", "versions")
 
 
 def profile(row: str, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Row]:
@@ -58,44 +56,32 @@ def profile_record(rows: Sequence[Row], about: Mapping[str, Any], command: str, 
   kinds = {kind: sum(row["seconds"] for row in rows if row["kind"] == kind) / total for kind in profiling.KINDS}
   said = ", ".join(f"{kind} {share:.0%}" for kind, share in kinds.items())
   whole = 1e3 * rows[0]["whole_seconds"]
-  shown = [row for row in rows if row["seconds"] >= 0.002 * total]
-  return {
-    "title": f"One meta-step of {rows[0]['method']} by layer and operation",
-    "text": f"A meta-step takes {whole:.4g} ms, its operations {1e3 * total:.4g} ms: {said}.",
-    "command": command,
-    **{key: about[key] for key in STAMP},
-    "columns": ["layer", "operation", "ms", "share"],
-    "rows": [
-      [row["layer"], f"`{row['operation']}`", f"{1e3 * row['seconds']:.2f}", f"{row['seconds'] / total:.1%}"]
-      for row in shown
-    ],
-  }
+  cells = [
+    [row["layer"], f"`{row['operation']}`", f"{1e3 * row['seconds']:.2f}", f"{row['seconds'] / total:.1%}"]
+    for row in rows
+    if row["seconds"] >= 0.002 * total
+  ]
+  text = f"A meta-step takes {whole:.4g} ms, its operations {1e3 * total:.4g} ms: {said}."
+  title = f"One meta-step of {rows[0]['method']} by layer and operation"
+  return report.record(title, text, ("layer", "operation", "ms", "share"), cells, about, command)
 
 
 def tune_record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
   """The record of the choices on this machine; `before`, an earlier one, is replaced."""
   del before
-  return {
-    "title": f"Ways to compute a meta-step of {rows[0]['method']}",
-    "text": f"Medians over alternating rounds, with {rows[0]['devices']} device(s). The first lines are of the default "
-    "number of vmapped tasks, which 0 stands for, and the others of the faster convolutions.",
-    "command": command,
-    **{key: about[key] for key in STAMP},
-    "columns": ["choice", "ms"],
-    "rows": [[f"`{row['choice']}`", f"{1e3 * row['seconds']:.4g}"] for row in rows],
-  }
+  text = (
+    f"Medians over alternating rounds, with {rows[0]['devices']} device(s). The first lines are of the default number "
+    "of vmapped tasks, which 0 stands for, and the others of the faster convolutions."
+  )
+  cells = [[f"`{row['choice']}`", f"{1e3 * row['seconds']:.4g}"] for row in rows]
+  title = f"Ways to compute a meta-step of {rows[0]['method']}"
+  return report.record(title, text, ("choice", "ms"), cells, about, command)
 
 
 def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   """A bar for each row of at least a fiftieth of the longest."""
   shown = [row for row in rows if row["seconds"] >= 0.02 * max(each["seconds"] for each in rows)]
   labels = [row.get("choice") or f"{row['layer'] or 'outside of the network'}, {row['operation']}" for row in shown]
-  figure, axes = canvas.subplots(figsize=(7, 1.2 + 0.25 * len(shown)), layout="constrained")
-  axes.barh(range(len(shown)), [1e3 * row["seconds"] for row in shown])
-  axes.set_yticks(range(len(shown)), labels, fontsize=7)
-  axes.invert_yaxis()
-  axes.set(xlabel="milliseconds a meta-step", title=shown[0]["method"])
-  axes.grid(alpha=0.3, axis="x")
+  values = [1e3 * row["seconds"] for row in shown]
   path = folder / ("tune.png" if "choice" in shown[0] else "profile.png")
-  canvas.save(figure, path)
-  return [path]
+  return [report.bars(labels, values, path, xlabel="milliseconds a meta-step", title=shown[0]["method"])]

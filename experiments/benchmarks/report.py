@@ -89,9 +89,16 @@ def draw_memory(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]
   return [_draw(panels, folder / "memory.png", ticks=True)]
 
 
+def record(
+  title: str, text: str, columns: Sequence[str], rows: Sequence[Any], about: Row, command: str, **more: Any
+) -> dict[str, Any]:
+  """The record of a benchmark on this machine: its table, what was measured on, and when."""
+  stamp = {key: about[key] for key in ("date", "commit", "machine", "versions")}
+  return {"title": title, "text": text, "command": command, **stamp, "columns": list(columns), "rows": rows, **more}
+
+
 def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
   """A bar for each row, named by what differs from the first, in a colour for each method."""
-  figure, axes = canvas.subplots(figsize=(7, 1.2 + 0.25 * len(rows)), layout="constrained")
   settings = [c for c in COLUMNS[: COLUMNS.index("num_params")] if c != "method"]
   labels = []
   for row in rows:
@@ -99,13 +106,22 @@ def draw_speed(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
     labels.append(", ".join([row["method"], *changed]))
   methods = list(dict.fromkeys(row["method"] for row in rows))
   colours = [f"C{methods.index(row['method']) % 10}" for row in rows]
-  axes.barh(range(len(rows)), [row["meta_steps_per_second"] for row in rows], color=colours)
-  axes.set_yticks(range(len(rows)), labels, fontsize=7)
+  values = [row["meta_steps_per_second"] for row in rows]
+  return [bars(labels, values, folder / "speed.png", colours, xlabel="meta-steps per second")]
+
+
+def bars(
+  labels: Sequence[str], values: Sequence[float], path: pathlib.Path, colours: Any = "C0", **axes_settings: Any
+) -> pathlib.Path:
+  """A bar for each value, the first on top."""
+  figure, axes = canvas.subplots(figsize=(7, 1.2 + 0.25 * len(values)), layout="constrained")
+  axes.barh(range(len(values)), values, color=colours)
+  axes.set_yticks(range(len(values)), labels, fontsize=7)
   axes.invert_yaxis()
-  axes.set(xlabel="meta-steps per second")
+  axes.set(**axes_settings)
   axes.grid(alpha=0.3, axis="x")
-  canvas.save(figure, folder / "speed.png")
-  return [folder / "speed.png"]
+  canvas.save(figure, path)
+  return path
 
 
 def _draw(panels: Sequence[Panel], path: pathlib.Path, *, title: str = "", ticks: bool = False) -> pathlib.Path:
@@ -132,14 +148,19 @@ def _draw(panels: Sequence[Panel], path: pathlib.Path, *, title: str = "", ticks
 
 def measured_ticks(axes: Any, values: Sequence[int]) -> None:
   """Logarithmic axes with ticks at the x that were measured."""
-  from matplotlib import ticker
-
   axes.set(xscale="log", yscale="log")
   axes.set_xticks(values, [f"{value:,}" for value in values])
   axes.set_xticks([], minor=True)
-  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-  axes.yaxis.set_major_formatter("{x:g}")
-  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+  plain_ticks(axes.yaxis)
+
+
+def plain_ticks(axis: Any) -> None:
+  """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, as plain numbers."""
+  from matplotlib import ticker
+
+  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axis.set_major_formatter("{x:g}")
+  axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def style(index: int) -> dict[str, Any]:

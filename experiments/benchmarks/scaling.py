@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks import cost
+from experiments.benchmarks import cost, report
 from experiments.benchmarks.cost import Row, Setting
 from experiments.benchmarks.estimators import Table, chosen
 from experiments.benchmarks.report import measured_ticks, style
@@ -125,15 +125,8 @@ def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: 
     "Exponents of power laws: 1 is proportional, 0 is constant. Temporaries are those that XLA plans for one device. "
     "`linear within` is the largest deviation of the time of a task from its median."
   )
-  return {
-    "title": TITLE,
-    "text": text,
-    "command": command,
-    **{key: about[key] for key in ("date", "commit", "machine", "versions")},
-    "columns": list(COLUMNS),
-    "rows": slopes(rows),
-    "measured": [{key: row[key] for key in ("axis", "method", "devices", *kept, *WHAT)} for row in rows],
-  }
+  measured = [{key: row[key] for key in ("axis", "method", "devices", *kept, *WHAT)} for row in rows]
+  return report.record(TITLE, text, COLUMNS, slopes(rows), about, command, measured=measured)
 
 
 def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import report
 from experiments.benchmarks.estimators import chosen
 from experiments.peers import jax_peers
 from experiments.peers.cases import CASES, Case, smaller
@@ -117,6 +118,7 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
     axes.bar(0, 0, color=f"C{index}", label=name)
   axes.axhline(1.0, color="black", linewidth=0.8)
   axes.set(yscale="log", ylabel="time of a meta-step, times warpjax's")
+  report.plain_ticks(axes.yaxis)
   axes.set_xticks(range(len(cases)), cases)
   figure.legend(loc="outside right center", frameon=False)
   canvas.save(figure, folder / "peers.png")

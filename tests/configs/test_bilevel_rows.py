@@ -67,22 +67,23 @@ def test_the_released_protocol_says_what_differs():
   assert released["optimizer"] == {"name": "one_block", "optimizer": "sgd", "learning_rate": 1e-3}
 
 
-def test_bad_settings_are_named(folder):
-  config = tiny("penalty")
-  config["meta_gradient"]["max_weight"] = 1.0
-  with pytest.raises(ValueError, match=r"config.meta_gradient.growth .* max_weight .* with the weight 10.0"):
-    experiment.build(config, data_dir=folder)
-  config = tiny("t1_t2")
-  config["meta_gradient"]["damping"] = 0.1
-  with pytest.raises(ValueError, match=r"config.meta_gradient.damping must be 0 with the solver 'identity'; got 0.1"):
-    experiment.build(config, data_dir=folder)
-  config = tiny("implicit")
-  config["optimizer"]["momentum"] = 0.9
-  with pytest.raises(ValueError, match=r"config.optimizer.momentum must be 0 with the optimizer 'adam'; got 0.9"):
-    experiment.build(config, data_dir=folder)
-  config = tiny("implicit")
-  config["data"]["train"] = 100
-  with pytest.raises(ValueError, match=r"num_train \+ num_val must be at most the examples, 40; got 100 \+ 12"):
+GROWTH = r"config.meta_gradient.growth .* max_weight .* with the weight 10.0"
+DAMPING = r"config.meta_gradient.damping must be 0 with the solver 'identity'; got 0.1"
+MOMENTUM = r"config.optimizer.momentum must be 0 with the optimizer 'adam'; got 0.9"
+EXAMPLES = r"num_train \+ num_val must be at most the examples, 40; got 100 \+ 12"
+BAD_SETTINGS = [
+  ("penalty", ("meta_gradient", "max_weight", 1.0), GROWTH),
+  ("t1_t2", ("meta_gradient", "damping", 0.1), DAMPING),
+  ("implicit", ("optimizer", "momentum", 0.9), MOMENTUM),
+  ("implicit", ("data", "train", 100), EXAMPLES),
+]
+
+
+@pytest.mark.parametrize(("row", "setting", "message"), BAD_SETTINGS)
+def test_bad_settings_are_named(row, setting, message, folder):
+  config, (table, name, value) = tiny(row), setting
+  config[table][name] = value
+  with pytest.raises(ValueError, match=message):
     experiment.build(config, data_dir=folder)
 
 
