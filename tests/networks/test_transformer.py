@@ -76,6 +76,31 @@ def test_neither_identity_warps_nor_recomputed_blocks_change_the_derivatives(x64
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(others["block_1"]["warp_out"])) > 1e-3
 
 
+@pytest.mark.slow
+def test_a_loop_over_blocks_is_the_listed_blocks(x64):
+  settings = {"num_blocks": 3, "num_adapting": 2, "warp": networks.WarpSpec("linear")}
+  listed, scanned = made(**settings), made(scan=True, remat=True, **settings)
+  params, shared = toy.init(listed, X)
+  stacked = lambda tree, indices: jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(tree[f"block_{i}"] for i in indices)
+  )
+
+  def moved(trees):
+    own, others = trees
+    rest = {name: leaf for name, leaf in others.items() if not name.startswith("block_")}
+    blocks = {"fixed": stacked(others, (0,)), "adapting": stacked(others, (1, 2))}
+    return {"adapting": stacked(own, (1, 2))}, {**rest, **blocks}
+
+  def of(network, point):
+    loss = lambda params, shared: jnp.sum(network.apply(params, shared, X) ** 2)
+    return toy.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*point)
+
+  at = moved((params, shared))
+  jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(jnp.shape, tree) for tree in (toy.init(scanned, X), at)))
+  value, grads = of(listed, (params, shared))
+  toy.assert_close(of(scanned, at), (value, moved(grads)))
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [

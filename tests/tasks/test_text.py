@@ -122,30 +122,21 @@ def test_an_evaluation_reports_each_chunk_before_the_step_on_it(x64):
 
 
 @pytest.mark.slow
-def test_mixed_mode_takes_less_memory_than_reverse_mode():
-  """If each block adapts: half of what double remat takes, that of each step and of each block, at the same gradient.
-
-  XLA's CPU backend gains nothing by the remat of a block: it takes more than that of the steps alone.
-  """
-  chunks = text.Chunks(num_chunks=16, chunk=512, context=64)
-  settings = {"vocabulary": 64, "num_blocks": 4, "width": 16, "num_heads": 4, "hidden": 64, "window": 64}
-  network, inner, task = learner(chunks, num_adapting=4, **settings)
-  again = learner(chunks, num_adapting=4, remat=True, **settings)[1]
+def test_mixed_mode_takes_a_quarter_of_the_memory_of_reverse_mode():
+  """With 16 blocks in a loop, each of which adapts: of what double remat takes, that of each step and of each block."""
+  chunks = text.Chunks(num_chunks=16, chunk=256, context=128)
+  settings = {"vocabulary": 256, "num_blocks": 16, "num_adapting": 16, "width": 32, "num_heads": 4, "hidden": 128}
+  network, inner, task = learner(chunks, scan=True, remat=True, **settings)
   meta_params = wj.MetaParams(*toy.init(network, task.support[0]))
-  mixed, twice, stored = (
-    unrolled(inner, online=True),
-    unrolled(again, "reverse", online=True, memory="recompute"),
-    unrolled(inner, "reverse", online=True, memory="save_all"),
-  )
-  used = [cost.compiled_cost(each, meta_params, task, toy.key()).temp_bytes for each in (mixed, twice, stored)]
-  assert 1.9 * used[0] <= used[1] and 10 * used[0] <= used[2], used
+  mixed, twice = unrolled(inner, online=True), unrolled(inner, "reverse", online=True, memory="recompute")
+  used = [cost.compiled_cost(each, meta_params, task, toy.key()).temp_bytes for each in (mixed, twice)]
+  assert 4 * used[0] <= used[1], used
   toy.assert_close(*(toy.run(each, meta_params, task) for each in (mixed, twice)), rtol=1e-3, atol=1e-5)
 
 
 def test_mixed_mode_and_double_remat_have_one_meta_gradient(x64):
   chunks = text.Chunks(num_chunks=16, chunk=4, context=2)
-  network, inner, task = learner(chunks, num_adapting=2, **TINY)
-  again = learner(chunks, num_adapting=2, remat=True, **TINY)[1]
+  network, inner, task = learner(chunks, num_adapting=2, scan=True, remat=True, **TINY)
   meta_params = wj.MetaParams(*toy.init(network, task.support[0]))
-  estimates = unrolled(inner, online=True), unrolled(again, "reverse", online=True, memory="recompute")
+  estimates = unrolled(inner, online=True), unrolled(inner, "reverse", online=True, memory="recompute")
   toy.assert_close(*(toy.run(each, meta_params, task) for each in estimates))

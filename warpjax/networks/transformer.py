@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from warpjax.networks.warp import Warp, WarpSpec, check
 
 ROTARY_BASE = 10_000.0
 MLP = "mlp"
+ADAPTING = "adapting"
 HEAD_VARIANCE = 0.1  # of the first logits, so that the first loss is near that of a uniform guess
 
 
@@ -34,7 +36,10 @@ class Transformer(nn.Module):
     window: A token attends to the last `window` tokens, itself included.
     num_adapting: The last blocks, whose MLPs adapt under `last_mlps`; 0 for a quarter of all, at least one.
     warp: Linear warp-layers or scales before and after each of these MLPs, `warp_in` and `warp_out`; `None` for none.
-    remat: Whether a backward pass computes the activations of each block again instead of storing them.
+    scan: Whether the blocks are a loop, which compiles as fast for many as for one. Their parameters are stacked,
+      `[blocks, ...]`: "adapting" those of the blocks whose MLPs adapt, "fixed" those of the others.
+    remat: Whether a backward pass computes the activations of each block again instead of storing them. On a CPU this
+      saves memory with `scan` only: elsewhere XLA merges what is computed again with the forward pass.
     dtype: Compute dtype; default: that of the parameters.
     param_dtype: Dtype of the parameters; `float` is the default float of JAX.
 
@@ -57,6 +62,7 @@ class Transformer(nn.Module):
   window: int = 64
   num_adapting: int = 0
   warp: WarpSpec | None = None
+  scan: bool = False
   remat: bool = False
   dtype: Dtype | None = None
   param_dtype: ParamDtype = float
@@ -67,15 +73,25 @@ class Transformer(nn.Module):
     _check(self)
     dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     init = nn.initializers.normal(self.width**-0.5)
-    block = nn.remat(_Block) if self.remat else _Block
+    block = nn.remat(_Block, prevent_cse=not self.scan) if self.remat else _Block
+    make = partial(block, self.num_heads, self.hidden, self.window, self.num_blocks, **dtypes)
     first = self.num_blocks - adapting(self)
     x = nn.Embed(self.num_outputs, self.width, embedding_init=init, **dtypes, name="embed")(x.astype(jnp.int32))
-    for i in range(self.num_blocks):
-      warp = self.warp if i >= first else None
-      x = block(self.num_heads, self.hidden, self.window, self.num_blocks, warp, **dtypes, name=f"block_{i}")(x)
+    if self.scan:
+      for name, count, warp in (("fixed", first, None), (ADAPTING, self.num_blocks - first, self.warp)):
+        x = _scanned(make(warp, name=name), count, x) if count else x
+    else:
+      for i in range(self.num_blocks):
+        x = make(self.warp if i >= first else None, name=f"block_{i}")(x)
     small = nn.initializers.variance_scaling(HEAD_VARIANCE, "fan_in", "truncated_normal")
     x = nn.RMSNorm(**dtypes, name="norm")(x)
     return nn.Dense(self.num_outputs, use_bias=False, kernel_init=small, **dtypes, name="head")(x)
+
+
+def _scanned(block: nn.Module, count: int, x: jax.Array) -> jax.Array:
+  """`count` blocks, one after another, as one loop."""
+  stacked = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+  return nn.scan(lambda block, x, _: (block(x), None), **stacked, length=count)(block, x, None)[0]
 
 
 class _Block(nn.Module):
@@ -174,7 +190,7 @@ def last_mlps(module: Transformer) -> Callable[[tuple[Any, ...]], bool]:
     >>> [is_shared((f"block_{i}", "mlp", "in", "kernel")) for i in range(4)], is_shared(("embed", "embedding"))
     ([True, True, True, False], True)
   """
-  blocks = {f"block_{i}" for i in range(module.num_blocks - adapting(module), module.num_blocks)}
+  blocks = {ADAPTING, *(f"block_{i}" for i in range(module.num_blocks - adapting(module), module.num_blocks))}
   return lambda path: not (path[0] in blocks and path[1] == MLP)
 
 
