@@ -73,7 +73,7 @@ class Transformer(nn.Module):
     _check(self)
     dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     init = nn.initializers.normal(self.width**-0.5)
-    block = nn.remat(_Block, prevent_cse=not self.scan) if self.remat else _Block
+    block: Any = nn.remat(_Block, prevent_cse=not self.scan) if self.remat else _Block
     make = partial(block, self.num_heads, self.hidden, self.window, self.num_blocks, **dtypes)
     first = self.num_blocks - adapting(self)
     x = nn.Embed(self.num_outputs, self.width, embedding_init=init, **dtypes, name="embed")(x.astype(jnp.int32))
@@ -88,10 +88,10 @@ class Transformer(nn.Module):
     return nn.Dense(self.num_outputs, use_bias=False, kernel_init=small, **dtypes, name="head")(x)
 
 
-def _scanned(block: nn.Module, count: int, x: jax.Array) -> jax.Array:
+def _scanned(block: Callable[[jax.Array], jax.Array], count: int, x: jax.Array) -> jax.Array:
   """`count` blocks, one after another, as one loop."""
-  stacked = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-  return nn.scan(lambda block, x, _: (block(x), None), **stacked, length=count)(block, x, None)[0]
+  step = lambda block, x, _: (block(x), None)
+  return nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)(block, x, None)[0]
 
 
 class _Block(nn.Module):
