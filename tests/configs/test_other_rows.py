@@ -99,7 +99,7 @@ def test_row_trains_two_steps(file, method, alphabets, book):
 )
 def test_test_tasks_draw_a_head_where_training_tasks_do(method, alphabets):
   built = experiment.build(tiny("multi_shot_omniglot", method), **alphabets)
-  assert (built.draw is None) == (method == "warp_leap_offline")
+  assert (built.start is None) == (method == "warp_leap_offline")
   assert protocol.card(built, 1)["augmentation"] == "affine_nearest"
 
 
@@ -119,4 +119,4 @@ def test_a_test_task_starts_from_the_head_that_it_draws(alphabets):
   built = experiment.build(config, **alphabets)
   state, key = loop.start(built), jax.random.key(0)
   losses = lambda built: measure.evaluator(built, metric="loss")(state, built.data.test, key, 2).per_task[:, 0]
-  assert (losses(built) != losses(built._replace(draw=None))).all()
+  assert (losses(built) != losses(built._replace(start=None))).all()

@@ -142,6 +142,17 @@ def points_of(steps):
   return jax.tree.map(joined, steps.steps.state.params, steps.final.params)
 
 
+def test_statistics_by_step_are_from_where_a_task_begins(strict):
+  halved = lambda params: params._replace(initial=jax.tree.map(lambda leaf: leaf / 2, params.initial))
+  collect = functools.partial(
+    step_statistics.collect, loop(), sampler=sampler, key=KEY, apply_with_stats=NETWORK.apply_with_stats, num_tasks=2
+  )
+  found = collect(meta_params=meta_params(), start=lambda problem: halved(problem.meta_params))
+  toy.assert_close(found, collect(meta_params=halved(meta_params())))
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), found, collect(meta_params=meta_params()))
+  assert min(jax.tree.leaves(moved)) > 1e-3
+
+
 def test_by_step_is_the_mean_over_tasks_of_the_statistics_at_each_point(strict):
   inner, start, count = loop(), meta_params(), 3
   stats = step_statistics.collect(inner, start, sampler, KEY, NETWORK.apply_with_stats, num_tasks=count)

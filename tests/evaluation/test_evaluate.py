@@ -21,7 +21,8 @@ from warpjax.evaluation import (
   parts,
   readouts,
 )
-from warpjax.meta_gradients.own_parameters import start_of
+from warpjax.meta_gradients import drawn as drawn_by
+from warpjax.problem import Problem
 from warpjax.training.task_batch import sample_tasks
 from warpjax.types import MetaParams, Task
 
@@ -74,7 +75,9 @@ def test_a_task_draws_its_own_start():
   assert len(set(curves[0][:, 0].tolist())) == 3
   np.testing.assert_allclose(curves[0][:, 1], curves[0][:, 0] / 4, rtol=1e-5)  # half the way to the target
   keys = [jax.random.fold_in(jax.random.fold_in(toy.key(), 1), i) for i in range(3)]
-  drawn = [start_of(draw, MetaParams({"b": jnp.float32(0)}), key).initial["b"] for key in keys]
+  drawn = [
+    drawn_by(draw)(Problem(inner, MetaParams({"b": jnp.float32(0)}), one_task(key), key)).initial["b"] for key in keys
+  ]
   np.testing.assert_allclose(curves[0][:, 0], [0.5 * (float(b) - 2) ** 2 for b in drawn], rtol=1e-5)
 
 

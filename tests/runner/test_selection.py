@@ -276,14 +276,35 @@ def test_per_step_statistics_are_along_the_steps_of_the_test(monkeypatch):
   built = experiment.build(tiny.config("sinusoid", "reptile", network, carried, evaluation))
   state = loop.start(built)
   state = state._replace(carry=jax.tree.map(lambda leaf: leaf + 1, state.carry))
-  inner, meta_params = built.test_loop(state)
-  apply, key = built.network.apply_with_stats, jax.random.key(0)
-  of = lambda inner, meta_params: step_statistics.collect(
-    inner, meta_params, built.data.train, key, apply, num_tasks=2, num_steps=built.evaluation.num_steps
-  )
-  found, fresh = built.readout_of(state).data, of(built.test_inner, state.meta_params)
-  jax.tree.map(np.testing.assert_array_equal, found, of(inner, meta_params))
-  assert any(not np.allclose(a, b) for a, b in zip(*map(jax.tree.leaves, (found, fresh)), strict=True))
+  jax.tree.map(np.testing.assert_array_equal, built.readout_of(state).data, by_step(built, *built.test_loop(state)))
+  fresh = by_step(built, built.test_inner, state.meta_params)
+  assert differ(built.readout_of(state).data, fresh)
+
+
+def differ(left, right):
+  return any(not np.allclose(a, b) for a, b in zip(*map(jax.tree.leaves, (left, right)), strict=True))
+
+
+def by_step(built, inner, meta_params, **start):
+  settings = {"num_tasks": 2, "num_steps": built.evaluation.num_steps, **start}
+  apply_with_stats = built.network.apply_with_stats
+  return step_statistics.collect(inner, meta_params, built.data.train, jax.random.key(0), apply_with_stats, **settings)
+
+
+def test_per_step_statistics_begin_where_a_test_task_does(monkeypatch):
+  monkeypatch.setattr(norm_stats, "PER_STEP_TASKS", 2)
+  changes = {
+    "network": {"warp": {"kind": "linear", "batch_norm": True}},
+    "inner": {"learning_rate": 1.0},
+    "meta_gradient": {"redrawn": "head"},
+    "eval": {"norm_stats": "per_step"},
+  }
+  built = experiment.build(tiny.config("sinusoid", "maml", changes))
+  state = loop.start(built)
+  state = state._replace(meta_params=jax.tree.map(lambda leaf: leaf + 1, state.meta_params))
+  found, loop_and_point = built.readout_of(state).data, built.test_loop(state)
+  jax.tree.map(np.testing.assert_array_equal, found, by_step(built, *loop_and_point, start=built.start))
+  assert differ(found, by_step(built, *loop_and_point))
 
 
 def tiny_images(**data):

@@ -17,7 +17,7 @@ from warpjax.evaluation import parts
 from warpjax.evaluation.parts import Measured
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients.from_start import Start, begun
-from warpjax.meta_gradients.own_parameters import Draw
+from warpjax.meta_gradients.own_parameters import Draw, drawn
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, InnerLoop, MetaParams, Params, PyTree, Task, TaskSampler
 
@@ -148,7 +148,7 @@ def evaluate(
     readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
     draw: Draws the parameters that each task has of its own, as for `meta_gradients.own_parameters`.
-    start: What each task begins with, as for `meta_gradients.from_start`.
+    start: What each task begins with, as for `meta_gradients.from_start`; made from what was drawn.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -297,8 +297,9 @@ def evaluator(
   check_count("task_chunk", task_chunk, optional=True)
   ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
   along = readout or query_loss()
-  measured = partial(_measure, inner, start, along, ends, check_inner(inner, num_steps), metric)
-  part = jax.jit(partial(parts.measure, measured, draw, task_chunk), static_argnums=5)
+  starts = [drawn(draw) if draw else None, start]
+  measured = partial(_measure, inner, starts, along, ends, check_inner(inner, num_steps), metric)
+  part = jax.jit(partial(parts.measure, measured, task_chunk), static_argnums=5)
 
   def run(
     meta_params: MetaParams,
@@ -329,7 +330,7 @@ def evaluator(
 
 def _measure(
   inner: InnerLoop,
-  start: Start | None,
+  starts: Sequence[Start | None],
   readout: Readout,
   others: Mapping[str, Readout],
   num_steps: int,
@@ -340,7 +341,7 @@ def _measure(
   key: jax.Array,
 ) -> Measured:
   check_learnable(meta_params, ("initial", "shared"))
-  problem = begun(Problem(inner, meta_params, task, key), start)
+  problem = begun(Problem(inner, meta_params, task, key), *starts)
   readouts = [readout, *others.values()]
 
   def at(readout: Readout, seen: PyTree, params: Params, index: Any) -> jax.Array:

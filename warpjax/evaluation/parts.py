@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from warpjax.checks import check_count
-from warpjax.meta_gradients.own_parameters import Draw, start_of
 from warpjax.training.streams import chunks
 from warpjax.training.task_batch import as_argument, count_tasks, default_task_chunk, map_tasks, sample_tasks
 from warpjax.types import MetaParams, PyTree, Task, TaskSampler
@@ -52,7 +51,6 @@ def in_order(program: Any, calls: Iterable[tuple], size: int, at_once: int) -> I
 
 def measure(
   measured: Callable[[MetaParams, Sequence[PyTree], Task, jax.Array], Measured],
-  draw: Draw | None,
   task_chunk: int | None,
   meta_params: MetaParams,
   data: Sequence[PyTree],
@@ -70,8 +68,7 @@ def measure(
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(indices)
 
   def one(args: tuple[Task, jax.Array]) -> Measured:
-    task, task_key = args
-    return measured(start_of(draw, meta_params, task_key) if draw else meta_params, data, task, task_key)
+    return measured(meta_params, data, *args)
 
   chunk = min(count, task_chunk or default_task_chunk(tasks))
   return map_tasks(one, (tasks, keys), chunk)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_count, check_key
+from warpjax.meta_gradients.from_start import Start, begun
 from warpjax.padding import inputs
 from warpjax.problem import Problem
 from warpjax.training.task_batch import as_argument, default_task_chunk, map_tasks, sample_tasks
@@ -26,6 +27,7 @@ def collect(
   *,
   num_tasks: int,
   num_steps: int | None = None,
+  start: Start | None = None,
   task_chunk: int | None = None,
 ) -> PyTree:
   """The mean over tasks of the batch statistics that the support batch has at each point 0..K.
@@ -41,6 +43,7 @@ def collect(
     apply_with_stats: A `Network`'s.
     num_tasks: Over how many tasks.
     num_steps: K; None for the inner loop's own.
+    start: What each task begins with, as for `evaluate`; drawn parameters by `meta_gradients.drawn`.
     task_chunk: Vmapped tasks.
 
   Returns:
@@ -60,7 +63,7 @@ def collect(
   Reference:
     Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4.
   """
-  run = collector(inner, apply_with_stats, num_tasks=num_tasks, num_steps=num_steps, task_chunk=task_chunk)
+  run = collector(inner, apply_with_stats, num_tasks=num_tasks, num_steps=num_steps, start=start, task_chunk=task_chunk)
   return run(meta_params, sampler, key)
 
 
@@ -70,6 +73,7 @@ def collector(
   *,
   num_tasks: int,
   num_steps: int | None = None,
+  start: Start | None = None,
   task_chunk: int | None = None,
 ) -> Callable[[MetaParams, TaskSampler, jax.Array], PyTree]:
   """`collect` for many meta-parameters: compiled once, `(meta_params, sampler, key) -> statistics`.
@@ -79,6 +83,7 @@ def collector(
     apply_with_stats: A `Network`'s.
     num_tasks: Over how many tasks.
     num_steps: K; None for the inner loop's own.
+    start: What each task begins with, as for `evaluate`; drawn parameters by `meta_gradients.drawn`.
     task_chunk: Vmapped tasks.
 
   Returns:
@@ -97,7 +102,7 @@ def collector(
     [[0.0, 1.0], [1.0, 1.5]]
   """
   check_count("num_tasks", num_tasks)
-  per_task = partial(_of_task, inner, apply_with_stats, check_inner(inner, num_steps))
+  per_task = partial(_of_task, inner, start, apply_with_stats, check_inner(inner, num_steps))
 
   @jax.jit
   def mean(meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> PyTree:
@@ -115,12 +120,18 @@ def collector(
 
 
 def _of_task(
-  inner: InnerLoop, apply_with_stats: ApplyWithStats, last: int, meta_params: MetaParams, task: Any, key: jax.Array
+  inner: InnerLoop,
+  start: Start | None,
+  apply_with_stats: ApplyWithStats,
+  last: int,
+  meta_params: MetaParams,
+  task: Any,
+  key: jax.Array,
 ) -> PyTree:
-  problem = Problem(inner, meta_params, task, key)
+  problem = begun(Problem(inner, meta_params, task, key), start)
 
   def at(params: Params, index: Any) -> PyTree:
-    return apply_with_stats(params, meta_params.shared, None, inputs(problem.batch(params, index)))[1]
+    return apply_with_stats(params, problem.meta_params.shared, None, inputs(problem.batch(params, index)))[1]
 
   def observe(step: InnerStep) -> PyTree:
     return at(step.state.params, step.number)

@@ -14,7 +14,7 @@ from warpjax.meta_gradients.from_start import Start, from_start
 from warpjax.meta_gradients.implicit import implicit, implicit_released
 from warpjax.meta_gradients.leap import leap
 from warpjax.meta_gradients.one_step import one_step
-from warpjax.meta_gradients.own_parameters import own_parameters
+from warpjax.meta_gradients.own_parameters import drawn, own_parameters
 from warpjax.meta_gradients.path_loss import annealed_step_weights
 from warpjax.meta_gradients.penalty import penalty
 from warpjax.meta_gradients.prototypes import prototypes
@@ -37,6 +37,7 @@ __all__ = [
   "annealed_step_weights",
   "blockwise",
   "bootstrapped",
+  "drawn",
   "evolution_strategies",
   "forward_gradient",
   "from_start",

@@ -62,18 +62,20 @@ def from_start(inner: InnerLoop, grad_fn: MetaGradFn, start: Start) -> MetaGradF
   return started
 
 
-def begun(problem: Problem, start: Start | None) -> Problem:
-  """The problem whose adaptation begins at `start`; as it is for None.
+def begun(problem: Problem, *starts: Start | None) -> Problem:
+  """The problem whose adaptation begins at `starts`, each made from the one before; as it is for None.
 
   Raises:
     ValueError: when traced, if the start has another structure or other shapes than the meta-parameters.
   """
-  if start is None:
-    return problem
-  made = start(problem)
-  shapes = [
-    jax.tree.map(lambda leaf: (jax.numpy.shape(leaf), leaf.dtype), tree) for tree in (made, problem.meta_params)
-  ]
-  if shapes[0] != shapes[1]:
-    raise ValueError(f"start must return meta-parameters of the shapes of its problem's, {shapes[1]}; got {shapes[0]}")
-  return problem._replace(meta_params=made)
+  for start in filter(None, starts):
+    made = start(problem)
+    shapes = [
+      jax.tree.map(lambda leaf: (jax.numpy.shape(leaf), leaf.dtype), tree) for tree in (made, problem.meta_params)
+    ]
+    if shapes[0] != shapes[1]:
+      raise ValueError(
+        f"start must return meta-parameters of the shapes of its problem's, {shapes[1]}; got {shapes[0]}"
+      )
+    problem = problem._replace(meta_params=made)
+  return problem

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import optax
 
+from warpjax.meta_gradients.from_start import Start
+from warpjax.problem import Problem
 from warpjax.types import Aux, MetaGradFn, MetaParams, Params, Task
 
 # Apart from the step indices that batches fold into the task's key.
@@ -59,28 +61,32 @@ def own_parameters(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
   return with_own
 
 
-def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
-  """The meta-parameters that the task of `key` begins with.
+def drawn(draw: Draw) -> Start:
+  """The start of a task that begins with some parameters of its own, for `evaluation.evaluate` and the like.
 
   Args:
     draw: As of `own_parameters`.
-    meta_params: What was meta-learned.
-    key: The task's key, as in a meta-gradient or an adaptation.
 
   Returns:
-    `meta_params` with the drawn parameters.
+    A `Start`: the meta-parameters with the drawn parameters, those of the task's key.
 
   Raises:
-    ValueError: As `own_parameters`, when traced.
+    ValueError: From the start, as `own_parameters`.
 
   Example:
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, warpjax as wj
+    >>> inner = wj.InnerLoop(lambda p, shared, batch: (p["head"] * p["body"], {}), wj.rules.sgd(0.1), num_steps=2)
+    >>> start = drawn(lambda key, initial: {"head": jax.random.normal(key)})
     >>> learned = MetaParams({"body": jnp.array(1.0), "head": jnp.array(0.0)})
-    >>> own = start_of(lambda key, initial: {"head": jax.random.normal(key)}, learned, jax.random.key(0))
+    >>> own = start(Problem(inner, learned, wj.Task(0, 0), jax.random.key(0)))
     >>> float(own.initial["body"]), bool(own.initial["head"] != 0)
     (1.0, True)
   """
-  return _with(_drawn(draw, meta_params, key), meta_params)
+
+  def start(problem: Problem) -> MetaParams:
+    return _with(_drawn(draw, problem.meta_params, problem.key), problem.meta_params)
+
+  return start
 
 
 def _with(own: dict[str, Params], meta_params: MetaParams) -> MetaParams:

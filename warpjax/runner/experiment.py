@@ -12,7 +12,6 @@ import warpjax as wj
 from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients import Start
-from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components import norm_stats, outer_step
 from warpjax.runner.config import recipes, registry, run_settings, settings
 from warpjax.runner.config.run_settings import Evaluation, Published, Run
@@ -28,9 +27,8 @@ class Experiment(NamedTuple):
   """A config, built.
 
   `norm_stats` names the batch statistics of the result, "none" without batch norm. `readout` measures with them, or
-  makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `draw` draws the
-  parameters that a test task has of its own, and `start` is what it begins with; None if it has none. `published` may
-  be None.
+  makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `start` is
+  what a test task begins with; None for the learned parameters. `published` may be None.
   `settings` is the config, with the defaults of the settings that it leaves out.
   """
 
@@ -44,7 +42,6 @@ class Experiment(NamedTuple):
   norm_stats: str
   readout: Readout | norm_stats.MakeReadout
   others: dict[str, Readout]
-  draw: Draw | None
   start: Start | None
   outer_step: outer_step.OuterStep
   optimizer: optax.GradientTransformation
@@ -97,11 +94,10 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   with progress.waiting(f"Reading the data of {run.name}", shown=hosts.is_first()):
     data = spec.load()  # last, once everything cheap has been checked
   step = outer_step.resolve(made, _checked_task(tables, evaluation, spec, data))
-  readouts = _readouts(evaluation, spec, data, test_inner, network, loss_of)
-  draw = registry.draw(tables["meta_gradient"])
   start = registry.start(tables["meta_gradient"], network.apply)
+  readouts = _readouts(evaluation, spec, data, test_inner, start, network, loss_of)
   return Experiment(
-    run, evaluation, spec, data, network, inner, test_inner, *readouts, draw, start, step, optimizer, published, config
+    run, evaluation, spec, data, network, inner, test_inner, *readouts, start, step, optimizer, published, config
   )
 
 
@@ -155,6 +151,7 @@ def _readouts(
   spec: base.Spec,
   data: base.Data,
   inner: InnerLoop,
+  start: Start | None,
   network: networks.Network,
   loss_of: Callable[..., LossFn],
 ) -> tuple[str, Readout | norm_stats.MakeReadout, dict[str, Readout]]:
@@ -168,7 +165,7 @@ def _readouts(
   names = [choice for choice in spec.norm_stats if choice == name or choice not in spec.costly]
   others = norm_stats.readouts(names, inner, network, loss_of, spec.whole_task)
   if name == "per_step":
-    return name, norm_stats.per_step(network, loss_of, evaluation.num_steps), others
+    return name, norm_stats.per_step(network, loss_of, evaluation.num_steps, start), others
   return name, others.pop(name), others
 
 

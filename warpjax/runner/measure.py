@@ -124,7 +124,6 @@ def evaluator(experiment: Experiment, *, metric: str, others: bool = True) -> Ca
         metric=metric,
         readout=readout,
         others=experiment.others if others else None,
-        draw=experiment.draw,
         start=experiment.start,
         task_chunk=experiment.run.task_chunk or None,
         at_once=_threads(),

@@ -13,6 +13,7 @@ from warpjax import linear_solve, meta_gradients, training
 from warpjax.checks import check_counts
 from warpjax.differentiation import Derivative, Memory
 from warpjax.meta_gradients.directions import Distribution
+from warpjax.meta_gradients.from_start import begun
 from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner.components.outer_step import NeedsTask, OuterStep, constant_schedule
 from warpjax.training import compose
@@ -270,6 +271,13 @@ def whole(
   if begin is not None:
     made = meta_gradients.from_start(inner, made, begin(apply))
   return made if own is None else meta_gradients.own_parameters(made, own)
+
+
+def start_of(apply: Apply, redrawn: str, start: str) -> meta_gradients.Start | None:
+  """What each task, a test task too, begins with, by the settings `redrawn` and `start`; None for what is learned."""
+  own, begin = DRAWS[redrawn], STARTS[start]
+  starts = [own and meta_gradients.drawn(own), begin and begin(apply)]
+  return (lambda problem: begun(problem, *starts).meta_params) if any(starts) else None
 
 
 def another_head(key: jax.Array, initial: Params) -> Params:

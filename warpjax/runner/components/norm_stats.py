@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from warpjax import losses, networks
 from warpjax.evaluation import step_statistics
 from warpjax.evaluation.readouts import Readout, by_step, query_loss, running
+from warpjax.meta_gradients import Start
 from warpjax.problem import with_step
 from warpjax.tasks import few_shot
 from warpjax.types import InnerLoop, LossFn, MetaParams, Params, PyTree, QueryBatchFn, Task, TaskSampler
@@ -98,7 +99,9 @@ def readouts(
   return {name: choices[name]() for name in names if name in choices}
 
 
-def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int) -> MakeReadout:
+def per_step(
+  network: networks.Network, loss_of: Callable[..., LossFn], num_steps: int, start: Start | None = None
+) -> MakeReadout:
   """Makes readouts with statistics of each step, over `PER_STEP_TASKS` training tasks; compiled for the first loop."""
   apply_with_stats = network.apply_with_stats
   assert apply_with_stats is not None  # it has batch norm
@@ -108,8 +111,9 @@ def per_step(network: networks.Network, loss_of: Callable[..., LossFn], num_step
   def readout(inner: InnerLoop, meta_params: MetaParams, sampler: TaskSampler, key: jax.Array) -> Readout:
     nonlocal collect
     if collect is None:
-      counts = {"num_tasks": PER_STEP_TASKS, "num_steps": num_steps}
-      collect = step_statistics.collector(inner, apply_with_stats, **counts)
+      collect = step_statistics.collector(
+        inner, apply_with_stats, num_tasks=PER_STEP_TASKS, num_steps=num_steps, start=start
+      )
     return by_step(apply_with_stats, loss_of, collect(meta_params, sampler, key))
 
   return readout

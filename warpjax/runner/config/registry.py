@@ -18,7 +18,6 @@ import optax
 
 from warpjax import losses, meta_gradients, networks, rules
 from warpjax.meta_gradients import Start
-from warpjax.meta_gradients.own_parameters import Draw
 from warpjax.runner import components
 from warpjax.runner.config import schema
 from warpjax.runner.families import base, bilevel, image_data, multi_shot, optimizees, reinforcement, synthetic, text
@@ -205,15 +204,9 @@ def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
   return named("network", tables, num_outputs=num_outputs, num_classes=num_outputs)
 
 
-def draw(table: Table) -> Draw | None:
-  """Draws the parameters that each task, a test task too, has of its own; None if it has none."""
-  return components.meta_gradients.DRAWS[table.get("redrawn", "nothing")]
-
-
 def start(table: Table, apply: Apply) -> Start | None:
   """What each task, a test task too, begins with; None for the learned parameters."""
-  make = components.meta_gradients.STARTS[table.get("start", "learned")]
-  return make and make(apply)
+  return components.meta_gradients.start_of(apply, table.get("redrawn", "nothing"), table.get("start", "learned"))
 
 
 def loss(name: str | None, metric: str) -> Callable[..., LossFn]:
