@@ -22,6 +22,8 @@ from warpjax.types import Batch, LossFn, Params, PyTree
 
 Derivative = Literal["mixed", "reverse", "first_order"]
 Mode = Derivative | Literal["linearized", "value"]
+"""As `value_and_grad` has it; "value" is that of `differentiable_value`."""
+
 Memory = Literal["auto", "save_all", "save_gradients", "recompute", "nested", "treeverse", "offload"]
 Gradient = tuple[jax.Array, Params]
 """The value of a loss, and its gradient."""
@@ -31,14 +33,14 @@ ValueAndGrad = Callable[..., Gradient]
 INNER_GRADIENT = "warpjax_inner_gradient"
 
 
-def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGrad:
+def value_and_grad(loss_fn: LossFn, derivative: Derivative | Literal["linearized"] = "reverse") -> ValueAndGrad:
   """The inner value and gradient, differentiated in the mode `derivative`.
 
   Args:
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
     derivative: "mixed" (forward over reverse), "linearized" (mixed, but activations are kept for the product, which
-      otherwise computes them again), "reverse" (reverse over reverse), "first_order" (held constant; the caller stops
-      it once every term has been added) or "value" (the gradient is held constant, and is the derivative of the value).
+      otherwise computes them again), "reverse" (reverse over reverse) or "first_order" (held constant; the caller stops
+      it once every term has been added).
 
   Returns:
     `(params, shared, batch, known=None) -> (value, grads)`. If they were computed before, `known` is both, and only
@@ -48,8 +50,6 @@ def value_and_grad(loss_fn: LossFn, derivative: Mode = "reverse") -> ValueAndGra
   def evaluate(params: Params, shared: PyTree, batch: Batch, known: Gradient | None = None) -> Gradient:
     if derivative == "first_order" and known is not None:
       return known
-    if derivative == "value":
-      return _differentiable_value(loss_fn)(params, shared, batch)
     if derivative not in ("mixed", "linearized"):
       return _reverse(loss_fn)(params, shared, batch)
     mixed = partial(_mixed, keep=derivative == "linearized")
@@ -103,23 +103,33 @@ def _reverse(loss_fn: LossFn) -> ValueAndGrad:
   return evaluate
 
 
-def _differentiable_value(loss_fn: LossFn) -> ValueAndGrad:
-  def evaluate(params: Params, shared: PyTree, batch: Batch) -> Gradient:
+def differentiable_value(loss_fn: LossFn) -> Callable[..., tuple[jax.Array, tuple[Params, PyTree]]]:
+  """The value of a loss, differentiable in the parameters by its gradient, which is held constant.
+
+  Args:
+    loss_fn: `(params, shared, batch) -> (scalar, aux)`.
+
+  Returns:
+    `(params, shared, batch) -> (value, (grads, shared_grads))`. The value is constant in `shared`: who adds up many of
+    them adds up these gradients too, and attaches the sum by `with_gradient`, so that no step keeps one.
+  """
+
+  def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, tuple[Params, PyTree]]:
     fixed = jax.lax.stop_gradient((params, shared))
     (value, _), grads = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)(*fixed, batch)
-    return _with_gradient(value, grads, (params, shared)), grads[0]
+    return with_gradient(value, grads[0], params), grads
 
   return evaluate
 
 
 @jax.custom_jvp
-def _with_gradient(value: jax.Array, gradient: PyTree, point: PyTree) -> jax.Array:
+def with_gradient(value: jax.Array, gradient: PyTree, point: PyTree) -> jax.Array:
   """The value, whose derivative in `point` is `gradient`: computed already, no activations are kept for it."""
   del gradient, point
   return value
 
 
-@_with_gradient.defjvp
+@with_gradient.defjvp
 def _(primals: Any, tangents: Any) -> Any:
   (value, gradient, _), (moved, _, along) = primals, tangents
   products = jax.tree.map(lambda g, v: jax.numpy.sum((g * v).real, dtype=value.dtype), gradient, along)

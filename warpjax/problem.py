@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from warpjax import mistakes
 from warpjax.checks import check_key
-from warpjax.differentiation import INNER_GRADIENT, Gradient, Mode, value_and_grad
+from warpjax.differentiation import INNER_GRADIENT, Gradient, Mode, differentiable_value, value_and_grad
 from warpjax.types import (
   AdaptState,
   Aux,
@@ -92,7 +92,7 @@ class Problem(_Fields):
     Args:
       state: Task parameters and optimizer state.
       index: Which step.
-      derivative: The mode in which its gradient will be differentiated, if it is.
+      derivative: The mode in which its gradient will be differentiated, if it is; with "value" its value is too.
       known: `(value, grads)` of the same step, if it was taken before: only their derivative is computed.
 
     Returns:
@@ -103,11 +103,16 @@ class Problem(_Fields):
     # Stopped already at this point, so that no second derivative is traced and then dropped.
     at = held((params, shared)) if derivative == "first_order" else (params, shared)
     bare = (self._add_prox(params, known[0], -1), self._add_prox_gradient(params, known[1], -1)) if known else None
-    value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch, bare)
+    shared_grads = None
+    if derivative == "value":
+      value, (grads, shared_grads) = differentiable_value(loss_of(self.inner))(*at, batch)
+    else:
+      value, grads = value_and_grad(loss_of(self.inner), derivative)(*at, batch, bare)
     # The prox term stays outside the mixed-mode rule, which would lose its derivative in `initial`.
     value, grads = self._add_prox(params, value), self._add_prox_gradient(params, grads)
     value, grads = jax.tree.map(_named, (value if derivative == "value" else held(value), held(grads)))
-    return InnerStep(index, state, value, grads, self.update(state, index, held(value), grads, batch))
+    after = self.update(state, index, held(value), grads, batch)
+    return InnerStep(index, state, value, grads, after, shared_grads=held(shared_grads))
 
   def differentiated_step(self, state: AdaptState, index: Any) -> InnerStep:
     """One inner step with its `pullback`, which reuses its passes; `state` is held constant."""

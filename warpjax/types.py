@@ -147,6 +147,7 @@ class InnerStep(NamedTuple):
     grads: The gradient there, the prox term included.
     next: The point it went to.
     pullback: `(cotangent of next.params) -> cotangents of (shared, rule)`, `state` held constant; None if not needed.
+    shared_grads: The gradient of the loss in `shared`, held constant; None if not needed.
   """
 
   number: jax.Array
@@ -155,6 +156,7 @@ class InnerStep(NamedTuple):
   grads: Params
   next: AdaptState
   pullback: Any = None
+  shared_grads: PyTree = None
 
 
 class Trajectory(NamedTuple):

@@ -79,6 +79,21 @@ def test_truncation_and_guests():
   toy.assert_close((together[0][0], together[1].initial), (alone[0][0], alone[1].initial))
 
 
+@pytest.mark.parametrize("segment", [False, True], ids=["unrolled", "segment"])
+def test_first_order_keeps_one_gradient_of_what_is_shared(segment):
+  """And not one for each of 64 steps."""
+  loss = lambda params, shared, batch: (jnp.mean((batch @ jnp.tanh(shared) @ params) ** 2), {})
+  inner, size = wj.InnerLoop(loss, PLAIN, 64), 128
+  meta_params, task = wj.MetaParams(jnp.ones(size), jnp.ones((size, size))), wj.Task(*2 * [jnp.ones((2, size))])
+  if segment:
+    estimate = truncated_unroll(inner, 64, "first_order", online=True)
+    estimate, carry = estimate.grad, (estimate.init(meta_params),)
+  else:
+    estimate, carry = unrolled(inner, "first_order", online=True), ()
+  used = cost.compiled_cost(estimate, meta_params, task, toy.key(), *carry).temp_bytes
+  assert used < 8 * meta_params.shared.nbytes
+
+
 @pytest.mark.parametrize("derivative", ["mixed", "first_order"])
 def test_a_segment_of_the_whole_adaptation_is_the_online_mean(derivative):
   estimate, meta_params = truncated_unroll(LOOP(), 3, derivative, online=True), toy.meta_params(RULE)

@@ -7,25 +7,32 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from warpjax.checks import check_count
+from warpjax.differentiation import with_gradient
 from warpjax.problem import Problem
-from warpjax.types import Aux, InnerStep
+from warpjax.types import Aux, InnerStep, PyTree
 
 
 class PathLoss(NamedTuple):
-  """`total`, the weighted sum so far; `loss` and `aux`, the query loss at the last point."""
+  """`total`, the weighted sum so far; `loss` and `aux`, the query loss at the last point.
+
+  `slope` is what the derivative of `total` in `shared` lacks, of steps that give theirs as `shared_grads`.
+  """
 
   total: jax.Array
   loss: jax.Array
   aux: Aux
+  slope: PyTree = ()
 
 
 class WeightedPath(NamedTuple):
-  """A fold over inner steps: its initial carry, and `(carry, inner_step) -> carry`."""
+  """A fold over inner steps: its initial carry, `(carry, inner_step) -> carry`, and `carry -> total` in the end."""
 
   start: PathLoss
   step: Callable[[PathLoss, InnerStep], PathLoss]
+  total: Callable[[PathLoss], jax.Array] = lambda path: path.total
 
 
 def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
@@ -51,29 +58,36 @@ def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
   return WeightedPath(PathLoss(loss, loss, aux), step)
 
 
-def online_path(problem: Problem, weights: jax.Array) -> WeightedPath:
+def online_path(problem: Problem, weights: jax.Array, held: bool = False) -> WeightedPath:
   """The fold of `sum_k w_k L(theta_k; batch_k)`, k from 0: the inner losses before each step, the prox term included.
 
-  They are the inner loop's own values, so that they cost no further forward pass.
+  They are the inner loop's own values, so that they cost no further forward pass. Of steps whose gradients are held
+  constant the sum of the gradients in `shared` is carried, instead of one for each step.
 
   Args:
     problem: The task.
     weights: `w_0..w_{K-1}`, `[num_steps]`.
+    held: Whether some steps are taken in the mode "value".
 
   Returns:
     A fold for `run_steps`; its `loss` is the sum, and its `aux` has the loss before the last step.
   """
 
+  shared = problem.meta_params.shared
+
   def step(path: PathLoss, seen: InnerStep) -> PathLoss:
-    total = path.total + weights[seen.number].astype(seen.value.dtype) * seen.value
-    return PathLoss(total, total, {"online/last": seen.value})
+    add = lambda sum, each: sum + weights[seen.number].astype(each.dtype) * each
+    total = add(path.total, seen.value)
+    slope = path.slope if seen.shared_grads is None else jax.tree.map(add, path.slope, seen.shared_grads)
+    return PathLoss(total, total, {"online/last": seen.value}, slope)
 
   def value() -> jax.Array:
     start = problem.start().params
     return problem.inner_objective(start, problem.meta_params.shared, problem.batch(start, 0))
 
   zero = jnp.zeros((), jax.eval_shape(value).dtype)
-  return WeightedPath(PathLoss(zero, zero, {"online/last": zero}), step)
+  start = PathLoss(zero, zero, {"online/last": zero}, optax.tree.zeros_like(shared) if held else ())
+  return WeightedPath(start, step, lambda path: with_gradient(path.total, path.slope, shared if held else ()))
 
 
 def annealed_step_weights(

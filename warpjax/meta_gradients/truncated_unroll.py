@@ -80,8 +80,9 @@ def truncated_unroll(
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     fresh = segment.number == 0
     state = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), problem.start(), segment.state)
-    path = (online_path if online else weighted_path)(problem, jnp.full(num_steps, 1 / length))
-    mode: Mode = "value" if online and derivative == "first_order" else derivative
+    weights, held = jnp.full(num_steps, 1 / length), derivative == "first_order"
+    path = online_path(problem, weights, held) if online else weighted_path(problem, weights)
+    mode: Mode = "value" if online and held else derivative
 
     def body(carry: tuple[AdaptState, PathLoss], index: jax.Array) -> tuple[tuple[AdaptState, PathLoss], None]:
       step = problem.step(carry[0], index, mode)
@@ -89,7 +90,7 @@ def truncated_unroll(
 
     scan = scan_of(derivative, memory, snapshots)
     (state, seen), _ = scan(body, (state, path.start), segment.number + jnp.arange(length))
-    return seen.total, ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
+    return path.total(seen), ((seen.loss, seen.aux), Segment((segment.number + length) % num_steps, state))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, segment: Segment) -> tuple[Any, Segment]:
     check_learnable(meta_params)

@@ -123,7 +123,8 @@ def unrolled(
       return problem.step(state, index, of_value, jax.tree.map(lambda leaf: leaf[index], known))
 
     if losses_before is not None:
-      path: Any = online_path(problem, jnp.asarray(losses_before, float))
+      held = any(mode == "first_order" for first, last, mode in parts if first < last)
+      path: Any = online_path(problem, jnp.asarray(losses_before, float), held)
     else:
       path = None if weights is None else weighted_path(problem, jnp.asarray(weights, float))
     state = problem.start()
@@ -135,8 +136,9 @@ def unrolled(
         state, carry, _ = run_steps(partial(step, mode=mode), state, fold, first=first, last=last, scan=scan)
     if path is None:
       loss, aux = problem.query_loss(state.params, meta_params.shared, num_steps)
-      carry = PathLoss(loss, loss, aux)
-    total = carry.total
+      carry, total = PathLoss(loss, loss, aux), loss
+    else:
+      total = path.total(carry)
     if start_weight:
       total += start_weight * problem.query_loss(meta_params.initial, meta_params.shared, 0)[0]
     return total, (carry.loss, carry.aux)
