@@ -4,6 +4,7 @@ Method: arXiv 2512.23675, at the size of a CPU core. A task is 2,048 bytes in 16
 chunk k, and the meta-loss is the mean over chunks of the next-byte loss on chunk k before the step on it. The network
 has 4 blocks of width 128, rotary positions, and attention over 64 bytes; it sees the 64 bytes before a chunk. The MLP
 of the last block adapts, and all else is shared. There is no clipping of inner gradients.
+The inner step of 3 is the best of 0.3, 1, 3 and 10 for `end_to_end` on validation text after 150 meta-steps.
 
 Text: any file, --data_dir=FILE. Ours is the King James Bible of Debian's package bible-kjv (with bible-kjv-text), both
 in the public domain: bible 'gen1:1-rev22:21' > kjv.txt
@@ -31,7 +32,7 @@ COMMON = {
   "task_chunk": 1,
   "data": {"name": "text", "num_chunks": 16, "chunk": 128, "context": 64, "train_adapts": True, "test_adapts": True},
   "network": {"name": "transformer", "num_blocks": 4, "width": 128, "num_heads": 4, "hidden": 512, "window": 64},
-  "inner": {"rule": "sgd", "learning_rate": 1.0, "num_steps": 16},
+  "inner": {"rule": "sgd", "learning_rate": 3.0, "num_steps": 16},
   "meta_gradient": {"name": "unrolled", "derivative": "reverse", "online": True},
   "optimizer": {"name": "adam", "learning_rate": 2e-3, "clip_norm": 1.0, "schedule": "cosine"},
   "eval": {"num_tasks": 200, "num_steps": 15},
