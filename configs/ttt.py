@@ -4,7 +4,7 @@ Method: arXiv 2512.23675, at the size of a CPU core. A task is 2,048 bytes in 16
 chunk k, and the meta-loss is the mean over chunks of the next-byte loss on chunk k before the step on it. The network
 has 4 blocks of width 128, rotary positions, and attention over 64 bytes; it sees the 64 bytes before a chunk. The MLP
 of the last block adapts, and all else is shared. There is no clipping of inner gradients.
-The inner step of 3 is the best of 0.3, 1, 3 and 10 for `end_to_end` on validation text after 150 meta-steps.
+The inner step of 3 is the best of 0.3, 1 and 3 for `end_to_end`, by validation after 100 meta-steps.
 
 Text: any file, --data_dir=FILE. Ours is the King James Bible of Debian's package bible-kjv (with bible-kjv-text), both
 in the public domain: bible 'gen1:1-rev22:21' > kjv.txt
