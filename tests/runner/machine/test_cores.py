@@ -55,6 +55,15 @@ def test_what_fails_or_is_no_cpu_is_one(choose, capsys):
   assert choose(ELSEWHERE) == 1 and choose(FASTER) == 1  # the machine has another backend, which is remembered
 
 
+@pytest.mark.slow
+def test_missing_data_are_not_reported_as_a_failure_of_the_measurement(tmp_path, monkeypatch, capsys):
+  """The run itself says what is missing."""
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  config = tiny.config("mini_imagenet", "maml", {"tasks_per_step": 4})
+  chosen = cores.for_run(config, tmp_path / "new", None, cores=2, data_dir=str(tmp_path), cache_dir=str(tmp_path))
+  assert "cpu_devices" not in chosen and len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("change", [{"tasks_per_step": 3}, {"network": {"name": "mlp"}}])
 def test_nothing_is_measured_that_cannot_be_faster(choose, change, capsys):
   assert choose(FASTER, {**CONFIG, **change}) == 1 and not capsys.readouterr().err

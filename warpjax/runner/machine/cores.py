@@ -25,6 +25,7 @@ from warpjax.runner.machine import lowering, remembered, tuning
 STORE = "devices"
 SECONDS = 240.0  # a limit for both measurements; they usually take some seconds
 COMMAND = (sys.executable, "-m", "warpjax.runner.machine.cores")
+BAD_CONFIG = 2  # the status of the command for a config that cannot be built, or data that are missing
 ROUNDS = 5
 LEAST_GAIN = 1.03  # a difference that is smaller may be the noise of the machine
 
@@ -80,6 +81,8 @@ def _chosen(config: Mapping[str, Any], cores: int, command: Sequence[str], secon
   try:
     times = [_measured(config, count, command, seconds / 2, places) for count in (1, cores)]
   except (OSError, subprocess.SubprocessError, ValueError) as error:
+    if getattr(error, "returncode", None) == BAD_CONFIG:  # the run itself will say what is wrong
+      return 1
     _say(f"Devices of this CPU: 1, since measuring failed ({type(error).__name__}).")
     return 1
   if None in times:  # there is another backend, whose devices are not made
@@ -114,7 +117,11 @@ def main() -> None:
   if jax.default_backend() != "cpu":
     print("null")
     return
-  step = tuning.ready(build(todo["config"], **todo["places"]))
+  try:
+    built = build(todo["config"], **todo["places"])
+  except (ValueError, FileNotFoundError):
+    sys.exit(BAD_CONFIG)
+  step = tuning.ready(built)
   print(json.dumps(statistics.median(step() for _ in range(ROUNDS))))
 
 
