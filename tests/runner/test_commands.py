@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.runner.commands import told
+from warpjax.runner import cli
 from warpjax.runner.__main__ import COMMANDS, MODULES
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,6 +42,19 @@ def test_a_reader_that_ends_early_is_no_error():
   assert process.stdout is not None and process.stderr is not None
   process.stdout.close()
   assert (told(process.stderr.read()), process.wait(timeout=120)) == ([], 141)
+
+
+@pytest.mark.parametrize(
+  ("given", "settings", "others"),
+  [
+    (["--config.a.b=1", "--seeds", "2"], ["a.b=1"], ["--seeds", "2"]),
+    (["--config.a.b", "1", "--seeds=2"], ["a.b=1"], ["--seeds=2"]),
+    (["--config.a", "-0.5", "--config.b", "x=y"], ["a=-0.5", "b=x=y"], []),
+    (["--config.a", "--seeds=2", "--config.b"], ["a", "b"], ["--seeds=2"]),
+  ],
+)
+def test_the_value_of_a_setting_may_follow_after_a_space(given, settings, others):
+  assert cli._settings(given) == (settings, others)
 
 
 def test_the_package_is_the_command_too():

@@ -143,9 +143,9 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags for `app.run`; settings, `--config.a.b=VALUE`, are stored for `config`."""
   logging.set_verbosity(logging.FATAL)  # orbax logs some 45 lines for each save, and tracebacks of errors it raises
-  _overrides[:] = [text.lstrip("-").removeprefix("config.") for text in argv if _is_setting(text)]
+  _overrides[:], others = _settings(argv)
   try:
-    rest = FLAGS([text for text in argv if not _is_setting(text)])
+    rest = FLAGS(others)
   except flags.UnrecognizedFlagError as error:
     fail(_no_such_flag(error))
   except flags.Error as error:
@@ -159,8 +159,18 @@ def parse(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _is_setting(text: str) -> bool:
-  return text.startswith(("--config.", "-config."))
+def _settings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """The settings as `a.b=VALUE`, and all other arguments; as for any flag, a value may follow after a space."""
+  settings, others, texts = list[str](), list[str](), list(argv)
+  while texts:
+    text = texts.pop(0)
+    if not text.startswith(("--config.", "-config.")):
+      others.append(text)
+      continue
+    if "=" not in text and texts and not texts[0].startswith("--"):
+      text = f"{text}={texts.pop(0)}"
+    settings.append(text.lstrip("-").removeprefix("config."))
+  return settings, others
 
 
 def _no_such_flag(error: flags.UnrecognizedFlagError) -> str:
