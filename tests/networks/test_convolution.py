@@ -27,7 +27,11 @@ CASES = {
   "one channel": (2, (12, 12), 1, 64, (3, 3), (2, 2), "SAME", (3, 3)),
   "larger stride": (2, (7, 7), 2, 2, (2, 2), (3, 3), "VALID", (1, 1)),
   # In C++ several groups of images, pieces of work, and parts of the kernel's gradient, the last of each smaller.
-  "many images": (41, (14, 14), 16, 32, (3, 3), (1, 1), "SAME", (1, 1)),
+  "many images": (41, (14, 14), 8, 32, (3, 3), (1, 1), "SAME", (1, 1)),
+  # In C++ by tiles of 2x2 results: some of them cut, channels that fill no vector, and as many images.
+  "tiles": (3, (7, 10), 33, 40, (3, 3), (1, 1), "SAME", (1, 1)),
+  "tiles of a part": (2, (9, 12), 32, 20, (3, 3), (1, 1), ((2, -1), (0, 3)), (1, 1)),
+  "many tiles": (41, (14, 14), 32, 48, (3, 3), (1, 1), "VALID", (1, 1)),
 }
 
 
@@ -67,9 +71,13 @@ def natively(left, right, of, geometry):
   return convolution._bind(left, right, of=of, geometry=geometry, rounded=False, precision=None)
 
 
+WAYS = [
+  (name, way) for name in CASES for way in (whole, in_blocks, natively) if name != "many tiles" or way == natively
+]
+
+
 @pytest.mark.parametrize("tasks", [None, 3])
-@pytest.mark.parametrize("way", [whole, in_blocks, natively])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "way"), [*WAYS, *((name, natively) for name in CASES)])
 def test_the_three_maps_are_those_of_lax(name, way, tasks, x64, monkeypatch):
   monkeypatch.setattr(windows, "BLOCK_BYTES", 2 * 7 * 10 * 9 * 4 * 8)  # two images of the first case
   operands, wanted, geometry = case(name, tasks)
@@ -79,10 +87,13 @@ def test_the_three_maps_are_those_of_lax(name, way, tasks, x64, monkeypatch):
 
 
 @pytest.mark.parametrize("tasks", [None, 3])
-def test_single_precision(tasks):
-  operands, wanted, geometry = case("same", tasks, np.float32)
+@pytest.mark.parametrize("name", ["same", "tiles"])
+def test_single_precision(name, tasks):
+  operands, wanted, geometry = case(name, tasks, np.float32)
   for of, pair in operands.items():
-    np.testing.assert_allclose(natively(*pair, of, geometry), wanted[of], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+      natively(*pair, of, geometry), wanted[of], rtol=1e-5, atol=1e-5 * np.abs(wanted[of]).max()
+    )
 
 
 def rounding(x):

@@ -4,6 +4,7 @@
 
 #include "correlate.h"
 #include "kernel.h"
+#include "winograd.h"
 
 namespace ffi = xla::ffi;
 
@@ -19,8 +20,16 @@ void Compute(Threads& threads, const Geometry& g, Index of, ffi::AnyBuffer left,
   const auto* first = reinterpret_cast<const typename M::Number*>(left.untyped_data());
   const auto* second = reinterpret_cast<const typename M::Number*>(right.untyped_data());
   auto* result = reinterpret_cast<typename M::Number*>(out.untyped_data());
-  if (of == 2) return OfKernel<M>(threads, g, tasks, images, inputs, b[lead + 3], first, second, result);
-  const Index features = of == 0 ? b[lead + 3] : b[lead + 2];
+  const Index features = of == 1 ? b[lead + 2] : b[lead + 3];
+  if constexpr (!std::is_same_v<M, Rounded>)
+    if (const Index channels = of == 1 ? features : inputs, outputs = of == 1 ? inputs : features;
+        IsForTiles(g, channels, outputs)) {
+      Winograd<typename M::Number> tiles(threads, g, tasks, images, channels, outputs);
+      if (of == 0) return tiles.Result(first, second, result);
+      if (of == 1) return tiles.Images(first, second, result);
+      return tiles.Kernel(first, second, result);
+    }
+  if (of == 2) return OfKernel<M>(threads, g, tasks, images, inputs, features, first, second, result);
   Correlate<M>(threads, g, of == 1, tasks, images, inputs, features, first, second, result);
 }
 

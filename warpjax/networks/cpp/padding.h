@@ -14,7 +14,7 @@ namespace warpjax {
 // Memory of this thread, which stays for the next call.
 template <typename T>
 T* Memory(int slot, Index size) {
-  static thread_local std::vector<T> scratch[2];
+  static thread_local std::vector<T> scratch[3];
   if (static_cast<Index>(scratch[slot].size()) < size) scratch[slot].resize(size);
   return scratch[slot].data();
 }
