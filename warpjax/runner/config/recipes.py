@@ -195,9 +195,7 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
     raise ValueError(f"{path} is its own BASE, by {' and '.join(map(os.fspath, above))}.")
   module = _module(path, path.stat().st_mtime_ns)
   common, variants = getattr(module, "COMMON", {}), getattr(module, "VARIANTS", {})
-  if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
-    raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
-  methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
+  methods = dict(_methods(path, module))
   if base := getattr(module, "BASE", ""):
     below = _load(find(base.partition(":")[0], path.parent), (*above, path))
     if hasattr(module, "DATA"):
@@ -214,6 +212,14 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
     raise ValueError(f"{path} has DATA = {module.DATA!r} and no BASE whose data could have that name.")
   also = getattr(module, "ALSO_PUBLISHED", {})
   return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants, also)
+
+
+@functools.cache
+def _methods(path: pathlib.Path, module: types.ModuleType) -> Table:
+  """The rows of a file, each over its bases."""
+  if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
+    raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
+  return {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
 
 
 def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
