@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
   quick = config.option.markexpr == "not slow"
   if quick:
     _share_contexts()
+    # Most programs of a test are its own: to keep them takes longer than it saves, but for those of tests/runner.
+    jax.config.update("jax_enable_compilation_cache", False)
   if "PYTEST_XDIST_WORKER" in os.environ:
     return
   _share_bytecode(config)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 
+import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from tests.runner.commands import Commands, drawn_once
 from warpjax.runner import run
@@ -26,6 +28,17 @@ def one_picture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(run, "figures", types.SimpleNamespace(draw=drawn_once(tmp_path_factory.mktemp("pictures"))))
     yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_programs() -> Iterator[None]:
+  """Compiles the programs of a run once: many tests train the same run."""
+  before = jax.config.values["jax_enable_compilation_cache"]
+  jax.config.update("jax_enable_compilation_cache", True)
+  reset_cache()
+  yield
+  jax.config.update("jax_enable_compilation_cache", before)
+  reset_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ class Recipe(NamedTuple):
     Raises:
       ValueError: For a method that is not there, naming the nearest.
     """
-    return copy.deepcopy({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
+    return _copied({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
 
   def names(self) -> list[str]:
     """The names of its methods, and of their variants."""
@@ -188,6 +188,13 @@ def near(name: Any, allowed: Iterable[str]) -> str:
   """The end of a sentence on an unknown name: "; did you mean 'x'?", or "." if no allowed name is near."""
   close = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _copied(value: Any) -> Any:
+  """`copy.deepcopy` for nested tables, several times faster."""
+  if isinstance(value, Mapping):
+    return {key: _copied(each) for key, each in value.items()}
+  return value if isinstance(value, str | int | float) else copy.deepcopy(value)
 
 
 def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
