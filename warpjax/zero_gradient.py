@@ -7,6 +7,7 @@ meta-gradient NaN under Adam, though every value is finite.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -51,9 +52,9 @@ def check_at_zero(
   Raises:
     ValueError: that names the zero part of the gradient and the line to write.
   """
-  if rule.finite_at_zero or is_finite_at_zero(rule, initial, held=held, mode=mode):
+  if rule.finite_at_zero or (is_finite := _probe(rule, initial, held, mode))("all"):
     return
-  failing = (zeros for zeros in _WHERE if not is_finite_at_zero(rule, initial, zeros, held=held, mode=mode))
+  failing = (zeros for zeros in _WHERE if not is_finite(zeros))
   where, line = _WHERE[next(failing, "all")]
   raise ValueError(
     f"{estimator} cannot differentiate the rule {rule.name!r}: its derivative is not finite {where}; {line}"
@@ -76,11 +77,16 @@ def is_finite_at_zero(
   Returns:
     A bool; True for a rule that cannot be run on these parameters, which leaves it untried.
   """
+  return _probe(rule, initial, held, mode)(zeros)
+
+
+def _probe(rule: UpdateRule, initial: Params, held: bool, mode: Mode) -> Callable[[str], bool]:
+  """Of what is zero: whether the derivative is finite there. One compiled program answers for each."""
   shapes = _shapes(rule, initial)
 
-  def finite(seed: jax.Array, params: Params) -> jax.Array:
+  def finite(seed: jax.Array, params: Params, mask: PyTree) -> jax.Array:
     at = (params, rule.init(jax.random.key(seed), params))
-    final = lambda params, rule_params: _two_steps(rule, params, rule_params, _mask(params, zeros), held)
+    final = lambda params, rule_params: _two_steps(rule, params, rule_params, mask, held)
     if mode == "forward":
       slopes = jax.jvp(final, at, jax.tree.map(jnp.ones_like, at))[1]
     else:
@@ -90,12 +96,18 @@ def is_finite_at_zero(
   options = compilation.fast_compilation()
   with jax.debug_nans(False), jax.debug_infs(False):
     try:
-      lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), shapes)
+      lowered = jax.jit(finite, compiler_options=options).lower(np.uint32(0), shapes, shapes)
     except Exception:  # the rule's own error, which running it shows
-      return True
+      return lambda zeros: True
     # A compiled program runs at once, also inside of a trace.
     program = lowered.compile()
-    return bool(program(np.uint32(0), jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)))
+  ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+
+  def is_finite(zeros: str) -> bool:
+    with jax.debug_nans(False), jax.debug_infs(False):
+      return bool(program(np.uint32(0), ones, _mask(ones, zeros)))
+
+  return is_finite
 
 
 def _shapes(rule: UpdateRule, initial: Params) -> PyTree:
@@ -116,13 +128,14 @@ def _shapes(rule: UpdateRule, initial: Params) -> PyTree:
   return small if of_small is not None and of_small == computed(whole) else whole
 
 
-def _mask(params: Params, zeros: str) -> PyTree:
+def _mask(ones: Params, zeros: str) -> PyTree:
   """What the parameters, all ones, are multiplied by to be gradients."""
-  leaves, treedef = jax.tree.flatten(params)
-  if zeros == "an element":
-    masks = [leaf.reshape(-1).at[0].set(leaf.size < 2).reshape(leaf.shape) for leaf in leaves]
-  else:
-    masks = [leaf * (zeros == "nothing" or (zeros == "a tensor" and index > 0)) for index, leaf in enumerate(leaves)]
+  masks, treedef = jax.tree.flatten(jax.tree.map(np.array, ones))
+  for index, mask in enumerate(masks):
+    if zeros == "an element":
+      mask.flat[:1] = mask.size < 2
+    elif zeros == "all" or (zeros == "a tensor" and index == 0):
+      mask[...] = 0
   return jax.tree.unflatten(treedef, masks)
 
 

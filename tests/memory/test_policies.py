@@ -62,8 +62,9 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(COMPOSED)[1:
 def test_composed_with_the_other_arguments(name):
   make = partial(unrolled, toy.loop(RULE, STEPS, batch_fn=toy.pair, prox=0.3), **COMPOSED[name])
   run = lambda policy: toy.run(make(memory=policy), toy.meta_params(RULE), toy.task())
+  expected = run("save_all")
   for policy in BELOW:
-    toy.assert_close(run(policy), run("save_all"), rtol=1e-11)
+    toy.assert_close(run(policy), expected, rtol=1e-11)
 
 
 @pytest.mark.usefixtures("strict")
@@ -75,7 +76,12 @@ def test_a_segment_with_its_carried_optimizer_state():
     """Two segments: the second starts from the first one's point and moments, at a step that is traced."""
     estimate = truncated_unroll(toy.loop(rule, 10, batch_fn=toy.pair), 5, "mixed", memory=policy)
     once = lambda carry: estimate.grad(meta_params, toy.task(), toy.key(), carry)
-    return toy.jit(lambda: (once(estimate.init(meta_params)), once(once(estimate.init(meta_params))[1])))()
+
+    def both():
+      first = once(estimate.init(meta_params))
+      return first, once(first[1])
+
+    return toy.jit(both)()
 
   expected = twice("save_all")
   for policy in BELOW:

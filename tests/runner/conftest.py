@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
-import shutil
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
+import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from tests.runner.commands import Commands
+from tests.runner.commands import Commands, drawn_once
 from warpjax.runner import run
-from warpjax.runner.plots import figures
 from warpjax.runner.reporting import progress
 
 
@@ -27,22 +24,21 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_picture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-  """The picture of a run is that of the first run with its metric, as a picture takes a quarter of a small run."""
-  drawn: dict[tuple[str, int], pathlib.Path] = {}
-
-  def draw(
-    directories: Sequence[pathlib.Path], output: str | os.PathLike[str], *, results: Sequence[Mapping[str, Any]]
-  ) -> None:
-    kind = results[0]["metric"], len(results)
-    if kind in drawn:
-      shutil.copy(drawn[kind], output)
-      return
-    figures.draw(directories, output, results=results)
-    drawn[kind] = pathlib.Path(shutil.copy(output, tmp_path_factory.mktemp("picture")))
-
+  """The picture of a run is that of the first run of its kind."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run, "figures", types.SimpleNamespace(draw=draw))
+    patch.setattr(run, "figures", types.SimpleNamespace(draw=drawn_once(tmp_path_factory.mktemp("pictures"))))
     yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_programs() -> Iterator[None]:
+  """Compiles the programs of a run once: many tests train the same run."""
+  before = jax.config.values["jax_enable_compilation_cache"]
+  jax.config.update("jax_enable_compilation_cache", True)
+  reset_cache()
+  yield
+  jax.config.update("jax_enable_compilation_cache", before)
+  reset_cache()
 
 
 @pytest.fixture(autouse=True)

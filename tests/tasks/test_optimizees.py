@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toy
 from warpjax.tasks import few_shot, optimizees
 
 
@@ -50,9 +51,9 @@ def test_a_training_has_its_own_start_and_its_own_images():
 
 
 def test_the_loss_of_a_training_is_that_of_the_network_written_out():
-  task = optimizees.trainings(images(), 3, hidden=4)(jax.random.key(1)).support
+  task = toy.jit(optimizees.trainings(images(), 3, hidden=4))(jax.random.key(1)).support
   params = jax.random.normal(jax.random.key(2), task.start.shape)
-  loss, aux = optimizees.training_loss(3, hidden=4)(params, (), task)
+  loss, aux = toy.jit(optimizees.training_loss(3, hidden=4))(params, (), task)
   w = np.asarray(task.start + params, np.float64)
   w1, b1, w2, b2 = w[:64].reshape(16, 4), w[64:68], w[68:80].reshape(4, 3), w[80:]
   logits = (1 / (1 + np.exp(-(np.asarray(task.x) @ w1 + b1)))) @ w2 + b2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import warpjax as wj
+from tests import toy
 from warpjax import rules
 from warpjax.tasks import surfaces
 
@@ -51,12 +52,12 @@ def test_starts_fill_the_square():
 
 
 def test_the_warp_starts_as_the_identity_and_learns():
-  warp = surfaces.init_warp(jax.random.key(0))
-  theta = surfaces.sampler(10)(jax.random.key(0)).support.start
+  warp, sample = surfaces.init_warp(jax.random.key(0)), toy.jit(surfaces.sampler(10))
+  theta = sample(jax.random.key(0)).support.start
   np.testing.assert_array_equal(surfaces.residual_warp(warp, theta), theta)
   loss_fn = surfaces.loss(surfaces.residual_warp)
-  task = surfaces.sampler(10)(jax.random.key(1))
-  grads = jax.grad(lambda shared: loss_fn(jnp.zeros((10, 2)), shared, task.support)[0])(warp)
+  task = sample(jax.random.key(1))
+  grads = toy.jit(jax.grad(lambda shared: loss_fn(jnp.zeros((10, 2)), shared, task.support)[0]))(warp)
   assert np.any(grads["w3"])
 
 

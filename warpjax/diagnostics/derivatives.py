@@ -53,31 +53,33 @@ def _finite_differences(
     final = adapt(inner, meta_params, task, key).final.params
     return Problem(inner, meta_params, task, key).query_loss(final, meta_params.shared, inner.num_steps)[0]
 
-  loss = _jit(lambda point: jnp.mean(jax.lax.map(lambda task: one(point, task), tasks)))
-  double = jax.eval_shape(loss, meta_params).dtype == jnp.float64
+  @_jit
+  def loss(start: MetaParams, step: float, along: MetaParams) -> jax.Array:
+    point = optax.tree.add_scale(start, step, along)
+    return jnp.mean(jax.lax.map(lambda task: one(point, task), tasks))
+
+  double = jax.eval_shape(loss, meta_params, 0.0, meta_params).dtype == jnp.float64
   steps, tolerance = ((1e-5, 1e-6, 1e-7), 1e-4) if double else ((1e-2,), 5e-2)
   # A random direction sees this share of the gradient; an error is measured against no less.
   floor = float(optax.tree.norm(gradient)) / np.sqrt(max(1, optax.tree.size(gradient)))
 
   def error(along: MetaParams, step: float, derivative: float) -> float:
-    near, far = (
-      float(loss(optax.tree.add_scale(meta_params, h, along)) - loss(optax.tree.add_scale(meta_params, -h, along)))
-      for h in (step, 2 * step)
-    )
+    near, far = (float(loss(meta_params, h, along)) - float(loss(meta_params, -h, along)) for h in (step, 2 * step))
     slope = (8 * near - far) / (12 * step)
     return abs(slope - derivative) / max(abs(slope), floor, 1e-300)
 
   def least(along: MetaParams) -> float:
     """A step across a kink of a ReLU tells nothing of the derivative; a smaller one may stay on its side."""
-    derivative, errors = float(real_vdot(optax.tree.conj(gradient), along)), []
+    derivative, errors = float(slope_along(gradient, along)), []
     for step in steps:
       errors.append(error(along, step, derivative))
       if errors[-1] <= tolerance:
         break
     return float(np.min(errors))
 
-  directions = [_direction(meta_params, jax.random.fold_in(key, index)) for index in range(_DIRECTIONS)]
-  worst = float(np.max([least(along) for along in directions]))  # a NaN stays one
+  slope_along = _jit(lambda gradient, along: real_vdot(optax.tree.conj(gradient), along))
+  draw = _jit(lambda key: [_direction(meta_params, jax.random.fold_in(key, index)) for index in range(_DIRECTIONS)])
+  worst = float(np.max([least(along) for along in draw(key)]))  # a NaN stays one
   words = f"the meta-gradient is within {worst:.1e} (relative) of differences of the query loss"
   if not worst <= tolerance:
     words = (

@@ -24,7 +24,7 @@ SETTINGS = {
   "eval.num_tasks": 2,
   "steps_per_dispatch": 1,
   "checkpoint_every": 1,
-  "num_meta_steps": 20,
+  "num_meta_steps": 10,
 }
 X64 = {"JAX_ENABLE_X64": "1"}
 
@@ -56,7 +56,7 @@ def final_params(path):
     built = experiment.build(tiny.config("sinusoid", "maml", features))
     with checkpoints.open_manager(path / workdir.CHECKPOINTS) as manager:
       restored = checkpoints.restore_latest(manager, loop.start(built))
-    assert restored.step == 20
+    assert restored.step == SETTINGS["num_meta_steps"]
     return restored.state.meta_params
 
 
@@ -79,7 +79,8 @@ def test_two_processes_die_together_resume_and_end_as_one_does(commands, tmp_pat
   assert [done.status for done in both] == [0, 0], both[0].stderr + both[1].stderr
   speaks = [any(line.startswith("result ") for line in done.stdout.splitlines()) for done in both]
   assert speaks == [True, False]  # one of them
-  assert [row["step"] for row in workdir.read_metrics(path)] == list(range(1, 21))  # and writes
+  steps = [row["step"] for row in workdir.read_metrics(path)]
+  assert steps == list(range(1, SETTINGS["num_meta_steps"] + 1))  # and writes
   assert workdir.read_json(path / "result.json")["num_devices"] == 2
   left, right = final_params(tmp_path / "one"), final_params(path)
   for x, y in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
@@ -97,7 +98,7 @@ def test_two_processes_train_on_images_as_one_does(commands, tmp_path):
   both = [commands.wait(*process) for process in start_two(commands, tmp_path / "two", **images)]
   assert [done.status for done in both] == [0, 0], both[0].stderr + both[1].stderr
   losses = [[row["loss"] for row in workdir.read_metrics(tmp_path / name)] for name in ("one", "two")]
-  assert len(losses[0]) == 20
+  assert len(losses[0]) == SETTINGS["num_meta_steps"]
   np.testing.assert_allclose(*losses, rtol=1e-6)
 
 

@@ -66,14 +66,17 @@ class Row(NamedTuple):
   measured: str
 
 
-def rows(recipe: recipes.Recipe) -> list[Row]:
-  """The methods of a recipe file and their variants, the measured ones first."""
+def rows(recipe: recipes.Recipe, of_paper: str = "") -> list[Row]:
+  """The methods of a recipe file and their variants, all or those of one paper, the measured ones first."""
   made = records.load(recipe.name) if recipe.path.parent in recipes.FOLDERS else {}
   listed, missing = [], NOT_RUN if recipes.CHECKOUT else records.NOTHING  # records are not installed
   for method in recipe.names():
+    source = paper(recipe, method)
+    if of_paper not in ("", source):
+      continue
     per_step = "per_step" in recipe.also(method)
     measured = records.measured(made[method], per_step=per_step) if method in made else missing
-    listed.append(Row(recipe.name, method, paper(recipe, method), records.published(recipe, method), measured))
+    listed.append(Row(recipe.name, method, source, records.published(recipe, method), measured))
   return sorted(listed, key=lambda row: row.measured in (NOT_RUN, records.NOTHING))
 
 

@@ -67,7 +67,7 @@ class Recipe(NamedTuple):
     Raises:
       ValueError: For a method that is not there, naming the nearest.
     """
-    return copy.deepcopy({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
+    return _copied({"experiment": self.name, "method": method, **lay_over(self.common, self._row(method))})
 
   def names(self) -> list[str]:
     """The names of its methods, and of their variants."""
@@ -190,14 +190,19 @@ def near(name: Any, allowed: Iterable[str]) -> str:
   return f"; did you mean {close[0]!r}?" if close else "."
 
 
+def _copied(value: Any) -> Any:
+  """`copy.deepcopy` for nested tables, several times faster."""
+  if isinstance(value, Mapping):
+    return {key: _copied(each) for key, each in value.items()}
+  return value if isinstance(value, str | int | float) else copy.deepcopy(value)
+
+
 def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
   if path in above:
     raise ValueError(f"{path} is its own BASE, by {' and '.join(map(os.fspath, above))}.")
   module = _module(path, path.stat().st_mtime_ns)
   common, variants = getattr(module, "COMMON", {}), getattr(module, "VARIANTS", {})
-  if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
-    raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
-  methods = {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
+  methods = dict(_methods(path, module))
   if base := getattr(module, "BASE", ""):
     below = _load(find(base.partition(":")[0], path.parent), (*above, path))
     if hasattr(module, "DATA"):
@@ -214,6 +219,14 @@ def _load(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Recipe:
     raise ValueError(f"{path} has DATA = {module.DATA!r} and no BASE whose data could have that name.")
   also = getattr(module, "ALSO_PUBLISHED", {})
   return Recipe(path.stem, path, module.__doc__ or "", common, types.MappingProxyType(methods), variants, also)
+
+
+@functools.cache
+def _methods(path: pathlib.Path, module: types.ModuleType) -> Table:
+  """The rows of a file, each over its bases."""
+  if not isinstance(rows := getattr(module, "METHODS", None), Mapping):
+    raise ValueError(f"{path} must have METHODS, a dict with a row for each method; got {rows!r}.")
+  return {name: _with_bases(path, rows, name) for name in rows if not name.startswith("_")}
 
 
 def _with_bases(path: pathlib.Path, rows: Mapping[str, Table], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

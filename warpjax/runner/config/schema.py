@@ -111,10 +111,11 @@ def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) ->
   }
 
 
-def hints_of(function: Callable[..., Any], marks: bool = False) -> dict[str, Any]:
+@functools.cache
+def hints_of(function: Callable[..., Any], marks: bool = False) -> Mapping[str, Any]:
   """The annotations of a function, of a class, or of what a `functools.partial` calls; with `Annotated` if `marks`."""
   try:
-    return typing.get_type_hints(called(function), include_extras=marks)
+    return types.MappingProxyType(typing.get_type_hints(called(function), include_extras=marks))
   except NameError as error:
     name = getattr(called(function), "__qualname__", repr(function))
     raise ValueError(f"the annotations of {name} must be importable at run time: {error}.") from None

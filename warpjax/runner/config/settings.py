@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections.abc
+import functools
 import inspect
 import re
 import types
@@ -317,9 +318,11 @@ def _unmarked(hint: Any) -> list[Any]:
   return [hint.__origin__, *hint.__metadata__] if typing.get_origin(hint) is typing.Annotated else [hint]
 
 
-def _docs(function: Callable[..., Any]) -> dict[str, str]:
+@functools.cache
+def _docs(function: Callable[..., Any]) -> Mapping[str, str]:
   """The sentences on arguments in a docstring's `Args:` or `Attributes:`."""
-  docs, name = {}, ""
+  docs: dict[str, str] = {}
+  name = ""
   section = re.search(r"(?:Args|Attributes):\n(.*?)(?:\n\n|\Z)", inspect.getdoc(function) or "", re.DOTALL)
   for line in section.group(1).splitlines() if section else ():
     if match := re.match(r"  (\w+): (.*)", line):

@@ -168,7 +168,7 @@ def why() -> str:
 
 def paper(prefix: str) -> str:
   """The table of a paper's page: the rows of its methods that have a number, published or measured."""
-  rows = [row for recipe in _trained() for row in listing.rows(recipe) if row.paper == listing.PAPERS[prefix]]
+  rows = [row for recipe in _trained() for row in listing.rows(recipe, listing.PAPERS[prefix])]
   said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
   lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
   return markdown(("recipe", "published", "measured"), lines)
