@@ -42,6 +42,12 @@ class _Fields(NamedTuple):
 class Problem(_Fields):
   """One task and the loop that adapts to it: what every estimator computes with.
 
+  Attributes:
+    inner: The inner loop.
+    meta_params: The meta-parameters.
+    task: The task.
+    key: The key of the task.
+
   Raises:
     ValueError: if an argument is not a `MetaParams`, `Task` or key, or parameters of the rule are missing.
   """

@@ -59,7 +59,12 @@ class MetaParams(NamedTuple):
 
 
 class Task(NamedTuple):
-  """One task: a learner adapts to `support`, and `query` measures the result. For supervised tasks each is `(x, y)`."""
+  """One task, in two sets of examples.
+
+  Attributes:
+    support: The examples that a learner adapts to; `(x, y)` in supervised tasks.
+    query: The examples that measure the result, likewise.
+  """
 
   support: PyTree
   query: PyTree
@@ -131,7 +136,12 @@ class InnerLoop(NamedTuple):
 
 
 class AdaptState(NamedTuple):
-  """The state of an adaptation: task parameters and the state of the rule's transformation."""
+  """The state of an adaptation.
+
+  Attributes:
+    params: The task parameters.
+    opt_state: The state of the rule's transformation.
+  """
 
   params: Params
   opt_state: PyTree
@@ -158,7 +168,12 @@ class InnerStep(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-  """An adaptation: `final`, and the recorded `steps` (leaves `[num_steps, ...]`), or None."""
+  """An adaptation to one task.
+
+  Attributes:
+    final: The state after the last step.
+    steps: The recorded `InnerStep`s, with leaves `[num_steps, ...]`; None if they were not recorded.
+  """
 
   final: AdaptState
   steps: Any = None

@@ -19,7 +19,14 @@ MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 
 
 class MazeState(NamedTuple):
-  """The state of an episode: position `[2]` (row, column), steps done, and the last reward and action."""
+  """The state of an episode.
+
+  Attributes:
+    position: Row and column, `[2]`.
+    time: The number of steps done.
+    reward: The last reward.
+    action: The last action.
+  """
 
   position: jax.Array
   time: jax.Array

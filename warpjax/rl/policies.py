@@ -29,7 +29,12 @@ class Distribution(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """The outputs of a policy for observations: the distribution's parameters, and values `[...]` if it has a critic."""
+  """The outputs of a policy for observations.
+
+  Attributes:
+    action: The parameters of the distribution over actions.
+    value: The critic's values, `[...]`; None without a critic.
+  """
 
   action: PyTree
   value: Any = None

@@ -47,7 +47,12 @@ def where_alive(alive: jax.Array, leaf: jax.Array, other: jax.Array | float = 0)
 
 
 class Batch(NamedTuple):
-  """What a policy-gradient loss reads: episodes, and the advantage of each action, `[num_steps, num_episodes]`."""
+  """The batch of a policy-gradient loss.
+
+  Attributes:
+    episodes: The episodes.
+    advantages: The advantage of each action, `[num_steps, num_episodes]`.
+  """
 
   episodes: Episodes
   advantages: jax.Array

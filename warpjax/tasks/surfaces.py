@@ -34,7 +34,12 @@ class Surface(NamedTuple):
 
 
 class Descent(NamedTuple):
-  """The support or query of one task: the starts, `[num_starts, 2]`, and the surface."""
+  """The support set or the query set of one task.
+
+  Attributes:
+    start: The points that descents start from, `[num_starts, 2]`.
+    surface: The surface to descend.
+  """
 
   start: jax.Array
   surface: Surface

@@ -12,7 +12,13 @@ from warpjax.types import MetaParams, PyTree
 
 
 class BlockState(NamedTuple):
-  """The state of `per_block`: that of each block's optimizer."""
+  """The state of `per_block`.
+
+  Attributes:
+    initial: The state of the optimizer of `initial`.
+    shared: The state of the optimizer of `shared`.
+    rule: The state of the optimizer of `rule`.
+  """
 
   initial: PyTree
   shared: PyTree

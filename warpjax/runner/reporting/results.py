@@ -167,11 +167,14 @@ def why() -> str:
 
 
 def paper(prefix: str) -> str:
-  """The table of a paper's page: the rows of its methods that have a number, published or measured."""
+  """The table of a paper's page: the rows of its methods that have a number, the measured ones first."""
   rows = [row for recipe in _trained() for row in listing.rows(recipe) if row.paper == listing.PAPERS[prefix]]
-  said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
-  lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
-  return markdown(("recipe", "published", "measured"), lines)
+  name = lambda row: f"`{row.experiment}.py:{row.method}`"
+  shown = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
+  if not shown:
+    return f"Not yet measured: {', '.join(map(name, rows))}."
+  lines = [(name(row), row.published, row.measured) for row in shown]
+  return markdown(("recipe", "published", "measured"), sorted(lines, key=lambda line: line[-1] == listing.NOT_RUN))
 
 
 def benchmark(name: str) -> str:
