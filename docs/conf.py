@@ -24,6 +24,7 @@ project, author, copyright = "warpjax", "the warpjax authors", "the warpjax auth
 version = release = warpjax.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 html_math_renderer = "mathml"
+highlight_language = "none"  # of blocks that name none, such as commands and what is printed
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"warpjax {release}"

@@ -24,8 +24,6 @@ ALIASES = (
   "Rate",
   "Scalar",
 )
-BLANK = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-"""A picture of one pixel, for a notebook without pictures."""
 PICTURE_DATA = "application/vnd.warpjax.figure+json"
 """What a stored picture shows, for the test that compares it with a new run."""
 COMBINATIONS = """# Which rule, which estimator, which task
@@ -62,9 +60,7 @@ Each runs in less than two minutes on a core. A test runs them all again and com
 ```
 """
 CARD = """:::{{container}} card
-[![](thumbnails/{name}.png)]({name}.ipynb)
-
-[{title}]({name}.ipynb)
+{picture}[{title}]({name}.ipynb)
 
 {lead}
 :::
@@ -96,11 +92,13 @@ def write_notebooks(folder: pathlib.Path) -> None:
       del data[PICTURE_DATA]
     (folder / path.name).write_text(json.dumps(notebook), encoding="utf-8")
     tagged = [data for cell, data in pictures if "thumbnail" in cell["metadata"].get("tags", ())]
-    chosen = [*tagged, *(data for _, data in pictures), {"image/png": BLANK}][0]
-    (folder / "thumbnails" / f"{path.stem}.png").write_bytes(base64.b64decode(chosen["image/png"]))
+    for data in [*tagged, *(data for _, data in pictures)][:1]:
+      (folder / "thumbnails" / f"{path.stem}.png").write_bytes(base64.b64decode(data["image/png"]))
+    picture = f"[![](thumbnails/{path.stem}.png)]({path.stem}.ipynb)\n\n" if pictures else ""
     title, _, text = "".join(cells[0]["source"]).partition("\n\n")
-    lead = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text.split("\n\n")[0])
-    cards.append(CARD.format(name=path.stem, title=title.lstrip("# "), lead=lead))
+    sentences = [part for part in re.split(r"(?<=\.)\s", text.split("\n\n")[0]) if part.endswith(".")][:2]
+    lead = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(sentences))
+    cards.append(CARD.format(name=path.stem, title=title.lstrip("# "), lead=lead, picture=picture))
     stems.append(path.stem)
   _write(folder, {"index.md": GALLERY.format(cards="\n".join(cards), names="\n".join(stems))})
 

@@ -40,8 +40,8 @@ warpjax train --config=NAME:ROW --workdir=DIR
 """
 COMMAND = re.compile(r"(?P<label>[^`]*?):?\s*(?P<command>(?:python -m \S+|warpjax \w+) --\S.*)")
 PATTERN = re.compile(
-  r"`[^`]*`|arXiv \d{4}\.\d{4,5}|python -m experiments\.\w+(?: --[^\s()]+(?<![,.:;]))*|--[\w.-]+=[^\s()]*[\w*/\"]"
-  r"|\b[\w/]+\.(?:py|json|png|md|csv|txt)\b|(?<!\w)\w*_\w+\b|[|*$<>\[\]_]"
+  r"`[^`]*`|docs/papers\b(?!/)|arXiv \d{4}\.\d{4,5}|python -m experiments\.\w+(?: --[^\s()]+(?<![,.:;]))*"
+  r"|--[\w.-]+=[^\s()]*[\w*/\"]|\b[\w/]+\.(?:py|json|png|md|csv|txt)\b|(?<!\w)\w*_\w+\b|[|*$<>\[\]_]"
 )
 
 
@@ -174,6 +174,8 @@ def marked(text: str) -> str:
     word = match[0]
     if word.startswith("`"):
       return word.replace("|", "\\|")
+    if word == "docs/papers":
+      return f"[{word}](../papers/index.md)"
     if word.startswith("arXiv"):
       return f"[{word}](https://arxiv.org/abs/{word.split()[1]})"
     return f"\\{word}" if len(word) == 1 else f"`{word}`"

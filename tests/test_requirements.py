@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("warpjax", "experiments", "configs", "tests", "docs")
-OURS = {*FOLDERS, "api_pages", "generated", "recipe_pages", "settings_reference"}  # all but the folders are in docs/
+OURS = {*FOLDERS, *(path.stem for path in (ROOT / "docs").glob("*.py"))}
 NAMES = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint", "tensorflow_datasets": "tensorflow-datasets"}
 TOOLS = {
   "furo": "the theme of the documentation",

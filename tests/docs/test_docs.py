@@ -17,7 +17,7 @@ from tests import test_conformance as conformance
 from warpjax import runner
 from warpjax.runner import workdir
 from warpjax.runner.__main__ import COMMANDS
-from warpjax.runner.config import registry, schema, settings
+from warpjax.runner.config import listing, recipes, registry, schema, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -180,6 +180,33 @@ def test_the_page_of_combinations_has_every_estimator_and_what_it_refuses(tmp_pa
   rows = {name: re.search(rf"^\| `{name}` \| (.*) \|$", page, re.MULTILINE).group(1) for name in conformance.ESTIMATORS}
   assert rows["mixed"] == "yes | yes | yes | yes | all but `newton_cg`, `lbfgs`"
   assert rows["penalty"] == "yes | yes | yes | - | all" and rows["leap"] == "yes | - | - | - | all"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_page_of_a_recipe_has_its_rows_in_tables_and_its_commands_as_code(name):
+  recipe = recipes.load(name)
+  page = GENERATED.recipe_pages.page(recipe)
+  plain = re.sub(r"```\n.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
+  assert "python -m" not in plain and "--config=" not in plain and not re.search(r"^ {2,}\S", plain, re.MULTILINE)
+  rows = listing.rows(recipe) if listing.is_trained(recipe) else []
+  for row in rows:
+    assert f"`{row.method}`" in page
+    assert row.measured in ("not yet run", "-") or f"| `{row.method}` | {row.published} | {row.measured} |" in page
+  assert f"| {len(rows) or len(recipe.methods)} |" in index_of_recipes().split(f"[{name}]")[1]
+
+
+@functools.cache
+def index_of_recipes():
+  return GENERATED.recipe_pages.pages()["index.md"]
+
+
+def test_the_gallery_has_a_picture_of_every_notebook(tmp_path):
+  folder = tmp_path / "notebooks"
+  GENERATED.write_notebooks(folder)
+  page = (folder / "index.md").read_text(encoding="utf-8")
+  for path in (ROOT / "experiments" / "notebooks").glob("*.ipynb"):
+    assert f"]({path.name})" in page and (folder / "thumbnails" / f"{path.stem}.png").stat().st_size > 1000
+    assert GENERATED.PICTURE_DATA not in (folder / path.name).read_text(encoding="utf-8")
 
 
 def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):

@@ -17,10 +17,10 @@ Draw = Callable[[jax.Array, Params], Params]
 
 
 def own_parameters(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
-  """The meta-gradient of tasks that begin with some parameters of their own, such as a head for their own classes.
+  """The meta-gradient if each task draws some of its initial parameters, such as a head for its own classes.
 
   Args:
-    grad_fn: Of the initial parameters that `draw` has completed; it carries no state from task to task.
+    grad_fn: The estimator, which sees the initial parameters as `draw` completes them; it carries no state.
     draw: `(key, initial) -> {name: parameters}`, with a key of each task: what takes the place of those entries of
       `meta_params.initial`, which is a dict.
 
@@ -63,8 +63,8 @@ def start_of(draw: Draw, meta_params: MetaParams, key: jax.Array) -> MetaParams:
   """The meta-parameters that the task of `key` begins with.
 
   Args:
-    draw: As of `own_parameters`.
-    meta_params: What was meta-learned.
+    draw: As for `own_parameters`.
+    meta_params: The meta-learned parameters.
     key: The task's key, as in a meta-gradient or an adaptation.
 
   Returns:

@@ -29,7 +29,7 @@ class Experiment(NamedTuple):
 
   `norm_stats` names the batch statistics of the result, "none" without batch norm. `readout` measures with them, or
   makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `draw` draws the
-  parameters that a test task has of its own, and `start` is what it begins with; None if it has none. `published` may
+  parameters that a test task has of its own, and `start` computes its start; each may be None. `published` may
   be None.
   `settings` is the config, with the defaults of the settings that it leaves out.
   """
@@ -178,7 +178,7 @@ def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation)
   for key, value in {**sizes, "eval.batch_size": evaluation.batch_size}.items():
     if value not in ("full", 0):
       raise ValueError(
-        f"config.{key} has no place with config.data.name {data!r}, which brings its own batches; got {value!r}."
+        f"config.{key} cannot be set with config.data.name {data!r}, which has its own batches; got {value!r}."
       )
 
 

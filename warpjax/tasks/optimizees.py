@@ -1,7 +1,7 @@
 """Functions to train learned optimizers on: random quadratics, and the training of small networks on images.
 
-A task is one function with a random start, the same in `support` and `query`. What adapts is the displacement from the
-start, so that the start belongs to the task and `MetaParams.initial` is zero.
+A task is one function with a random start, the same in `support` and `query`. The displacement from the start
+adapts, so that the start belongs to the task and `MetaParams.initial` is zero.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def per_block(
   shared: optax.GradientTransformation | None = None,
   rule: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """An optimizer of its own, with its own state and count, for each block.
+  """A separate optimizer for each block, with its own state and count.
 
   `update(..., blocks=("shared",))` updates only those blocks: the others keep their parameters and their state. With
   zero gradients momentum would move them, and schedules and Adam's averages would decay.

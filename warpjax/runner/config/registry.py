@@ -206,12 +206,12 @@ def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
 
 
 def draw(table: Table) -> Draw | None:
-  """Draws the parameters that each task, a test task too, has of its own; None if it has none."""
+  """Draws the parameters that each task of training and test has of its own; None if it has none."""
   return components.meta_gradients.DRAWS[table.get("redrawn", "nothing")]
 
 
 def start(table: Table, apply: Apply) -> Start | None:
-  """What each task, a test task too, begins with; None for the learned parameters."""
+  """The start of each task of training and test; None for the learned parameters."""
   make = components.meta_gradients.STARTS[table.get("start", "learned")]
   return make and make(apply)
 
