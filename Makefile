@@ -18,7 +18,7 @@ help:
 	@echo "make demo       meta-train MAML, Meta-SGD, Reptile and iMAML on sine waves; pictures in runs/demo/"
 	@echo "make test       lint, type checks, and every test that is not slow; with another Python: PYTHON=python3.13"
 	@echo "make test-slow  every test, compiled with all of XLA's optimizations, which the quick tests skip"
-	@echo "make docs       the documentation, in docs/_build/html; it runs the notebooks (make docs NOTEBOOKS=off: not)"
+	@echo "make docs       the documentation, in docs/_build/html"
 	@echo "make format     put the code into the project's format"
 	@echo "make clean      remove the environment, caches and runs/demo/"
 
@@ -39,10 +39,9 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 # A warning is an error.
-NOTEBOOKS ?= force
 docs: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[docs]"
-	$(BIN)/python -m sphinx -q -W --keep-going -b html -D nb_execution_mode=$(NOTEBOOKS) docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

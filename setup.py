@@ -14,7 +14,14 @@ TENSORBOARD = ["tensorboardX>=2.6"]
 MNIST1D = ["mnist1d>=0.0.2"]
 NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
 PEERS = ["torch>=2.4", "torchopt>=0.7.3", "higher>=0.2.1"]
-DOCS = ["sphinx>=8.0", "docutils>=0.20", "myst-nb>=1.1", "furo>=2024.8.6", "latex2mathml>=3.77"]
+DOCS = [
+  "sphinx>=8.0",
+  "docutils>=0.20",
+  "myst-nb>=1.1",
+  "furo>=2024.8.6",
+  "latex2mathml>=3.77",
+  "sphinx-copybutton>=0.5.2",
+]
 TEST_CORE = [
   *DATA,
   *NOTEBOOKS,

@@ -1,12 +1,12 @@
-"""Benchmarks of meta-gradients: how exact they are (accuracy), and what they cost (all others).
+"""Benchmarks of meta-gradients: their error (accuracy), and their cost (all others).
 
 Command: python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
-A few of them: add --only=mixed,implicit_cg_20
+Add --only=mixed,implicit_cg_20 for some of the estimators.
 
-accuracy: Each estimator against the exact meta-gradient, by the gradients and Hessian-vector products it evaluates:
-  linear_regression, ill-conditioned, as in figure 2a of iMAML (Rajeswaran et al. 2019, arXiv 1909.04630), whose sizes
-  are not public: the exact answer is that of the solved proximal problem; quadratic, whose exact answer is that of as
-  many steps of descent; network, with warp-layers, against a long unroll in double precision.
+accuracy: The error of each estimator by the number of gradients and Hessian-vector products that it evaluates, on three
+  problems. linear_regression is ill-conditioned, as in figure 2a of iMAML (Rajeswaran et al. 2019, arXiv 1909.04630),
+  whose sizes are not public; its exact meta-gradient is that of the solved proximal problem. For quadratic it is that
+  of the same number of descent steps. network has warp-layers, and is compared with a long unroll in double precision.
 memory: Temporaries of one task's meta-gradient, as XLA plans them, and the peak of a process, by inner steps.
 policies: Temporaries of one task's meta-gradient over long unrolls, by memory policy, beside those predicted from
   programs of at most 64 steps, and the time of a run. On a CPU "offload" is "nested".
@@ -14,22 +14,21 @@ scaling: A meta-step by tasks, inner steps, filters and devices: time, temporari
   each. On a CPU each number of devices has a process of its own.
 speed: Meta-steps per second of each method, for 5 ways, 1 shot and 5 inner steps, and for one change at a time of ways,
   shots, inner steps, chunk and dtype.
-peers: The same meta-step by warpjax, as README writes it and by its faster paths, and by PyTorch written by hand,
-  torch.func, higher and torchopt (`pip install -e ".[peers]"`), by plain reverse mode and by flax convolutions under
-  vmap. Each has a process of its own, which take turns; ratios are of medians, with bootstrap intervals over rounds.
-  MAML, Leap and offline WarpGrad, of the papers' sizes; a few: --only=leap_16,leap_64. To write this machine's record,
-  results/benchmark/peers_CPU.json: --record, of scaling too.
+peers: The same meta-step by warpjax, as in README's example and by its faster paths, and by its peers: PyTorch by hand,
+  torch.func, higher and torchopt (`pip install -e ".[peers]"`), plain reverse mode, and flax convolutions under vmap.
+  Each runs in a process of its own, and the processes take turns. Ratios are of medians, with bootstrap intervals over
+  rounds. The cases are MAML, Leap and offline WarpGrad at the papers' sizes; --only=leap_16,leap_64 chooses some.
+  --record writes this machine's record, results/benchmark/peers_CPU.json, as it does for scaling.
 bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py; `small` has
   1000 examples and 100 inner steps, `hyper_cleaning` the published size). Every estimator learns `shared` at equal
   oracle calls, gradients and Hessian-vector products, and the classifier is trained afresh with what was learned.
   --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs, so that it resumes.
 
-profile: Where the time of one meta-step of MAML goes, by layer and operation; of another row with
-  --config.row=omniglot:reptile.
-tune: The same meta-step by every lowering of convolutions and number of vmapped tasks; `warpjax tune` finds the fastest
-  for a run. Both write this machine's record with --record.
+profile: The time of one meta-step of MAML by layer and operation; --config.row=omniglot:reptile takes another row.
+tune: The time of that meta-step by lowering of convolutions and number of vmapped tasks; `warpjax tune` finds the
+  fastest for a run. With --record both write this machine's record.
 
-What was measured is in results/benchmark and RESULTS.md.
+The measurements are in results/benchmark and RESULTS.md.
 """
 
 from configs import bilevel
@@ -92,7 +91,7 @@ LEARNERS = {
 
 # The operator of the linear system is I + H / RIDGE: this is a step of 0.1 by H, the inner loop's own.
 DESCENT = 0.1 * bilevel.RIDGE
-# Other settings than those of the rows in configs/bilevel.py, for estimators without one there.
+# Settings of estimators that have no row in configs/bilevel.py.
 BILEVEL = {
   **bilevel.ESTIMATORS,
   "truncated_20": {"meta_gradient": {"name": "unrolled", "truncate": 20}},

@@ -7,13 +7,13 @@ magnitude. It gives no other setting than Adam for meta-updates: widths, steps a
 Commands: python -m experiments.train --config=configs/continual.py:warp --workdir=runs/continual/warp
   python -m experiments.train --config=configs/continual.py:maml --workdir=runs/continual/maml
   python -m experiments.forgetting --workdirs=runs/continual/warp,runs/continual/maml
-The last prints what they forget, for the first four waves: the loss right after a wave's own steps, after those of the
-next wave, and after the whole sequence, with the geometric mean of the ratio to the first. Its picture, forgetting.png,
-has both learners' loss on each wave by step.
+The last command prints how much the learners forget the first four waves: the loss right after a wave's own steps,
+after the steps on the next wave, and after the whole sequence, with geometric means of the ratios to the first. Its
+picture, forgetting.png, has the loss of both learners on each wave by step.
 
 warp: Warp-Leap's composition, online: the warp-layers learn from every step, the initial parameters by Leap.
 warp_maml: The same warp, the initial parameters by MAML through the whole sequence.
-maml: MAML on single waves, each with a fifth of the domain, as it is usually trained; at test it meets the sequence.
+maml: MAML trained on single waves, each over a fifth of the domain; the test is on the sequence.
 sequence: MAML through the whole sequence, meta-trained not to forget, without warp-layers.
 _cpu: 1,000 meta-steps.
 """

@@ -26,7 +26,7 @@ METHODS = {
   "maml": {},
   "meta_sgd": {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.02), "num_steps": 5},
-    # A step size of 0.01 is no distance for Adam: a gradient of its own size would carry it past stability at once.
+    # Step sizes start near 0.01, and Adam's usual rate would carry them past stability in a few meta-steps.
     "optimizer": {"clip_norm": 10.0, "rule_learning_rate": 3e-5},
   },
   "reptile": {
@@ -36,7 +36,7 @@ METHODS = {
     "optimizer": {"name": "sgd", "learning_rate": 1.0, "schedule": "linear"},
   },
   "imaml": {
-    # The inner loss curves down by up to 12 in some direction at the start: with prox below that it has no minimum.
+    # At the start the curvature of the inner loss is down to -12 in some direction; a smaller prox leaves no minimum.
     "num_meta_steps": 2_500,
     "checkpoint_every": 2_500,
     "tasks_per_step": 10,

@@ -9,12 +9,13 @@ annealed to 0, and 7,500 outer updates (five to a meta-step). Published: figures
 Command: python -m experiments.l2l --workdir=runs/l2l
 It trains `l2l_lstm` below, tunes SGD, momentum, RMSprop and Adam (25 step sizes from 1e-4 to 100, momentum 0.5, 0.9,
 0.95 and 0.99) on 500 functions for every setting, and compares them on 1000 others: comparison.json, comparison.png. A
-baseline that diverges does so at its best rate, on a function that it was not tuned on.
+tuned baseline may diverge on a function that it was not tuned on.
 
 Real images, section 3.2: networks of one hidden layer of 20 sigmoid units, minibatches of 128, 100 steps. The paper has
 MNIST. Here each function is the training of such a network on 10 characters of Omniglot at 14x14, 19 drawings of each,
-with characters held out for the test functions; the meta-loss is that of all 190 drawings. The baselines are tuned as
-above, on 40 functions for every setting. 1000 held-out functions as trained, 200 for the other settings.
+with characters held out for the test functions. The meta-loss is the loss on all 190 drawings. The baselines are tuned
+as above, on 40 functions for every setting. The test has 1000 held-out functions for the setting of training, and 200
+for each other setting.
 
 Command: python -m experiments.l2l --workdir=runs/l2l_images --method=l2l_lstm_images
 """

@@ -2,13 +2,13 @@
 
 Paper: Flennerhag et al. 2020, "Meta-learning with warped gradient descent", arXiv 1909.00025, section 4.3, and its
 released code: 30 mazes with 30 goals at once, A2C (discount 0.9, critic 0.1, sum of squared probabilities 0.03), hidden
-width 100, Adam at 1e-3 on the RNN after every episode, on the warp after every 30 episodes on its summed gradients.
-What the agent learns of a goal is in its memory; the weights learn along one life (`rl.online`), here of 334 x 30
-episodes. Not as in the released code: a reward is credited to its own action, nobody is put into a pillar, every maze
-has its own baseline, and the optimizers begin at once. `hebbian` is the neuromodulated network of Miconi et al.; the
-rest of its settings are those of the others. Kernels and biases start uniform within 1/sqrt(width), as PyTorch's
-RNNCell does (the released Warp-RNN has orthogonal kernels and one bias, of zeros, in place of two): `rnn` and
-`warp_rnn` from the same numbers for a seed, `hebbian` likewise but for its plasticity (0.01, normal).
+width 100, Adam at 1e-3 on the RNN after every episode, on the warp after every 30 episodes on its summed gradients. The
+agent keeps what it learns about a goal in its memory; the weights learn along one life (`rl.online`), here of 334 x 30
+episodes. Four things differ from the released code: a reward is credited to its own action, no agent is put into a
+pillar, every maze has its own baseline, and the optimizers start at once. `hebbian` is the neuromodulated network of
+Miconi et al. with the other rows' settings. Kernels and biases start uniform within 1/sqrt(width), as in PyTorch's
+RNNCell. (The released Warp-RNN has orthogonal kernels, and one bias of zeros instead of two.) For a seed, `rnn` and
+`warp_rnn` start from the same numbers; `hebbian` does too, except for its plasticity (normal, 0.01).
 
 Command: python -m experiments.train --config=configs/maze.py:warp_rnn --workdir=runs/maze/warp_rnn --seeds=0,1,2
 Curves, and the paired difference: python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn

@@ -1,36 +1,37 @@
 """mini-ImageNet: 5-way 1-shot and 5-shot, 64 classes to train on, 16 for validation, 20 to test.
 
-Data: the 84x84 images in folders {train,val,test}/<wnid>/*, in folders <wnid>/*, beside train.csv, val.csv and
+Data: the 84x84 images in folders {train,val,test}/<wnid>/*, in folders <wnid>/*, next to train.csv, val.csv and
 test.csv (Ravi and Larochelle 2017), or as warpjax prepare makes them from one of these or from a zip archive.
-A part of the set is loaded and called partial, in result.json too; --config.data.require_complete=True refuses it.
+An incomplete set is loaded, and result.json says so; --config.data.require_complete=True refuses it.
 
 Command: python -m experiments.train --config=configs/mini_imagenet.py:maml --workdir=runs/maml --data_dir=FOLDER
-Rows end in _5shot for 5 shots, in _strict for the strict protocol, e.g. maml_5shot_strict: the query examples are
-classified under the batch statistics of the support set alone (no transduction), the checkpoint is chosen by 300
-validation tasks, 15 queries for each class, 1000 test tasks; with --seeds=0,1,2 the 95% interval is over seeds.
+Rows that end in _5shot have 5 shots. Rows that end in _strict, such as maml_5shot_strict, have the strict protocol: the
+query examples are classified under the batch statistics of the support set alone (no transduction), 300 validation
+tasks choose the checkpoint, and the test has 1000 tasks of 15 queries for each class. With --seeds=0,1,2 the 95%
+interval is over seeds.
 
 maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code.
 anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's.
 meta_sgd: Li et al. 2017, arXiv 1707.09835: one step; 5 shots are tested after training with 1, as in the paper.
 reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 4.
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has no few-shot experiment; the settings are ours.
-imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630; the paper's settings for these images were not seen.
+imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630; we do not know the paper's settings for these images.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with 1x1 warp-layers, unrolled.
 warp_maml, warp_leap_online: Flennerhag et al. 2020, arXiv 1909.00025, section 4.1: 3x3 warp-layers after each block,
   online, with MAML's or Leap's objective for the initial parameters. warp_leap_offline: Algorithm 2, settings ours.
 meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", and its released code.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: a meta-learned Kronecker product for every tensor.
-mamlpp, maml_48: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code; maml_48 is maml in its
-  network.
+mamlpp, maml_48: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code; maml_48 is maml
+  with its network.
 maml_resnet12, warp_maml_resnet12: ResNet-12 with drop-block (Lee et al. 2019, arXiv 1904.03758) and augmented training
   images; no paper has these numbers.
 What each paper states, and where the rows differ, is on its page in docs/papers.
 
-_cpu: 16 filters; 3 steps in training and 5 at test of MAML, FOMAML and ANIL, and in training 5 query examples but for
-  Reptile, whose network alone is smaller. maml_5shot_cpu has the checkpoint of the best of 15 validations; the others
-  are shorter, and have their last one. meta_sgd_5shot_cpu and reptile_5shot_cpu are trained as their 1-shot rows are:
-  python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER --name=5_shots --set=data.shots=5
-  --set=data.queries=5, for Reptile --set=data.shots=5 --set=eval.batch_size=15
+_cpu: 16 filters. MAML, FOMAML and ANIL take 3 steps in training and 5 in the test. Training has 5 query examples of
+  each class; Reptile changes only the network. The result of maml_5shot_cpu is from the best of 15 validations. The
+  other rows are shorter, and their results are from the last checkpoint. meta_sgd_5shot_cpu and reptile_5shot_cpu are
+  evaluations of the 1-shot runs: python -m experiments.evaluate --workdir=runs/mini/meta_sgd_cpu --data_dir=FOLDER
+  --name=5_shots --set=data.shots=5 --set=data.queries=5, and for Reptile --set=data.shots=5 --set=eval.batch_size=15
 """
 
 MAML = "Finn et al. 2017, arXiv 1703.03400, with transduction"
@@ -186,7 +187,7 @@ METHODS |= {
   "maml_5shot": {"base": ("maml", "_unrolled_5shot"), "published": {"number": 0.6311, "interval": 0.0092}},
   "fomaml_5shot": {"base": ("fomaml", "_unrolled_5shot"), "published": {"number": 0.6315, "interval": 0.0091}},
   "anil_5shot": {"base": ("anil", "_unrolled_5shot"), "published": {"number": 0.615, "interval": 0.005}},
-  # Its paper trains these with one shot.
+  # The paper trains these rows with one shot.
   "meta_sgd_5shot": {
     "base": ("meta_sgd", "_5shot"),
     "data": {"train_shots": 1},
@@ -232,8 +233,8 @@ VARIANTS = {
   "_strict": {"data": {"queries": 15}, "eval": {"norm_stats": "support", "num_tasks": 1_000, "val_tasks": 300}}
 }
 
-# A smaller network, fewer steps and queries: for a learning curve in some hours of a core. The other rows: as long as a
-# quarter of an hour of a core, no validation. The bound on the meta-gradient stays that of the mean loss.
+# A smaller network, fewer steps and queries: a learning curve takes some hours of a core. The other rows take a quarter
+# of an hour, without validation. The bound on the meta-gradient is still that of the mean loss.
 METHODS |= {
   "_own_steps": {
     "num_meta_steps": 3_000,

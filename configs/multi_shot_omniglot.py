@@ -2,30 +2,30 @@
 
 Paper: Flennerhag et al. 2020, arXiv 1909.00025, section 4.2, appendices E and F, and its released code: 20 tasks a
 meta-step, 1000 meta-steps, SGD at 0.1 inside and outside (FOMAML and MAML 0.5, MAML with 5 steps in training), 5 of
-each character's 20 drawings held out, every drawing turned, shifted and scaled at random. The released code's batch is
-128; "100-shot" (100 steps of 20 over 20 classes) says that the paper's was 20: --config.data.batch_size=128 for it.
-docs/papers/warp.md says where the protocol is the released code's and where not.
+each character's 20 drawings held out, every drawing turned, shifted and scaled at random. The released code has
+batches of 128 (--config.data.batch_size=128). The paper's "100-shot" means 20: 100 steps of 20 images over 20 classes.
+docs/papers/warp.md says where the protocol differs from the released code's.
 
 Command: python -m experiments.train --config=configs/multi_shot_omniglot.py:warp_leap_offline --workdir=runs/warp_leap
 Fewer alphabets: --config.data.alphabets=10 (the paper sweeps 1, 3, 5, 10, 15, 20, 25).
 
 warp_scale to warp_two_layers: The capacity ladder of appendix F: channel scaling; a 1x1 convolution; a 3x3 convolution
   with ReLU, batch norm and ReLU, the same with a residual connection; two layers of that without ReLU.
-warp_leap_online: The warp's gradients are summed over the points, as Leap's are, which has no loss term (as offline).
-leap, reptile, fomaml: Each task, of the test too, begins with a random head of its own, which is not learned, as in the
-  released code; MAML and the methods with warp-layers learn one, as it does.
-fine_tuning: Joint training with a head for each alphabet, then a fresh head: one SGD step at 0.1 for each batch of one
-  alphabet, as many batches as the others take inner steps (20 x 100 x 1000), as in the released code, where all
-  alphabets have one head instead.
-maml: L_meta is that of the held-out drawings of a training alphabet, whole; the released code takes them in minibatches
-  and adds the last inner loss. The other methods draw both losses from the 15 drawings that are not held out.
-scratch: No meta-training; a batch of 80 and a rate of 1.0, with which the paper has its number.
+warp_leap_online: The warp's gradients are summed over the points, as Leap's are. Leap has no loss term, as offline.
+leap, reptile, fomaml: Each task of training and test begins with a random head, which is not learned. MAML and the
+  methods with warp-layers learn a head. Both are as in the released code.
+fine_tuning: Joint training with a head for each alphabet; a test task gets a fresh head. Training takes one SGD step at
+  0.1 for each batch of one alphabet, with as many batches as the other rows take inner steps (20 x 100 x 1000), as in
+  the released code. There all alphabets share one head.
+maml: The meta-loss is the loss on all held-out drawings of a training alphabet. The released code takes them in
+  minibatches and adds the last inner loss. The other methods draw both losses from the 15 drawings not held out.
+scratch: No meta-training. The batch of 80 and the rate of 1.0 are those of the paper's number.
 
-_cpu (10 alphabets) and _1_cpu to _25_cpu: A quarter of the filters and a 20th of the tasks: width 16, one task by 1,000
-  meta-steps, drawings smooth. Each of the 10 held-out alphabets is adapted to three times, which is averaged first:
-  intervals over test tasks are Student's, over 10. The test alphabets follow those of training in the shuffled list, as
-  in the released code, so that they differ from one number of alphabets to another. With seeds: --seeds=0,1,2,3,4
-_ladder_cpu: The ladder, of 25 alphabets, at a quarter of these meta-steps.
+_cpu (10 alphabets) and _1_cpu to _25_cpu: A quarter of the filters and a 20th of the tasks: width 16, 1,000
+  meta-steps of one task, smooth drawings. The test adapts three times to each of the 10 held-out alphabets and averages
+  the repeats, so that intervals over test tasks are Student's over 10. The test alphabets follow the training alphabets
+  in a shuffled list, as in the released code, so they depend on the number of alphabets. Seeds: --seeds=0,1,2,3,4
+_ladder_cpu: The ladder with 25 alphabets and a quarter of these meta-steps.
 """
 
 PAPER = "Flennerhag et al. 2020, arXiv 1909.00025"
@@ -151,7 +151,7 @@ _CPU = {
   "network": {"width": 16},
   "eval": {"num_tasks": 30},  # three of each alphabet
 }
-# Warp-Leap's numbers by meta-training alphabets; of those the paper has no other method's.
+# Warp-Leap's numbers by meta-training alphabets; the paper has them for no other method.
 _CURVE = {
   1: (0.495, 0.078),
   3: (0.688, 0.028),
@@ -166,7 +166,7 @@ for _alphabets in (*_CURVE, 25):
   METHODS[_part] = {
     **_CPU,
     "data": {**_CPU["data"], "alphabets": _alphabets},
-    # Measured before these networks started from PyTorch's biases, but for those of few alphabets.
+    # Measured before these networks started from PyTorch's biases, except the rows of few alphabets.
     "network": {**_CPU["network"], **({"bias_init": "zeros"} if _alphabets >= 10 else {})},
   }
   for _method in ("warp_leap_offline", "leap", "reptile", "maml", "fomaml"):
@@ -186,7 +186,7 @@ for _alphabets, (_number, _interval) in _CURVE.items():
     "source": f"{PAPER}, {_alphabets} alphabets",
   }
 
-# The ladder at a quarter of the meta-steps, beside its ends: no warp-layers, and the convolution online and offline.
+# The ladder at a quarter of the meta-steps, with its ends: no warp-layers, and the convolution online and offline.
 METHODS["_ladder"] = {"base": "_cpu_25", "num_meta_steps": 250}
 LADDER = (
   *("leap", "warp_leap_online", "warp_leap_offline", "warp_first_order"),

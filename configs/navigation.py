@@ -1,7 +1,7 @@
 """Point navigation: the goal, hidden, is uniform in [-0.5, 0.5]^2; the return is minus the sum of distances to it.
 
-Papers: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.3, in the convention of the released code (the paper says
-squared distance, the code does not): horizon 100, moves of at most 0.1 along each axis, an episode ends within 0.01 of
+Papers: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.3, in the convention of the released code (distances; the
+paper says squared distances): horizon 100, moves of at most 0.1 along each axis, an episode ends within 0.01 of
 the goal, 20 episodes an inner step, step size 0.5 and at test 0.25 after the first, 40 episodes a step at test, 40 test
 goals; TRPO (0.01), 20 tasks a meta-step, 100 meta-steps. And Li et al. 2017, arXiv 1707.09835: one step, 600 test
 tasks, starts at the origin or (`_varying`) uniform; horizon, discount and MAML's step size are not given: here 100,
@@ -12,14 +12,14 @@ Trajectories before and after adaptation: python -m experiments.navigation --wor
 Meta-SGD minus MAML, paired over the tasks: python -m experiments.plot
 --workdirs=runs/navigation/maml_one_step,runs/navigation/meta_sgd --output=runs/navigation/comparison.png
 
-maml: The second derivative is that of the released code, of `log pi(a_t) A_t`, which leaves terms out; `maml_dice` has
-  all (`rl.policy_gradient`).
-maml_adam, maml_ppo, reptile, imaml: Adam or SGD outside and settings of ours.
-random: The policy that nobody trained, adapted as `maml` is, with the tanh of the released test where training has ReLU
-  (--config.network.activation=relu): over five initial policies (--seeds=0,1,2,3,4); published, as far as is known, of
-  one.
-imaml: The inner loss is concave in places, the more the surer a policy is, and I + H / prox must stay positive. With
-  the prox of 2.0 the minimum is about a step of 0.5 away.
+maml: The second derivative is that of `log pi(a_t) A_t`, as in the released code, which lacks some terms; `maml_dice`
+  has all of them (`rl.policy_gradient`).
+maml_adam, maml_ppo, reptile, imaml: Adam or SGD as the outer optimizer, and settings of our own.
+random: An untrained policy, adapted as `maml` is. It has tanh units, as in the released test; training has ReLU
+  (--config.network.activation=relu). The mean is over five initial policies (--seeds=0,1,2,3,4). The published number
+  seems to be of one.
+imaml: The inner loss is concave in places, more so for small deviations, and I + H / prox must stay positive definite.
+  With a prox of 2.0 the minimum is about as far away as a step of 0.5.
 """
 
 CODE = "Finn et al. 2017, arXiv 1703.03400, released results, 40 goals, after 4 steps"
@@ -40,7 +40,7 @@ COMMON = {
   "eval": {"num_tasks": 40, "num_steps": 4},
 }
 
-# One step, before and after it 20 episodes, in the paper of Meta-SGD.
+# Meta-SGD's paper takes one step, with 20 episodes before and after it.
 ONE_STEP = {
   "data": {"test_episodes": 20},
   "inner": {"rule": "sgd", "learning_rate": 0.1, "num_steps": 1},

@@ -4,11 +4,12 @@ Command: python -m experiments.train --config=configs/omniglot.py:maml --workdir
 Evaluate on more tasks: python -m experiments.evaluate --workdir=runs/omniglot/maml --num_tasks=4000
 _5shot, _20way and _20way_5shot are the other tasks of the papers that are compared here, with each paper's settings.
 
-All numbers are transductive: batch norm sees the query examples of a task together. With up to 25 of them, or when
-asked, result.json has `support_plus_one` beside it, where each query example is classified with the support set alone,
-as Reptile's numbers without transduction are, and always `support` and `running`, under the statistics of the support
-set and of the inner steps. Drawings are made smaller by Lanczos, as in iMAML's released code; in MAML's and Reptile's
-they stay black and white, since Pillow has no Lanczos for images of one bit: --config.data.resample=nearest.
+All numbers are transductive: batch norm sees the query examples of a task together. result.json also has numbers under
+other batch statistics: those of the support set (`support`), of the inner steps (`running`), and of the support set
+with one query example (`support_plus_one`), as in Reptile's numbers without transduction. The last is computed for up
+to 25 query examples, or if eval.norm_stats names it. Drawings are resized by Lanczos, as in iMAML's released code.
+MAML's and Reptile's codes keep them black and white, since Pillow has no Lanczos for images of one bit:
+--config.data.resample=nearest does the same.
 
 maml, fomaml: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2 and its released code.
 anil: Raghu et al. 2020, arXiv 1909.09157: the head alone adapts; the settings are MAML's.
@@ -17,24 +18,24 @@ reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, table 3. reptile_seria
 leap: Flennerhag et al. 2019, arXiv 1812.01054, has another Omniglot experiment; the step sizes here are ours.
 imaml, imaml_hf: Rajeswaran et al. 2019, arXiv 1909.04630, table 2, by gradient descent and by the Hessian-free solver.
 t_net: Lee and Choi 2018, arXiv 1801.05558: MAML with a linear warp (1x1 convolutions) after each block, unrolled.
-warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online from the
-  identity (those of the released multi-shot code from random weights).
+warp_maml: Flennerhag et al. 2020, arXiv 1909.00025: MAML's inner loop with 3x3 warp-layers, which learn online. They
+  start as the identity; those of the released multi-shot code start from random weights.
 meta_lstm: Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", which has no Omniglot experiment:
   the settings are those of mini-ImageNet's 1-shot tasks, on MAML's network for Omniglot.
 meta_curvature: Park and Oliva 2019, arXiv 1902.03356: MAML with a Kronecker product for every tensor.
 mamlpp: Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, and its released code.
 alfa, cavia, proto_maml, bootstrapped: Baik et al. 2020, arXiv 2011.00209, Zintgraf et al. 2019, arXiv 1810.03642,
-  Triantafillou et al. 2020, arXiv 1903.03096, Flennerhag et al. 2022, arXiv 2109.04504: the settings are ours, as none
-  has this experiment.
+  Triantafillou et al. 2020, arXiv 1903.03096, Flennerhag et al. 2022, arXiv 2109.04504: the settings are ours, as no
+  paper has this experiment.
 What each paper states, and where the rows differ, is on its page in docs/papers.
 
-_cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and what stands
-  beside each row. reptile_20way_5shot_cpu, imaml_20way_5shot_cpu, imaml_hf_20way_5shot_cpu and imaml_hf_5shot_cpu are
-  trained as their rows of 1 shot are: python -m experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu
-  --set=data.shots=5 --name=5_shots, of iMAML with --set=data.queries=5 --num_tasks=1000 besides.
-maml_minutes_cpu: At the meta-steps, tasks and filters of alfa_cpu, proto_maml_cpu and bootstrapped_cpu.
-maml_20way_small_cpu, warp_maml_20way_small_cpu: Equal meta-steps, for three seeds (--seeds=0,1,2). Inner steps of 0.5,
-  a quarter of the paper's, as MAML learns less with longer ones here.
+_cpu: Sized for one CPU core: fewer and smaller meta-steps, a Xavier head, a larger annealed outer step, and the changes
+  of each row. reptile_20way_5shot_cpu, imaml_20way_5shot_cpu, imaml_hf_20way_5shot_cpu and imaml_hf_5shot_cpu are
+  evaluations of the 1-shot runs: python -m experiments.evaluate --workdir=runs/omniglot/reptile_20way_cpu
+  --set=data.shots=5 --name=5_shots, and for iMAML also --set=data.queries=5 --num_tasks=1000
+maml_minutes_cpu: MAML with the meta-steps, tasks and filters of alfa_cpu, proto_maml_cpu and bootstrapped_cpu.
+maml_20way_small_cpu, warp_maml_20way_small_cpu: Equal numbers of meta-steps, over three seeds (--seeds=0,1,2). Inner
+  steps have a size of 0.5, a quarter of the paper's, since MAML learns less here with larger steps.
 """
 
 MAML = "Finn et al. 2017, arXiv 1703.03400"
@@ -233,7 +234,7 @@ METHODS |= {
   "_1_step": {"inner": {"num_steps": 1}},
   "_cpu_imaml": {"base": "_annealed", "num_meta_steps": 4_000, "tasks_per_step": 8, "inner": {"prox": 0.5}},
   "_16_steps": {"base": "_1000_tasks", "num_meta_steps": 1_500, "inner": {"num_steps": 16}},
-  # A task of 5 shots costs five: in equal time training with 1 shot brings iMAML further on 20 ways.
+  # A task of 5 shots costs as much as five of 1 shot; on 20 ways iMAML learns more in equal time with 1 shot.
   "_trained_with_1_shot": {"base": "_1000_tasks", "data": {"train_shots": 1, "train_queries": 1}},
   "maml_cpu": {"base": ("maml", "_cpu", "_half_steps")},
   "fomaml_cpu": {"base": ("fomaml", "_cpu", "_half_steps"), "num_meta_steps": 30_000},
@@ -279,7 +280,7 @@ METHODS |= {
   "imaml_5shot_cpu": {"base": ("imaml_5shot", "_cpu_imaml"), "num_meta_steps": 1_000},
   "imaml_20way_cpu": {"base": ("imaml_20way", "_cpu_imaml", "_16_steps")},
   "imaml_20way_5shot_cpu": {"base": ("imaml_20way_5shot", "_cpu_imaml", "_16_steps", "_trained_with_1_shot")},
-  # One inner step in training where the paper has five: a quarter of the time, and as good after 4,000 tasks.
+  # One inner step in training instead of the paper's five: a quarter of the time, and as good after 4,000 tasks.
   "maml_20way_cpu": {"base": ("maml_20way", "_cpu_20way", "_1_step")},
   "fomaml_20way_cpu": {"base": ("fomaml_20way", "_cpu_20way", "_3_steps")},
   # Validation rises to the end of its 40,000 meta-steps.

@@ -1,10 +1,9 @@
 """Reptile's two studies of inner gradients: which combinations of them to follow, and what overlapping minibatches do.
 
 Paper: Nichol, Achiam, Schulman 2018, arXiv 1803.02999, sections 6.2 and 6.3, Omniglot, 5-way 5-shot, and its released
-code: plain SGD inside and outside, one task a meta-step, minibatches of 25, Reptile's network. Published as figures
-only, in whose commands test tasks have no transduction (--config.eval.norm_stats=support_plus_one; it is slower, and
-what was measured has it). The inner step size of 3e-3 is on the released code's loss, a sum over the minibatch: 0.075
-on the mean.
+code: plain SGD inside and outside, one task a meta-step, minibatches of 25, Reptile's network. The paper has figures
+only. Its commands test without transduction (--config.eval.norm_stats=support_plus_one), which is slower; so do the
+measured rows. The released code's inner step size of 3e-3 is for a sum over the minibatch, and 0.075 for the mean.
 
 Command: python -m experiments.train --config=configs/reptile_studies.py:sum_4 --workdir=runs/reptile_studies/sum_4
 Picture: python -m experiments.plot --workdirs=runs/reptile_studies/g_1,runs/reptile_studies/sum_4
@@ -15,8 +14,8 @@ outer step of 0.25, divided by k for a mean, is annealed to 0 over 40,000 meta-s
 the k-th gradient alone, sum_k the first k, mean_k their mean. What the figure shows: g_1 is worst, all improve with k,
 and sums of all gradients improve most.
 
-Overlap (figure 4): first-order MAML whose last minibatch comes out of the same shots as those before it (shared_tail),
-or out of shots of its own (separate_tail), and Reptile: 20 training shots, the outer step of 1.0 annealed to 0. With 4
+Overlap (figure 4): first-order MAML whose last minibatch is drawn from the same shots as the others (shared_tail), or
+from other shots (separate_tail), and Reptile: 20 training shots, the outer step of 1.0 annealed to 0. With 4
 inner steps of 25 no two minibatches overlap; with 10 (_overlapping) they do, and shared_tail falls behind.
 
 _cpu: An eighth of the meta-steps.

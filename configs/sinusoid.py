@@ -18,14 +18,15 @@ reptile_demo: Reptile's released demo: w = 1, b in [0, 2 pi], tanh, inner SGD at
   over the grid. Its biases start as PyTorch's (`MLP.bias_init`), not from zero.
 reptile, reptile_serial: The demo's settings on the tasks here.
 cavia: Zintgraf et al. 2019, arXiv 1810.03642, and its released code, on the tasks here.
-leap, imaml: Their papers have no sine experiment, so the settings are ours (imaml, imaml_nystrom and one_step: 20 steps
-  in training, 16 at test). So are those of `learned`, one meta-learned step size for all parameters, of alfa (Baik et
-  al. 2020, arXiv 2011.00209) and of the newer estimators: imaml_nystrom (Hataya and Yamada 2023, arXiv 2302.09726),
-  one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et al. 2022, arXiv 2202.08587), pes
-  (Vicol et al. 2021, arXiv 2112.13835), bootstrapped (Flennerhag et al. 2022, arXiv 2109.04504).
-warp_reptile, warp_leap_online, warp_leap_offline: Run with --on_nonfinite=skip, as the inner steps of a few tasks
-  overflow, whose meta-steps are left out. Linear warp-layers, which bound no step, run away besides, so that the warps
-  of more than one step have a tanh and a residual connection.
+leap, imaml: Their papers have no sine experiment, so the settings are ours. imaml, imaml_nystrom and one_step take 20
+  steps in training and 16 in the test. The settings are ours, too, for `learned`, one meta-learned step size for all
+  parameters, for alfa (Baik et al. 2020, arXiv 2011.00209) and for the newer estimators: imaml_nystrom (Hataya and
+  Yamada 2023, arXiv 2302.09726), one_step (Bolte, Pauwels, Vaiter 2023, arXiv 2305.13768), forward_gradient (Baydin et
+  al. 2022, arXiv 2202.08587), pes (Vicol et al. 2021, arXiv 2112.13835), bootstrapped (Flennerhag et al. 2022, arXiv
+  2109.04504).
+warp_reptile, warp_leap_online, warp_leap_offline: Run these with --on_nonfinite=skip: the inner steps of a few tasks
+  overflow, and their meta-steps are skipped. Linear warp-layers do not bound a step and diverge. The warps of rows with
+  several inner steps therefore have a tanh and a residual connection.
 """
 
 PAPER = "Li et al. 2017, arXiv 1707.09835, sine regression, trained and tested with 5 shots"
@@ -57,7 +58,7 @@ REPTILE = {
 PROXIMAL = {"learning_rate": 0.002, "momentum": 0.75, "num_steps": 20, "prox": 10.0}
 IMPLICIT = {"name": "implicit", "operator": "paper", "solver_steps": 8}
 
-# Warp-layers that start as the identity, so that a warped learner starts where the plain one does.
+# The warp-layers start as the identity, so that a warped learner starts at the same point as a plain one.
 WARPED = {
   "name": "maml_sinusoid",
   "features": (40, 40),
@@ -67,7 +68,7 @@ WARPED = {
 
 BOUNDED = {**WARPED, "warp": {**WARPED["warp"], "activation": "tanh", "residual": True}}
 
-# The released demo whole: its waves, 50 points of a grid to train on, 10 random ones at test, one task a meta-step.
+# The whole released demo: its waves, 50 grid points to train on, 10 random points in the test, one task a meta-step.
 DEMO = {
   **REPTILE,
   "num_meta_steps": 30_000,

@@ -2,8 +2,8 @@
 
 Paper: Flennerhag et al. 2020, "Meta-learning with warped gradient descent", arXiv 1909.00025, appendix D: SGD at 0.1
 for 100 steps, an explicit warp of the plane (two layers of 30 tanh units), 100 meta-steps of one surface with 10
-starts, online. The outer optimizer is not given; here Adam at 1e-3. The warp is residual and starts as the identity
-(a random one reaches a part of the square alone), and the last exponent is that of `peaks`; the paper prints x1 twice.
+starts, online. The outer optimizer is not given; here Adam at 1e-3. The warp is residual and starts as the identity,
+since a random warp only reaches a part of the square. The last exponent is that of `peaks`; the paper prints x1 twice.
 
 Command: python -m experiments.surfaces --workdir=runs/surfaces
 It trains `warp` below, draws surfaces.png (contours with trajectories, on the surface and in the learner's own space)

@@ -1,16 +1,16 @@
 """tiered-ImageNet: 5-way 1-shot and 5-shot, 351, 97 and 160 classes (20, 6 and 8 categories); 10-way 640-shot.
 
-Data: Ren et al. 2018, arXiv 1803.00676; image files in a shape that mini-ImageNet's loader takes. The arrays, 16 GB,
-are on the device where they fit, else a task's images are fetched from the memory-mapped file.
+Data: Ren et al. 2018, arXiv 1803.00676; image files in a layout that mini-ImageNet's loader reads. The arrays take
+16 GB. They are on the device if they fit; otherwise a task's images are fetched from a memory-mapped file.
 
 Command: python -m experiments.train --config=configs/tiered_imagenet.py:maml --workdir=runs/maml --data_dir=FOLDER
 
-warp_leap_offline_640shot: Flennerhag et al. 2020, arXiv 1909.00025, section 4.2, 10-way 640-shot. What the paper does
-not state is that of its multi-shot Omniglot; 640 shots are read as 100 steps of 64 images over 10 classes. A task is
-6,900 images, so it wants an accelerator.
+warp_leap_offline_640shot: Flennerhag et al. 2020, arXiv 1909.00025, section 4.2, 10-way 640-shot. Settings
+that the paper does not state are those of its multi-shot Omniglot. 640 shots are read as 100 steps of 64 images over 10
+classes. A task has 6,900 images, so the row needs an accelerator.
 
-All rows are those of configs/mini_imagenet.py, of Finn et al. 2017, arXiv 1703.03400, and of the other papers that it
-names, whose experiments on other images have the same settings. It says what _5shot and _strict are.
+The rows are those of configs/mini_imagenet.py. It names their papers, such as Finn et al. 2017, arXiv 1703.03400, whose
+settings for other images are used here, and says what _5shot and _strict mean.
 """
 
 WARP = "Flennerhag et al. 2020, arXiv 1909.00025"

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
+import base64
+import json
 import pathlib
-import pkgutil
-import sys
-import types
+import re
+import shutil
 
+import api_pages
+import recipe_pages
 import settings_reference
 
-import warpjax
-from warpjax.runner.config import recipes
-
-PAGE = """# {name}
-
-```{{eval-rst}}
-.. automodule:: {name}
-   :members:{options}
-```
-"""
-PRESETS = """## Presets
-
-{table}
-
-```{{eval-rst}}
-{entries}
-```
-"""
-ENTRY = """.. py:function:: {name}(**fields)
-   :module: {module}
-
-   ``{call}``
-"""
-INDEX = """# API
-
-The docstrings, module by module. The nouns are in [](warpjax.types.md).
-
-| module | what it is |
-|---|---|
-{rows}
-
-```{{toctree}}
-:hidden:
-
-{names}
-```
-"""
+NOTEBOOKS = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
+ALIASES = (
+  "LossFn",
+  "Apply",
+  "ApplyWithStats",
+  "BatchFn",
+  "QueryBatchFn",
+  "LinearSolve",
+  "TaskSampler",
+  "Rate",
+  "Scalar",
+)
+PICTURE_DATA = "application/vnd.warpjax.figure+json"
+"""What a stored picture shows, for the test that compares it with a new run."""
 COMBINATIONS = """# Which rule, which estimator, which task
 
 Every estimator with every rule is a case of `tests/test_conformance.py`, from whose tables this page is made.
@@ -68,21 +45,13 @@ Every estimator with every rule is a case of `tests/test_conformance.py`, from w
 - `truncated_unroll` has its default here, `derivative="first_order"`. With `"mixed"` it is for bilevel problems too.
 - Estimators that carry a state do not go with `own_parameters` and `blockwise`.
 """
-EXPERIMENT = """# {name}
+GALLERY = """# Notebooks
 
-The docstring of `configs/{name}.py`: paper, command, protocol. `RESULTS.md` has what was measured.
+Each runs in less than two minutes on a core. A test runs them all again and compares what they print and draw.
 
-```text
-{docstring}
-```
-"""
-EXPERIMENTS = """# Experiments
-
-Run one with `warpjax train --config=NAME:METHOD --workdir=DIR`.
-
-| config | what it is |
-|---|---|
-{rows}
+::::{{container}} gallery
+{cards}
+::::
 
 ```{{toctree}}
 :hidden:
@@ -90,65 +59,48 @@ Run one with `warpjax train --config=NAME:METHOD --workdir=DIR`.
 {names}
 ```
 """
+CARD = """:::{{container}} card
+{picture}[{title}]({name}.ipynb)
 
-
-def modules() -> dict[str, types.ModuleType]:
-  """Every public module: those of `warpjax`, and those that a sub-package names in its `__all__`."""
-  found = {}
-  for info in pkgutil.iter_modules(warpjax.__path__, "warpjax."):
-    module = importlib.import_module(info.name)
-    found[info.name] = module
-    inside = vars(module).get("__all__", ()) if info.ispkg else ()
-    found |= {f"{info.name}.{name}": getattr(module, name) for name in inside if _is_module(getattr(module, name))}
-  return dict(sorted((name, module) for name, module in found.items() if "._" not in name))
-
-
-def names(name: str, module: types.ModuleType) -> list[str]:
-  """The full names of a module's public functions and classes: its `__all__`, else what it defines."""
-  exported = vars(module).get("__all__")
-  public = {key: getattr(module, key) for key in exported or vars(module)}
-  return [
-    f"{name}.{key}"
-    for key, value in public.items()
-    if isinstance(value, types.FunctionType | type | functools.partial)
-    and (exported or (value.__module__ == name and not key.startswith("_")))
-  ]
+{lead}
+:::
+"""
+modules, names = api_pages.modules, api_pages.names
 
 
 def write_api(folder: pathlib.Path) -> None:
-  """Writes a page for each module, and an index of them."""
-  pages = {}
-  for name, module in modules().items():
-    options = "\n   :imported-members:" if "__all__" in vars(module) else ""
-    pages[f"{name}.md"] = PAGE.format(name=name, options=options) + _presets(name, module)
-  rows = [f"| [{name}]({name}.md) | {_first_line(module)} |" for name, module in modules().items()]
-  pages["index.md"] = INDEX.format(rows="\n".join(rows), names="\n".join(modules()))
-  _write(folder, pages)
-
-
-def _presets(name: str, module: types.ModuleType) -> str:
-  """A section for the presets of a module, instances of `functools.partial`, which autodoc leaves out."""
-  public = {full: getattr(module, full.rpartition(".")[2]) for full in names(name, module)}
-  presets = {full: value for full, value in public.items() if isinstance(value, functools.partial)}
-  if not presets:
-    return ""
-  entries = [ENTRY.format(module=name, name=full.rpartition(".")[2], call=_call(presets[full])) for full in presets]
-  table = inspect.getdoc(sys.modules[type(next(iter(presets.values()))).__module__])
-  return "\n" + PRESETS.format(table=table, entries="\n".join(entries))
-
-
-def _call(preset: functools.partial[object]) -> str:
-  fields = {key: "..." if callable(value) else repr(value) for key, value in preset.keywords.items()}
-  return f"{preset.func.__name__}({', '.join(f'{key}={text}' for key, text in fields.items())})"
+  """Writes a page for each module, one for each group of modules, and an index."""
+  _write(folder, api_pages.pages())
 
 
 def write_experiments(folder: pathlib.Path) -> None:
-  """Writes a page for each config file, its docstring, and an index of them."""
-  documented = {name: recipes.load(name).doc.strip() for name in recipes.names()}
-  titles = {name: text.split("\n")[0] for name, text in documented.items()}
-  pages = {f"{name}.md": EXPERIMENT.format(name=name, docstring=text) for name, text in documented.items()}
-  rows = [f"| [{name}]({name}.md) | {title} |" for name, title in titles.items()]
-  _write(folder, pages | {"index.md": EXPERIMENTS.format(rows="\n".join(rows), names="\n".join(titles))})
+  """Writes a page for each recipe, and an index."""
+  _write(folder, recipe_pages.pages())
+
+
+def write_notebooks(folder: pathlib.Path) -> None:
+  """Writes the notebooks with their stored pictures, without the data of these, and a gallery of thumbnails."""
+  shutil.rmtree(folder, ignore_errors=True)
+  (folder / "thumbnails").mkdir(parents=True)
+  cards, stems = [], []
+  for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = notebook["cells"]
+    pictures = [(cell, output["data"]) for cell in cells for output in cell.get("outputs", ()) if "data" in output]
+    pictures = [(cell, data) for cell, data in pictures if "image/png" in data]
+    for _, data in pictures:
+      del data[PICTURE_DATA]
+    (folder / path.name).write_text(json.dumps(notebook), encoding="utf-8")
+    tagged = [data for cell, data in pictures if "thumbnail" in cell["metadata"].get("tags", ())]
+    for data in [*tagged, *(data for _, data in pictures)][:1]:
+      (folder / "thumbnails" / f"{path.stem}.png").write_bytes(base64.b64decode(data["image/png"]))
+    picture = f"[![](thumbnails/{path.stem}.png)]({path.stem}.ipynb)\n\n" if pictures else ""
+    title, _, text = "".join(cells[0]["source"]).partition("\n\n")
+    sentences = [part for part in re.split(r"(?<=\.)\s", text.split("\n\n")[0]) if part.endswith(".")][:2]
+    lead = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(sentences))
+    cards.append(CARD.format(name=path.stem, title=title.lstrip("# "), lead=lead, picture=picture))
+    stems.append(path.stem)
+  _write(folder, {"index.md": GALLERY.format(cards="\n".join(cards), names="\n".join(stems))})
 
 
 def write_combinations(folder: pathlib.Path) -> None:
@@ -176,11 +128,3 @@ def _write(folder: pathlib.Path, pages: dict[str, str]) -> None:
     stale.unlink()
   for page, text in pages.items():
     (folder / page).write_text(text, encoding="utf-8")
-
-
-def _is_module(value: object) -> bool:
-  return isinstance(value, types.ModuleType)
-
-
-def _first_line(module: types.ModuleType) -> str:
-  return (module.__doc__ or "").strip().split("\n")[0]

@@ -80,7 +80,7 @@ def _columns(group: Mapping[str, list[settings.Setting]]) -> str:
       first.doc,
       ", ".join(sorted(first.marks)),
     )
-    lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines.append(f"| {' | '.join(map(cell, cells))} |")
   return "\n".join(lines)
 
 
@@ -100,7 +100,7 @@ def _default(setting: settings.Setting) -> str:
   return "none" if setting.default is None else f"`{setting.default!r}`"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
   """The text with what Markdown would read as a mark escaped; within code that is the bar alone."""
   parts = re.split(r"(`[^`]*`)", text)
   return "".join(re.sub(r"\|" if index % 2 else r"[|*$<>\[\]_]", r"\\\g<0>", part) for index, part in enumerate(parts))

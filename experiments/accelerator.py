@@ -2,13 +2,13 @@
 
   python -m experiments.accelerator --minutes=8 --workdir=runs/accelerator --data_dir=DIR [--wheels=DIR] [--export=DIR]
   python -m experiments.accelerator --small --minutes=5 --workdir=runs/accelerator   # tiny, to test it on any machine
-  python -m experiments.accelerator --record=DIR                 # back at home: the results become records
+  python -m experiments.accelerator --record=DIR                 # afterwards, in a checkout: the results become records
 
 Parts in order: devices and versions; the tests marked `gpu`; both lowerings of convolutions; a meta-step against JAX by
 hand and PyTorch, in float32, TF32 and bfloat16; the benchmark's accuracy and memory; then `omniglot.py:maml` and
 `:meta_sgd_20way` at the papers' own budgets. Each part is a process with a time limit, a share of the minutes that
 remain, and its result is on disk at once, so that a part that fails, hangs or is cut off costs no other. Training saves
-checkpoints, and the same command goes on with them.
+checkpoints, and the same command resumes from them.
 
 DIR of --data_dir holds Omniglot, for example the one file that `warpjax prepare packed_omniglot` makes.
 """

@@ -1,4 +1,4 @@
-"""Benchmarks meta-gradients: how exact they are, what they cost.
+"""Benchmarks meta-gradients: their error and their cost.
 
   python -m experiments.benchmark --config=configs/benchmark.py:accuracy --workdir=runs/benchmark/accuracy
 
@@ -59,7 +59,7 @@ MODES: dict[str, Mode] = {
 def run(
   config: Mapping[str, Any], directory: pathlib.Path, only: Sequence[str] = (), record_in: pathlib.Path | None = None
 ) -> list[Row]:
-  """Measures what the config says; `results.csv` grows row by row, so that an interrupted run keeps its rows.
+  """Runs the measurements of the config; `results.csv` grows row by row, so that an interrupted run keeps its rows.
 
   Args:
     config: `method`, the benchmark's name, and its settings.
@@ -82,7 +82,7 @@ def run(
   rows: list[Row] = []
   about = machine()
   for row in schema.call("config", settings, mode.rows, only=tuple(only)):
-    if not rows:  # what is not allowed has raised by now
+    if not rows:  # settings that are not allowed have raised by now
       directory.mkdir(parents=True, exist_ok=True)
       workdir.write_json(directory / "config.json", config)
       workdir.write_json(directory / "machine.json", about)
@@ -117,7 +117,7 @@ def _command() -> str:
 
 
 def machine() -> dict[str, Any]:
-  """What is measured on, and when: the machine, its load before, the devices, the commit and the versions."""
+  """The machine, its load before, the devices, the commit, the versions and the date of a measurement."""
   made = provenance.of_run()
   memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   made["machine"] |= {"threads": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30)}

@@ -1,4 +1,4 @@
-"""What a meta-step would cost on many devices: the compute of a task measured here, the rest by a model.
+"""The cost of a meta-step on many devices, by a model: only the compute of a task is measured.
 
   python -m experiments.cost_model --config=configs/omniglot.py:maml --tasks=1000 --devices=8,64,512
 
@@ -24,7 +24,7 @@ from warpjax.training import parallel
 
 
 class Link(NamedTuple):
-  """What a device sends: bytes a second, and the seconds that a message takes besides."""
+  """The link of a device: bytes a second, and the latency of a message in seconds."""
 
   bandwidth: float
   latency: float

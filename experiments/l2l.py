@@ -33,7 +33,7 @@ AT_ONCE = 200  # functions under one `vmap`, where the row does not say
 
 
 class Setting(NamedTuple):
-  """What the optimizers are compared on: changes to the row, functions to tune a baseline on, functions to test."""
+  """A setting in which optimizers are compared: changes to the row, and numbers of functions to tune and to test on."""
 
   changes: recipes.Table
   tuning: int = 500
@@ -146,7 +146,7 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
       mean, ci95 = np.array([evaluation.mean_and_ci95(column) for column in each.losses.T]).T
       style: dict[str, Any] = {"color": "black", "linewidth": 2} if name == "l2l_lstm" else {"linewidth": 1}
       axes.plot(mean, label=name, **style)
-      low = np.where(mean > ci95, mean - ci95, mean)  # what is below zero has no place on a logarithmic axis
+      low = np.where(mean > ci95, mean - ci95, mean)  # a logarithmic axis has no negative values
       axes.fill_between(np.arange(len(mean)), low, mean + ci95, alpha=0.2, color="grey")
     axes.set(title=f"{label}, {len(each.losses)} functions", xlabel="step", yscale="log")
     axes.grid(alpha=0.3)
@@ -159,7 +159,7 @@ def draw(all_runs: Mapping[str, dict[str, Runs]], output: pathlib.Path) -> None:
 
 
 def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[str, Any]]:
-  """Trains (or goes on), compares and draws; returns the statements."""
+  """Trains, or resumes training, then compares and draws; returns the statements."""
   settings = recipes.settings(f"l2l:{method}")
   run.train_and_evaluate(settings, directory, **places)
   rule_params = run.restore(directory, **places).state.meta_params.rule

@@ -1,4 +1,4 @@
-"""Draws the reward of agents in the maze as they live, what they earn in the end, and the differences from the first.
+"""Draws the reward of agents in the maze over their lives, and compares their final rewards with the first agent's.
 
 python -m experiments.maze --workdirs=runs/maze/rnn,runs/maze/warp_rnn --output=runs/maze/comparison.png
 """

@@ -44,7 +44,7 @@ def paths(observations: np.ndarray, actions: np.ndarray, mask: np.ndarray) -> tu
 
   Args:
     observations: Before each move, `[..., horizon, episodes, 2]`.
-    actions: Likewise.
+    actions: The actions, likewise.
     mask: `[..., horizon, episodes]`.
 
   Returns:
@@ -85,7 +85,7 @@ def steps_per_second(restored: run.Restored, tasks: wj.Task) -> float:
 
 
 def report(directory: pathlib.Path) -> dict[str, Any]:
-  """Draws `trajectories.png` in a workdir, and returns what it shows with the speed of the environment.
+  """Draws `trajectories.png` in a workdir, and returns its data with the speed of the environment.
 
   Raises:
     ValueError: If the directory is no workdir of point navigation, or holds no checkpoint.

@@ -25,7 +25,7 @@ from warpjax.types import PyTree
 
 SURFACES, SHOWN = 100, 3
 COLOURS = {"plain": "white", "warped": "red"}
-GAP = 0.1  # in height, which no picture could hide
+GAP = 0.1  # in height; such a difference is visible in a picture
 
 
 class Descents(NamedTuple):
@@ -34,7 +34,7 @@ class Descents(NamedTuple):
   Attributes:
     surface: Its numbers.
     theta: The learner's own points under the warp.
-    warped: What the warp makes of them.
+    warped: The warp of these points.
     plain: Plain descent from the same points of the surface, `warped[0]`.
   """
 
@@ -105,7 +105,7 @@ def draw(descents: Descents, warp: PyTree, output: pathlib.Path) -> None:
 
 
 def run_all(directory: pathlib.Path, method: str = "warp") -> dict[str, Any]:
-  """Trains (or goes on), draws and counts; returns the statement."""
+  """Trains, or resumes training, then draws and counts; returns the statement."""
   run.train_and_evaluate(recipes.settings(f"surfaces:{method}"), directory)
   experiment, state = run.restore(directory)
   warp = state.meta_params.shared

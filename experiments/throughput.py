@@ -1,4 +1,4 @@
-"""How much of a meta-step's time is its data: drawing tasks against drawing them and learning from them.
+"""The share of a meta-step's time that its data take: drawing tasks, against drawing them and learning from them.
 
   python -m experiments.throughput --config=configs/mini_imagenet.py:maml_5shot --data_dir=FOLDER
 

@@ -28,11 +28,11 @@ from warpjax.training import parallel
 
 ROWS = tuple(recipes.load("ttt").methods)
 MAIN = "end_to_end"
-ROUNDS = 3  # of timing, in which the rows take turns
+ROUNDS = 3  # rounds of timing, in which the rows take turns
 
 
 class Cost(NamedTuple):
-  """What a meta-step takes: seconds of a core or of the device and 1e9 FLOPs for each task, and bytes in between."""
+  """The cost of a meta-step: for each task, seconds of a core or the device and 1e9 FLOPs; and bytes of temporaries."""
 
   seconds: float
   gigaflops: float
@@ -49,7 +49,7 @@ def compare(measured: Mapping[str, np.ndarray], costs: Mapping[str, Cost]) -> di
 
   Args:
     measured: Bits per byte of each row, `[seeds, tasks, positions]`, of the same tasks.
-    costs: What a meta-step of each row takes.
+    costs: The cost of a meta-step of each row.
 
   Returns:
     Means, with 95% intervals over tasks (of the mean over seeds) and over seeds (Student's). A difference `excludes_0`
@@ -79,7 +79,7 @@ def _intervals(values: np.ndarray) -> dict[str, Any]:
 
 
 def cost_of(names: Sequence[str], **places: Any) -> dict[str, Cost]:
-  """What a meta-step of each row takes on this device, from its initial parameters; the rows take turns."""
+  """The cost of a meta-step of each row on this device, from its initial parameters; the rows take turns."""
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
   calls: dict[str, Callable[[], Any]] = {}
   seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -138,7 +138,7 @@ def draw(statement: Mapping[str, Any], output: pathlib.Path) -> None:
 def run_all(
   directory: pathlib.Path, seeds: Sequence[int], names: Sequence[str] = ROWS, **places: Any
 ) -> dict[str, Any]:
-  """Trains (or goes on), compares and draws; returns the statement."""
+  """Trains, or resumes training, then compares and draws; returns the statement."""
   measured = {}
   for name in names:
     run.sweep(recipes.settings(f"ttt:{name}"), directory / name, seeds, **places)

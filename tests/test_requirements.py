@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("warpjax", "experiments", "configs", "tests", "docs")
-OURS = {*FOLDERS, "generated", "settings_reference"}  # the last two in docs/
+OURS = {*FOLDERS, *(path.stem for path in (ROOT / "docs").glob("*.py"))}
 NAMES = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint", "tensorflow_datasets": "tensorflow-datasets"}
 TOOLS = {
   "furo": "the theme of the documentation",
@@ -26,6 +26,7 @@ TOOLS = {
   "jaxlib": "the half of JAX that a machine may pin",
   "mypy": "a command",
   "myst-nb": "an extension of sphinx",
+  "sphinx-copybutton": "an extension of sphinx",
   "pytest-timeout": "a plugin of pytest",
   "pytest-xdist": "a plugin of pytest",
   "ruff": "a command",

@@ -74,7 +74,7 @@ _HOMES = {
     ("CarriedMetaGrad", "InnerLoop", "MetaGradFn", "MetaParams", "Task", "Trajectory", "UpdateRule"), "types"
   ),
 }
-# Where modules are that version 0.1.0 had in this folder.
+# New places of modules that version 0.1.0 had in this folder.
 _MOVED = {
   **{name: f"diagnostics.{name}" for name in ("cost", "geometry")},
   **{name: f"training.{name}" for name in ("checkpoints", "optimizers", "parallel", "replay", "streams")},

@@ -46,15 +46,15 @@ def run_steps(
   observe: Callable[[InnerStep], PyTree] | None = None,
   scan: Callable[..., Any] = jax.lax.scan,
 ) -> tuple[AdaptState, PyTree, PyTree]:
-  """Inner steps `first <= index < last` as one scan.
+  """Runs the inner steps `first <= index < last` in one scan.
 
   Args:
     step: `(state, index) -> inner_step`, such as `Problem.step`.
-    state: Where to start.
+    state: The state to start from.
     fold: `(step_fn, carry)`; `carry = step_fn(carry, inner_step)` runs inside the scan, so nothing is stacked.
     first: Index of the first step.
     last: One past the index of the last step.
-    observe: What to stack of each step; None for nothing.
+    observe: `(inner_step) -> tree` to stack over the steps; None for nothing.
     scan: In place of `jax.lax.scan`, such as `memory.scan_of` makes; it may stack nothing.
 
   Returns:
@@ -87,7 +87,7 @@ def adapt(
     inner: The loop: loss, rule, number of steps.
     meta_params: The initial parameters, the shared parameters, and the rule's parameters.
     task: The task; the learner adapts to its `support`.
-    key: The task's key; the same at every step.
+    key: The task's key, which is the same at every step.
     num_steps: Overrides `inner.num_steps`.
     record: Whether to keep every step.
 
@@ -155,13 +155,13 @@ def _check_functions(inner: InnerLoop) -> None:
 
 
 def minibatch(size: int) -> BatchFn:
-  """A batch_fn: `size` examples drawn without replacement, anew at each step.
+  """A batch_fn that draws `size` examples without replacement, anew at each step.
 
   Padding (`padding.Padded`) is never drawn: if a task has fewer real examples than `size`, all of them are in the
   batch, and the rest of the batch has weight 0.
 
   Args:
-    size: Examples a step; at most the support has (leading axis of its leaves).
+    size: Examples of a step, at most as many as the support set has (the leading axis of its leaves).
 
   Returns:
     A `BatchFn`; its batches have leaves `[size, ...]`.
@@ -188,13 +188,13 @@ def minibatch(size: int) -> BatchFn:
 
 
 def epochs(size: int) -> BatchFn:
-  """A batch_fn: minibatches that cycle through a shuffled support without replacement, reshuffled when exhausted.
+  """A batch_fn that cycles through the shuffled support set in minibatches, and reshuffles it when it is exhausted.
 
   As in Reptile's released code, a batch may span two epochs when `size` does not divide the examples. Padding
   (`padding.Padded`) is never drawn: an epoch is as long as a task has real examples.
 
   Args:
-    size: Examples a step; at most the support has (leading axis of its leaves).
+    size: Examples of a step, at most as many as the support set has (the leading axis of its leaves).
 
   Returns:
     A `BatchFn`; its batches have leaves `[size, ...]`.

@@ -77,7 +77,7 @@ def check_key(key: Any, name: str = "key") -> None:
 
   Args:
     key: One key, or an array of keys.
-    name: Of the argument.
+    name: Name of the argument.
   """
   dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
   typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
@@ -112,8 +112,8 @@ def check_learnable(meta_params: MetaParams, blocks: tuple[str, ...] = MetaParam
   An outer optimizer would decay an integer table to zero, and a gradient with respect to one is an error of JAX.
 
   Args:
-    meta_params: What is meta-learned, traced or not.
-    blocks: Those that are looked at; an evaluation learns no rule parameters.
+    meta_params: The meta-parameters, traced or not.
+    blocks: The blocks that are checked; an evaluation learns no rule parameters.
 
   Raises:
     ValueError: that names the leaf, its dtype, and where to put values that are not learned.

@@ -10,7 +10,7 @@ import jax
 
 @functools.cache
 def fast_compilation() -> dict[str, bool | int]:
-  """Compiler options for programs that run a few times: small ones compile five times faster, and run slower.
+  """Compiler options for programs that run only a few times: small ones compile five times faster and run slower.
 
   Returns:
     `compiler_options` of `jax.jit`, those that this XLA has on this backend; none but on a CPU.

@@ -1,4 +1,4 @@
-"""How the gradient of one inner step is itself differentiated: mixed mode, reverse mode, or not at all.
+"""The derivative of the gradient of an inner step: by mixed mode, by reverse mode, or none.
 
 The meta-gradient needs `H c` and `M c`, the products of an adjoint `c` with the derivatives of the inner gradient
 with respect to task parameters and shared parameters. Both Hessian blocks come from one scalar loss, so they equal
@@ -73,7 +73,7 @@ def lifted(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[...,
 
   Args:
     function: It may close over traced values.
-    *arguments: What it is called with, or arrays of the same shapes.
+    *arguments: Its arguments, or arrays of the same shapes.
 
   Returns:
     `(smooth, rest, *arguments) -> function(*arguments)`, and the values that it closes over: `smooth`, those that may
@@ -124,7 +124,7 @@ def differentiable_value(loss_fn: LossFn) -> Callable[..., tuple[jax.Array, tupl
 
 @jax.custom_jvp
 def with_gradient(value: jax.Array, gradient: PyTree, point: PyTree) -> jax.Array:
-  """The value, whose derivative in `point` is `gradient`: computed already, no activations are kept for it."""
+  """The value, with `gradient` as its derivative in `point`; since that is known, no activations are kept for it."""
   del gradient, point
   return value
 
@@ -190,7 +190,7 @@ def _has_custom_vjp(jaxpr: Any) -> bool:
 
 
 def constant(tree: PyTree, name: str) -> PyTree:
-  """`tree`, refusing to be differentiated: a silent zero gradient would be worse than an error.
+  """`tree`, which raises an error when it is differentiated; a silent zero gradient would be worse.
 
   Raises:
     ValueError: when traced with a tangent on any leaf.

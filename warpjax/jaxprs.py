@@ -1,4 +1,4 @@
-"""What the equations of a jaxpr hold, by public attributes that every supported JAX has."""
+"""Reads the equations of a jaxpr through public attributes that every supported JAX has."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
   """Every equation of a jaxpr and of the jaxprs inside it.
 
   Args:
-    jaxpr: What `jax.make_jaxpr(function)(*args)` returns.
+    jaxpr: The result of `jax.make_jaxpr(function)(*args)`.
 
   Yields:
     Each equation, outer ones first.

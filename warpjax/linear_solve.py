@@ -21,9 +21,9 @@ Sketch = Literal["gaussian", "columns"]
 def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve:
   """Conjugate gradient for `(A + damping I) x = b`, A symmetric positive definite, from x = 0.
 
-  Of complex vectors, A is linear and symmetric in their real and imaginary parts, as Hessians are. Where it turns out
-  not to be definite, at a direction p with `p^T (A + damping I) p <= 0`, it stops with the x it has.
-  Where |b|^2 is not finite, x is NaN.
+  For complex vectors, A is linear and symmetric in their real and imaginary parts, as Hessians are. If a direction p
+  has `p^T (A + damping I) p <= 0`, A is not definite, and the solve stops with its present x. If |b|^2 is not finite, x
+  is NaN.
 
   Args:
     num_steps: At most this many products with A.
@@ -78,16 +78,16 @@ def cg(num_steps: int, *, damping: float = 0.0, tol: float = 0.0) -> LinearSolve
 
 
 def identity(scale: float = 1.0) -> LinearSolve:
-  """The inverse taken as `scale` times the identity: `x = scale * b`, without a product with A.
+  """Takes `scale` times the identity as the inverse: `x = scale * b`, without a product with A.
 
-  Of `meta_gradients.implicit`, whose operator is `I + H / prox`, `identity()` takes `H + prox I` as `prox I`, and
-  `identity(prox)` takes it as I, which is T1-T2.
+  The operator of `meta_gradients.implicit` is `I + H / prox`. There `identity()` replaces `H + prox I` by `prox I`, and
+  `identity(prox)` replaces it by I, which is T1-T2.
 
   Args:
-    scale: What b is multiplied by.
+    scale: The factor of b.
 
   Returns:
-    A solve whose info holds `residual` (relative to |b|, of x = 0, hence 1, as no product is made) and `iterations`, 0.
+    A solve whose info holds `residual`, 1 since no product is made, and `iterations`, 0.
 
   Raises:
     ValueError: when `scale` is not a finite number above 0.
@@ -118,7 +118,7 @@ def started(solve: LinearSolve, x: PyTree) -> LinearSolve:
 
   Args:
     solve: Any solve.
-    x: Where it starts, of the structure of b.
+    x: The start, of the structure of b.
 
   Returns:
     A solve that makes one more product with A; its `residual` is relative to |b|.
@@ -149,8 +149,8 @@ def neumann(num_steps: int, *, step_size: float = 1.0, damping: float = 0.0) -> 
     damping: Added to A's diagonal.
 
   Returns:
-    A solve whose info holds `residual` (relative to |b|, of the last iterate but one: its product is the last made)
-    and `iterations`.
+    A solve whose info holds `residual` (relative to |b|) and `iterations`. The residual is
+    that of the last iterate but one, for which the last product was made.
 
   Raises:
     ValueError: when an argument is out of range.
@@ -199,7 +199,7 @@ def nystrom(
     shift: The diagonal of A that is added to the part of low rank.
     damping: Added to A's diagonal.
     sketch: S has "gaussian" orthonormal columns, or "columns" of the identity, which pick columns of H (the paper's).
-    seed: Of the draw of S, which is the same for every system.
+    seed: Seed of S, which is the same for every system.
 
   Returns:
     A solve whose info holds `residual` (relative to |b|) and `iterations` (the rank). It stores `rank` vectors.

@@ -47,7 +47,7 @@ def classification(apply: Apply) -> LossFn:
 
 
 def margins(apply: Apply) -> LossFn:
-  """`classification`, whose aux also holds `margins`, `p(class) - p(label)`: what `evaluation.ensemble` reads.
+  """`classification` whose aux also holds `margins`, `p(class) - p(label)`, for `evaluation.ensemble`.
 
   Args:
     apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
@@ -115,7 +115,7 @@ def regression(apply: Apply) -> LossFn:
 
 
 def support_plus_one(apply: Apply, loss_of: Callable[[Apply], LossFn] = classification) -> LossFn:
-  """Non-transductive classification: each query example in a batch with the support set and no other query.
+  """Non-transductive classification: each query example is in a batch with the support set and no other query.
 
   Batch statistics then see one query example at a time. Use with `query_batch_fn=whole_task`.
 
@@ -192,7 +192,7 @@ def support(
 
 
 def whole_task(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Task:
-  """A query_batch_fn for losses that read the support set too.
+  """A query_batch_fn for losses that also read the support set.
 
   Args:
     key: Not used.

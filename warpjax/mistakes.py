@@ -1,4 +1,4 @@
-"""Checks of arguments that are easily confused: each mistake gets one sentence, before anything compiles."""
+"""Checks of arguments that are easily confused; each mistake raises one sentence before anything compiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
   """Raises a ValueError unless the argument is a function of these parameters, in this order.
 
   Args:
-    name: Of the argument.
+    name: Name of the argument.
     function: The argument.
     parameters: Names, for the message; `function` may call them otherwise.
   """
@@ -33,7 +33,7 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
   if hasattr(getattr(function, "__self__", function), "init_with_output"):  # a linen module, or its bound apply
     raise ValueError(f"{wanted}; got that of a flax module; pass networks.from_linen(module).apply")
   try:
-    # Of a class, that of __init__: flax's metaclass hides it.
+    # For a class, the signature of __init__: flax's metaclass hides it.
     signature = inspect.signature(
       functools.partial(function.__init__, function) if inspect.isclass(function) else function
     )
@@ -194,7 +194,7 @@ def check_labels(labels: Any, logits: Any) -> None:
   """Raises a ValueError for labels that are not integers `[batch]`, or whose known values are not classes.
 
   Args:
-    labels: Of the batch; the values of traced ones are not known.
+    labels: Labels of the batch; the values of traced ones are not known.
     logits: `[batch, classes]`.
   """
   if not hasattr(labels, "dtype"):

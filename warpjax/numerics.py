@@ -12,7 +12,7 @@ from warpjax.types import PyTree
 
 
 def sum_dtype(leaf: Any) -> Any:
-  """What numbers like `leaf` are added up in: at least single precision, as a sum of ones in bfloat16 stops at 256."""
+  """The dtype for sums of numbers like `leaf`: at least single precision, as a sum of ones in bfloat16 stops at 256."""
   inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
   return jnp.promote_types(leaf.dtype, jnp.float32) if inexact else jnp.result_type(float)
 

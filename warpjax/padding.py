@@ -55,7 +55,7 @@ def pad(x: PyTree, y: PyTree, size: int) -> Padded:
   Args:
     x: Inputs, leaves `[examples, ...]`.
     y: Targets, leaves `[examples, ...]`.
-    size: How many examples there shall be.
+    size: The number of examples to return.
 
   Returns:
     A `Padded` of NumPy arrays, leaves `[size, ...]`.
@@ -84,8 +84,8 @@ def pad_tasks(tasks: Iterable[Task], *, support: int | None = None, query: int |
     query: Query examples, likewise.
 
   Returns:
-    A `Task(Padded, Padded)` of NumPy arrays, leaves `[num_tasks, examples, ...]`. Give both numbers where several
-    batches shall have one shape, and so one compilation.
+    A `Task(Padded, Padded)` of NumPy arrays, leaves `[num_tasks, examples, ...]`. Give both numbers if several
+    batches are to have the same shape and compile once.
 
   Raises:
     ValueError: for no task, a task that is not of `(x, y)` pairs, or what `pad` refuses.

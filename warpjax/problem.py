@@ -1,4 +1,4 @@
-"""One task bound to the loop that adapts to it: what every estimator computes with."""
+"""A task bound to the inner loop that adapts to it; every estimator computes with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ class _Fields(NamedTuple):
 
 
 class Problem(_Fields):
-  """One task and the loop that adapts to it: what every estimator computes with.
+  """A task and the inner loop that adapts to it; every estimator computes with it.
+
+  Attributes:
+    inner: The inner loop.
+    meta_params: The meta-parameters.
+    task: The task.
+    key: The key of the task.
 
   Raises:
     ValueError: if an argument is not a `MetaParams`, `Task` or key, or parameters of the rule are missing.
@@ -67,9 +73,9 @@ class Problem(_Fields):
     return jax.lax.stop_gradient(batch)
 
   def with_batch(self, params: Params, index: Any) -> Self:
-    """The problem whose support batch is that of step `index`: drawn once for all that reads it, which XLA would not.
+    """The problem with the support batch of step `index` drawn once, for all its readers.
 
-    XLA merges equal operations, but not the loops in which random numbers are drawn, nor what follows from them.
+    XLA merges equal operations, but not the loops that draw random numbers, nor what depends on them.
     """
     batch = self.batch(params, index)
     return self._replace(inner=self.inner._replace(batch_fn=lambda *arguments: batch))
@@ -127,7 +133,7 @@ class Problem(_Fields):
     return seen._replace(pullback=pullback)
 
   def update(self, state: AdaptState, index: Any, value: jax.Array, grads: Params, batch: Batch) -> AdaptState:
-    """What the rule makes of the gradient of step `index`, with the loss, its function and a key for those that ask."""
+    """The rule's update from the gradient of step `index`; rules that ask get the loss, its function and a key."""
     transform = optax.with_extra_args_support(self.inner.rule.transform(self.meta_params.rule))
 
     # optax's line searches insist that value_fn consumes every extra argument, `key` among them.

@@ -24,14 +24,14 @@ Rate = Scalar | optax.Schedule
 """A learning rate: a hyper-parameter, or a schedule over steps."""
 
 LossFn = Callable[[Params, PyTree, Batch], tuple[jax.Array, Aux]]
-"""`(params, shared, batch) -> (scalar, aux)`. Pure; its randomness rides in the batch; `aux` is a dict of scalars, or
-of arrays for an evaluation that asks for them. A loss may also return the scalar alone."""
+"""`(params, shared, batch) -> (scalar, aux)`. A loss is pure; its randomness comes with the batch. `aux` is a dict of
+scalars, or of arrays for an evaluation that asks for them. A loss may also return the scalar alone."""
 
 Apply = Callable[[Params, PyTree, jax.Array], Any]
 """`(params, shared, x [batch, ...]) -> outputs`: a network."""
 
 ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
-"""`(params, shared, stats, x) -> (outputs, stats)`: under `stats`, or under those of the batch if that is None.
+"""`(params, shared, stats, x) -> (outputs, stats)`: a network under `stats`, or with None under those of the batch.
 
 It returns the statistics that it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the
 mean, divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
@@ -45,11 +45,11 @@ LinearSolve = Callable[[Callable[[PyTree], PyTree], PyTree], tuple[PyTree, Aux]]
 
 
 class MetaParams(NamedTuple):
-  """Meta-learned parameters: only real or complex numbers, since estimators and `training.init` refuse other leaves.
+  """Meta-learned parameters, in three blocks. Leaves are real or complex; estimators and `training.init` refuse others.
 
   Attributes:
     initial: Parameters that every task starts from and adapts.
-    shared: Parameters the loss reads and no task adapts (warp layers, a frozen body).
+    shared: Parameters that the loss reads and no task adapts (warp-layers, a frozen body).
     rule: Parameters of the update rule (step sizes, preconditioners).
   """
 
@@ -59,7 +59,12 @@ class MetaParams(NamedTuple):
 
 
 class Task(NamedTuple):
-  """One task: a learner adapts to `support`, and `query` measures the result. For supervised tasks each is `(x, y)`."""
+  """One task, in two sets of examples.
+
+  Attributes:
+    support: The examples that a learner adapts to; `(x, y)` in supervised tasks.
+    query: The examples that measure the result, likewise.
+  """
 
   support: PyTree
   query: PyTree
@@ -70,11 +75,11 @@ QueryBatchFn = Callable[..., Batch]
 argument, `step`: the number of inner steps that led to `params`."""
 
 TaskSampler = Callable[[jax.Array], Task]
-"""`(key) -> Task`: one task; the arrays it needs ride in a `jax.tree_util.Partial`."""
+"""`(key) -> Task`: draws one task. The arrays that it needs are in a `jax.tree_util.Partial`."""
 
 
 class UpdateRule(NamedTuple):
-  """How parameters adapt: rule parameters in, an optax transformation out.
+  """How parameters adapt: a function from rule parameters to an optax transformation.
 
   Attributes:
     init: `(key, params) -> rule_params`, the meta-learned parameters of the rule; `()` for none.
@@ -83,9 +88,9 @@ class UpdateRule(NamedTuple):
     differentiable: False for rules that cannot be unrolled (line searches); `unrolled` refuses those by name.
     name: Shown in errors.
     finite_at_zero: Whether its derivative is finite at a zero gradient, which Adam's is not without an `eps_root`. With
-      None an estimator that differentiates the rule tries it when traced, and may refuse it; True leaves that out.
-    values: `(rule_params) -> values`: the rule parameters in their own units, to be read and not to be used; `learned`
-      keeps some of them as logarithms.
+      None, an estimator that differentiates the rule checks this when it is traced; True skips the check.
+    values: `(rule_params) -> values`: the rule parameters in their own units, for reading only; `learned` keeps some of
+      them as logarithms.
   """
 
   init: Callable[[jax.Array, Params], PyTree]
@@ -109,7 +114,7 @@ def full_query(key: jax.Array, task: Task, params: Params, shared: PyTree) -> Ba
 
 
 class InnerLoop(NamedTuple):
-  """Adaptation to one task, without the parameters.
+  """The inner loop: how a learner adapts to one task, without its parameters.
 
   Attributes:
     loss_fn: The task's loss on a support batch (mean over the batch).
@@ -117,7 +122,7 @@ class InnerLoop(NamedTuple):
     num_steps: Inner steps, at least 1.
     batch_fn: The batch of each inner step; every meta-gradient treats it as a constant.
     prox: Weight of `prox / 2 * |params - initial|^2`, added to every inner loss (iMAML's lambda).
-    query_batch_fn: What the meta-loss sees; it may depend on the inner step.
+    query_batch_fn: The batch of the meta-loss; it may depend on the inner step.
     query_loss_fn: The meta-loss; `None` for `loss_fn`.
   """
 
@@ -131,14 +136,19 @@ class InnerLoop(NamedTuple):
 
 
 class AdaptState(NamedTuple):
-  """The state of an adaptation: task parameters and the state of the rule's transformation."""
+  """The state of an adaptation.
+
+  Attributes:
+    params: The task parameters.
+    opt_state: The state of the rule's transformation.
+  """
 
   params: Params
   opt_state: PyTree
 
 
 class InnerStep(NamedTuple):
-  """What one inner step saw and made.
+  """The inputs and the results of one inner step.
 
   Attributes:
     number: Which step, from 0; a scalar integer.
@@ -160,7 +170,12 @@ class InnerStep(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-  """An adaptation: `final`, and the recorded `steps` (leaves `[num_steps, ...]`), or None."""
+  """An adaptation to one task.
+
+  Attributes:
+    final: The state after the last step.
+    steps: The recorded `InnerStep`s, with leaves `[num_steps, ...]`; None if they were not recorded.
+  """
 
   final: AdaptState
   steps: Any = None
@@ -183,7 +198,7 @@ class MetaGradFn(Protocol):
 
 
 class CarriedMetaGrad(NamedTuple):
-  """A meta-gradient whose state outlives a task: the one place for it.
+  """A meta-gradient that carries state from meta-step to meta-step.
 
   Attributes:
     init: `(meta_params) -> carry`, for one task slot.

@@ -30,8 +30,8 @@ _NORM = (
 )
 _WHERE = {
   "nothing": ("anywhere", _ADAPTIVE),
-  "an element": ("where an element of the gradient is zero, as of a dead unit", _ADAPTIVE),
-  "a tensor": ("where the gradient of a tensor is zero, as of a parameter that is not used", _NORM),
+  "an element": ("where an element of the gradient is zero, as for a dead unit", _ADAPTIVE),
+  "a tensor": ("where the gradient of a tensor is zero, as for a parameter that is not used", _NORM),
   "all": ("where the whole gradient is zero", _NORM),
 }
 
@@ -47,7 +47,7 @@ def check_at_zero(
     initial: Parameters; only structure, shapes and dtypes matter. The probe makes two elements an axis of them, unless
       the rule computes otherwise there.
     held: Whether the inner gradient is constant, so that the rule is only differentiated in its parameters.
-    mode: Of differentiation. Reverse mode multiplies by zero more often.
+    mode: The mode of differentiation. Reverse mode multiplies by zero more often.
 
   Raises:
     ValueError: that names the zero part of the gradient and the line to write.
@@ -129,7 +129,7 @@ def _shapes(rule: UpdateRule, initial: Params) -> PyTree:
 
 
 def _mask(ones: Params, zeros: str) -> PyTree:
-  """What the parameters, all ones, are multiplied by to be gradients."""
+  """Factors that turn parameters, all ones, into gradients."""
   masks, treedef = jax.tree.flatten(jax.tree.map(np.array, ones))
   for index, mask in enumerate(masks):
     if zeros == "an element":

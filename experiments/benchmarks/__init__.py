@@ -1,1 +1,1 @@
-"""What the benchmark measures: the accuracy of meta-gradients, and what they cost."""
+"""The measurements of the benchmark: the error of meta-gradients, and their cost."""

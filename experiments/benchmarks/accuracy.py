@@ -77,13 +77,13 @@ def _estimate(case: Case, make: Estimator, num_steps: int) -> tuple[MetaParams, 
 
 
 def _errors(estimates: MetaParams, exact: MetaParams) -> Iterator[tuple[str, dict[str, float]]]:
-  """Of each block that has parameters and an estimate."""
+  """The errors of each block that has parameters and an estimate."""
   for block, estimate, answer in zip(MetaParams._fields, estimates, exact, strict=True):
     if not jax.tree.leaves(estimate):
       continue
     x, y = _matrix(estimate), _matrix(answer)
     sizes, norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
-    if not np.any(sizes):  # a block that this estimator says nothing about
+    if not np.any(sizes):  # a block that this estimator does not estimate
       continue
     cosines, differences = np.sum(x * y, axis=1) / (sizes * norms), np.linalg.norm(x - y, axis=1)
     values = {"cosine": cosines, "norm_ratio": sizes / norms, "relative_error": differences / norms}

@@ -27,9 +27,9 @@ class Case(NamedTuple):
     inner: The inner loop; a benchmark sets its number of steps.
     meta_params: Where the meta-gradient is taken.
     tasks: Leaves `[num_tasks, ...]`.
-    keys: One a task.
+    keys: A key for each task.
     exact: `(num_steps) -> MetaParams`, leaves `[num_tasks, ...]`, in double precision.
-    dtype: That of the estimators.
+    dtype: Dtype of the estimators.
   """
 
   name: str

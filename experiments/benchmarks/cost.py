@@ -1,4 +1,4 @@
-"""What a meta-step costs: seconds, temporaries and floating-point operations, over the settings that decide it."""
+"""The cost of a meta-step: seconds, temporaries and floating-point operations, over the settings that decide it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Setting(NamedTuple):
     width: Filters or units of a layer.
     tasks: Tasks in a meta-step.
     task_chunk: Tasks under one `vmap`; 0 chooses.
-    dtype: Of the computations, "float32" or "bfloat16"; parameters are float32.
-    devices: That share the tasks.
+    dtype: Dtype of the computations, "float32" or "bfloat16"; parameters are float32.
+    devices: Devices that share the tasks.
   """
 
   problem: str = "images"
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
 
 
 class Work(NamedTuple):
-  """What is measured: an inner loop, where it starts, and tasks `[tasks, ...]`."""
+  """The measured problem: an inner loop, its start, and tasks `[tasks, ...]`."""
 
   inner: InnerLoop
   meta_params: MetaParams
@@ -140,7 +140,7 @@ def meta_step(setting: Setting, method: Table, *, repeats: int = 5, seconds: flo
     setting: The sizes.
     method: `inner` and `meta_gradient`, tables as in an experiment's config.
     repeats: Meta-steps timed; the median counts.
-    seconds: Where that many repeats take longer, fewer are timed, but at least one.
+    seconds: Time limit of the repeats; at least one is timed.
 
   Returns:
     The setting with `num_params`, `temp_bytes`, `flops` (by count, of one device), `compile_seconds`, `seconds` and

@@ -16,7 +16,7 @@ _MOST = 2  # a third derivative counts as a second
 
 
 def counted(loss_fn: LossFn, counter: Counter) -> LossFn:
-  """The loss, which adds each evaluation to `counter` under the order of derivative that it is evaluated for.
+  """The loss, which counts each evaluation in `counter` by the order of the derivative that needs it.
 
   0 is a value alone, 1 a gradient (or a directional derivative), 2 a gradient together with a Hessian-vector product.
   An evaluation under `vmap` counts once for each element. `totals` reads the counter.

@@ -1,4 +1,4 @@
-"""The estimators under test, as a table `name -> (inner) -> meta-gradient`; one's own is one more entry."""
+"""The estimators under test, as a table `name -> (inner) -> meta-gradient`; your own is one more entry."""
 
 from __future__ import annotations
 

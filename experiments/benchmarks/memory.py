@@ -1,4 +1,4 @@
-"""The memory of one task's meta-gradient against inner steps: what XLA plans, and what a process really takes."""
+"""The memory of one task's meta-gradient against inner steps: what XLA plans, and the peak of a process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows(
 
 
 def compiled(todo: cost.Work, inner_steps: int, table: Table) -> tuple[Any, Any, Row]:
-  """The compiled meta-gradient of one task, its arguments, and what is known without running it."""
+  """The compiled meta-gradient of one task, its arguments, and its properties that are known without running it."""
   task = jax.tree.map(lambda leaf: leaf[0], todo.tasks)
   make = from_tables({"it": table}, task)["it"]
   args = (todo.meta_params, task, jax.random.key(0))
@@ -45,7 +45,7 @@ def compiled(todo: cost.Work, inner_steps: int, table: Table) -> tuple[Any, Any,
 
 
 def peak_of_a_process(setting: Setting, inner: Table, table: Table) -> int:
-  """Bytes that a new process takes at most while it computes the meta-gradient, JAX and the program included."""
+  """The peak bytes of a new process that computes the meta-gradient, JAX and the program included."""
   with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
     return pool.submit(_peak, setting, inner, table).result()
 

@@ -40,7 +40,7 @@ def rows(
     inner_loop: The rule.
     setting: The sizes.
     inner_steps: Numbers of steps.
-    timed_steps: Those of them that are run.
+    timed_steps: The numbers of steps that are run and timed.
     rounds: Runs of each policy; the median counts.
     only: Names of policies; all if empty.
   """

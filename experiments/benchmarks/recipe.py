@@ -1,4 +1,4 @@
-"""Where the time of a recipe's meta-step goes, and how fast each way to compute it is."""
+"""The time of a recipe's meta-step by operation, and by the way to compute it."""
 
 from __future__ import annotations
 

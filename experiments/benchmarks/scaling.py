@@ -33,15 +33,15 @@ def rows(
 ) -> Iterator[Row]:
   """One axis after another, the rest as in the setting.
 
-  On a CPU each number of devices has a process of its own, which makes so many. What does not divide over the devices,
-  or needs more of them than an accelerator has, is left out and named.
+  On a CPU each number of devices has a process of its own. Values that do not divide over the devices, or that need
+  more devices than there are, are left out and named.
 
   Args:
     methods: Tables with `inner` and `meta_gradient`.
     setting: The sizes.
     axes: The values of each axis.
     repeats: Meta-steps timed.
-    seconds: Where that many repeats take longer, fewer are timed.
+    seconds: Time limit of the repeats.
     only: Names of methods; all if empty.
   """
   base, methods = schema.call("config.setting", setting, Setting), dict(chosen(methods, only))
@@ -79,14 +79,14 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def deviation(points: Sequence[tuple[float, float]]) -> float:
-  """How far y over x is from its median, at most, as a fraction: 0 where y is proportional to x."""
+  """The largest relative deviation of y over x from its median: 0 if y is proportional to x."""
   x, y = np.array(points, float).T
   each = y / x
   return float(np.max(np.abs(each / np.median(each) - 1)))
 
 
 def points(rows: Sequence[Mapping[str, Any]], axis: str, method: str, column: str) -> list[tuple[float, float]]:
-  """The points of a line that its slope is of, `(value of the axis, value of the column)`."""
+  """The points to which a slope is fitted, `(value of the axis, value of the column)`."""
   mine = [row for row in rows if (row["axis"], row["method"]) == (axis, method)]
   return [(row[axis], row[column]) for row in mine if row[axis] >= FROM.get(axis, 1) and row[column] > 0]
 
@@ -147,7 +147,7 @@ def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
     begins = f", slopes from {FROM[axis]} on" if axis in FROM else ""
     panel.set(xlabel=f"{_name(axis)}{begins}", ylabel=WHAT[column])
     low, high = panel.get_ylim()
-    panel.set_ylim(low / 3, 3 * high)  # what is constant looks so, and the legend has room
+    panel.set_ylim(low / 3, 3 * high)  # a constant looks constant, and the legend has room
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7)
   canvas.save(figure, folder / "scaling.png")

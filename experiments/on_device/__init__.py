@@ -1,1 +1,1 @@
-"""What `experiments.accelerator` runs on a machine with a GPU: parts in processes of their own, under time limits."""
+"""The parts of `experiments.accelerator` on a machine with a GPU, in processes of their own, under time limits."""

@@ -14,7 +14,7 @@ from warpjax.runner.machine import provenance
 
 SITE = "site"
 _OUTCOME = re.compile(r"^(\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED)", re.MULTILINE)
-# Of the minutes that remain: what a part leaves goes to those after it, at last to training.
+# Shares of the minutes that remain. The time that a part leaves goes to the parts after it, at last to training.
 SHARES = {
   **{"wheels": 0.2, "devices": 0.15, "tests": 0.3, "lowering": 0.15},
   **{"peers_float32": 0.25, "peers_tf32": 0.25, "peers_bfloat16": 0.3, "accuracy": 0.2, "memory": 0.2},

@@ -1,4 +1,4 @@
-"""What the parts do, each in a process of its own; a part writes `result.json` as it goes on."""
+"""The parts, each in a process of its own; a part writes `result.json` while it runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SMALL_RUN = (
   *("num_meta_steps=6", "tasks_per_step=2", "checkpoint_every=2", "steps_per_dispatch=2", "data.ways=2"),
   *("network.width=2", "eval.num_tasks=2", "eval.num_steps=1"),
 )
-FOR_EVALUATION = 0.25  # of a training part's time, and at most so many seconds
+FOR_EVALUATION = 0.25  # share of a training part's time, and at most so many seconds
 AT_MOST = 25.0
 
 
@@ -161,9 +161,9 @@ def _estimators(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def train(call: Call) -> None:
-  """Trains a row of `configs/omniglot.py` at its paper's budget until the time is up, and says how far it came.
+  """Trains a row of `configs/omniglot.py` at its paper's budget until the time is up, and says where it stopped.
 
-  The run is in `runs/NAME`, and another call goes on with it. A run that is not finished is tested on fewer tasks.
+  The run is in `runs/NAME`, and another call continues it. A run that is not finished is tested on fewer tasks.
   """
   overrides = [*(SMALL_RUN if call.small else ()), f"network.lowering={_fastest(call)}"]
   begun = workdir.begun_config(call.directory / RUNS / call.name)

@@ -78,7 +78,7 @@ def _tables(found: Results, summary: Results, results: pathlib.Path) -> Iterator
 def _runs(folder: pathlib.Path, found: Results, results: pathlib.Path) -> Iterator[str]:
   for name in TRAINED:
     if not found.get(name, {}).get("finished"):
-      yield f"omniglot:{name} is not finished, so its row has no record; the table of training says how far it came."
+      yield f"omniglot:{name} is not finished, so its row has no record; the table of training says where it stopped."
     elif not (directory := folder / RUNS / name).is_dir():
       yield f"omniglot:{name} is finished; unpack runs.tar in {folder} for its record."
     else:
@@ -154,7 +154,7 @@ TABLES = {
   ),
   "training": Table(
     "Training at the papers' budgets",
-    "How far each run came in the minutes that it had, and its accuracy then, in percent, on test tasks.",
+    "The meta-steps that each run made in its minutes, and its accuracy on test tasks then, in percent.",
     ("row", "meta-steps", "meta-steps a second", "accuracy", "test tasks"),
     _training,
   ),

@@ -29,9 +29,9 @@ class Part(NamedTuple):
   """One part of the plan.
 
   Attributes:
-    name: Of its folder and its JSON file.
+    name: Name of its folder and its JSON file.
     command: Arguments of the interpreter; "{seconds}" stands for the limit.
-    share: Of the minutes that remain when it begins, which is its limit.
+    share: Its time limit, as a share of the minutes that remain when it begins.
     read: `(folder) -> result`, from what the part wrote into its folder, also if it was cut off; None for nothing.
     line: `(result) -> text`, the summary in one line.
     environment: Variables besides those of this process.
@@ -133,7 +133,7 @@ def _run(part: Part, directory: pathlib.Path, limit: float) -> Row:
   row |= {"command": " ".join(["python", *command[1:]]), "environment": dict(part.environment)}
   try:
     row["result"] = part.read(folder)
-  except Exception as error:  # of a part that was cut off while it wrote
+  except Exception as error:  # the part was cut off while it wrote
     row["result_error"] = f"{type(error).__name__}: {error}"
   if status != "done":
     row["stderr"] = (folder / "stderr").read_text(errors="replace").splitlines()[-LAST_LINES:]

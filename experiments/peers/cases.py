@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 NUM_BLOCKS, HIDDEN, NORM_EPSILON = 4, (40, 40), 1e-3
 OUTER_LEARNING_RATE = 1e-3
-"""Of MAML's Adam."""
+"""The step size of MAML's Adam."""
 OUTER_SGD = {"leap": 0.1, "warp": 0.001}
 """The outer learning rates of the other two."""
 
@@ -48,7 +48,7 @@ class Case(NamedTuple):
   warp-layers once from each of them, in a random order.
 
   Attributes:
-    name: Of the case.
+    name: Name of the case.
     title: Its line in a table.
     method: "maml", "leap" or "warp", WarpGrad's Algorithm 2.
     network: "mlp" (1-40-40-1), or one of `ARCHITECTURES`: MAML's for Omniglot and mini-ImageNet, WarpGrad's.
@@ -56,16 +56,16 @@ class Case(NamedTuple):
     support: Examples of an inner step.
     query: Examples of the meta-loss.
     num_steps: Inner steps.
-    peers: Who takes part besides warpjax as README writes it; first the one that others' times are compared with.
+    peers: The peers of warpjax as README writes it; the times of the others are compared with the first.
     ways: Classes.
     width: Filters.
-    learning_rate: Of the inner steps.
+    learning_rate: Step size of the inner steps.
     warp: Whether a 3x3 convolution that no task adapts follows each block.
-    objective: Of the warp-layers: "full", of second order, or "first_order".
+    objective: Objective of the warp-layers: "full", of second order, or "first_order".
     order: The iterates in the order of their updates.
-    precision: Of products on a GPU: "tf32", which JAX and PyTorch's convolutions take by default; "float32"; or
-      "bfloat16", operands rounded to it, on a CPU too.
-    lowering: Of warpjax's convolutions.
+    precision: Precision of products on a GPU: "tf32", which JAX and PyTorch's convolutions take by default; "float32";
+      or "bfloat16", operands rounded to it, on a CPU too.
+    lowering: Lowering of warpjax's convolutions.
   """
 
   name: str

@@ -1,4 +1,4 @@
-"""The processes of a comparison: all alive, one at work at a time, in an order that turns."""
+"""The processes of a comparison: all are alive, one works at a time, and the order rotates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Timed(NamedTuple):
-  """Of one case: seconds of each peer in each round, what each says of itself, and why a peer is missing."""
+  """The times of one case: seconds of each peer in each round, facts about each peer, and why a peer is missing."""
 
   seconds: dict[str, list[float]]
   facts: dict[str, dict[str, Any]]
@@ -69,7 +69,7 @@ def _say(message: str) -> None:
 
 
 def time_case(case: Case, rounds: int, *, say: Callable[[str], object] = _say) -> Timed:
-  """Times every peer of a case, a tenth of a second or a meta-step each a round, the order turning by one each round.
+  """Times every peer of a case: a tenth of a second or one meta-step in each round, in an order that rotates.
 
   A peer that cannot start is in `missing`, which `say` is called with too.
   """

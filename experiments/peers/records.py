@@ -30,7 +30,7 @@ TEXT = (
 
 
 def of(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
-  """The record of a machine, with the cases that an earlier record of the same machine has besides.
+  """The record of a machine, with further cases from an earlier record of the same machine.
 
   Args:
     rows: As `ratios.rows` yields them.
@@ -43,7 +43,9 @@ def of(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Mapp
     cells. `command` is without `--only`, since cases may be measured apart.
   """
   stamp = {key: about[key] for key in ("date", "commit") if key in about}
-  whole = " ".join(word for word in command.split() if not word.startswith("--only="))  # of this and earlier cases
+  whole = " ".join(
+    word for word in command.split() if not word.startswith("--only=")
+  )  # also holds for the cases of earlier records
   cases = dict((before or {}).get("cases", {}))
   for name in dict.fromkeys(row["case"] for row in rows):
     cases[name] = [{**row, **stamp, "command": command} for row in rows if row["case"] == name]

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.peers.cases import TORCH, Case
 
-AT_LEAST = 0.1  # seconds of each turn, so that waking up and cold caches are little of it
+AT_LEAST = 0.1  # seconds of each turn, long against waking up and cold caches
 RUN, PEAK = "run", "peak"
 
 
@@ -27,7 +27,9 @@ def serve(connection: Connection) -> None:
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the connection
   os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share one GPU
-  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # which would keep the compiler's memory out of the peak
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = (
+    "false"  # a cached program would keep the compiler's memory out of the peak
+  )
   try:
     peer = _peer(*connection.recv())
     times = math.ceil(AT_LEAST / _mean_seconds(peer, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pathlib
 import re
@@ -11,11 +12,12 @@ import types
 
 import pytest
 
+import warpjax
 from tests import test_conformance as conformance
 from warpjax import runner
 from warpjax.runner import workdir
 from warpjax.runner.__main__ import COMMANDS
-from warpjax.runner.config import registry, schema, settings
+from warpjax.runner.config import listing, recipes, registry, schema, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -51,6 +53,35 @@ def test_presets_are_public_and_on_the_page_of_their_module(tmp_path):
   assert ".. py:function:: maml_mini_imagenet(" in page and "Conv4(width=32" in page
 
 
+def test_every_public_name_is_in_the_table_of_its_module_and_of_its_group():
+  pages, groups = GENERATED.api_pages.pages(), GENERATED.api_pages.groups()
+  assert sorted(name for members in groups.values() for name in members) == sorted(GENERATED.modules())
+  assert "warpjax.numerics" in groups["internals"] and "warpjax.types" in groups["core"]
+  for group, members in groups.items():
+    for name in members:
+      module = GENERATED.modules()[name]
+      for full in GENERATED.names(name, module):
+        if not isinstance(getattr(module, full.rpartition(".")[2]), functools.partial):
+          assert all(f"<{full}>`" in pages[f"{page}.md"] for page in (name, group)), full
+  assert all(f"<warpjax.{home}.{name}>`" in pages["index.md"] for name, home in warpjax._HOMES.items())
+
+
+def test_every_field_of_a_public_named_tuple_is_among_its_attributes():
+  objects = {
+    full: getattr(module, full.rpartition(".")[2])
+    for name, module in GENERATED.modules().items()
+    for full in GENERATED.names(name, module)
+  }
+  tuples = {full: value for full, value in objects.items() if isinstance(value, type) and hasattr(value, "_fields")}
+  missing = {}
+  for full, value in tuples.items():
+    _, heading, text = value.__doc__.partition("Attributes:")
+    named = re.findall(r"^ {2,4}(\w+): ", text, re.MULTILINE) if heading else []
+    if absent := [field for field in value._fields if field not in named]:
+      missing[full] = absent
+  assert tuples and not missing
+
+
 def test_every_public_name_has_a_docstring():
   undocumented = [
     full
@@ -65,11 +96,11 @@ def test_every_public_name_has_a_docstring():
 def test_links_lead_somewhere(page):
   for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
     target = (page.parent / link).resolve().relative_to(DOCS)
-    if target.parts[0] == "notebooks":
+    if target.parts[0] == "notebooks" and target.stem != "index":
       assert (ROOT / "experiments" / target).exists(), link
     elif target.parts[0] == "api" and target.stem != "index":
-      assert target.stem in GENERATED.modules(), link
-    elif target.parts[0] not in ("api", "combinations", "experiments", "settings"):
+      assert target.stem in {*GENERATED.modules(), *GENERATED.api_pages.GROUPS}, link
+    elif target.parts[0] not in ("api", "combinations", "experiments", "notebooks", "settings"):
       assert (DOCS / target).exists(), link
 
 
@@ -151,6 +182,33 @@ def test_the_page_of_combinations_has_every_estimator_and_what_it_refuses(tmp_pa
   assert rows["penalty"] == "yes | yes | yes | - | all" and rows["leap"] == "yes | - | - | - | all"
 
 
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_page_of_a_recipe_has_its_rows_in_tables_and_its_commands_as_code(name):
+  recipe = recipes.load(name)
+  page = GENERATED.recipe_pages.page(recipe)
+  plain = re.sub(r"```\n.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
+  assert "python -m" not in plain and "--config=" not in plain and not re.search(r"^ {2,}\S", plain, re.MULTILINE)
+  rows = listing.rows(recipe) if listing.is_trained(recipe) else []
+  for row in rows:
+    assert f"`{row.method}`" in page
+    assert row.measured in ("not yet run", "-") or f"| `{row.method}` | {row.published} | {row.measured} |" in page
+  assert f"| {len(rows) or len(recipe.methods)} |" in index_of_recipes().split(f"[{name}]")[1]
+
+
+@functools.cache
+def index_of_recipes():
+  return GENERATED.recipe_pages.pages()["index.md"]
+
+
+def test_the_gallery_has_a_picture_of_every_notebook(tmp_path):
+  folder = tmp_path / "notebooks"
+  GENERATED.write_notebooks(folder)
+  page = (folder / "index.md").read_text(encoding="utf-8")
+  for path in (ROOT / "experiments" / "notebooks").glob("*.ipynb"):
+    assert f"]({path.name})" in page and (folder / "thumbnails" / f"{path.stem}.png").stat().st_size > 1000
+    assert GENERATED.PICTURE_DATA not in (folder / path.name).read_text(encoding="utf-8")
+
+
 def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
   assert words == set(GENERATED.settings_reference.MARKS)
@@ -159,9 +217,10 @@ def test_the_page_of_settings_has_the_marks_that_there_are(tmp_path):
 @pytest.mark.slow
 def test_it_builds_without_a_warning_and_covers_every_public_name(tmp_path):
   pytest.importorskip("sphinx", reason="the docs extra is not installed")
+  pytest.importorskip("sphinx_copybutton", reason="the docs extra was installed before it had all of this")
   from sphinx.util.inventory import InventoryFile
 
-  command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-D", "nb_execution_mode=off"]
+  command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
   done = subprocess.run([*command, str(DOCS), str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr[-4000:]
   with open(tmp_path / "objects.inv", "rb") as file:

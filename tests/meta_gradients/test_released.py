@@ -113,7 +113,7 @@ def test_many_meta_steps_and_a_step_that_is_left_out():
 def test_what_cannot_be_taken_in_turn():
   inner = toy.loop(rules.adam(0.1), 2)
   meta_grad, outer = along_trajectory(inner, reptile(), carry_optimizer="in_turn"), optax.sgd(0.5)
-  with pytest.raises(ValueError, match="axis_name must be None for a meta-gradient whose tasks are taken in turn"):
+  with pytest.raises(ValueError, match="axis_name must be None for a meta-gradient whose tasks run in sequence"):
     training.meta_step(meta_grad, outer, axis_name="devices")
   with pytest.raises(ValueError, match="carry_optimizer must be False, True or 'in_turn'; got 'chain'"):
     along_trajectory(inner, reptile(), carry_optimizer="chain")

@@ -136,7 +136,7 @@ def test_batches_of_a_config_are_refused_where_the_data_bring_their_own(file, me
   for table, key, value in (("inner", "batch", "minibatch"), ("inner", "batch_size", 4), ("eval", "batch_size", 4)):
     config = recipes.settings(f"{file}:{method}")
     config[table][key] = value
-    refused(config, rf"config\.{table}\.{key} .*{config['data']['name']}.* brings its own batches; got {value!r}")
+    refused(config, rf"config\.{table}\.{key} .*{config['data']['name']}.* has its own batches; got {value!r}")
     config[table][key] = 0 if key == "batch_size" else "full"
     if "omniglot" not in file and file not in ("l2l", "ttt"):  # which need files
       experiment.build(config)

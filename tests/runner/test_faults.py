@@ -138,7 +138,7 @@ CASES = [
   flag("flag out of range", "--seeds=0,x", "--seeds must be different non-negative integers"),
   flag("flag out of range", "--seeds=0,0", "--seeds must be different non-negative integers"),
   flag("flag out of range", "--on_nonfinite=skipp", "on_nonfinite"),
-  flag("stray argument", "1", "lists with commas and no spaces; got '1'"),
+  flag("stray argument", "1", "lists have commas without spaces; got '1'"),
   flag("processes half described", "--coordinator=host:1", "--num_processes is missing; --coordinator=host:1 needs it"),
   flag("processes half described", "--process_id=1", "--process_id needs --coordinator=HOST:PORT"),
   flag("processes half described", "--num_processes=two", "num_processes must be an integer; got 'two'"),
@@ -361,7 +361,7 @@ def _stopped(commands, path: pathlib.Path, *more: str) -> tuple[int, int]:
 def test_sigint_finishes_the_step_saves_and_exits_with_130(commands, tmp_path):
   path = tmp_path / "run"
   done = commands.wait(*_stopped(commands, path, "--config.checkpoint_every=1000000"))
-  assert done.status == 130 and "which is saved; the same command goes on" in done.stdout
+  assert done.status == 130 and "which is saved; the same command continues" in done.stdout
   (saved,) = (int(folder.name) for folder in (path / "checkpoints").iterdir())
   assert saved == workdir.read_metrics(path)[-1]["step"]
 

@@ -117,6 +117,18 @@ def test_the_page_of_a_paper_has_the_rows_of_all_of_its_methods():
   assert "`reptile_studies.py:sum_4_cpu`" in reptile and "`omniglot.py:reptile_cpu`" in reptile
 
 
+def test_the_page_of_a_paper_has_the_measured_rows_first():
+  missing = ["not yet run" in line for line in results.paper("maml").splitlines()]
+  assert missing == sorted(missing) and any(missing) and not all(missing[2:])
+
+
+def test_the_page_of_a_paper_without_a_number_names_its_rows(monkeypatch):
+  monkeypatch.setattr(records, "load", lambda recipe: {})
+  assert results.paper("learning_rate") == (
+    "Not yet measured: `bilevel.py:learning_rate_high`, `bilevel.py:learning_rate_low`."
+  )
+
+
 def test_outside_of_a_checkout_it_is_refused(monkeypatch):
   monkeypatch.setattr(recipes, "CHECKOUT", None)
   with pytest.raises(ValueError, match="in a checkout of warpjax; this warpjax is installed"):

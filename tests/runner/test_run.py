@@ -461,6 +461,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(commands, tmp_path):
   os.kill(pid, signal.SIGTERM)
   done = commands.wait(pid)
   assert done.status == 128 + signal.SIGTERM
-  assert "the same command goes on" in done.stdout and "Traceback" not in done.stdout + done.stderr
+  assert "the same command continues" in done.stdout and "Traceback" not in done.stdout + done.stderr
   saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]
   assert saved == [workdir.read_metrics(tmp_path)[-1]["step"]]

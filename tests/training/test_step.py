@@ -204,7 +204,7 @@ def test_bad_input():
     ),
     "tasks_per_step must be given for a meta-gradient with state, .*": lambda: start(meta_grad=carried),
     "^tasks_per_step must be an integer of at least 1; got 0$": lambda: start(meta_grad=carried, tasks_per_step=0),
-    "the state has not the carry of this meta-gradient": lambda: training.meta_step(adam_carried, OPTIMIZER)(
+    "the state lacks the carry of this meta-gradient": lambda: training.meta_step(adam_carried, OPTIMIZER)(
       state, jnp.arange(2.0)
     ),
     "tasks_per_step must be an integer of at least 1; got 0": lambda: training.many_steps(

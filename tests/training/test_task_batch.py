@@ -133,7 +133,7 @@ def test_the_default_chunk(monkeypatch):
 def test_tasks_are_counted_by_their_common_first_axis():
   assert count_tasks(Task((jnp.ones((3, 5)), jax.random.split(toy.key(), 3)), ())) == 3
   for shapes in (((4, 2), (6, 2)), ((), ()), ()):
-    with pytest.raises(ValueError, match=r"tasks must have leaves \[num_tasks, \.\.\.\] of one num_tasks"):
+    with pytest.raises(ValueError, match=r"tasks must have leaves \[num_tasks, \.\.\.\] with the same num_tasks"):
       count_tasks(Task(tuple(map(jnp.ones, shapes)), ()))
 
 

@@ -20,11 +20,11 @@ SPLITS = ("train", "val", "test")
 
 
 class Original(NamedTuple):
-  """What an image file was before it was decoded.
+  """An image file before it was decoded.
 
   Attributes:
     size: Width and height.
-    mode: As Pillow names it.
+    mode: Its mode, as Pillow names it.
     changes: Further changes, in the words of `image_modes`.
   """
 
@@ -34,7 +34,7 @@ class Original(NamedTuple):
 
 
 class File(Protocol):
-  """What holds the bytes of an image, such as a path."""
+  """An object that reads the bytes of an image, such as a path."""
 
   def read_bytes(self) -> bytes:
     """The image file."""

@@ -29,7 +29,7 @@ class Listing(NamedTuple):
   Attributes:
     classes: The files of each class, by its name; both sorted.
     hidden: Files and folders that begin with a dot or belong to a system.
-    strange: Files that are no images by their names.
+    strange: Files whose names are not those of images.
     empty: Folders without images.
   """
 

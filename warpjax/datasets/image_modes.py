@@ -29,7 +29,7 @@ FRAMES = "have several frames or pages, of which the first was taken"
 TURNED = "were turned upright as their EXIF orientation says"
 DEEP = "had more than 8 bits a channel, scaled to 8"
 COMPOSED = "had transparent pixels, composed over white"
-BLANK = "are of one colour all over on white, such as white strokes on a transparent ground"
+BLANK = "have a single colour over white, such as white strokes on a transparent background"
 
 _ORIENTATION = 0x0112
 # The number of a method of Pillow's `transpose`, by EXIF orientation.

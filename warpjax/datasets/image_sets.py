@@ -36,11 +36,11 @@ class ImageSet(NamedTuple):
   Attributes:
     train: uint8 `[classes, examples, size, size, 3]`, memory-mapped. A class with fewer examples than the largest is
       padded with zeros; `counts` has the numbers of examples.
-    val: Likewise.
-    test: Likewise.
+    val: The validation set, likewise.
+    test: The test set, likewise.
     split: The names of the classes, in the order of the arrays' rows.
     counts: Examples of each class: a tuple for each of the three.
-    missing: What the published set has and this does not, in words; "" for a whole set.
+    missing: What is missing from the published set, in words; "" for a whole set.
     digest: The hash of the split: of the published class split for a whole set, of classes and file names otherwise.
     notes: Notes on the files: those left out, resized or converted, and images that occur twice.
   """
@@ -74,7 +74,7 @@ def load(
 
   Args:
     name: Starts the name of the folder in the cache.
-    published: What the set should be.
+    published: The facts of the published set.
     data_dir: The folder, or one that holds it: `{train,val,test}/<class>/*`, `<class>/*`, `{train,val,test}.csv`
       next to the images or a folder `images/`, or the output of `prepare`. None: `TFDS_DATA_DIR`.
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
@@ -115,8 +115,8 @@ def prepare(name: str, published: Published, root: PathLike, archive: PathLike |
   """Makes image files a data set of tensorflow-datasets, `root/<name>`, in the bytes that they have.
 
   Args:
-    name: Of the data set.
-    published: What it should be; its class split numbers the labels.
+    name: Name of the data set.
+    published: The facts of the published set; its class split numbers the labels.
     root: A tensorflow-datasets root.
     archive: A folder of a shape that `load` reads, one that holds it, a zip archive of one, or a folder with
       `<name>.zip`.

@@ -19,7 +19,7 @@ _IDENTICAL = (
 
 
 def published() -> image_sets.Published:
-  """What the whole set is."""
+  """The published facts of the whole set."""
   return image_sets.Published(
     "mini-ImageNet",
     ("mini_imagenet", "mini-imagenet", "miniImagenet", "miniImageNet"),

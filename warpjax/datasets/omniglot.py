@@ -58,8 +58,8 @@ def load(
       tensorflow-datasets' own default.
     cache_dir: Where the resized array is kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
-    resample: Pillow's filter: `"lanczos"` as iMAML, `"nearest"` keeps two levels, as Reptile, MAML and WarpGrad, whose
-      codes ask for Lanczos, which Pillow does not have for images of one bit.
+    resample: Pillow's filter. `"lanczos"` is iMAML's. `"nearest"` keeps two levels, as in Reptile, MAML and WarpGrad:
+      their codes ask for Lanczos, which Pillow does not have for images of one bit.
     invert: Ink 255 on 0, as MAML; False for ink 0 on 255, as iMAML and Reptile.
     download: Whether tensorflow-datasets prepares an absent set under `data_dir`, if there is a network.
 
@@ -102,7 +102,7 @@ def is_in(data_dir: PathLike | None = None) -> bool:
 
 
 def _root(data_dir: PathLike | None) -> tuple[pathlib.Path, str]:
-  """Where to look, and who said so."""
+  """The folder to look in, and where its name comes from."""
   choices = {
     "data_dir": data_dir,
     "TFDS_DATA_DIR": os.environ.get("TFDS_DATA_DIR"),

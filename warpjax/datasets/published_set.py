@@ -10,7 +10,7 @@ from warpjax.datasets import layouts, splits
 
 
 class Published(NamedTuple):
-  """What is known of a set.
+  """The published facts of a data set.
 
   Attributes:
     title: Its name in messages.
@@ -69,7 +69,7 @@ def identical(pairs: list[tuple[layouts.File, layouts.File]], published: Publish
 
 
 def missing(split: splits.Split, counts: Sequence[Sequence[int]], published: Published) -> str:
-  """What the published set has and this does not, in words."""
+  """What is missing from the published set, in words."""
   if published.split is None:
     return ""
   lacks = []

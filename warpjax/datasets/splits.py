@@ -40,7 +40,13 @@ EVALUATION_ALPHABETS = (
 
 
 class Split(NamedTuple):
-  """Names of the classes (or alphabets) to train on, to choose models by, and to report; each sorted."""
+  """Names of classes, or of alphabets, in three parts; each part is sorted.
+
+  Attributes:
+    train: Names to train on.
+    val: Names to choose models by.
+    test: Names to report.
+  """
 
   train: tuple[str, ...]
   val: tuple[str, ...]

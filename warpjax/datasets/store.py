@@ -67,7 +67,7 @@ def walk(root: PathLike) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def own_name(folder: PathLike) -> str:
-  """The name of a folder, of "." too, which pathlib has none for."""
+  """The name of a folder; pathlib has none for "."."""
   return os.path.basename(os.path.abspath(folder))
 
 
@@ -89,7 +89,8 @@ def load_or_make(
 
   Args:
     name: The data set's name, which starts the folder's.
-    settings: What the arrays depend on, the fingerprint of their source included; its hash ends the folder's name.
+    settings: All settings that the arrays depend on, with the fingerprint of their source; their hash ends the folder's
+      name.
     make: Makes `(arrays, metadata)`.
     cache_dir: The cache; `None` for `default_dir()`.
 
@@ -112,11 +113,11 @@ def load_or_write(
   write: Callable[[pathlib.Path], Any],
   cache_dir: PathLike | None = None,
 ) -> tuple[Arrays, Any]:
-  """As `load_or_make`, for arrays that are written piece by piece since memory does not hold them.
+  """`load_or_make` for arrays that do not fit into memory and are written piece by piece.
 
   Args:
     name: The data set's name.
-    settings: What the arrays depend on.
+    settings: All settings that the arrays depend on.
     write: `(folder) -> metadata`, which puts `*.npy` files into the folder.
     cache_dir: The cache.
 

@@ -1,4 +1,4 @@
-"""What tensorflow-datasets keeps on the disk, prepared and read without TensorFlow."""
+"""Reads and prepares the files of tensorflow-datasets without TensorFlow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_builder(root: PathLike, name: str) -> Any:
 
 
 def open_folder(folder: pathlib.Path) -> Any:
-  """As `open_builder`, of one `<name>/<version>`."""
+  """`open_builder` for the folder of one `<name>/<version>`."""
   name = folder.parent.name
   file_format = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8")).get("fileFormat", "tfrecord")
   if file_format != "array_record":
@@ -170,6 +170,6 @@ def _png(encoder: Any, image: np.ndarray) -> bytes:
   from PIL import Image
 
   file = io.BytesIO()
-  grey = image.shape[-1] == 1  # which has no third axis in Pillow
+  grey = image.shape[-1] == 1  # Pillow has no third axis for grey
   Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
   return file.getvalue()

@@ -78,10 +78,10 @@ def prepare(
 
   Args:
     root: A tensorflow-datasets root.
-    name: Of the set there.
+    name: Name of the set.
     files: By split and class.
     split: The names of all classes, which number the labels.
-    title: Of the set, in its description.
+    title: Title of the set, for its description.
   """
   tfds = tfds_files.import_tfds(name)
   pathlib.Path(root).mkdir(parents=True, exist_ok=True)

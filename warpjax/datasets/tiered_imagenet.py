@@ -7,7 +7,7 @@ from warpjax.datasets.store import PathLike
 
 
 def published() -> image_sets.Published:
-  """What the whole set is; its classes have 732 to 1,300 images each."""
+  """The published facts of the whole set; its classes have 732 to 1,300 images each."""
   return image_sets.Published(
     "tiered-ImageNet",
     ("tiered_imagenet", "tiered-imagenet", "tieredImagenet", "tieredImageNet"),

@@ -30,19 +30,19 @@ def check_learner(
   """Checks a learner of your own, in double precision: is its meta-gradient right, and are its tasks sound?
 
   - `finite differences`: the unrolled meta-gradient against differences of the query loss, in three directions.
-  - `order`: how far first order is from second order, and what `meta_grad` is: one of the two, or an estimate.
-  - `zero leaves`: meta-parameters whose gradient is exactly zero, or nothing but round-off.
+  - `order`: how far first order is from second order, and whether `meta_grad` is one of the two, or an estimate.
+  - `zero leaves`: meta-parameters whose gradient is exactly zero, or only round-off.
   - `rule at zero`: whether the rule's derivative is finite at a zero inner gradient (Adam's needs `eps_root`).
   - `query batch`: whether the loss of a query example depends on the others (batch norm: a transductive result).
   - `examples`: examples that are in a task's support and in its query set.
-  - `classes`: query classes that the support does not show.
+  - `classes`: query classes that the support set lacks.
   - `held out`: examples of training tasks that are in held-out tasks, for images also rotated: leaked classes.
 
   Args:
     inner: The inner loop.
     meta_params: The point at which it is checked.
     sampler: Draws a training task; or training tasks, leaves `[num_tasks, ...]`.
-    key: Of tasks and directions.
+    key: The key of tasks and directions.
     meta_grad: The estimator that is trained with; None for the exact one, `unrolled(inner)`.
     held_out: Draws an evaluation task, or is a batch of them; None skips that check.
     num_tasks: Tasks that are searched for leaks; gradients are computed on the first three.

@@ -1,4 +1,4 @@
-"""What a compiled function costs, before it runs: its bytes, and its FLOPs by count."""
+"""The cost of a compiled function before it runs: its bytes and its FLOPs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from warpjax.memory import plan
 
 
 class Cost(NamedTuple):
-  """What one call costs on one device.
+  """The cost of one call on one device.
 
   Attributes:
-    flops: Of matrix products and convolutions, by count: loops times their length, a `while` loop once.
-    argument_bytes: Of the arguments, constants of the program not among them.
-    output_bytes: Of the results.
-    temp_bytes: Of everything in between, at its largest.
+    flops: FLOPs of matrix products and convolutions. A scan counts once for each iteration, a `while` loop once.
+    argument_bytes: Bytes of the arguments, without constants of the program.
+    output_bytes: Bytes of the results.
+    temp_bytes: The largest number of bytes of temporaries.
   """
 
   flops: float
@@ -63,11 +63,11 @@ def compiled_cost(function: Callable[..., Any], *args: Any) -> Cost:
 
 
 def cost_of(traced: Any, compiled: Any) -> Cost:
-  """As `compiled_cost`, of a function that is compiled already.
+  """`compiled_cost` of a function that is already compiled.
 
   Args:
-    traced: What `jax.jit(function).trace(*args)` gave.
-    compiled: What `traced.lower().compile()` gave.
+    traced: The result of `jax.jit(function).trace(*args)`.
+    compiled: The result of `traced.lower().compile()`.
 
   Returns:
     A `Cost`.
@@ -97,7 +97,7 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 class Growth(NamedTuple):
-  """How the bytes of an unroll grow: a line in the states that its memory policy keeps (`memory.plan`).
+  """The bytes of an unroll, as a line in the number of states that its memory policy keeps (`memory.plan`).
 
   Attributes:
     memory: The policy.
@@ -124,7 +124,7 @@ _SAMPLES["offload"] = _SAMPLES["nested"]
 
 
 def growth(bytes_of: Callable[[int, int | None], int], memory: Memory) -> Growth:
-  """How the bytes of an unroll grow under a memory policy, from programs of at most 64 steps.
+  """Predicts how the bytes of an unroll grow under a memory policy, from programs of at most 64 steps.
 
   Args:
     bytes_of: `(num_steps, snapshots) -> bytes`, for example the `peak_bytes` of `compiled_cost`.
@@ -144,14 +144,14 @@ def growth(bytes_of: Callable[[int, int | None], int], memory: Memory) -> Growth
 
 
 def largest_num_steps(peak_bytes: Callable[[int], int], budget_bytes: float, *, at_most: int = 4096) -> int:
-  """The most inner steps whose peak stays within a budget.
+  """The largest number of inner steps whose peak stays within a budget.
 
   Bytes grow along a line in the number of steps, so a few compilations find it.
 
   Args:
     peak_bytes: `(num_steps) -> bytes`, growing; for example of `compiled_cost`.
-    budget_bytes: What there is.
-    at_most: Where to stop looking.
+    budget_bytes: The budget.
+    at_most: Upper limit of the search.
 
   Returns:
     The largest number that fits: 0 if one step does not, `at_most` if all do.

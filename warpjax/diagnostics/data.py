@@ -1,4 +1,4 @@
-"""Checks on tasks: what leaks from one set into another, and which examples a query loss mixes."""
+"""Checks of tasks: examples that leak from one set into another, and query losses that mix examples."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from warpjax.types import InnerLoop, MetaGradFn, MetaParams, PyTree, Task
 from warpjax.zero_gradient import is_finite_at_zero
 
 _DIRECTIONS = 3
-# Of the largest entry of the meta-gradient: below it a leaf holds the round-off of a gradient that is zero.
+# A share of the largest entry of the meta-gradient; a leaf below it holds the round-off of a zero gradient.
 _ROUND_OFF = 1e-13
 
 

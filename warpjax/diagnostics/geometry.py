@@ -46,7 +46,7 @@ def precondition(warp: Warp, params: Params, vector: PyTree) -> PyTree:
   Args:
     warp: `(theta) -> gamma`.
     params: The point theta.
-    vector: Of gamma's structure, such as the gradient of a loss in gamma.
+    vector: A tree of gamma's structure, such as the gradient of a loss in gamma.
 
   Returns:
     A tree of gamma's structure.
@@ -68,7 +68,7 @@ def pull_back(warp: Warp, params: Params, vector: PyTree) -> Params:
   Args:
     warp: `(theta) -> gamma`.
     params: The point theta.
-    vector: Of gamma's structure.
+    vector: A tree of gamma's structure.
 
   Returns:
     A tree of theta's structure.

@@ -15,7 +15,13 @@ Status = Literal["passed", "note", "warning", "failed", "skipped"]
 
 
 class Check(NamedTuple):
-  """The name of a check, its status, and its finding in a sentence."""
+  """The outcome of a check.
+
+  Attributes:
+    name: The name of the check.
+    status: Whether it passed.
+    finding: What it found, in a sentence.
+  """
 
   name: str
   status: Status

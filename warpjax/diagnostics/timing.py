@@ -56,9 +56,9 @@ def time_lowerings(
     num_tasks: Tasks under `vmap`.
     batch: Images a task.
     size: Height and width of the images.
-    channels: Of the images.
-    features: Of the result.
-    strides: Of the convolution.
+    channels: Channels of the images.
+    features: Channels of the result.
+    strides: Strides of the convolution.
     repeats: Timed calls after one that compiles; the median counts.
 
   Returns:

@@ -39,8 +39,8 @@ class Evaluation(NamedTuple):
   def summary(self) -> dict[str, Any]:
     """Mean, 95% interval over tasks, the mean after each step, and the number of diverged tasks, which are excluded.
 
-    A task diverged when its loss or its metric was not finite after any step. Tasks that were taken more than once are
-    no new tasks: the interval is Student's over the distinct ones, each the mean of its repeats.
+    A task diverged when its loss or its metric was not finite after any step. Repeated tasks are not new tasks: each
+    distinct task counts as the mean of its repeats, and the interval is Student's over distinct tasks.
 
     Raises:
       ValueError: when the metric has axes of its own, such as margins, which are for `ensemble`.
@@ -138,17 +138,17 @@ def evaluate(
     inner: The inner loop.
     meta_params: The meta-learned parameters.
     sampler: Draws one held-out task, task `i` being a function of (key, i); or tasks of leaves `[n, ...]`, which are
-      cycled, each time with a new key, and which `Evaluation.summary` averages as repeats; or an iterable of
-      tasks, or of batches of `tasks_per_batch` tasks, of which the first `num_tasks` are used.
+      cycled with new keys, and whose repeats `Evaluation.summary` averages; or an iterable of tasks, or of batches of
+      `tasks_per_batch` tasks, whose first `num_tasks` tasks are used.
     key: The evaluation's key: the same key gives the same tasks to every method.
-    num_tasks: How many tasks.
+    num_tasks: Number of tasks.
     tasks_per_batch: Tasks in each item of an iterable; None where an item is one task.
     num_steps: Inner steps K; None for the inner loop's own.
     metric: The name in the query loss's aux, or "loss".
     readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
     draw: Draws the parameters that each task has of its own, as for `meta_gradients.own_parameters`.
-    start: What each task begins with, as for `meta_gradients.from_start`; made from what was drawn.
+    start: The start of each task, as for `meta_gradients.from_start`, made from what `draw` gave.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks sampled and adapted in one call.
 
@@ -209,10 +209,10 @@ def ensemble(members: Sequence[Evaluation]) -> Evaluation:
 
 
 def continued(inner: InnerLoop, meta_params: MetaParams, carry: PyTree) -> tuple[InnerLoop, MetaParams]:
-  """The inner loop, which starts from the optimizer state at the end of training instead of a fresh one.
+  """An inner loop that starts from the optimizer state at the end of training instead of a fresh one.
 
-  Moments of Adam that are zero make the first steps all of one length. Reptile's released code never resets them,
-  neither from task to task nor for a test task.
+  With zero moments, the first steps of Adam all have the same length. Reptile's released code never resets the moments,
+  neither between tasks nor for a test task.
 
   Args:
     inner: The inner loop.
@@ -262,19 +262,19 @@ def evaluator(
   tasks_per_dispatch: int = 200,
   at_once: int = 1,
 ) -> Callable[..., Evaluation]:
-  """`evaluate` to be called again and again without compiling again: `(meta_params, sampler, key, num_tasks)`.
+  """Makes an `evaluate` that compiles once and can be called many times.
 
   Args:
-    inner: As for `evaluate`, and so are the others.
+    inner: As for `evaluate`, like all arguments below.
     num_steps: Inner steps K.
-    metric: What is measured.
+    metric: The metric.
     readout: The loss at each point.
     others: Further losses at the end point.
-    draw: What each task draws for itself.
-    start: What each task begins with.
+    draw: Draws the parameters that each task has of its own.
+    start: The start of each task.
     task_chunk: Tasks vmapped together; None chooses.
     tasks_per_dispatch: Tasks in one call, at most.
-    at_once: Calls at once, each of a thread: the cores of a CPU, on which one call leaves some of them idle.
+    at_once: Calls in parallel threads, for the cores of a CPU that one call leaves idle.
 
   Returns:
     `(meta_params, sampler, key, num_tasks, data=None, report=..., tasks_per_batch=None) -> Evaluation`; `data` is for
@@ -348,7 +348,7 @@ def _measure(
     loss, aux = readout.loss(problem, seen, params, index)
     measured = {**aux, "loss": loss}
     check_choice("metric", metric, measured)
-    # A network that has diverged still has an accuracy: what its NaNs are taken for.
+    # A network that has diverged still has an accuracy, since argmax takes NaNs for some class.
     return jnp.where(jnp.isfinite(loss), measured[metric], jnp.nan)
 
   def body(carry: tuple[AdaptState, list[PyTree], jax.Array], index: jax.Array) -> tuple[Any, None]:

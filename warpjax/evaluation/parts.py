@@ -77,7 +77,7 @@ def measure(
 def sources(
   sampler: TaskSampler | Task | Iterable[Task], size: int, num_tasks: int, tasks_per_batch: int | None
 ) -> tuple[Iterator[Any], int]:
-  """What each dispatch takes its tasks from, and how many different ones there are."""
+  """The source of the tasks of each dispatch, and the number of different tasks."""
   if isinstance(sampler, Task) or callable(sampler):
     if tasks_per_batch is not None:
       raise ValueError(f"tasks_per_batch must be None but for an iterable of tasks; got {tasks_per_batch!r}")

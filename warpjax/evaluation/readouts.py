@@ -1,4 +1,4 @@
-"""How the points of an adaptation are evaluated: by the query loss, or under batch statistics of the inner loop."""
+"""Readouts: how the points of an adaptation are evaluated, by the query loss or under given batch statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def query_loss(inner: InnerLoop | None = None) -> Readout:
   """The query loss of an inner loop, by default of the one that adapts; nothing is folded.
 
   Args:
-    inner: Whose query loss; None for the loop that adapts.
+    inner: The loop whose query loss is taken; None for the loop that adapts.
 
   Returns:
     A `Readout`.
@@ -66,8 +66,8 @@ def running(
 
   `stats_0 = (mean 0, var 1)`, `stats_{k+1} = (1 - momentum) stats_k + momentum b_k`, b_k those of step k's support
   batch at the parameters before the step; point k is evaluated under `stats_k`. As in PyTorch, the start has a weight
-  of `(1 - momentum)^k` after k steps: 3e-5 after 100 steps, 0.73 after 3. `debias=True` leaves the start out, as Adam
-  does: the rate of step k is `momentum / (1 - (1 - momentum)^(k + 1))`, so that after one step the statistics are b_0.
+  of `(1 - momentum)^k` after k steps: 3e-5 after 100 steps, 0.73 after 3. `debias=True` removes the start, as in Adam:
+  the rate of step k is `momentum / (1 - (1 - momentum)^(k + 1))`, so that after one step the statistics are b_0.
   Variances are divided by the count n; PyTorch's running variance, by n - 1.
 
   Args:

@@ -1,4 +1,4 @@
-"""Batch statistics by inner step, over training tasks: what MAML++'s per-step batch norm evaluates under."""
+"""Batch statistics by inner step, averaged over training tasks, for MAML++'s per-step batch norm."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def collect(
 
   Args:
     inner: The inner loop.
-    meta_params: What was meta-learned.
+    meta_params: The meta-learned parameters.
     sampler: Draws one training task.
     key: Task i is a function of (key, i).
     apply_with_stats: A `Network`'s.
@@ -79,7 +79,7 @@ def collector(
   """`collect` for many meta-parameters: compiled once, `(meta_params, sampler, key) -> statistics`.
 
   Args:
-    inner: As in `collect`, and so the others.
+    inner: As in `collect`, like all arguments below.
     apply_with_stats: A `Network`'s.
     num_tasks: Over how many tasks.
     num_steps: K; None for the inner loop's own.

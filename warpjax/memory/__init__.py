@@ -1,4 +1,4 @@
-"""What the backward sweep of a long unroll stores, and what it computes again."""
+"""Memory policies of long unrolls: what the backward sweep stores, and what it computes again."""
 
 from warpjax.memory.policies import Plan, Scan, check_memory, is_below_linear, plan, scan_of
 

@@ -1,4 +1,4 @@
-"""Scans whose backward sweep stores less than every step: what a memory policy keeps, and what it computes again.
+"""Memory policies: scans whose backward sweep stores only some steps and computes the others again.
 
 | policy | states kept | forward passes of a step |
 |---|---|---|
@@ -33,7 +33,7 @@ _PER_STEP: dict[Derivative, Memory] = {"mixed": "save_gradients", "reverse": "re
 
 
 class Plan(NamedTuple):
-  """What a policy stores of an unroll.
+  """The states that a policy stores in an unroll.
 
   Attributes:
     boundaries: States kept for the whole backward sweep (for "offload", in the memory of the host).
@@ -50,7 +50,7 @@ def is_below_linear(memory: Memory) -> bool:
 
 
 def check_memory(memory: Any, snapshots: Any) -> None:
-  """Raises a ValueError for another policy than there is, or snapshots where none are kept."""
+  """Raises a ValueError for an unknown policy, or for snapshots with a policy that keeps none."""
   check_choice("memory", memory, Memory)
   check_count("snapshots", snapshots, optional=True)
   if snapshots is not None and not is_below_linear(memory):
@@ -58,7 +58,7 @@ def check_memory(memory: Any, snapshots: Any) -> None:
 
 
 def plan(memory: Memory, num_steps: int, snapshots: int | None = None) -> Plan:
-  """What a policy stores of `num_steps` steps.
+  """The states that a policy stores in an unroll of `num_steps` steps.
 
   Args:
     memory: The policy.
@@ -96,8 +96,8 @@ def scan_of(derivative: Derivative, memory: Memory = "auto", snapshots: int | No
     memory: "save_all" stores every residual of a step, "save_gradients" the inner gradient and the carry, "recompute"
       only the carry; "auto" is "save_gradients" for mixed mode, "recompute" for reverse mode, "save_all" for first
       order. "nested" stores the carry at the boundaries of segments, runs each segment again, and stores meanwhile what
-      "auto" does; "offload" keeps the boundaries in the memory of the host, on a CPU where the others are. "treeverse"
-      stores `snapshots` carries, and runs steps again from the nearest.
+      "auto" does. "offload" is "nested" with the boundaries in the memory of the host; on a CPU the two are the same.
+      "treeverse" stores `snapshots` carries, and runs steps again from the nearest.
     snapshots: As for `plan`.
 
   Returns:

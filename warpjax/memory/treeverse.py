@@ -23,7 +23,7 @@ Body = Callable[[PyTree, PyTree], PyTree]
 
 
 class Leg(NamedTuple):
-  """How the state before one step is made again.
+  """One leg of the backward sweep, which computes the state before one step again.
 
   Attributes:
     slot: The snapshot that it starts from.
@@ -87,7 +87,7 @@ def treeverse(body: Body, carry: PyTree, xs: PyTree, snapshots: int) -> PyTree:
   Args:
     body: `(carry, x) -> carry`; it may close over traced values.
     carry: The first state.
-    xs: What the steps see, leaves `[num_steps, ...]`.
+    xs: Inputs of the steps, leaves `[num_steps, ...]`.
     snapshots: States kept at once.
 
   Returns:

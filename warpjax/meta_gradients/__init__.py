@@ -60,4 +60,4 @@ __all__ = [
   "zeros",
 ]
 
-redrawn = own_parameters  # the name that it had before
+redrawn = own_parameters  # its former name

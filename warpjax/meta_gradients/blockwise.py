@@ -1,4 +1,4 @@
-"""A meta-gradient of its own for each block of MetaParams."""
+"""A separate estimator for each block of MetaParams."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _can_share(estimator: MetaGradFn, host: MetaGradFn) -> bool:
 def _together(
   host: MetaGradFn, guests: list[Any], meta_params: MetaParams, task: Task, key: jax.Array
 ) -> tuple[Result, dict[MetaGradFn, MetaParams]]:
-  """What the host estimates, and the gradients of its guests."""
+  """The host's estimate, and the gradients of its guests."""
   if not isinstance(host, OneAdaptation) or not guests:
     return host(meta_params, task, key), {}
   result, grads = host.run(meta_params, task, key, tuple(part for guest in guests for part in guest.own))

@@ -22,10 +22,10 @@ from warpjax.zero_gradient import check_at_zero
 
 
 class Match(NamedTuple):
-  """What of the learner is to be what it is of the target.
+  """What is matched between the learner and its target.
 
   Attributes:
-    of: `(params, shared, query batch) -> outputs`; those of the target are held constant.
+    of: `(params, shared, query batch) -> outputs`; the outputs of the target are held constant.
     distance: `(outputs of the target, outputs) -> scalar`.
   """
 

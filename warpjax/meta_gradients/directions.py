@@ -19,9 +19,9 @@ def directions(key: jax.Array, tree: PyTree, count: int, distribution: Distribut
   """Vectors v with `E[v v^T] = I`, leaves `[count, ...]`; complex numbers are two real coordinates each.
 
   Args:
-    key: Of the draw.
-    tree: Whose structure, shapes and dtypes they have.
-    count: How many.
+    key: The key of the draw.
+    tree: A tree with the structure, shapes and dtypes of a vector.
+    count: The number of directions.
     distribution: "normal" or "rademacher" (signs) elements, independent; "orthogonal": `sqrt(size)` times the rows of a
       random rotation, so that `count = size` of them span all directions.
 

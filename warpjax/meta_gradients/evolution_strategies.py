@@ -56,12 +56,12 @@ def evolution_strategies(
 
   Args:
     inner: The inner loop, any rule.
-    std: Of the perturbation of each meta-parameter.
+    std: Standard deviation of the perturbation of each meta-parameter.
     num_pairs: Antithetic pairs, vmapped.
     window: Inner steps in a call, a divisor of `num_steps`; None for all of them. The loss of a call is the query loss
       at its window's end.
     task: An example of a task, for shapes and dtypes; with a window, a lifetime keeps its first task.
-    distribution: Of the perturbations, as `directions` has it.
+    distribution: The distribution of the perturbations, as for `directions`.
 
   Returns:
     A `MetaGradFn`; with a `window` a `CarriedMetaGrad`, whose lifetime restarts after `num_steps`. The value is the
@@ -126,7 +126,7 @@ def _window(
   stream = jax.random.fold_in(jax.random.fold_in(key, _STREAM), life.steps_done)
   drawn = directions(stream, meta_params, num_pairs, distribution)
   noise = jax.tree.map(lambda v: (std * v).astype(v.dtype), drawn)
-  if not has_prox(inner):  # later windows do not read `initial`; its noise would be variance and nothing else
+  if not has_prox(inner):  # later windows do not read `initial`; its noise would only add variance
     noise = noise._replace(initial=choose(noise.initial, optax.tree.zeros_like(noise.initial)))
   total = choose(noise, optax.tree.add(life.total, noise))
 

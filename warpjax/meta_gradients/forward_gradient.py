@@ -26,8 +26,8 @@ def forward_gradient(inner: InnerLoop, num_directions: int = 1, *, distribution:
   Args:
     inner: The inner loop; its rule must be differentiable.
     num_directions: Directions, drawn from the task's key and computed in sequence; all of them are stored.
-    distribution: Of v, "normal", "rademacher" (the least variance of independent elements) or "orthogonal" (exact
-      with as many directions as meta-parameters).
+    distribution: The distribution of v: "normal", "rademacher" (the least variance of independent elements) or
+      "orthogonal" (exact with as many directions as meta-parameters).
 
   Returns:
     A `MetaGradFn`.

@@ -1,4 +1,4 @@
-"""Adaptations that begin at a point made from the task, through which the meta-gradient flows."""
+"""Adaptations that start at a point computed from the task; the meta-gradient flows through that computation."""
 
 from __future__ import annotations
 

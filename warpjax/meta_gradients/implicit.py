@@ -18,8 +18,9 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
   """`x = (I + H / prox)^{-1} grad L_query(final)`, H the Hessian of the inner loss at `final`.
 
   It is the derivative through `grad L(theta, shared) + prox (theta - initial) = 0`, so `initial` gets x and `shared`
-  its direct gradient less `(d grad L / d shared)^T x / prox`. How `final` was reached plays no part: any rule will do,
-  memory does not grow with the steps, and an unsolved inner problem shows in `implicit/inner_gradient_norm`.
+  its direct gradient less `(d grad L / d shared)^T x / prox`. The estimate does not depend on how `final` was reached:
+  any rule will do, and memory does not grow with the steps. If the inner problem is not solved,
+  `implicit/inner_gradient_norm` is large.
 
   Args:
     solve: For example `linear_solve.cg(5)`.
@@ -30,8 +31,8 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
     and `implicit/inner_gradient_norm`.
 
   Raises:
-    ValueError: when `solve` is no function; (by `along_trajectory`) when the inner loop has no `prox`, (by what that
-      makes) when nothing adapts.
+    ValueError: when `solve` is no function; from `along_trajectory`, when the inner loop has no `prox`; from the
+      estimator, when nothing adapts.
 
   Example:
     >>> isinstance(implicit(linear_solve.cg(5)), Contribution)

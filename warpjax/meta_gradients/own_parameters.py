@@ -19,10 +19,10 @@ Draw = Callable[[jax.Array, Params], Params]
 
 
 def own_parameters(grad_fn: MetaGradFn, draw: Draw) -> MetaGradFn:
-  """The meta-gradient of tasks that begin with some parameters of their own, such as a head for their own classes.
+  """The meta-gradient if each task draws some of its initial parameters, such as a head for its own classes.
 
   Args:
-    grad_fn: Of the initial parameters that `draw` has completed; it carries no state from task to task.
+    grad_fn: The estimator, which sees the initial parameters as `draw` completes them; it carries no state.
     draw: `(key, initial) -> {name: parameters}`, with a key of each task: what takes the place of those entries of
       `meta_params.initial`, which is a dict.
 
@@ -65,7 +65,7 @@ def drawn(draw: Draw) -> Start:
   """The start of a task that begins with some parameters of its own, for `evaluation.evaluate` and the like.
 
   Args:
-    draw: As of `own_parameters`.
+    draw: As for `own_parameters`.
 
   Returns:
     A `Start`: the meta-parameters with the drawn parameters, those of the task's key.

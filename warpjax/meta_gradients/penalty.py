@@ -21,7 +21,7 @@ Weight = float | Callable[[jax.Array], Any]
 
 
 class Solutions(NamedTuple):
-  """The states of the two inner problems, or None where each meta-step starts again, and the meta-steps so far."""
+  """The states of the two inner problems, None if each meta-step starts again, and the number of meta-steps so far."""
 
   meta_steps: jax.Array
   lower: AdaptState | None

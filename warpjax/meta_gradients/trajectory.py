@@ -1,4 +1,4 @@
-"""Meta-gradients gathered along the adaptation, which is never differentiated: memory does not grow with its steps."""
+"""Meta-gradients that are gathered along an adaptation without differentiating it, in constant memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Guests = tuple[Contribution, ...]
 # No named tuple, as `jax.jit` needs weak references. Compared by identity, as functions are.
 @dataclasses.dataclass(frozen=True, eq=False)
 class OneAdaptation:
-  """A `MetaGradFn` that adapts once, and whose adaptation other estimators' contributions can be folded along.
+  """A `MetaGradFn` that adapts once. The contributions of other estimators can be folded along its adaptation.
 
   Attributes:
     inner: The inner loop.
@@ -60,7 +60,7 @@ class OneAdaptation:
 
 
 class Followed(NamedTuple):
-  """An adaptation and what the contributions made of it: `(gradient, info)` of each."""
+  """An adaptation, and the `(gradient, info)` of each contribution."""
 
   results: list[tuple[MetaParams, Aux]]
   final: AdaptState
@@ -77,9 +77,9 @@ def follow(
 
   Args:
     problem: The task.
-    start: Where it starts.
-    contributions: What is folded.
-    observe: What to stack of each step, `seen`; None for nothing.
+    start: The state to start from.
+    contributions: The contributions to fold.
+    observe: `(inner_step) -> tree`, stacked over the steps as `seen`; None for nothing.
 
   Returns:
     A `Followed`.
@@ -113,7 +113,8 @@ def along_trajectory(
     A `MetaGradFn`, or a `CarriedMetaGrad` when the optimizer state is carried.
 
   Raises:
-    ValueError: without a contribution, for an inner loop that one cannot be used with, or for another invalid argument.
+    ValueError: without a contribution, if a contribution cannot be used with the inner loop, or for another invalid
+      argument.
 
   Example:
     >>> import jax, jax.numpy as jnp, warpjax as wj
@@ -167,7 +168,7 @@ def zeros(problem: Problem, **blocks: PyTree) -> MetaParams:
   """A meta-gradient that is exactly zero but for the blocks given, for the `finish` of a contribution.
 
   Args:
-    problem: Whose meta-parameters have the shapes.
+    problem: The problem whose meta-parameters give the shapes.
     **blocks: `initial`, `shared` or `rule`.
 
   Returns:

@@ -72,16 +72,16 @@ def unrolled(
       through parameters, optimizer state and rule parameters).
     truncate: Inner gradients are differentiated only in the last `truncate` steps, and held constant before; None
       for all of them. 0 is "first_order".
-    memory: What the backward sweep stores of each step besides the carry: "save_all" residuals, "save_gradients",
-      nothing ("recompute"), or "auto": "save_gradients" for mixed mode, "recompute" for reverse mode. Or less than the
-      carry of each step: "nested" keeps the carry at the boundaries of segments and runs each segment again,
-      "offload" keeps these in the memory of the host, and "treeverse" keeps `snapshots` carries in a binomial schedule.
-    snapshots: The carries that these three keep at most (in segments, besides those of one segment); None for about the
-      square root of the number of steps, for "treeverse" twice its logarithm.
-    step_weights: `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function of the
-      meta-steps done to them (of the outer updates, under `meta_steps.repeated`), such as `annealed_step_weights`; None
-      for only the last. The value is always the query loss at the end point.
-    start_weight: `w_0`, of the query loss at `initial`, which is added to the others.
+    memory: What the backward sweep stores. Three policies store the carry of each step, plus all residuals
+      ("save_all"), the inner gradient ("save_gradients") or nothing ("recompute"). "auto" is "save_gradients" in mixed
+      mode and "recompute" in reverse mode. Three policies store fewer carries: "nested" those at the boundaries of
+      segments, "offload" the same in the memory of the host, "treeverse" `snapshots` carries by a binomial schedule.
+    snapshots: The most carries that the last three policies keep (plus those of one segment). None takes about the
+      square root of the number of steps, and for "treeverse" twice its logarithm.
+    step_weights: Weights `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function from
+      the number of meta-steps done to the weights, such as `annealed_step_weights`; under `meta_steps.repeated` it
+      counts outer updates. None takes only the last loss. The value is always the query loss at the end point.
+    start_weight: The weight `w_0` of the query loss at `initial`, which is added to the others.
     online: The meta-loss is the mean of the inner losses before each step (True), or their sum with the weights
       `w_0..w_{K-1}`. These are the inner loop's own values and cost no further forward pass. There is no query loss
       then: the value is the meta-loss, and aux holds `online/last`, the loss before the last step.
@@ -151,7 +151,7 @@ def unrolled(
     check_learnable(meta_params)
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     known, others = None, []
-    if guests:  # their adaptation is the one, and the gradients that it computed are only differentiated here
+    if guests:  # the guests' adaptation is used; its gradients are only differentiated here
       observe = None if is_below_linear(memory) else lambda seen: (seen.value, seen.grads)
       followed = follow(problem, problem.start(), guests, observe)
       known, others = followed.seen, [grads for grads, _ in followed.results]

@@ -1,4 +1,4 @@
-"""The implicit gradient whose linear solve, and adaptation if wished, start from those of the last meta-step."""
+"""The implicit gradient with warm starts: its linear solve, and optionally its adaptation, continue the last ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, LinearSolve, M
 
 
 class Last(NamedTuple):
-  """What the last meta-step found: the solution of its linear system, and the state that it adapted to or None."""
+  """The solution of the last meta-step's linear system, and the state that it adapted to, or None."""
 
   solution: Params
   state: AdaptState | None
@@ -33,13 +33,13 @@ def warm_implicit(inner: InnerLoop, solve: LinearSolve, *, carry_params: bool = 
 
   Args:
     inner: The inner loop, whose `prox` is above 0.
-    solve: For example `linear_solve.cg(2)`. The first product of a meta-step is that of the start, `A x`.
+    solve: For example `linear_solve.cg(2)`. The first product of each meta-step is `A x` at the start.
     carry_params: Whether the adaptation starts from the last adapted parameters and optimizer state as well, instead of
       `initial`, which then only counts as the centre of the proximal term.
 
   Returns:
     A `CarriedMetaGrad`; each position in a meta-step has a solution of its own. It starts again from zero, and the
-    adaptation from `initial`, after a meta-step that was not finite. Aux holds what that of `implicit` does.
+    adaptation from `initial`, after a meta-step that was not finite. Aux holds the same values as with `implicit`.
 
   Raises:
     ValueError: as `implicit`, and when `inner` is not allowed.
@@ -54,7 +54,7 @@ def warm_implicit(inner: InnerLoop, solve: LinearSolve, *, carry_params: bool = 
     >>> for _ in range(3):
     ...   ((_, aux), grads), carry = estimate.grad(meta_params, task, jax.random.key(0), carry)
     ...   residuals.append(float(aux["implicit/residual"]))
-    >>> residuals  # of the solution before; the operator is 2
+    >>> residuals  # residuals of the previous solution; the operator is 2
     [1.0, 0.5, 0.25]
 
   Reference:

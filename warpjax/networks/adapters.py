@@ -1,4 +1,4 @@
-"""From a flax module to the two pytrees and the pure function that everything else depends on."""
+"""Adapters from flax modules to networks: two pytrees of parameters and a pure function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from warpjax.types import Apply, ApplyWithStats, Params, PyTree
 
 
 class Network(NamedTuple):
-  """A network as a pair of pure functions. Anything with the first two is a network; flax is not needed.
+  """A network as a pair of pure functions, `init` and `apply`; flax is not needed.
 
   Attributes:
     init: `(key, x) -> (params, shared)`; `shared` is `()` when nothing is shared.
@@ -140,7 +140,7 @@ def _drop_nothing(next_fun: Callable, args: tuple, kwargs: dict, context: nn.mod
 def _kind(module: Any) -> str:
   if isinstance(module, type):
     return f"the class {module.__name__}; pass an instance"
-  nnx = sys.modules.get("flax.nnx")  # which no module of it is without
+  nnx = sys.modules.get("flax.nnx")  # imported if any nnx module exists
   is_nnx = nnx is not None and isinstance(module, nnx.Module)
   return short(module) + ("; pass from_nnx(lambda rngs: ...)" if is_nnx else "")
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Activation = Literal["relu", "tanh"]
 HeadInit = Literal["normal", "xavier"]
 Norm = Literal["batch", "group", "layer"]
-# Of the computations; parameters, batch statistics, losses and sums over tasks stay in single precision.
+# The dtype of computations; parameters, batch statistics, losses and sums over tasks stay in single precision.
 Dtype = Literal["float32", "bfloat16"] | jnp.dtype | type
 ParamDtype = jnp.dtype | type
 

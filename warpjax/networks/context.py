@@ -35,14 +35,14 @@ def with_context(network: Network, modulation: Modulation) -> Network:
 
   Args:
     network: Any network.
-    modulation: What the context does, such as `film("dense_0", 5)`.
+    modulation: The modulation by the context, such as `film("dense_0", 5)`.
 
   Returns:
-    A `Network`; what adapts is a dict of `context`. What is shared is a dict of `params` and `shared`, the two sides of
-    `network`, and of `weights`, those of the modulation.
+    A `Network`. Its task parameters are a dict with `context`. Its shared parameters are a dict with `params` and
+    `shared`, the two sides of `network`, and `weights`, those of the modulation.
 
   Raises:
-    ValueError: when an argument is not what it should be.
+    ValueError: when an argument has another type.
 
   Example:
     >>> network = with_context(from_linen(MLP((8,))), film("dense_0", 5))

@@ -66,8 +66,8 @@ def conv_general_dilated(
     dimension_numbers: As in `lax`; `None` means NCHW there, and is passed on.
     feature_group_count: Number of groups of channels.
     batch_group_count: Passed to `lax` unless one.
-    precision: Of the matrix product or convolution.
-    preferred_element_type: Of the result.
+    precision: Precision of the matrix product or convolution.
+    preferred_element_type: Dtype of the result.
     lowering: "auto" (by backend, see `AUTO_LOWERING`), "patches" (C++ on a CPU, otherwise copies of the patches under
       the kernel and one matrix product), or "lax".
     products: "bfloat16" rounds float32 operands of products, in every derivative too, and sums them in float32. These

@@ -32,20 +32,20 @@ class Conv4(nn.Module):
     num_classes: Number of outputs.
     width: Filters in each convolution.
     layers: The order of a block, out of "conv", "norm", "relu", "leaky_relu" (slope 0.01), "pool".
-    strides: Of each convolution.
-    padding: Of each convolution: "SAME", "VALID", or pixels on each side.
+    strides: Strides of each convolution.
+    padding: Padding of each convolution: "SAME", "VALID", or pixels on each side.
     pool_padding: "VALID" drops an odd last row, "SAME" keeps it.
     readout: "mean" over space, or "flatten".
     hidden: Widths of fully connected layers, each with a ReLU, between read-out and head.
-    num_blocks: How many blocks.
+    num_blocks: Number of blocks.
     conv_bias: Whether convolutions have a bias. In front of a batch norm its true gradient is zero.
     norm_scale: Whether batch norm has a scale (gamma) in addition to its bias (beta).
     norm_epsilon: Added to the variance.
     norm: "batch"; or, over one example at a time, "group" or "layer".
     norm_groups: Groups of channels for "group".
-    kernel_init: Of convolutions and fully connected layers.
-    bias_init: Of biases, batch norm's excepted: a function from a layer's fan-in to an initializer; `None` for zeros.
-    head_init: Of the head's kernel: "normal" (of deviation 1), "xavier" (uniform), or a function; `None` for
+    kernel_init: Initializer of convolutions and fully connected layers.
+    bias_init: From a layer's fan-in to the initializer of its bias, batch norm excepted; `None` for zeros.
+    head_init: Initializer of the head's kernel: "normal" (deviation 1), "xavier" (uniform), or a function; `None` for
       `kernel_init`.
     warp: Warp-layers after each block, named `warp_0` to `warp_3`; `None` for none.
     conv_general_dilated: The convolution; a drop-in for `jax.lax.conv_general_dilated`.

@@ -37,7 +37,7 @@ def convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, rounded: bo
     kernel: `[rows, columns, channels, features]`, of the dtype of `x`.
     geometry: Extents, strides, padding and dilation.
     rounded: Whether products take operands rounded to bfloat16 and sum them in float32; for float32 arrays.
-    precision: Of the matrix products.
+    precision: Precision of the matrix products.
 
   Returns:
     `[batch, rows, columns, features]`.

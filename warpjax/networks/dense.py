@@ -35,8 +35,8 @@ def dot_general(
     lhs: `[..., inputs]` for a dense layer.
     rhs: Its kernel, `[inputs, outputs]`.
     dimension_numbers: As in `lax.dot_general`, like the next two arguments.
-    precision: Of the product.
-    preferred_element_type: Of the result.
+    precision: Precision of the product.
+    preferred_element_type: Dtype of the result.
     products: "bfloat16" rounds float32 operands of products, in every derivative too, and sums them in float32.
       Products of other dtypes or of other axes than a dense layer's are passed to `lax.dot_general`.
     **kwargs: Further arguments of `lax.dot_general`.

@@ -25,7 +25,7 @@ def linen_apply(apply: Apply) -> Apply:
 
 
 def linen_with_stats(apply_with_stats: ApplyWithStats) -> ApplyWithStats:
-  """As `linen_apply`, under statistics; statistics that are returned are those of the real examples."""
+  """`linen_apply` with statistics passed in; it returns the statistics of the real examples."""
 
   def masked_apply(params: Params, shared: PyTree, stats: PyTree, x: Any) -> tuple[Any, PyTree]:
     with _masked(x) as plain:

@@ -24,8 +24,8 @@ class MLP(nn.Module):
     features: Width of each hidden layer.
     num_outputs: Width of the head.
     activation: Applied after each hidden layer: "relu", "tanh", or a function.
-    kernel_init: Of every kernel.
-    bias_init: Of every bias: a function from the layer's number of inputs to an initializer; `None` for zeros.
+    kernel_init: Initializer of every kernel.
+    bias_init: From a layer's number of inputs to the initializer of its bias; `None` for zeros.
     warp: Warp-layers ("linear" or "scale") after each hidden layer, named `warp_0`, `warp_1`, ...; `None` for none.
     dot_general: The product of dense layers, those of warps excepted; a drop-in for `jax.lax.dot_general`.
     dtype: Compute dtype; default: that of input and parameters.

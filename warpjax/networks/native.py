@@ -1,7 +1,7 @@
-"""Convolutions in C++ for CPUs: compiled once on the machine that runs them, and optional.
+"""Optional convolutions in C++ for CPUs, compiled once on the machine that runs them.
 
 The files in `cpp` reach the rate of a large matrix product without copies of windows. The C++ compiler of the machine
-compiles them when they are first wanted, which takes some seconds, and the library stays in the user's cache. Without
+compiles them when they are first used, which takes some seconds, and the library stays in the user's cache. Without
 a compiler `windows.py` computes the same.
 """
 
@@ -76,7 +76,7 @@ def serves(dtype: np.dtype) -> bool:
 def lowering(
   context: mlir.LoweringRuleContext, left: Any, right: Any, of: str, geometry: Geometry, *, rounded: bool
 ) -> Any:
-  """One of the three maps of `convolution.py` in a program for a CPU, of arrays of one of `DTYPES`."""
+  """Computes one of the three maps in `convolution.py` on a CPU, for arrays with a dtype in `DTYPES`."""
   numbers = np.array([number for pair in geometry for number in pair], np.int64)
   threads = np.int64(max(1, processor.cores() // len(jax.devices("cpu"))))
   rule = jax.ffi.ffi_lowering(TARGET)
@@ -110,7 +110,7 @@ def _is_whole(library: pathlib.Path) -> bool:
 
 
 def _compiled(compiler: str, library: pathlib.Path) -> pathlib.Path:
-  """Compiles beside the place and moves the result there, so that another process never sees a part of it."""
+  """Compiles into a temporary file and renames it, so that another process never sees an incomplete library."""
   _LOG.warning("Compiling convolutions for this machine, once; it takes some seconds.")  # seen by default
   with tempfile.TemporaryDirectory(dir=library.parent) as folder:
     made = pathlib.Path(folder, library.name)

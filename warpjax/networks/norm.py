@@ -79,7 +79,7 @@ def _not_negative(variance: jax.Array) -> jax.Array:
 
 @_not_negative.defjvp
 def _not_negative_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-  # That of `jnp.maximum` is half of it at zero, and needs its argument to equal its result bit for bit elsewhere.
+  # `jnp.maximum` would halve the derivative at zero, and lose it where argument and result differ by a rounding.
   return _not_negative(*primals), tangents[0]
 
 

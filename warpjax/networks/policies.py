@@ -1,4 +1,4 @@
-"""Networks of policies: a Gaussian MLP, and three recurrent actor-critics, whose memory is None at the start.
+"""Policy networks: a Gaussian MLP, and three recurrent actor-critics whose memory is None at the start.
 
 The recurrent ones start as PyTorch's `RNNCell` and linear layers of that width do, kernels and biases alike uniform
 within `1 / sqrt(width)`; the released Warp-RNN starts from orthogonal kernels, with one bias, of zeros. What an RNN and
@@ -20,7 +20,7 @@ from warpjax.networks.initializers import torch_bias
 from warpjax.networks.mlp import MLP
 from warpjax.types import PyTree
 
-MIN_LOG_STD = -13.8  # of rllab, log(1e-6)
+MIN_LOG_STD = -13.8  # log(1e-6), as in rllab
 
 
 class GaussianMLP(nn.Module):
@@ -30,7 +30,7 @@ class GaussianMLP(nn.Module):
     features: Width of each hidden layer.
     num_outputs: Dimensions of an action.
     init_std: The deviation at the start, above 0.
-    activation: Of the hidden layers: "relu", "tanh", or a function.
+    activation: Activation of the hidden layers: "relu", "tanh", or a function.
 
   Reference:
     Finn, Abbeel, Levine 2017, arXiv 1703.03400, released code: 100-100, deviations that start at 1 and are learned.
@@ -61,8 +61,8 @@ class RNN(nn.Module):
   """`(h, x) -> (h', logits, value)`: `h' = tanh(W x + b + U h + c)`, with linear heads.
 
   Attributes:
-    width: Of the hidden state.
-    num_actions: Of the policy head.
+    width: Width of the hidden state.
+    num_actions: Outputs of the policy head.
   """
 
   width: int = 100
@@ -80,14 +80,14 @@ class RNN(nn.Module):
 
 
 class WarpRNN(nn.Module):
-  """An RNN whose every part is scaled by what an LSTM, the warp, makes of the same inputs.
+  """An RNN in which every term is scaled by the outputs of an LSTM, the warp, on the same inputs.
 
   `h' = tanh(g1 W (g2 x) + g3 b + g4 U (g5 h) + g6 c)`, `g = tanh(V lstm(x, h))`. The warp's modules are named `warp_*`,
   so that their parameters are shared and those of the RNN and its heads adapt.
 
   Attributes:
-    width: Of the RNN and of the LSTM.
-    num_actions: Of the policy head.
+    width: Width of the RNN and of the LSTM.
+    num_actions: Outputs of the policy head.
 
   Reference:
     Flennerhag et al. 2020, arXiv 1909.00025, section 4.3 and its released code.
@@ -122,8 +122,8 @@ class HebbianRNN(nn.Module):
   `h' = tanh(W x + b + h (U + A * trace))`, `trace' = clip(trace + eta outer(h, h'), -1, 1)`.
 
   Attributes:
-    width: Of the hidden state.
-    num_actions: Of the policy head.
+    width: Width of the hidden state.
+    num_actions: Outputs of the policy head.
     modulated: Whether eta is `tanh(linear(h'))`, fanned out by neuron, instead of one learned number.
 
   Reference:
@@ -149,7 +149,7 @@ class HebbianRNN(nn.Module):
     hidden = jnp.tanh(wx + b + recurrent)
     grown = before[..., :, None] * hidden[..., None, :]
     trace = trace + self._rate(hidden) * grown
-    trace = jnp.where(jnp.abs(trace) <= 1, trace, jnp.sign(trace))  # of jnp.clip's gradient, half is lost at a bound
+    trace = jnp.where(jnp.abs(trace) <= 1, trace, jnp.sign(trace))  # jnp.clip loses half of the gradient at a bound
     return (trace, hidden), *_heads(hidden, self.num_actions)
 
   def _rate(self, hidden: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ class HebbianRNN(nn.Module):
 
 
 class _Affine(nn.Module):
-  """`x -> (W x, b)`, not added, of a cell as wide as its output."""
+  """`x -> (W x, b)`, not added, for a cell that is as wide as its output."""
 
   features: int
 

@@ -89,7 +89,7 @@ reptile_omniglot = Preset(Conv4, readout="flatten", norm_scale=True, head_init=N
 reptile_mini_imagenet = Preset(
   Conv4, width=32, layers=("conv", "norm", "pool", "relu"), pool_padding="SAME", norm_scale=True, **_POOLED
 )
-# The released code pads the third block's input by a zero row and column, which its padding of 1 makes without effect.
+# The released code pads the third block's input by a zero row and column, which has no effect with its padding of 1.
 imaml_omniglot = Preset(
   Conv4,
   padding=1,

@@ -1,4 +1,4 @@
-"""What a user's module does, learned by tracing it: nothing is computed or compiled."""
+"""Probes a user's module by tracing it: nothing is computed or compiled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def depends_on(function: Callable[[PyTree], PyTree], values: PyTree) -> bool:
   """Whether outputs of `function` depend on `values`: under `vmap`, exactly those outputs are batched.
 
   Args:
-    function: Of a pytree like `values`, traced once.
+    function: A function of a pytree like `values`; it is traced once.
     values: Arrays or their shapes.
 
   Returns:

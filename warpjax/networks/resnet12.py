@@ -33,7 +33,7 @@ class ResNet12(nn.Module):
     norm: "batch", "group" or "layer".
     norm_groups: Groups of channels for "group".
     norm_epsilon: Added to the variance.
-    kernel_init: Of convolutions.
+    kernel_init: Initializer of convolutions.
     warp: Warp-layers after each block, named `warp_0` to `warp_3`; `None` for none.
     conv_general_dilated: The convolution; a drop-in for `jax.lax.conv_general_dilated`.
     dtype: Compute dtype; default: that of input and parameters.

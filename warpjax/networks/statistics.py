@@ -58,7 +58,7 @@ def _with_own_stats(call: Callable[..., Any], variables: PyTree, x: jax.Array) -
   outputs, averages = apply({**variables, BATCH_STATS: zeros})
   flat = traverse_util.flatten_dict(averages)
   if unknown := sorted({path[:-1] for path in flat} - kept.keys()):
-    raise ValueError(f"module keeps statistics outside of flax.linen.BatchNorm, in {unknown}; none but its are known.")
+    raise ValueError(f"module must keep statistics only in flax.linen.BatchNorm; got others in {unknown}.")
   return outputs, traverse_util.unflatten_dict({path: leaf / (1 - kept[path[:-1]]) for path, leaf in flat.items()})
 
 

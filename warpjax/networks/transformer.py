@@ -1,4 +1,4 @@
-"""A causal transformer over tokens, some of whose MLPs adapt to a task: what test-time training trains."""
+"""A causal transformer over tokens for test-time training: the MLPs of its last blocks adapt to a task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warpjax.networks.warp import Warp, WarpSpec, check
 ROTARY_BASE = 10_000.0
 MLP = "mlp"
 ADAPTING = "adapting"
-HEAD_VARIANCE = 0.1  # of the first logits, so that the first loss is near that of a uniform guess
+HEAD_VARIANCE = 0.1  # variance of the first logits: the first loss is near that of a uniform guess
 
 
 class Transformer(nn.Module):

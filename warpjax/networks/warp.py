@@ -21,14 +21,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class WarpSpec(NamedTuple):
-  """What the warp-layers of a network look like; the default is the paper's default for images, a bare 3x3 convolution.
+  """The form of a network's warp-layers; the default is the paper's default for images, a bare 3x3 convolution.
 
   Attributes:
     kind: "linear" (dense, over the last axis), "conv1x1", "conv3x3", or "scale" (one factor per channel).
     activation: After the kernel: "relu", "tanh" or a function; `None` for a linear warp.
     batch_norm: A batch norm before the kernel and, with `residual`, one after the sum.
     residual: Adds the layer's input to its output; a 1x1 kernel adjusts the input if the widths differ.
-    num_layers: How many such layers after each block.
+    num_layers: Number of such layers after each block.
     hidden_width: Width between them; default: that of the block.
     identity_init: Starts as the identity, exactly: a residual whose kernel is zero or, where an activation would stop
       the gradient of that, whose branch has a zero factor per channel. Without the batch norm after the sum.
@@ -72,7 +72,7 @@ class Warp(nn.Module):
   Each layer is `norm_in -> kernel -> activation -> + input -> norm_out`, of which `spec` chooses the parts.
 
   Attributes:
-    spec: What each layer looks like.
+    spec: The form of each layer.
     conv_general_dilated: The convolution; a drop-in for `jax.lax.conv_general_dilated`.
     norm_epsilon: Added to the variance.
     dtype: Compute dtype; default: that of input and parameters.

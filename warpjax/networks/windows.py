@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 BLOCK_BYTES = 2**19
-"""Of the windows of a block: half of what the second cache of a core has on most machines."""
+"""Bytes of the windows of a block: half of the second-level cache of a core on most machines."""
 
 Ints = tuple[int, int]
 
@@ -53,18 +53,18 @@ class Geometry(NamedTuple):
     return [(0, 0, 0), *((low, high, 0) for low, high in zip(self.low, self.high(), strict=True)), (0, 0, 0)]
 
   def taps(self) -> list[tuple[Ints, Ints]]:
-    """For each tap, in row-major order, where its first pixel is in the padded image, and what is behind its last."""
+    """For each tap, in row-major order, the start and the stop of its pixels in the padded image."""
     last = [(self.result[i] - 1) * self.strides[i] + 1 for i in (0, 1)]
     rows, columns = (range(0, self.kernel[i] * self.dilation[i], self.dilation[i]) for i in (0, 1))
     return [((row, column), (row + last[0], column + last[1])) for row in rows for column in columns]
 
   def transposed(self) -> Geometry:
-    """Of the convolution, by the kernel in reverse order, that is the gradient of images at strides of one."""
+    """The geometry of the gradient of images at strides of one, a convolution with the reversed kernel."""
     low = [(self.kernel[i] - 1) * self.dilation[i] - self.low[i] for i in (0, 1)]
     return self._replace(image=self.result, result=self.image, low=(low[0], low[1]))
 
   def multiplications(self, images: int, channels: int, features: int) -> int:
-    """Those of any of the three maps of `convolution.py`."""
+    """The shape of the result of any of the three maps in `convolution.py`."""
     return images * channels * features * math.prod((*self.kernel, *self.result))
 
 
@@ -72,8 +72,8 @@ class Products(NamedTuple):
   """How products are computed.
 
   Attributes:
-    precision: Of `lax.dot_general`.
-    dtype: What operands are cast to, whose products are summed in float32; `None` leaves them as they are.
+    precision: The `precision` of `lax.dot_general`.
+    dtype: The dtype that operands are cast to, with products summed in float32; `None` leaves them unchanged.
   """
 
   precision: Any

@@ -1,4 +1,4 @@
-"""How good each action was: discounted returns less a baseline. Arrays are `[num_steps, num_episodes]`."""
+"""Advantages of actions: discounted returns less a baseline. Arrays are `[num_steps, num_episodes]`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.A
   """The least-squares fit of returns by `[o, o^2, t/100, (t/100)^2, (t/100)^3, 1]`, on these episodes.
 
   Args:
-    episodes: Where to fit; masked steps do not count.
-    returns: To be fitted.
+    episodes: The episodes to fit on; masked steps do not count.
+    returns: The returns to fit.
     ridge: Added to the diagonal of the normal equations; at least what rounding makes of collinear features, such as
       one-hot observations and their squares.
 
@@ -79,7 +79,7 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.A
 
 
 def standardized(advantages: jax.Array, mask: jax.Array) -> jax.Array:
-  """Less their mean and divided by their standard deviation over the steps of the mask; 0 elsewhere."""
+  """Advantages with mean 0 and deviation 1 over the steps of the mask; 0 elsewhere."""
   centred = jnp.where(mask > 0, advantages - masked_mean(advantages, mask), 0) * mask
   return centred / (jnp.sqrt(masked_mean(jnp.square(centred), mask)) + 1e-8)
 
@@ -89,8 +89,8 @@ def reinforce(discount: float = 0.99, *, standardize: bool = True) -> Rate:
 
   Args:
     discount: In [0, 1].
-    standardize: Whether advantages get mean 0 and deviation 1; the inner step size then knows nothing of the rewards'
-      scale.
+    standardize: Whether advantages get mean 0 and deviation 1, so that the inner step size does not depend on the
+      scale of the rewards.
 
   Returns:
     `(episodes) -> advantages`.

@@ -1,4 +1,4 @@
-"""What an environment is: two methods of gymnax's, whose `params` are the task and last over episodes."""
+"""Environments: two methods, as in gymnax, whose `params` are the task and stay the same over episodes."""
 
 from __future__ import annotations
 

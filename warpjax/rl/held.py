@@ -56,7 +56,7 @@ def hold(
 
   Args:
     inner: The inner loop.
-    policy: Whose episodes they are.
+    policy: The policy that plays the episodes.
     state: The state of training.
     tasks: Leaves `[num_tasks, ...]`.
     axis_name: Axis that the tasks are spread over.
@@ -100,9 +100,9 @@ def objective(inner: InnerLoop, policy: Policy, derivative: Derivative, gain: Ga
 
   Args:
     inner: The inner loop.
-    policy: Whose episodes they are.
-    derivative: Of the inner gradients.
-    gain: Of an action, from its ratio and its advantage.
+    policy: The policy that plays the episodes.
+    derivative: How the inner gradients are differentiated.
+    gain: The gain of an action, from its ratio and its advantage.
 
   Returns:
     The objective of one task; `kl` is the divergence of the adapted policy from the one that played.

@@ -19,7 +19,14 @@ MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 
 
 class MazeState(NamedTuple):
-  """The state of an episode: position `[2]` (row, column), steps done, and the last reward and action."""
+  """The state of an episode.
+
+  Attributes:
+    position: Row and column, `[2]`.
+    time: The number of steps done.
+    reward: The last reward.
+    action: The last action.
+  """
 
   position: jax.Array
   time: jax.Array
@@ -40,8 +47,8 @@ class Maze(NamedTuple):
   Attributes:
     size: Cells along a side, the border included; odd.
     num_steps: Length of an episode, by which time is divided.
-    reward: At the goal.
-    penalty: For a wall.
+    reward: Reward at the goal.
+    penalty: Cost of a move into a wall.
 
   Example:
     >>> maze = Maze()
@@ -90,7 +97,7 @@ class Maze(NamedTuple):
 
 
 def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: float = 0.0) -> Maze:
-  """A `Maze`, its arguments, the attributes of one, checked.
+  """Makes a `Maze` after checking its attributes.
 
   Returns:
     The `Maze`.

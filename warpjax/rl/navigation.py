@@ -77,7 +77,7 @@ class PointNavigation(NamedTuple):
 def point_navigation(
   reward: Reward = "distance", varying_start: bool = False, goal_size: float = 0.01
 ) -> PointNavigation:
-  """A `PointNavigation`, its arguments checked.
+  """Makes a `PointNavigation` after checking its arguments.
 
   Args:
     reward: "distance" or "squared_distance", negated.

@@ -32,7 +32,7 @@ def dice_weights(log_probs: jax.Array, mask: jax.Array) -> jax.Array:
   advantages the sum telescopes to `sum_t (m_t - 1) r_t`, DiCE's objective.
 
   Args:
-    log_probs: Of the actions, `[num_steps, num_episodes]`.
+    log_probs: Log-probabilities of the actions, `[num_steps, num_episodes]`.
     mask: 0 where an episode has ended.
 
   Returns:
@@ -69,10 +69,10 @@ class PolicyGradient:
 
 
 def policy_gradient(policy: Policy, estimator: Estimator = "score") -> PolicyGradient:
-  """`-mean(w_t A_t)` over the steps of a batch, where `w_t` is how the probability of an action enters.
+  """`-mean(w_t A_t)` over the steps of a batch; `estimator` chooses the weight `w_t` of an action.
 
   Args:
-    policy: Of the network.
+    policy: The policy, with the network of the learner.
     estimator: "score": `log pi(a_t)`, with only the right gradient, as in MAML's released code. "ratio":
       `pi / stop(pi)`, with the right gradient, and each action's part of the second derivative (low variance, biased).
       "dice": every derivative is right (`dice_weights`), at a higher variance.
@@ -115,8 +115,8 @@ def a2c(
   Args:
     policy: Over discrete actions, with a critic.
     discount: In [0, 1].
-    trace: Of the advantages, see `gae`; 1 is `R_t - v_t`, as in the released codes.
-    value_cost: Of the critic's error.
+    trace: Trace parameter of the advantages, see `gae`; 1 is `R_t - v_t`, as in the released codes.
+    value_cost: Weight of the critic's squared error.
     concentration_cost: Weight of the policy's concentration, which those codes have instead of entropy.
 
   Returns:

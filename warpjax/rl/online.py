@@ -14,7 +14,7 @@ from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParam
 
 
 def online(inner: InnerLoop) -> CarriedMetaGrad:
-  """`num_steps` steps on fresh batches, and the sum of the loss's gradients with respect to `shared` on the way.
+  """Takes `num_steps` steps on fresh batches, and sums the gradients of the loss in `shared` along the way.
 
   The task is one life, and a meta-step has one task: the ends of several lives would be averaged, each with its own
   optimizer state. The life continues from meta-step to meta-step: the gradient of `initial` is

@@ -29,17 +29,22 @@ class Distribution(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """The outputs of a policy for observations: the distribution's parameters, and values `[...]` if it has a critic."""
+  """The outputs of a policy for observations.
+
+  Attributes:
+    action: The parameters of the distribution over actions.
+    value: The critic's values, `[...]`; None without a critic.
+  """
 
   action: PyTree
   value: Any = None
 
 
 class Policy(NamedTuple):
-  """What acts. The leading axis is that of the episodes; a policy without memory carries `()`.
+  """A policy. The leading axis is that of the episodes; a policy without memory carries `()`.
 
   Attributes:
-    distribution: Of its actions.
+    distribution: The distribution of its actions.
     start: `(params, shared, observations [episodes, ...]) -> memory` at the start of an episode.
     step: `(params, shared, memory, observations [episodes, ...]) -> (memory, Outputs)`.
     sequence: `(params, shared, observations [steps, episodes, ...]) -> Outputs` of all steps, from the start.
@@ -155,7 +160,7 @@ def categorical() -> Distribution:
 
   def kl(p: PyTree, q: PyTree) -> jax.Array:
     log_p = jax.nn.log_softmax(p)
-    possible = jnp.exp(log_p) > 0  # an action that is ruled out has no part in it, and -inf less -inf would be NaN
+    possible = jnp.exp(log_p) > 0  # an impossible action contributes nothing, and -inf less -inf would be NaN
     return jnp.sum(jnp.exp(log_p) * jnp.where(possible, log_p - jax.nn.log_softmax(q), 0), axis=-1)
 
   return Distribution(noise, lambda p, noise: jnp.argmax(p + noise, axis=-1), log_prob, kl)

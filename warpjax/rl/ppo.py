@@ -46,7 +46,7 @@ def meta_step(
     inner: Its `loss_fn` is `objectives.policy_gradient(...)`, its batches are those of `rollouts.batches`; its query
       loss is not used.
     optimizer: The outer optimizer, over the whole `MetaParams`; each epoch is a step of it.
-    clip: How far the ratio may go from 1 and still gain.
+    clip: The distance of the ratio from 1 beyond which it gains nothing.
     epochs: Steps on the same episodes.
     derivative: "first_order" leaves the derivatives of inner gradients out.
     axis_name: Axis that the tasks are spread over.

@@ -19,9 +19,9 @@ class Episodes(NamedTuple):
   """Episodes of one length, `[num_steps, num_episodes, ...]`.
 
   Attributes:
-    observations: What the policy saw before each action.
-    actions: What it did.
-    rewards: Of that very action; 0 once an episode has ended.
+    observations: The policy's observation before each action.
+    actions: The actions.
+    rewards: The reward of each action; 0 once an episode has ended.
     mask: 1 up to the step that ended an episode, 0 after it.
   """
 
@@ -47,7 +47,12 @@ def where_alive(alive: jax.Array, leaf: jax.Array, other: jax.Array | float = 0)
 
 
 class Batch(NamedTuple):
-  """What a policy-gradient loss reads: episodes, and the advantage of each action, `[num_steps, num_episodes]`."""
+  """The batch of a policy-gradient loss.
+
+  Attributes:
+    episodes: The episodes.
+    advantages: The advantage of each action, `[num_steps, num_episodes]`.
+  """
 
   episodes: Episodes
   advantages: jax.Array
@@ -85,11 +90,11 @@ def rollout(
 
   Args:
     env: The environment.
-    policy: What acts.
+    policy: The policy that acts.
     params: The policy's parameters.
-    shared: Those that it shares with other tasks.
+    shared: The parameters that it shares with other tasks.
     task: The environment's `params`.
-    key: Of starts, actions and moves.
+    key: The key of starts, actions and moves.
     num_steps: Length of the episodes; steps after the end of one are masked.
     num_episodes: The number of episodes, vmapped.
     task_axis: 0 if each episode has its own task, in leaves `[num_episodes, ...]`.
@@ -135,7 +140,7 @@ def batches(
 
   Args:
     env: The environment; a task's `support` and `query` are its `params`.
-    policy: What acts, with the parameters of the moment.
+    policy: The policy that acts, with the current parameters.
     rate: For example `reinforce(discount)`.
     num_steps: Length of the episodes.
     num_episodes: Episodes a batch.

@@ -23,11 +23,11 @@ class Settings(NamedTuple):
   Hessian are finite differences; these are exact.
 
   Attributes:
-    max_kl: Of the adapted policies before from those after a step, on average over the states visited.
+    max_kl: Bound of the mean KL divergence between adapted policies before and after a step, over the visited states.
     cg_steps: Products with the Hessian of the divergence.
     damping: Added to its diagonal.
     backtracks: Step lengths that are tried.
-    shrink: Each over the one before.
+    shrink: Ratio of each step length to the one before.
   """
 
   max_kl: float = 0.01
@@ -125,7 +125,7 @@ def trust_region(
   Args:
     settings: The numbers.
     point: Parameters.
-    gradient: Of the loss at `point`.
+    gradient: The gradient of the loss at `point`.
     curvature: The Hessian of the divergence at `point` times a vector.
     evaluate: `(parameters) -> (loss, aux)`; aux holds `kl`.
 

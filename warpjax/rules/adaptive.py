@@ -2,7 +2,7 @@
 a positive number or a schedule.
 
 Each divides by the root of an average of squared gradients. Without a number under the root, optax's default for Adam
-and its kin, the derivative at a zero gradient is NaN, and every dead unit has a zero gradient.
+and its variants, the derivative at a zero gradient is NaN, and every dead unit has a zero gradient.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def rmsprop(learning_rate: Rate, decay: Scalar = 0.9, eps: Scalar = 1e-8, moment
 
   Args:
     learning_rate: A positive number, or an optax schedule over inner steps.
-    decay: Of the average.
+    decay: Decay of the average.
     eps: Added inside the root, where it makes the derivative finite.
     momentum: Decay of the momentum buffer, or None.
 

@@ -21,7 +21,7 @@ def alfa(learning_rate: float = 0.01, own_steps: int = 5, decay: float = 5e-4) -
 
   Args:
     learning_rate: Where every a starts; a positive number.
-    own_steps: How many steps have an a and a b of their own; later steps use the last.
+    own_steps: Number of steps with an a and a b of their own; later steps use the last.
     decay: Where every b starts, in units of the learning rate; at least 0.
 
   Returns:

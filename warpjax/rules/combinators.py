@@ -14,7 +14,7 @@ Mask = PyTree | Callable[[Params], PyTree]
 
 
 def chain(*rules: UpdateRule) -> UpdateRule:
-  """The rules one after another, each on the updates of the one before; rule parameters are their tuple.
+  """Applies rules in sequence, each to the updates of the one before. The rule parameters are a tuple.
 
   Args:
     *rules: At least one.
@@ -39,7 +39,7 @@ def chain(*rules: UpdateRule) -> UpdateRule:
     return tuple(rule.init(jax.random.fold_in(key, i), params) for i, rule in enumerate(rules))
 
   def each(rule_params: PyTree) -> Any:
-    """The rules with their own parameters; `()` is none, as for any rule without."""
+    """The rules with their own parameters; `()` stands for the parameters of rules that have none."""
     return zip(rules, rule_params or ((),) * len(rules), strict=True)
 
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
@@ -56,10 +56,10 @@ def chain(*rules: UpdateRule) -> UpdateRule:
 
 
 def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
-  """The rule where `mask` is True; updates pass unchanged elsewhere, as with `optax.masked`.
+  """Applies the rule where `mask` is True. Elsewhere updates pass unchanged, as with `optax.masked`.
 
   Args:
-    rule: What to apply.
+    rule: The rule to apply.
     mask: A tree of booleans that prefixes the parameters, or a function from parameters to one.
 
   Returns:
@@ -92,7 +92,7 @@ def masked(rule: UpdateRule, mask: Mask) -> UpdateRule:
 
 
 def freeze(mask: Mask) -> UpdateRule:
-  """Zero updates where `mask` is True: those parameters start tasks at their meta-learned value and keep it.
+  """Sets updates to zero where `mask` is True, so that these parameters keep their meta-learned values.
 
   Args:
     mask: A tree of booleans that prefixes the parameters, or a function from parameters to one.

@@ -12,17 +12,17 @@ from warpjax.types import Params, PyTree, UpdateRule
 
 
 def as_optax(rule: UpdateRule, rule_params: PyTree) -> optax.GradientTransformationExtraArgs:
-  """The rule at fixed, meta-learned parameters, as an optax optimizer: its steps are those of the inner loop.
+  """Makes an optax optimizer of a rule and its meta-learned parameters; its steps equal those of the inner loop.
 
   Args:
-    rule: What was meta-trained.
+    rule: The rule.
     rule_params: Its parameters, `state.meta_params.rule`.
 
   Returns:
     An optax optimizer. `update(grads, state, params, value=loss)` for rules that read the loss (`meta_lstm`).
 
   Raises:
-    ValueError: when `rule` is not one; (by its `init`) when the rule's parameters are not those for these parameters.
+    ValueError: when `rule` is not an UpdateRule; from `init`, when the rule's parameters do not fit the parameters.
 
   Example:
     >>> import jax.numpy as jnp, optax

@@ -23,10 +23,10 @@ def l2l_lstm(units: Sequence[int] = (20, 20), *, p: float | None = 5.0, scale: f
   has their mean.
 
   Args:
-    units: Of each layer.
+    units: Width of each layer.
     p: Gradients are read as `log_and_sign` with this p; 0 or None reads them unchanged, as the paper's quadratics do,
       with a scale of 1.
-    scale: Of the update.
+    scale: Scale of the update.
 
   Returns:
     An `UpdateRule` whose rule parameters are the weights.

@@ -37,7 +37,7 @@ def advance(weights: PyTree, state: CellState, inputs: jax.Array) -> CellState:
 
   Args:
     weights: From `init_weights`.
-    state: Of every coordinate.
+    state: The state of every coordinate.
     inputs: `[num_coordinates, num_inputs]`.
 
   Returns:
@@ -67,7 +67,7 @@ def log_and_sign(x: jax.Array, p: float) -> jax.Array:
     Andrychowicz et al. 2016, arXiv 1606.04474, appendix A.
   """
   small = jnp.abs(x) < math.exp(-p)
-  safe = jnp.where(small, 1.0, x)  # the logarithm has no derivative at 0, and a masked NaN is still one
+  safe = jnp.where(small, 1.0, x)  # the logarithm has no derivative at 0, and masking would not remove its NaN
   return jnp.stack(
     [jnp.where(small, -1.0, jnp.log(jnp.abs(safe)) / p), jnp.where(small, math.exp(p) * x, jnp.sign(x))], -1
   )

@@ -18,7 +18,7 @@ _FORGET_BIAS, _INPUT_BIAS, _WEIGHTS = (4.0, 5.0), (-5.0, -4.0), (-0.01, 0.01)
 
 
 class MetaLSTMState(NamedTuple):
-  """What is remembered of every coordinate: the first LSTM's state, and the last gates `[num_coordinates]`."""
+  """The state of every coordinate: the first LSTM's state, and the last gates `[num_coordinates]`."""
 
   lstm: lstm.CellState
   forget: jax.Array
@@ -34,7 +34,7 @@ def meta_lstm(units: int = 20, p: float = 10.0) -> UpdateRule:
   `unrolled(inner, "first_order")`.
 
   Args:
-    units: Of the first LSTM.
+    units: Width of the first LSTM.
     p: Losses and gradients below `e^-p` count as small.
 
   Returns:

@@ -52,7 +52,7 @@ def _newton(solve: LinearSolve, search: Any) -> optax.GradientTransformationExtr
     def hessian(vector: PyTree) -> PyTree:
       return optax.tree.conj(jax.jvp(jax.grad(value_fn), (params,), (vector,))[1])
 
-    uphill = optax.tree.conj(grads)  # of complex parameters JAX's gradient is the conjugate of the direction
+    uphill = optax.tree.conj(grads)  # JAX's gradient of complex parameters is the conjugate of the direction
     direction, _ = solve(hessian, uphill)
     descends = real_vdot(direction, uphill) > 0
     direction = jax.tree.map(lambda d, g: -jnp.where(descends, d, g), direction, uphill)

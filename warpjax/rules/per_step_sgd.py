@@ -16,7 +16,7 @@ def per_step_sgd(learning_rate: float, num_steps: int) -> UpdateRule:
 
   Args:
     learning_rate: Where every alpha starts; a positive number.
-    num_steps: How many steps have an alpha of their own.
+    num_steps: Number of steps with an alpha of their own.
 
   Returns:
     An `UpdateRule`; its rule parameters are a tree like the parameters', of leaves `[num_steps]`.

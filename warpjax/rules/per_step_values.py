@@ -11,12 +11,12 @@ from warpjax.types import Params, PyTree, UpdateRule
 
 
 def per_step_values(num_steps: int) -> UpdateRule:
-  """`theta_k = v_k`: these parameters do not adapt, and have a value for every point of the inner loop.
+  """`theta_k = v_k`: these parameters do not adapt, and have a learned value at every point of the inner loop.
 
   v_0 is `initial`, and v_1 to v_{K-1} are the rule's parameters; the points from K on have v_{K-1}. So the support loss
-  of step k is under v_k and the query loss after the last step under v_{K-1}, as in the released code. In a multi-step
-  loss, the query loss after an earlier step k is under v_k in the released code and under v_{k+1} in this rule, as
-  every loss at that point.
+  of step k uses v_k, and the query loss after the last step uses v_{K-1}, as in the released code. In a multi-step loss
+  the query loss after an earlier step k uses v_k in the released code; in this rule it uses v_{k+1}, like every loss at
+  that point.
 
   Args:
     num_steps: K, steps with a value of their own; at least 2, as the first has the initial parameters.

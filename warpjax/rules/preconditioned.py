@@ -19,7 +19,7 @@ def preconditioned(
 ) -> UpdateRule:
   """`theta <- theta - learning_rate * P(theta; rule_params) g`.
 
-  Warp layers precondition without it, through the loss; this is the explicit form that they are compared with.
+  Warp-layers precondition through the loss, without this rule; it is the explicit form, for comparison.
 
   Args:
     matvec: `(rule_params, params, grads) -> P grads`.

@@ -15,8 +15,9 @@ from warpjax.types import Params, PyTree, Rate, Scalar, UpdateRule
 def from_optax(transformation: optax.GradientTransformation, *, differentiable: bool = True) -> UpdateRule:
   """Any optax transformation as an update rule; its rule parameters are `()`.
 
-  An estimator that differentiates the rule tries its derivative at a zero gradient when it is traced. It refuses those
-  that are not finite there: optax's Adam and its kin without an `eps_root`, and what divides by the norm of a tensor.
+  An estimator that differentiates the rule tries its derivative at a zero gradient when it is traced. It refuses rules
+  without a finite derivative there: optax's Adam and its variants without an `eps_root`, and rules that divide by the
+  norm of a tensor.
   `rules.adam`, `adamw` and the other rules of this package are safe.
 
   Args:
@@ -93,7 +94,7 @@ def clip_by_global_norm(max_norm: float) -> UpdateRule:
     del params
     squared = optax.tree.norm(grads, squared=True)
     over = squared > max_norm**2
-    # The root is only taken where it has a finite slope: a masked infinity would still be a NaN.
+    # The root is only taken where its slope is finite; masking an infinite slope would give NaN.
     scale = jnp.where(over, max_norm / jnp.sqrt(jnp.where(over, squared, 1.0)), 1.0)
     return jax.tree.map(lambda leaf: leaf * scale.astype(jnp.real(leaf).dtype), grads)
 

@@ -1,4 +1,4 @@
-"""Config in, workdir with a result out: what `warpjax train` and the other commands run, and the same from Python.
+"""The runner: from a config to a workdir with a result, as `warpjax train` and the other commands do, from Python.
 
   from warpjax import runner
 

@@ -136,7 +136,7 @@ def integers(name: str, values: Sequence[str]) -> list[int]:
     ValueError: For text that is no integer, or a repeated one.
   """
   if not all(re.fullmatch(r"\d+", value.strip()) for value in values) or len(set(values)) < len(values):
-    raise ValueError(f"--{name} must be different non-negative integers with commas between; got {','.join(values)}.")
+    raise ValueError(f"--{name} must be different non-negative integers, separated by commas; got {','.join(values)}.")
   return [int(value) for value in values]
 
 
@@ -150,12 +150,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     fail(_no_such_flag(error))
   except flags.Error as error:
     fail(_in_words(str(error).splitlines()[0]))
-  if _overrides and "cpu_devices" not in FLAGS:  # which `define` makes beside the config of a run
+  if _overrides and "cpu_devices" not in FLAGS:  # `define` makes this flag only with the config of a run
     fail(f"this command takes no settings of a config; got --config.{_overrides[0]}.")
   if "cpu_devices" in FLAGS and FLAGS.cpu_devices:
     jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
   if len(rest) > 1:
-    fail(f"arguments must be flags, --NAME=VALUE, lists with commas and no spaces; got {rest[1]!r}.")
+    fail(f"arguments must be flags, --NAME=VALUE, and lists have commas without spaces; got {rest[1]!r}.")
   return rest
 
 
@@ -206,7 +206,7 @@ def _without_late_reads(unraisable: Any) -> None:
   """Hides the errors of further reads of a checkpoint, after the first has failed and is reported."""
   if isinstance(unraisable.exc_value, KeyboardInterrupt):
     interrupts.leave_interrupted()  # Python would only print it
-  code = getattr(unraisable.object, "cr_code", None)  # of a coroutine that is no longer awaited
+  code = getattr(unraisable.object, "cr_code", None)  # the code of a coroutine that is no longer awaited
   of_orbax = code is not None and "orbax" in pathlib.Path(code.co_filename).parts
   if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)

@@ -63,7 +63,7 @@ def evaluate(
 
 
 def _chosen(path: pathlib.Path) -> dict[str, Any]:
-  """How validation tasks selected the checkpoint, which only the run's own result records."""
+  """The selection of the checkpoint by validation tasks, which only the run's own result records."""
   result = workdir.read_json(path / workdir.RESULT) or {}
   return {key: result[key] for key in ("num_meta_steps", "selected") if "selected" in result}
 

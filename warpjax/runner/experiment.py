@@ -27,8 +27,8 @@ class Experiment(NamedTuple):
   """A config, built.
 
   `norm_stats` names the batch statistics of the result, "none" without batch norm. `readout` measures with them, or
-  makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `start` is
-  what a test task begins with; None for the learned parameters. `published` may be None.
+  makes such a readout from the trained state (`readout_of`). `others` measure with the other choices. `start` computes
+  the start of a test task; None for the learned parameters. `published` may be None.
   `settings` is the config, with the defaults of the settings that it leaves out.
   """
 
@@ -175,7 +175,7 @@ def _refuse_batches(data: str, inner: Mapping[str, Any], evaluation: Evaluation)
   for key, value in {**sizes, "eval.batch_size": evaluation.batch_size}.items():
     if value not in ("full", 0):
       raise ValueError(
-        f"config.{key} has no place with config.data.name {data!r}, which brings its own batches; got {value!r}."
+        f"config.{key} cannot be set with config.data.name {data!r}, which has its own batches; got {value!r}."
       )
 
 

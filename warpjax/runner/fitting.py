@@ -17,7 +17,7 @@ from warpjax.runner.config import recipes, registry
 from warpjax.runner.experiment import Experiment
 from warpjax.types import InnerLoop
 
-# Of each way to differentiate, those that take less time first.
+# For each way to differentiate, the faster policies first.
 POLICIES: tuple[tuple[Derivative, Memory], ...] = (
   ("mixed", "save_all"),
   ("mixed", "save_gradients"),

@@ -91,7 +91,7 @@ def train(
   value that a shell would split or that need quotes are replaced: `network.features=(4,4)` is in
   `directory/network.features=4x4`.
 
-  A grid goes on with more values, axes or seeds than before. Finished points are only read.
+  A grid can be continued with more values, axes or seeds. Finished points are only read.
 
   Args:
     config: Nested dicts, as `load_config` returns them.

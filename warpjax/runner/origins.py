@@ -1,4 +1,4 @@
-"""The origin of a run, which its result records: another run's meta-parameters, or its own shorter training."""
+"""The origin of a run, which its result records: the meta-parameters of another run, or a shorter run of its own."""
 
 from __future__ import annotations
 

@@ -200,8 +200,8 @@ def _stopped_at(step: int, num_meta_steps: int) -> str:
   if step == 0:
     return "Stopped before the first meta-step, so nothing is saved; the same command begins again."
   if step < num_meta_steps:
-    return f"Stopped at meta-step {step}, which is saved; the same command goes on."
-  return f"Stopped at meta-step {step}, the last, which is saved; the same command goes on with the evaluation."
+    return f"Stopped at meta-step {step}, which is saved; the same command continues."
+  return f"Stopped at meta-step {step}, the last, which is saved; the same command continues with the evaluation."
 
 
 def sweep(

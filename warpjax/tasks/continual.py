@@ -1,7 +1,7 @@
 """Continual sine regression: the sub-tasks of a task come one after another, each over a range of inputs of its own.
 
-What makes it continual is the batch function, which shows inner step k the sub-task `k // steps_each`, and the query,
-which holds the sub-tasks seen so far; the core knows nothing of it.
+It is continual by its batch functions: inner step k sees sub-task `k // steps_each`, and the query batch has the
+sub-tasks seen so far.
 """
 
 from __future__ import annotations

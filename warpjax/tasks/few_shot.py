@@ -1,7 +1,7 @@
 """N-way K-shot classification tasks, drawn on the device from one uint8 array.
 
-The array rides in a `jax.tree_util.Partial`: pass the sampler to a jitted function as an argument and the images are
-an argument too, not a constant of the program.
+The array is in a `jax.tree_util.Partial`: if the sampler is passed to a jitted function, the images are an argument of
+the program and not a constant.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _on_host(images: np.ndarray) -> Images:
 
 
 def tasks_from_arrays(x: PyTree, y: PyTree, *, shots: int, queries: int) -> TaskSampler:
-  """Bring your own tasks: draws one of the stored tasks, then splits its examples at random.
+  """A sampler of stored tasks: draws one of them, then splits its examples at random.
 
   Args:
     x: Inputs, leaves `[tasks, examples, ...]`.

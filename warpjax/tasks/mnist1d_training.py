@@ -1,4 +1,4 @@
-"""The training of a network on one data set as a task: hyper-parameters of training are what is meta-learned.
+"""The training of a network on one data set as a task, whose hyper-parameters are meta-learned.
 
 The network's start is fixed, and the step size of training is learned from the training loss.
 """

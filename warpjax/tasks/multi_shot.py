@@ -79,7 +79,7 @@ def sampler(images: Any, *, held_out: int = 5, query: Query = "held_out") -> Tas
 
 
 def all_tasks(images: Any, *, held_out: int = 5) -> Task:
-  """Every alphabet once, leaves `[alphabets, ...]`: what an evaluation runs over.
+  """Every alphabet once, leaves `[alphabets, ...]`, for an evaluation.
 
   Args:
     images: As for `sampler`.

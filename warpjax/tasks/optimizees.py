@@ -1,7 +1,7 @@
 """Functions to train learned optimizers on: random quadratics, and the training of small networks on images.
 
-A task is one function with a random start, the same in `support` and `query`. What adapts is the displacement from the
-start, so that the start belongs to the task and `MetaParams.initial` is zero.
+A task is one function with a random start, the same in `support` and `query`. The displacement from the start
+adapts, so that the start belongs to the task and `MetaParams.initial` is zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ START_SCALE = 0.01
 
 
 class Quadratic(NamedTuple):
-  """`|W theta - y|^2`: `start [dim]`, `matrix [dim, dim]`, `target [dim]`."""
+  """The function `|W theta - y|^2`.
+
+  Attributes:
+    start: Where theta starts, `[dim]`.
+    matrix: W, `[dim, dim]`.
+    target: y, `[dim]`.
+  """
 
   start: jax.Array
   matrix: jax.Array
@@ -79,7 +85,13 @@ def quadratic_loss(params: Params, shared: PyTree, batch: Quadratic) -> tuple[ja
 
 
 class Training(NamedTuple):
-  """A network to train: `start [size]`, its weights in one vector, and images `x [n, pixels]` of labels `y [n]`."""
+  """A network to train, and its data.
+
+  Attributes:
+    start: The initial weights in one vector, `[size]`.
+    x: Images, `[n, pixels]`.
+    y: Labels, `[n]`.
+  """
 
   start: jax.Array
   x: jax.Array

@@ -64,7 +64,7 @@ def loss(params: jax.Array, shared: PyTree, batch: Batch) -> tuple[jax.Array, Au
 def descent_point(
   task: Task, initial: jax.Array, *, learning_rate: float, num_steps: int, prox: float = 0.0
 ) -> jax.Array:
-  """Where `num_steps` gradient steps from `initial` on the support loss (and its proximal term) end.
+  """The end point of `num_steps` gradient steps from `initial` on the support loss, with its proximal term.
 
   `phi_k = V (p^k V^T theta + s V^T (A^T b + lambda theta))`, where `H = V h V^T`, `p = 1 - alpha (h + lambda)` and
   `s = alpha (1 + p + ... + p^(k-1))`: no iteration.

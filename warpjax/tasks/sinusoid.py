@@ -41,7 +41,13 @@ VARIANTS = {
 
 
 class Wave(NamedTuple):
-  """The numbers of one sine wave, each a scalar."""
+  """A sine wave, `A sin(w x + b)`.
+
+  Attributes:
+    amplitude: A, a scalar.
+    frequency: w, a scalar.
+    phase: b, a scalar.
+  """
 
   amplitude: jax.Array
   frequency: jax.Array

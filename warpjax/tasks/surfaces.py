@@ -20,7 +20,7 @@ DOMAIN = (-3.0, 3.0)
 
 
 class Surface(NamedTuple):
-  """One surface's numbers.
+  """The numbers of one surface.
 
   Attributes:
     a: Shifts, `[3]`, each -1, 0 or 1.
@@ -34,7 +34,12 @@ class Surface(NamedTuple):
 
 
 class Descent(NamedTuple):
-  """The support or query of one task: the starts, `[num_starts, 2]`, and the surface."""
+  """The support set or the query set of one task.
+
+  Attributes:
+    start: The points that descents start from, `[num_starts, 2]`.
+    surface: The surface to descend.
+  """
 
   start: jax.Array
   surface: Surface
@@ -73,7 +78,7 @@ def random_surface(key: jax.Array) -> Surface:
   """Each number uniform over its values: a from {-1, 0, 1}, b from {-5, ..., 5}, s from {1, ..., 10}.
 
   Args:
-    key: Used once.
+    key: The key of the draw.
 
   Returns:
     A `Surface`, of the default float dtype.
@@ -161,7 +166,7 @@ def init_warp(key: jax.Array, hidden: int = 30) -> PyTree:
   """Parameters of `residual_warp` at the identity.
 
   Args:
-    key: Used once.
+    key: The key of the draw.
     hidden: Width of its two layers.
 
   Returns:

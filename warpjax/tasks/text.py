@@ -1,7 +1,7 @@
-"""Text that is met chunk by chunk: a task is a stretch of bytes, and inner step k predicts those of chunk k.
+"""Text in chunks: a task is a stretch of bytes, and inner step k predicts the bytes of chunk k.
 
-What makes it a stream is the batch function, which shows inner step k the chunk k, and a query batch that knows its
-step: the query loss after k steps is that of chunk k, before the step on it.
+It is a stream by its batch functions: inner step k sees chunk k, and the query batch after k steps is chunk k, before
+the step on it.
 """
 
 from __future__ import annotations

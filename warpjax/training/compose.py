@@ -14,7 +14,7 @@ from warpjax.types import Task
 
 
 def in_phases(until: int, first: Step, then: Step) -> StepFn:
-  """`first` for the first `until` meta-steps of a run, `then` after; only one of them is computed.
+  """Takes `first` in the first `until` meta-steps of a run, and `then` afterwards; only one of them is computed.
 
   MAML++'s annealing of the derivative's order is `first` with `unrolled(inner, "first_order")`. Both take and give the
   same state, so they differ in how the meta-gradient is obtained, not in what is learned.
@@ -54,7 +54,7 @@ def repeated(step: Step, times: int) -> StepFn:
 
   Args:
     step: From `training.meta_step`, with `truncated_unroll` for the segments of one adaptation. A task keeps its key:
-      an estimator that draws from the key alone draws the same each time.
+      an estimator that draws only from the key draws the same numbers each time.
     times: Outer updates.
 
   Returns:

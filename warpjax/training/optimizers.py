@@ -12,7 +12,13 @@ from warpjax.types import MetaParams, PyTree
 
 
 class BlockState(NamedTuple):
-  """The state of `per_block`: that of each block's optimizer."""
+  """The state of `per_block`.
+
+  Attributes:
+    initial: The state of the optimizer of `initial`.
+    shared: The state of the optimizer of `shared`.
+    rule: The state of the optimizer of `rule`.
+  """
 
   initial: PyTree
   shared: PyTree
@@ -26,7 +32,7 @@ def per_block(
   shared: optax.GradientTransformation | None = None,
   rule: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """An optimizer of its own, with its own state and count, for each block.
+  """A separate optimizer for each block, with its own state and count.
 
   `update(..., blocks=("shared",))` updates only those blocks: the others keep their parameters and their state. With
   zero gradients momentum would move them, and schedules and Adam's averages would decay.

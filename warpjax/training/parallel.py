@@ -18,10 +18,10 @@ DEVICES = "devices"
 
 
 def use_cores(cores: int | None = None) -> int:
-  """Makes a device of each core of a CPU, over which `over_devices` spreads tasks; before JAX runs anything.
+  """Makes a device of each core of a CPU, for `over_devices`. It must be called before JAX runs anything.
 
-  A device works at one operation at a time, so that the others use the other cores. It is faster where a task fills a
-  core, as networks of images do.
+  A device runs one operation at a time, so that the other devices use the other cores. This is faster if a task keeps a
+  core busy, as with networks for images.
 
   Args:
     cores: How many devices; `None` for the cores that this process may use.

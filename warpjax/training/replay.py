@@ -39,8 +39,8 @@ class Replay(NamedTuple):
     states: Task parameters and optimizer state before each inner step, theta_0 to theta_{K-1}; leaves
       `[num_tasks, num_steps, ...]`.
     tasks: Leaves `[num_tasks, ...]`.
-    keys: The key that each task was adapted with, `[num_tasks]`: with it step k of a task draws the batches again that
-      it drew then. theta_k only depends on the batches before k, so batch k is new to it.
+    keys: The key that each task was adapted with, `[num_tasks]`. With it step k draws the same batches again.
+      theta_k only depends on the batches before k, so batch k is new to it.
   """
 
   states: AdaptState
@@ -64,7 +64,7 @@ def collect(
     inner: The inner loop.
     meta_params: Where tasks start, and the warp that they adapt through.
     tasks: Leaves `[num_tasks, ...]`.
-    keys: One a task, `[num_tasks]`.
+    keys: A key for each task, `[num_tasks]`.
     initial: Folded along the adaptation for the gradient of the `initial` block; None for none.
     memory: Where the iterates are stored; see `meta_step`.
     task_chunk: Vmapped tasks; None chooses automatically.

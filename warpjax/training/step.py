@@ -63,7 +63,7 @@ class _OverAxis:
 
   @property
   def __name__(self) -> str:
-    return self.function.__name__  # which compiled programs have too
+    return self.function.__name__  # also the name of the compiled program
 
 
 class StepFn(_OverAxis):
@@ -84,7 +84,7 @@ class Dispatch(_OverAxis):
 
   Attributes:
     function: The meta-steps.
-    axis_name: As of `StepFn`.
+    axis_name: As in `StepFn`.
   """
 
   def __call__(self, state: TrainState) -> tuple[TrainState, Metrics]:
@@ -187,7 +187,7 @@ def meta_step(
   check_optimizer(optimizer)
   if isinstance(meta_grad, CarriedMetaGrad) and meta_grad.in_turn and axis_name is not None:
     raise ValueError(
-      "axis_name must be None for a meta-gradient whose tasks are taken in turn: one state passes through all of them, "
+      "axis_name must be None for a meta-gradient whose tasks run in sequence: one state passes through all of them, "
       f"so they cannot be spread over devices; got {axis_name!r}"
     )
 
@@ -257,10 +257,10 @@ def many_steps(
 
 
 def skip_nonfinite(step: Step) -> StepFn:
-  """The step, but where its loss, meta-gradient or parameters are not finite no update is made, and one is counted.
+  """The step, which skips and counts an update whose loss, meta-gradient or parameters are not finite.
 
   The carried state of a meta-gradient is still updated, except in slots where it is not finite. Around
-  `meta_steps.repeated` it leaves out all updates of a meta-step, within it the one.
+  `meta_steps.repeated` it skips all updates of a meta-step; inside of it, a single update.
 
   Args:
     step: `meta_step(...)`, or a step of its form.
@@ -313,7 +313,7 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
   structure: Any = jax.tree.structure(expected)
   how = f"make it by training.init(..., meta_grad=meta_grad, tasks_per_step={num_tasks})"
   if structure != jax.tree.structure(state.carry):
-    raise ValueError(f"the state has not the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
+    raise ValueError(f"the state lacks the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
   slots = 1 if meta_grad.in_turn else num_tasks
   of_what = "one slot, for tasks in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
   for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
@@ -322,7 +322,7 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
 
 
 def norms(name: str, tree: MetaParams) -> Metrics:
-  """The norm of each block that is there, as `name/block`."""
+  """The norm of each block that has parameters, as `name/block`."""
   blocks = {block: leaves for block, leaves in tree._asdict().items() if jax.tree.leaves(leaves)}
   return {f"{name}/{block}": optax.tree.norm(leaves) for block, leaves in blocks.items()}
 

@@ -1,7 +1,7 @@
 """Tasks from a Python iterator: a generator, grain, tf.data, a PyTorch DataLoader, or anything else that yields them.
 
 An item is a `Task` whose leaves `np.asarray` takes; none of those libraries is imported. A sampler on the device
-(`training.many_steps`) is faster and resumes by itself: an iterator's own state is its owner's to save.
+(`training.many_steps`) is faster and resumes by itself; the state of an iterator has to be saved by its owner.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def steps(
   num_steps: int | None = None,
   place: Callable[[PyTree], PyTree] = jax.device_put,
 ) -> Iterator[tuple[Any, dict[str, jax.Array]]]:
-  """Meta-steps over an iterable of task batches, one after another, to be iterated over.
+  """Iterates over meta-steps on an iterable of task batches.
 
   The next batch is read and placed on the device while the last step computes. When a step is yielded, exactly as many
-  batches have been read as steps were made: an iterator's own state that is saved with the yielded one goes with it.
+  batches have been read as steps were made, so that the iterator's state can be saved with the yielded state.
 
   Args:
     step: `training.meta_step(...)`, or another step `(state, tasks) -> (state, metrics)`; it is compiled once.
@@ -174,7 +174,7 @@ def _shapes(item: Task) -> PyTree:
 
 
 def _check_shapes(item: Task, first: PyTree, name: str) -> None:
-  """Raises for the first leaf that is not as in the first item: it would compile again, each time."""
+  """Raises a ValueError for a leaf that differs from the first item's; each such item would compile again."""
   is_pair = lambda node: isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], np.dtype)
   now, before = (jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_pair) for tree in (_shapes(item), first))
   if [path for path, _ in now] != [path for path, _ in before]:

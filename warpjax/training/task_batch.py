@@ -61,7 +61,7 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
   shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tasks)]
   if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
     raise ValueError(
-      f"{name} must have leaves [num_tasks, ...] of one num_tasks, such as those of training.sample_tasks; "
+      f"{name} must have leaves [num_tasks, ...] with the same num_tasks, such as those of training.sample_tasks; "
       f"got the shapes {', '.join(map(str, shapes))}"
     )
   if not shapes[0][0]:
@@ -100,7 +100,7 @@ def default_task_chunk(tasks: Task) -> int:
 
 
 def side_by_side(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-  """`vmap(function)`, but without a leading axis of one, which would hide matrix products from XLA."""
+  """`vmap(function)`, without the axis if it has length one, which would hide matrix products from XLA."""
 
   def many(*inputs: PyTree) -> PyTree:
     if jax.tree.leaves(inputs)[0].shape[0] > 1:
@@ -115,9 +115,9 @@ def map_tasks(function: Callable[[Any], PyTree], inputs: PyTree, chunk: int) -> 
   """`function` of each task, in vmapped chunks of `chunk`, or without a task axis if that is one.
 
   Args:
-    function: Of one task's inputs.
+    function: A function of one task's inputs.
     inputs: Leaves `[num_tasks, ...]`.
-    chunk: How many.
+    chunk: Vmapped tasks.
 
   Returns:
     Leaves `[num_tasks, ...]`.
@@ -137,9 +137,9 @@ def mean_over_tasks(
 
   Args:
     meta_grad: For one task.
-    meta_params: At which the gradient is taken.
+    meta_params: The point at which the gradient is taken.
     tasks: Leaves `[num_tasks, ...]`.
-    keys: One a task, `[num_tasks]`.
+    keys: A key for each task, `[num_tasks]`.
     carry: Leaves `[num_tasks, ...]`, `[1, ...]` if it is passed through the tasks, or `()`.
     chunk: Vmapped tasks; a remainder is a chunk of its own. Not used if one state is passed through the tasks.
 

@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_used_is_told_once(tmp_path, monkeypatch):
   for key in ("a", "b"):
     folder.put(key, b"x")
   (message,) = told
-  assert "No space left on device" in message and "The run goes on" in message
+  assert "No space left on device" in message and "The run continues without them" in message
   assert not files(tmp_path / "compiled")  # not half a file
 
 

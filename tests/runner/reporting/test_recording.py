@@ -134,8 +134,11 @@ def edit(path, **values):
   ("spoil", "message"),
   [
     (lambda path: (path / workdir.RESULT).unlink(), "--workdir must be a finished run or sweep over seeds"),
-    (lambda path: edit(path / workdir.CONFIG, num_meta_steps=9), "is to have 9 meta-steps; its result is of 6"),
-    (lambda path: edit(path / workdir.CONFIG, method="mine"), "records are of rows in configs/; sinusoid:mine is none"),
+    (lambda path: edit(path / workdir.CONFIG, num_meta_steps=9), "must have a result of 9 meta-steps; it has one of 6"),
+    (
+      lambda path: edit(path / workdir.CONFIG, method="mine"),
+      "rows in configs/ have records; sinusoid:mine is not one",
+    ),
     (lambda path: edit(path / workdir.RESULT, init_from={"workdir": "x"}), "began from the parameters of another run"),
   ],
 )

@@ -1,4 +1,4 @@
-"""What a set of labelled examples is."""
+"""The type of a set of labelled examples."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def prepare(root: PathLike, archives: PathLike | None = None) -> None:
 
 
 def _in_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """By their pixels, then their labels."""
+  """The examples in the order of their pixels, then of their labels."""
   order = sorted(range(len(labels)), key=lambda index: (images[index].tobytes(), labels[index]))
   return images[order], labels[order]
 

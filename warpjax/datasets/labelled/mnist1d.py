@@ -16,7 +16,7 @@ def load(num_examples: int = 5000, seed: int = 42) -> Labelled:
 
   Args:
     num_examples: Examples of both parts; the released file has 5000.
-    seed: Of the generator; the released file has 42.
+    seed: Seed of the generator; the released file has 42.
 
   Returns:
     A `Labelled`; examples are float32 `[examples, 40]`.

@@ -1,4 +1,4 @@
-"""The demo: meta-trains MAML, Meta-SGD, Reptile and iMAML on sine waves, prints one table and draws what was learned.
+"""The demo: meta-trains MAML, Meta-SGD, Reptile and iMAML on sine waves, prints one table and draws the results.
 
 warpjax demo --workdir=runs/demo
 """
@@ -30,7 +30,7 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
   """Trains and evaluates each method in `directory/METHOD`, and draws `curves.png` and `adapted.png` in `directory`.
 
   Args:
-    directory: Where to.
+    directory: The folder of the results.
     methods: Rows of `configs/demo.py`.
     **overrides: Settings in place of the config's.
 

@@ -46,7 +46,7 @@ def main() -> None:
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(places=False)
-  flags.DEFINE_list("workdirs", None, "Workdirs, with commas between.", required=True)
+  flags.DEFINE_list("workdirs", None, "Workdirs, separated by commas.", required=True)
   flags.DEFINE_bool("markdown", False, "Print a Markdown table: measured, published, meta-steps, tasks, seconds.")
   flags.DEFINE_string("against", None, "A setting of the configs, e.g. data.alphabets, to draw the results against.")
   flags.DEFINE_string("output", "comparison.png", "The picture.")

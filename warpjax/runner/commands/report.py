@@ -1,7 +1,7 @@
 """Writes RESULTS.md, and the tables of README and of the docs, from the records in `results/` of a checkout.
 
   warpjax report
-  warpjax report --check      # exits with 1 where a file is not what it would write
+  warpjax report --check      # exits with 1 if a file is out of date
 
 A table in README or docs stands between `<!-- report: NAME -->` and `<!-- end of report -->`.
 """
@@ -32,7 +32,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
 
 
 def stale() -> dict[pathlib.Path, str]:
-  """The files that are not what the records say, with what they should hold."""
+  """The files that are out of date, with their new contents."""
   pages = {path: path.read_text(encoding="utf-8") for names in PAGES for path in sorted(ROOT.glob(names))}
   wanted = {path: BLOCK.sub(_filled, text) for path, text in pages.items()} | {ROOT / "RESULTS.md": results.results()}
   return {path: text for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text}
@@ -43,12 +43,12 @@ def _filled(match: re.Match[str]) -> str:
 
 
 def main() -> int | None:
-  """Exits with 0, or with `--check` 1 where a file is stale."""
+  """Exits with 0; with `--check`, exits with 1 if a file is out of date."""
   records.check_checkout()
   texts = stale()
   if FLAGS.check and texts:
     names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
-    print(f"error: {names} must be what the records say; run warpjax report.", file=sys.stderr)
+    print(f"error: {names} must agree with the records; run warpjax report.", file=sys.stderr)
     return 1
   for path, text in texts.items():
     workdir.write_text(path, text)
@@ -58,5 +58,5 @@ def main() -> int | None:
 def command() -> None:
   """Defines the flags and runs."""
   cli.define(places=False)
-  flags.DEFINE_bool("check", False, "Write nothing; exit with 1 where a file is stale.")
+  flags.DEFINE_bool("check", False, "Write nothing; exit with 1 if a file is out of date.")
   cli.run(main)

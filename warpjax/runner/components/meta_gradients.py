@@ -36,7 +36,7 @@ def unrolled(
   Args:
     inner: The inner loop.
     derivative: The order and mode of differentiation.
-    truncate: Differentiates through the last steps alone; None for all.
+    truncate: Number of last steps that are differentiated; None for all.
     memory: What the forward pass stores for the backward pass.
     snapshots: Carries that "nested", "offload" and "treeverse" keep; None chooses by the number of steps.
     multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
@@ -125,7 +125,7 @@ def reptile(
   Args:
     inner: The inner loop.
     carry_optimizer: Whether the state of the inner optimizer is carried from meta-step to meta-step.
-    step_weights: Weights of the steps; empty for the last parameters alone.
+    step_weights: Weights of the steps; empty for only the last parameters.
     in_turn: Whether one optimizer state passes through the tasks of a meta-step, as in the released code.
   """
   if in_turn and not carry_optimizer:
@@ -262,9 +262,10 @@ def whole(
     made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
     apply: The network.
-    redrawn: What each task, a test task too, starts from instead of learned parameters: with "head", a random head of
-      its own; with "context", context parameters of zero (CAVIA).
-    start: Where each task starts, a test task too; with "prototypes", the head is made of the support set (ProtoMAML).
+    redrawn: Parameters that each task of training and test starts afresh, instead of learned ones: with "head", a
+      random head; with "context", context parameters of zero (CAVIA).
+    start: The start of each task of training and test; with "prototypes", the head is computed from the support set
+      (ProtoMAML).
   """
   made = meta_gradients.along_trajectory(inner, made) if isinstance(made, meta_gradients.Contribution) else made
   own, begin = DRAWS[redrawn], STARTS[start]

@@ -1,1 +1,1 @@
-"""What a run is made of: recipes, their settings, and the functions that their names stand for."""
+"""The config of a run: recipes, their settings, and the functions that they name."""

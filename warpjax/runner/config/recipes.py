@@ -74,15 +74,15 @@ class Recipe(NamedTuple):
     return [*self.methods, *(f"{method}{suffix}" for suffix in self.variants for method in self.methods)]
 
   def has(self, method: str) -> bool:
-    """Whether there is such a method, that of a variant among them."""
+    """Whether there is such a method or variant."""
     return method in self.names()
 
   def also(self, method: str) -> Table:
-    """What else the paper says of a row, a row sized for a CPU standing for its paper's."""
+    """Further numbers of the paper for a row; a row sized for a CPU has those of its full size."""
     return self.also_published.get(method) or self.also_published.get(self.whole(method), {})
 
   def whole(self, method: str) -> str:
-    """The row of the paper's size that a row sized for a CPU belongs to; the row itself where there is none."""
+    """The row at the paper's size to which a row for a CPU belongs; the row itself if there is none."""
     parts = method.split("_")
     names = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
     return next((name for name in names if name in self.methods), method) if parts[-1] == "cpu" else method

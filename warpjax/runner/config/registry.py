@@ -205,7 +205,7 @@ def network(tables: Mapping[str, Table], num_outputs: int) -> networks.Network:
 
 
 def start(table: Table, apply: Apply) -> Start | None:
-  """What each task, a test task too, begins with; None for the learned parameters."""
+  """The start of each task of training and test; None for the learned parameters."""
   return components.meta_gradients.start_of(apply, table.get("redrawn", "nothing"), table.get("start", "learned"))
 
 

@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
   @property
   def name(self) -> str:
-    """As `--config` names it."""
+    """The name of the row, as `--config` takes it."""
     return f"{self.experiment}:{self.method}"
 
 

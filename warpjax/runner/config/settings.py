@@ -161,7 +161,7 @@ def of_the_test(settings: Table) -> dict[str, Any]:
 
 
 def completed(settings: Table) -> dict[str, Any]:
-  """As `resolved`, for readers of a workdir: unchanged if a function that it names cannot be imported any more."""
+  """`resolved` for readers of a workdir: unchanged settings if a function cannot be imported any more."""
   try:
     return resolved(settings)
   except ValueError:
@@ -203,7 +203,7 @@ def reference(settings: Table) -> list[Setting]:
   Returns:
     The settings, table by table.
   """
-  registry.make_importable(settings.get("modules") or {})  # of a workdir, whose modules may lie elsewhere
+  registry.make_importable(settings.get("modules") or {})  # the modules of a workdir may be in another folder
   listed = list(_of(run_settings.Run, ""))
   for name in registry.KINDS:
     table = settings.get(name) or {}

@@ -49,7 +49,7 @@ class Spec(NamedTuple):
     num_outputs: Width of the network's head.
     load: Loads the data; raises if they are missing or too small for the tasks.
     norm_stats: The batch statistics that test tasks can be measured with, among `norm_stats.NormStats`.
-    costly: Those of them that are measured only if the config names them.
+    costly: The batch statistics that are measured only if the config names them.
     train_norm_stats: The batch statistics for the query loss in training, among `norm_stats.TrainNormStats`.
     whole_task: The test task, for batch statistics of the support set besides the query set.
     loop: `(inner, network, training) -> inner` adapts the inner loop to the tasks: batches, augmentation, losses.
@@ -175,7 +175,7 @@ def tell(notes: Iterable[str]) -> None:
 
 
 PARTS = ("train", "val", "test")
-_TRAIN_CHARACTERS = 1200  # of MAML, Reptile and iMAML
+_TRAIN_CHARACTERS = 1200  # as in MAML, Reptile and iMAML
 FEW_QUERIES = 25
 
 

@@ -1,4 +1,4 @@
-"""Text, met chunk by chunk: test-time training."""
+"""Text in chunks, for test-time training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from warpjax.runner.families.base import Data, Spec
 from warpjax.tasks import text as text_tasks
 from warpjax.types import InnerLoop
 
-HELD_OUT = {"val": 0.05, "test": 0.1}  # of the text, at its end
+HELD_OUT = {"val": 0.05, "test": 0.1}  # shares of the text, at its end
 
 
 def text(
@@ -31,8 +31,8 @@ def text(
     num_chunks: Chunks of a task.
     chunk: Bytes of a chunk.
     context: Bytes before a chunk that the network sees too.
-    train_adapts: Whether the inner steps of training change the parameters; if not, every chunk meets the initial ones.
-    test_adapts: Whether those of the test do.
+    train_adapts: Whether the inner steps of training change the parameters; if not, all chunks see the initial ones.
+    test_adapts: Whether the inner steps of the test change the parameters.
   """
   check_counts(num_chunks=num_chunks, chunk=chunk)
   check_counts(least=0, context=context)

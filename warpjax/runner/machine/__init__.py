@@ -1,1 +1,1 @@
-"""The machine that a run is on: its hosts, signals, lowering of convolutions, and what is remembered of it."""
+"""The machine that a run is on: its hosts, signals, lowering of convolutions, and stored measurements."""

@@ -25,7 +25,7 @@ from warpjax.runner.machine import hosts, remembered
 FOLDER = "compiled"
 OFF = "--nocompilation_cache"
 MAX_BYTES = 1 << 29
-MIN_SECONDS = 0.1  # of compilation; smaller programs are many, and take little time together
+MIN_SECONDS = 0.1  # of compilation; smaller programs are many, and compiling them takes little time
 _CHECKED = "compilation_cache"
 _WORKS = "works"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -105,7 +105,7 @@ class Folder:
       _write(self._file(key), hashlib.sha256(value).digest() + value)
       self._shrink()
     except OSError as error:
-      self._tell(f"Compiled programs are not kept: {error}. The run goes on; {OFF} does not try.")
+      self._tell(f"Compiled programs are not kept: {error}. The run continues without them; {OFF} turns this off.")
     else:
       self._tell(
         f"Compiled programs are kept in {self._path}, at most {self._max_bytes >> 20} MiB; {OFF} turns it off."
@@ -154,7 +154,7 @@ def _write(path: pathlib.Path, data: bytes) -> None:
 
 
 def _refused(cache_dir: str | None) -> str:
-  """Why XLA cannot load what it compiled on this device, or "". Tried once for each version of XLA."""
+  """Why XLA cannot load its own programs on this device, or "". Tried once for each version of XLA."""
   entry = remembered.key(jax.devices()[0].device_kind, machine())
   result = remembered.recall(_CHECKED, entry, cache_dir)
   if result is None:
@@ -172,7 +172,7 @@ def reason_not_to() -> str:
     try:
       program = jax.jit(lambda x: x * 2 + 1).lower(jax.ShapeDtypeStruct((8,), "float32")).compile()
       serialize_executable.deserialize_and_load(*serialize_executable.serialize(program))
-    except Exception as error:  # of XLA, or of a JAX without these functions
+    except Exception as error:  # an error of XLA, or a JAX without these functions
       return f"XLA cannot load its programs here ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})"
   text = printed()
   return f"XLA prints when it loads one here ({text.splitlines()[0][:200]})" if text else ""

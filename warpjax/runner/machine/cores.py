@@ -1,4 +1,4 @@
-"""Makes a device of each core of a CPU where that is faster, which one measurement in processes of its own decides.
+"""Makes a device of each core of a CPU if one measurement, in separate processes, shows that to be faster.
 
 `warpjax train` does so for a new run of a network with convolutions, before JAX has started. The run's config.json has
 the choice as `cpu_devices`, and the user's cache keeps it until the config or the machine changes. With
@@ -48,12 +48,12 @@ def for_run(
   Args:
     config: Nested dicts, as `load_config` returns them.
     directory: The workdir. A run that was begun there keeps its number.
-    asked: The number that the user asks for; None for the workdir's, or what is faster.
+    asked: The number that the user asks for; None for the workdir's number, or the faster one.
     cores: The cores of this process; None to look.
     command: Measures: takes a config, places and a number of devices as JSON, and prints the seconds of a meta-step.
     seconds: Time limit of the measurement.
     data_dir: Folder of the data.
-    cache_dir: Folder of what is remembered; None for the user's cache.
+    cache_dir: Folder for measurements; None for the user's cache.
 
   Returns:
     The config, with `cpu_devices` if there is more than one.

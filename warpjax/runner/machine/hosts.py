@@ -164,7 +164,7 @@ def lost_peer(error: BaseException) -> str | None:
     return None
   return (
     f"another process of this run has ended or cannot be reached ({_first_line(error)}). "
-    "Run the same command on every host again: the run goes on from its newest checkpoint."
+    "Run the same command on every host again: the run continues from its newest checkpoint."
   )
 
 

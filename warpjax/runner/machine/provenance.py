@@ -33,7 +33,7 @@ def commit() -> str | None:
 
 
 def changes() -> list[str]:
-  """The files that differ from the commit, without records, which are committed together."""
+  """The files that differ from the commit, except records."""
   lines = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") or ""
   return [line.split()[-1] for line in lines.splitlines()]
 

@@ -1,4 +1,4 @@
-"""Figures that no window shows, wherever they are drawn: in a script, a test or a notebook."""
+"""Figures without a window, for scripts, tests and notebooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file_of(output: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def save(figure: Any, output: str | os.PathLike[str], dpi: int = 120) -> None:
-  """Writes a figure, in a folder that is made where it is not there."""
+  """Writes a figure; its folder is made if it does not exist."""
   pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(output, dpi=dpi)
 

@@ -1,4 +1,4 @@
-"""The result of many runs against a setting of theirs, a curve for each method."""
+"""The results of many runs against a setting of their configs, with a curve for each method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warpjax.runner.plots import canvas, figures
 from warpjax.runner.reporting import tables
 
 Runs = dict[str, list[tuple[float, Mapping[str, Any]]]]
-"""By method, its results with the setting of each, the smallest first."""
+"""For each method, pairs of a setting and a result, the smallest setting first."""
 
 
 def against(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]], setting: str) -> Runs:

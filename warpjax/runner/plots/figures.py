@@ -104,7 +104,7 @@ def table(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None =
 
 
 def markdown(results: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None) -> str:
-  """A Markdown table of results, a line for each: the metric, the published number, and what it took."""
+  """A Markdown table of results, a line for each: the metric, the published number, and the cost."""
   rows = []
   for name, result in zip(names or [result["method"] for result in results], results, strict=True):
     said = result.get("published") or {}
@@ -123,7 +123,7 @@ def cell(mean: float, ci95: float | None) -> str:
 def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, Any]]) -> list[str]:
   """Each result minus the first one, over the same test tasks, with the interval of the difference.
 
-  Sweeps over the same seeds are paired by seed besides, which counts what training itself varies.
+  Sweeps over the same seeds are also paired by seed, which includes the variation between trainings.
   """
   arrays = [np.load(directory / workdir.PER_TASK)[:, -1] for directory in directories]
   tasks = [_test_tasks(directory, result) for directory, result in zip(directories, results, strict=True)]
@@ -146,6 +146,6 @@ def paired(directories: Sequence[pathlib.Path], results: Sequence[Mapping[str, A
 
 
 def _test_tasks(directory: pathlib.Path, result: Mapping[str, Any]) -> tuple[Any, ...]:
-  """What decides which tasks a run was tested on."""
+  """The settings that determine the test tasks of a run."""
   config = workdir.read_json(directory / workdir.CONFIG)
   return settings.of_the_test(config), config["eval"].get("seed", 0), result["data"]

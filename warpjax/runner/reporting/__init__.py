@@ -1,1 +1,1 @@
-"""What a run says: progress, metrics, warnings, the protocol card and records."""
+"""The reports of a run: progress, metrics, warnings, the protocol card and records."""

@@ -1,4 +1,4 @@
-"""Progress bars, what is being waited for, and signals that stop a run."""
+"""Progress bars, messages while waiting, and signals that stop a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 3.0
 
 @contextlib.contextmanager
 def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
-  """Says on stderr what is being waited for, if it takes more than `WAIT_SECONDS`.
+  """Prints on stderr what the program waits for, if that takes more than `WAIT_SECONDS`.
 
   Args:
     what: What is being done, such as "Compiling the meta-step".

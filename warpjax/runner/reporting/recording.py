@@ -44,7 +44,7 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
     raise ValueError(f"{directory} has no evaluation_{evaluation}.json; warpjax evaluate makes it.")
   recipe, method = recipes.load(config["experiment"]), row or config["method"]
   if recipe.path.parent not in recipes.FOLDERS or not recipe.has(method):
-    raise ValueError(f"records are of rows in configs/; {config['experiment']}:{method} is none.")
+    raise ValueError(f"only rows in configs/ have records; {config['experiment']}:{method} is not one.")
   changed = dict(_changed(recipe, method, config, result.get("changed", {})))
   extra = {"changed": changed, "reason": reason, "trained_as": config["method"] if row else ""}
   return {
@@ -61,13 +61,13 @@ def _check_finished(directory: pathlib.Path, config: Any, result: Any) -> None:
   if config is None or result is None or "mean" not in result:
     raise ValueError(f"--workdir must be a finished run or sweep over seeds; {directory} is not.")
   if (steps := result["num_meta_steps"]) != config["num_meta_steps"]:
-    raise ValueError(f"{directory} is to have {config['num_meta_steps']} meta-steps; its result is of {steps}.")
+    raise ValueError(f"{directory} must have a result of {config['num_meta_steps']} meta-steps; it has one of {steps}.")
   if "init_from" in result:
     raise ValueError(f"{directory} began from the parameters of another run, so its number is not the row's.")
 
 
 def _of_the_run(directory: pathlib.Path, config: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
-  """Seeds, seconds, commit, versions and machine; those of the recording where the run is older than they are."""
+  """Seeds, seconds, commit, versions and machine; from the time of recording if the run is too old to have them."""
   seeds = _seeds(config, whole)
   first = workdir.read_json(directory / f"seed_{seeds[0]}" / workdir.RESULT) or whole
   made = first.get("provenance")
@@ -83,7 +83,7 @@ def _seeds(config: Mapping[str, Any], result: Mapping[str, Any]) -> list[int]:
 def _changed(
   recipe: recipes.Recipe, method: str, config: Mapping[str, Any], tested: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-  """The settings in which a run, as it was tested, differs from the row."""
+  """The settings in which a tested run differs from the row."""
   whole, config = (dict(_flat(workdir.as_json(settings.resolved(each)))) for each in (recipe.settings(method), config))
   if method == config["method"]:
     yield from ((key, value) for key, value in config.items() if whole.get(key) != value and not _is_named(key))
@@ -132,9 +132,9 @@ def write(record: Mapping[str, Any], *, further: str = "", folder: pathlib.Path 
   """Writes a record in the place of the row's older one, or as a further number of it.
 
   Args:
-    record: Of `make`.
+    record: A record, as `make` returns it.
     further: The name of an evaluation that is one more number of the row's record.
-    folder: Where records are.
+    folder: The folder of the records.
 
   Returns:
     The file.

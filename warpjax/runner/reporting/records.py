@@ -76,7 +76,7 @@ def _plain(value: float | None, other: Mapping[str, Any]) -> str:
 
 
 def measured(record: Record, *, per_step: bool = False) -> str:
-  """What a record says in a table; `per_step` puts the means after the steps before the last in front."""
+  """The measured cell of a table; `per_step` puts the means after the steps before the last in front."""
   if "statement" in record:
     return record["statement"]
   text = number(record["mean"], record["ci95"], record["metric"])
@@ -85,7 +85,7 @@ def measured(record: Record, *, per_step: bool = False) -> str:
 
 
 def published(recipe: recipes.Recipe, method: str, *, alone: bool = False) -> str:
-  """What the paper says of a row: its number, that without transduction (`alone`), or what a figure shows."""
+  """The published cell of a table: the number, the number without transduction (`alone`), or a figure."""
   settings, also = recipe.settings(method), recipe.also(method)
   if alone:
     mean, ci95 = also.get("support_plus_one", (None, None))

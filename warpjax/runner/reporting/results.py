@@ -12,7 +12,7 @@ from warpjax.runner.reporting import records, sections
 from warpjax.runner.reporting.sections import Section
 from warpjax.runner.reporting.tables import markdown
 
-SMOKE = 0.2  # of the paper's tasks
+SMOKE = 0.2  # a share of the paper's tasks
 COLUMNS = ("method", "published", "measured", "gap", "recipe", "budget", "test tasks", "time", "reason")
 OF_SMOKE = ("task", *(name for name in COLUMNS if name != "gap"))
 OF_HIGHLIGHTS = ("task", "recipe", "measured", "published", "budget")
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
   @property
   def whole(self) -> str:
-    """The row of its paper's size."""
+    """The name of the row at its paper's size."""
     return self.recipe.whole(self.method)
 
   @property
@@ -103,7 +103,7 @@ def cells(entry: Entry, *, alone: bool = False) -> dict[str, str]:
 
 
 def time(record: records.Record) -> str:
-  """The time of one seed, with the machine where it is known from the run."""
+  """The time of one seed, and the machine if the run recorded it."""
   if record.get("wall_seconds") is None:
     return record.get("time", "")
   seconds = record["wall_seconds"] / len(record["seeds"])
@@ -136,7 +136,7 @@ def others(shown: Sequence[Entry]) -> str:
 
 
 def notes(shown: Sequence[Entry]) -> str:
-  """What holds for each task of a table, those with the same words together."""
+  """Notes on each task of a table; tasks with the same note share a line."""
   titles: dict[str, dict[str, None]] = {}
   for entry in shown:
     titles.setdefault(entry.section.text, {})[entry.section.title] = None
@@ -167,15 +167,18 @@ def why() -> str:
 
 
 def paper(prefix: str) -> str:
-  """The table of a paper's page: the rows of its methods that have a number, published or measured."""
+  """The table of a paper's page: the rows of its methods that have a number, the measured ones first."""
   rows = [row for recipe in _trained() for row in listing.rows(recipe, listing.PAPERS[prefix])]
-  said = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
-  lines = [(f"`{row.experiment}.py:{row.method}`", row.published, row.measured) for row in said]
-  return markdown(("recipe", "published", "measured"), lines)
+  name = lambda row: f"`{row.experiment}.py:{row.method}`"
+  shown = [row for row in rows if (row.published, row.measured) != (records.NOTHING, listing.NOT_RUN)]
+  if not shown:
+    return f"Not yet measured: {', '.join(map(name, rows))}."
+  lines = [(name(row), row.published, row.measured) for row in shown]
+  return markdown(("recipe", "published", "measured"), sorted(lines, key=lambda line: line[-1] == listing.NOT_RUN))
 
 
 def benchmark(name: str) -> str:
-  """The tables of a benchmark, each with what it is and its command, the newest machine's first."""
+  """The tables of a benchmark with a description and a command, the newest machine's first."""
   found = _of_machines(name)
   alone = len(found) == 1
   return "\n\n".join(_benchmark_table(record, heading=not alone) for record in found)
@@ -206,7 +209,7 @@ def not_run() -> str:
 
 
 def _benchmarks() -> list[str]:
-  """Those of every machine that were measured, and what was measured on a GPU."""
+  """Names of the measured benchmarks: those of every machine, then those on a GPU."""
   measured = [name for name in sections.BENCHMARKS if _of_machines(name)]
   return [*measured, *sorted(path.stem for path in (records.FOLDER / "benchmark").glob("gpu_*.json"))]
 

@@ -1,4 +1,4 @@
-"""What RESULTS.md and the tables of README are made of: data alone."""
+"""The sections and texts of RESULTS.md and of README's tables."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Section(NamedTuple):
 
 ONE_SEED = "One seed, the interval over test tasks."
 ALPHABETS = (
-  "On one split of the alphabets; the paper's interval is the standard deviation over runs, each with a split of its "
-  "own. Accuracy is under running statistics, MAML's under those of the batch, as in the released code. One seed, the "
-  "interval over the 10 test alphabets, each adapted to three times; with five seeds, over seeds."
+  "All runs have the same split of the alphabets. The paper's interval is the standard deviation over runs with "
+  "different splits. Accuracy is measured under running statistics, and for MAML under those of the batch, as in the "
+  "released code. With one seed the interval is over the 10 test alphabets, each adapted to three times; with five "
+  "seeds, over seeds."
 )
 OF_ALPHABETS = {
   "1 alphabet": r".*_1_cpu",
@@ -74,12 +75,14 @@ SECTIONS = (
     "Over the last 1000 of 10,020 episodes of the life, in training; the paper has 60,000. Three seeds, the interval "
     "over seeds.",
   ),
-  Section("Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 functions held out, the interval over them."),
+  Section(
+    "Learned optimizers, loss after 100 steps", "l2l", ".*", "1000 held-out functions, with the interval over them."
+  ),
   Section(
     "Bilevel: data hyper-cleaning on Fashion-MNIST, and a learned step size on MNIST-1D",
     "bilevel",
     ".*",
-    "Accuracy on test images after training with what was learned. The only test task has no interval.",
+    "Accuracy on test images after training with the learned parameters. There is one test task, and so no interval.",
   ),
   Section("Surfaces, warped descent against plain descent", "surfaces", ".*", "1000 random starts."),
   Section(
@@ -116,20 +119,20 @@ WHY = """
 
 HEAD = """# Results
 
-The papers' numbers beside those measured here. `warpjax report` writes this file from the records in
-`results/`, one for each row, which have the command, the machine, the protocol and other runs of the row. A recipe is
-run by `warpjax train --config=configs/RECIPE --workdir=DIR`. A budget is meta-steps by tasks in each:
-here, and in the row of full size, which is the paper's where the paper states it. Meta-SGD's and WarpGrad's papers do
-not state the tasks a meta-step of their few-shot rows. `_cpu` recipes have other step sizes and schedules besides. The
-gap is measured minus published; for errors below 0 is better.
+The published and the measured numbers. `warpjax report` writes this file from the records in `results/`. Each row
+has a record with its command, machine, protocol and other runs. `warpjax train --config=configs/RECIPE --workdir=DIR`
+runs a recipe. A budget is a number of meta-steps by the tasks in each, for the measured row and for the row of full
+size. The full size is the paper's if the paper states it; Meta-SGD's and WarpGrad's papers do not state the tasks in a
+meta-step of their few-shot rows. `_cpu` recipes also have other step sizes and schedules. The gap is measured minus
+published; for errors, a gap below 0 is better.
 
-Published intervals: MAML, FOMAML and iMAML 95% over 600 tasks; Reptile from three seeds; WarpGrad the deviation over
-runs; Meta-SGD does not say. Measured ones are 95%, as each section says. Batch norm sees the query examples of a
-few-shot task together, as in the papers, but not in the rows that have no transduction. Times are of one core of an
-Intel Xeon, where the row names no other machine. No accelerator was at hand.
+Published intervals are 95% over 600 tasks for MAML, FOMAML and iMAML, over three seeds for Reptile, and a standard
+deviation over runs for WarpGrad; Meta-SGD does not say. Measured intervals are 95%, and each section says over what.
+Batch norm sees the query examples of a few-shot task together, as in the papers, except in rows without transduction.
+Times are on one core of an Intel Xeon unless the row names another machine. No row was run on an accelerator.
 """
 SMOKE_HEAD = """## Smoke size
 
-Rows that had less than a fifth of their paper's training tasks. They show that a recipe learns. A gap to the paper
-would compare budgets and not methods, so there is no such column.
+Rows with less than a fifth of their paper's training tasks. They show that a recipe learns. They have no gap to the
+paper, since it would compare budgets and not methods.
 """

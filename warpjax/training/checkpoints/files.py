@@ -50,7 +50,7 @@ def read(folder: pathlib.Path, template: PyTree) -> tuple[PyTree, dict[str, Any]
 
   Raises:
     ValueError: If the leaves do not have the SHA-256 that they were saved with.
-    Exception: Of many types, for files that are missing or cannot be read, or a template that does not fit.
+    Exception: An exception of one of many types, if files are missing or cannot be read, or the template does not fit.
   """
   import orbax.checkpoint as ocp
 
@@ -67,7 +67,7 @@ def read_block(folder: pathlib.Path, name: str, template: PyTree | None = None) 
   """One field of a saved state, without reading the others.
 
   Args:
-    folder: Of the checkpoint.
+    folder: The folder of the checkpoint.
     name: The field.
     template: Its shapes and dtypes; None for those of the checkpoint, as dicts and lists.
 
@@ -100,8 +100,8 @@ def misfits(folder: pathlib.Path, template: PyTree, name: str | None = None) -> 
   """How the shapes, dtypes and paths of a template differ from those of the checkpoint; "" if they do not.
 
   Args:
-    folder: Of the checkpoint.
-    template: Of the whole state, or of the field `name`.
+    folder: The folder of the checkpoint.
+    template: A template of the whole state, or of the field `name`.
     name: A field of the state; None for the whole.
 
   Returns:
@@ -143,7 +143,7 @@ def arrays(tree: PyTree, name: str) -> PyTree:
   """The tree with its Python numbers as arrays; raises a ValueError, with the path, for leaves without numbers."""
 
   def array(path: Any, leaf: Any) -> Any:
-    with contextlib.suppress(TypeError):  # of what JAX has no type for, such as a text
+    with contextlib.suppress(TypeError):  # JAX has no type for it, such as for a text
       made = leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jnp.result_type(leaf))
       if _is_key(made) or np.dtype(made.dtype).kind in "biufcV":  # V: bfloat16 and its like
         return made
@@ -163,7 +163,7 @@ def _saved(folder: pathlib.Path) -> Any:
   """The tree of a checkpoint, each leaf its shape and dtype."""
   import orbax.checkpoint as ocp
 
-  # Of the handler: a Checkpointer also looks for a file that only it would write, and warns at each reading.
+  # The metadata of the handler: a Checkpointer also looks for a file that only it writes, and warns at each reading.
   with contextlib.closing(ocp.StandardCheckpointHandler(use_ocdbt=False)) as handler:
     return handler.metadata(folder / STATE).tree
 

@@ -1,4 +1,4 @@
-"""A directory of checkpoints as the run sees it that writes there: opening, listing, saving, deleting."""
+"""A directory of checkpoints for the run that writes it: opening, listing, saving, deleting."""
 
 from __future__ import annotations
 
