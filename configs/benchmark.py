@@ -113,6 +113,11 @@ CLEANING = {
   "network": bilevel.COMMON["network"],
   "inner": bilevel.COMMON["inner"],
 }
+PUBLISHED = (
+  *("unrolled", "truncated", "implicit", "implicit_nystrom", "t1_t2", "penalty", "one_step", "first_order"),
+  *("forward_gradient", "evolution_strategies"),
+)
+ONE_SEED = {"seeds": (0,), "steps": 20, "budget": 31_000, "estimators": ("unrolled", "implicit", "penalty")}
 BILEVEL_PROBLEMS = {
   "quadratic": {
     "data": {"name": "bilevel_quadratic"},
@@ -124,7 +129,18 @@ BILEVEL_PROBLEMS = {
     "data": {**CLEANING["data"], "train": 1000, "val": 1000},
     "inner": {**CLEANING["inner"], "num_steps": 100},
   },
-  "hyper_cleaning": CLEANING,
+  "hyper_cleaning": {**CLEANING, "outer": {"steps": 20, "estimators": PUBLISHED}},
+  "released": {
+    **CLEANING,
+    "data": {**CLEANING["data"], "always_changed": False},
+    "outer": {**ONE_SEED, "optimizer": "sgd", "rates": (1e-3, 1e3, 1e4, 1e5), "every_rate": True},
+  },
+  "mlp": {
+    **CLEANING,
+    "network": {**CLEANING["network"], **bilevel.MLP["network"]},
+    "inner": {**CLEANING["inner"], **bilevel.MLP["inner"]},
+    "outer": {**ONE_SEED, "rates": (1.0,)},
+  },
 }
 
 METHODS = {
@@ -176,8 +192,8 @@ METHODS = {
     "problems": BILEVEL_PROBLEMS,
     "estimators": BILEVEL,
     "cases": ("quadratic", "small", "hyper_cleaning"),
-    "budget": {"quadratic": 6_000, "small": 3_000, "hyper_cleaning": 30_000},
-    "rates": (0.3, 1.0),
+    "budget": {"quadratic": 6_000, "small": 3_000, "hyper_cleaning": 31_000},
+    "rates": (0.1, 0.3, 1.0, 3.0),
     "seeds": (0, 1, 2),
     "data_dir": "",
     "runs": "",

@@ -272,16 +272,14 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
 
 def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_path, monkeypatch):
   row = {"seed": 0, "remark": "", "val_loss": 0.0}
-  made = lambda table, estimator, budget, data_dir, rate, seed: {
-    **row,
-    "outer_rate": rate,
-    "val_loss": float("nan") if rate == 1.0 else 0.5,
-  }
-  monkeypatch.setattr(bilevel, "one_run", made)
+  made = lambda table, estimator, outer, data_dir, rates, seed: [
+    {**row, "outer_rate": rate, "val_loss": float("nan") if rate == 1.0 else 0.5} for rate in rates
+  ]
+  monkeypatch.setattr(bilevel, "runs_of", made)
   settings = {"problems": {"quadratic": QUADRATIC}, "estimators": {"mine": {}}, "cases": ("quadratic",), "seeds": (0,)}
   settings |= {"budget": {"quadratic": 1}, "rates": (1.0, 0.3), "runs": str(tmp_path)}
   first = list(bilevel.rows(**settings))
-  monkeypatch.delattr(bilevel, "one_run")
+  monkeypatch.delattr(bilevel, "runs_of")
   assert [row["outer_rate"] for row in first] == [0.3] and list(bilevel.rows(**settings)) == first
 
 
@@ -289,8 +287,14 @@ def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):
   folder = write_set(tmp_path / "files", train=60, test=20)
   problem = config.BILEVEL_PROBLEMS["small"]
   problem = {**problem, "data": {**problem["data"], "train": 40, "val": 20, "test": 20}}
-  row = bilevel.one_run(problem, config.BILEVEL["one_step"], 2_000, str(folder), 1.0, 0)
+  outer = bilevel.Outer(rates=(1.0,), seeds=(0,), budget=2_000)
+  (row,) = bilevel.runs_of(problem, config.BILEVEL["one_step"], outer, str(folder), (1.0,), 0)
   assert row["f1"] > 0.7 and row["accuracy"] > 0.5 and row["hvps"] == row["outer_steps"]
+  assert row["best_accuracy"] >= row["accuracy"] and row["moved"] > 1 and row["seconds"] > 0
+  tried = bilevel.runs_of(problem, config.BILEVEL["one_step"], outer, str(folder), (1e-6, 1.0), 0)
+  same = ("accuracy", "f1", "val_loss", "moved", "outer_steps", "gradients")
+  assert [tried[1][name] for name in same] == pytest.approx([row[name] for name in same], rel=1e-4)  # of one program
+  assert tried[0]["moved"] < 1e-3 and tried[0]["val_loss"] > row["val_loss"] and tried[0]["together"] == 2
 
 
 def test_bfloat16_computes_in_it_and_keeps_the_parameters():
