@@ -101,7 +101,7 @@ BILEVEL = {
     "inner": bilevel.PROXIMAL,
     "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": DESCENT},
   },
-  "soba": {
+  "warm_implicit_carried": {
     "inner": {**bilevel.PROXIMAL, "num_steps": 5},
     "meta_gradient": {"name": "warm_implicit", "solver": "identity", "step_size": DESCENT, "carry_params": True},
   },

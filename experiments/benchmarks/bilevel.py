@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import hashlib
-import itertools
 import json
 import math
 import pathlib
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.benchmarks import cost, count, report
+from experiments.benchmarks import cost, count
 from experiments.benchmarks.estimators import chosen
 from warpjax.adaptation import run_steps
 from warpjax.problem import Problem, query_loss_of
@@ -33,16 +32,6 @@ Row = dict[str, Any]
 Measure = Callable[[MetaParams, Task, Task], Mapping[str, jax.Array]]
 OPTIMIZERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
 _ENOUGH = 8  # examples of the problem on which evaluations are counted
-SHOWN = {
-  "accuracy": "accuracy",
-  "best_accuracy": "best accuracy of all steps",
-  "f1": "F1 of the flags",
-  "val_loss": "validation loss",
-  "relative_error": "relative error",
-  "seconds": "CPU seconds",
-  "temp_bytes": "temporaries, bytes",
-}
-"""The panels of the picture."""
 
 
 class Bilevel(NamedTuple):
@@ -173,9 +162,8 @@ def _kept(runs: str, case: str, name: str, *arguments: Any) -> list[Row]:
   """A run, read from the folder of finished runs if it is there."""
   *tables, outer, _, rates, seed = arguments
   told = [*({k: v for k, v in t.items() if k != "outer"} for t in tables), outer.budget, outer.steps, outer.optimizer]
-  digest = hashlib.sha256(json.dumps([*told, list(rates)], sort_keys=True).encode()).hexdigest()[
-    :8
-  ]  # so that settings can change
+  text = json.dumps([*told, list(rates)], sort_keys=True)
+  digest = hashlib.sha256(text.encode()).hexdigest()[:8]  # so that settings can change
   path = pathlib.Path(runs, f"{case}-{name}-{seed}-{digest}.json")
   if runs and path.exists():
     return [{k: math.nan if v is None else v for k, v in row.items()} for row in workdir.read_json(path)]
@@ -261,64 +249,3 @@ def oracle_calls(tables: str, data_dir: str | None) -> dict[str, int]:
   carry = estimate.init(problem.start)
   jax.block_until_ready(jax.jit(estimate.grad)(problem.start, problem.task, jax.random.key(0), carry))
   return count.totals(counter)
-
-
-def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """A picture for each problem, with a panel for each number: the seeds as points, their mean as a line."""
-  from warpjax.runner.plots import canvas
-
-  paths = []
-  for case, group in itertools.groupby(rows, key=lambda row: row["case"]):
-    mine = list(group)
-    names = list(dict.fromkeys(row["method"] for row in mine))
-    columns = [column for column in SHOWN if column in mine[0]]
-    size = (1 + 2.6 * len(columns), 1 + 0.28 * len(names))
-    figure, grid = canvas.subplots(1, len(columns), figsize=size, squeeze=False, sharey=True, layout="constrained")
-    for axes, column in zip(grid.flat, columns, strict=True):
-      for place, name in enumerate(names):
-        values = [row[column] for row in mine if row["method"] == name]
-        axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=4)
-        axes.plot(sum(values) / len(values), place, "|", color="C1", markersize=12, markeredgewidth=2)
-      axes.set(title=SHOWN[column], xscale="log" if _spans_decades([row[column] for row in mine]) else "linear")
-      axes.grid(alpha=0.3)
-    grid[0, 0].set_yticks(range(len(names)), names, fontsize=7)
-    grid[0, 0].invert_yaxis()
-    paths.append(folder / f"bilevel_{case}.png")
-    canvas.save(figure, paths[-1])
-  return paths
-
-
-def _spans_decades(values: Sequence[float]) -> bool:
-  return min(values) > 0 and max(values) > 100 * min(values)
-
-
-def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
-  """The record of the benchmark: a row for each problem and estimator, means over the seeds."""
-  del before
-  columns = (
-    "accuracy",
-    "f1",
-    "val_loss",
-    "relative_error",
-    "outer_steps",
-    "gradients",
-    "hvps",
-    "seconds",
-    "temp_bytes",
-  )
-  made = []
-  for case, name in dict.fromkeys((row["case"], row["method"]) for row in rows):
-    mine = [row for row in rows if (row["case"], row["method"]) == (case, name)]
-    means = [sum(row[c] for row in mine) / len(mine) if c in mine[0] else None for c in columns]
-    cells = ["" if value is None else f"{value:.4g}" for value in means]
-    made.append([case, f"`{name}`", str(len(mine)), f"{mine[0]['outer_rate']:g}", *cells, mine[0]["remark"]])
-  text = (
-    "Means over seeds. The outer step is Adam's. Of the rates in the command, or in the config, it has the one with "
-    "the least validation loss on the first seed. Accuracy is that of test images after training afresh with the "
-    "learned weights. F1 is that of the sign of the weights against the replaced labels. Gradients and Hessian-vector "
-    "products are those of all outer steps, seconds are CPU seconds without compilation. The quadratic is the same "
-    "under every seed; its validation loss is that above the minimum."
-  )
-  titles = ("problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark")
-  title = "Bilevel problems by estimator, at equal oracle calls"
-  return report.record(title, text, titles, made, about, command, measured=list(rows))

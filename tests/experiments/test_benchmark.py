@@ -14,6 +14,7 @@ from experiments import benchmark
 from experiments.benchmarks import (
   accuracy,
   bilevel,
+  bilevel_record,
   cases,
   cost,
   count,
@@ -265,9 +266,20 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
   assert (tmp_path / "bilevel_quadratic.png").stat().st_size > 0
   assert list(bilevel.rows(**settings)) == [{key: row[key] for key in row if key != "mode"} for row in rows]
   about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
-  made = bilevel.record(rows, about, "command")
+  made = bilevel_record.record(rows, about, "command")
   assert [row[1] for row in made["rows"]] == ["`unrolled`", "`penalty`", "`reptile`"]
   assert {len(row) for row in made["rows"]} == {len(made["columns"])}
+  other = [{**rows[0], "case": "other", "outer_rate": rate, "seconds": rate, "together": 2} for rate in (1.0, 2.0)]
+  other.append({**other[1], "seconds": 7.0, "together": 1})
+  both = bilevel_record.record(other, {**about, "commit": "def"}, "another", made)
+  assert both["rows"][:3] == made["rows"] and both["command"] == "command; another"
+  assert [row[1:4] + [row[both["columns"].index("seconds")]] for row in both["rows"][3:]] == [
+    ["`unrolled`", "1", "1", "1"],
+    ["`unrolled`", "2", "2", "7"],  # without that of the program for two rates
+  ]
+  assert [row["commit"] for row in both["measured"]] == ["abc"] * 3 + ["def"] * 3
+  again = bilevel_record.record(rows, {**about, "commit": "ghi"}, "third", both)
+  assert len(again["rows"]) == 5 and again["commands"] == {"other": "another", "quadratic": "third"}
 
 
 def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_path, monkeypatch):
