@@ -114,8 +114,8 @@ CLEANING = {
   "inner": bilevel.COMMON["inner"],
 }
 PUBLISHED = (
-  *("unrolled", "truncated", "implicit", "implicit_nystrom", "t1_t2", "penalty", "one_step", "first_order"),
-  *("forward_gradient", "evolution_strategies"),
+  *("unrolled", "truncated", "implicit", "implicit_nystrom", "t1_t2", "penalty", "v_pbgd", "one_step"),
+  *("first_order", "forward_gradient", "evolution_strategies"),
 )
 ONE_SEED = {"seeds": (0,), "steps": 20, "budget": 31_000, "estimators": ("unrolled", "implicit", "penalty")}
 BILEVEL_PROBLEMS = {
