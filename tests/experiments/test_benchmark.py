@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -293,6 +294,36 @@ def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_
   first = list(bilevel.rows(**settings))
   monkeypatch.delattr(bilevel, "runs_of")
   assert [row["outer_rate"] for row in first] == [0.3] and list(bilevel.rows(**settings)) == first
+
+
+def test_a_problem_can_have_an_outer_loop_of_its_own(monkeypatch):
+  seen = []
+
+  def made(table, estimator, outer, data_dir, rates, seed):
+    seen.append((outer.optimizer, outer.steps, outer.budget))
+    return [{"outer_rate": rate, "seed": seed, "val_loss": rate} for rate in rates]
+
+  monkeypatch.setattr(bilevel, "runs_of", made)
+  own = {
+    "every_rate": True,
+    "optimizer": "sgd",
+    "rates": (1e-3, 10.0),
+    "seeds": (3,),
+    "steps": 20,
+    "estimators": ("b",),
+  }
+  problems = {"own": {**QUADRATIC, "outer": own}, "general": QUADRATIC}
+  settings = {"problems": problems, "estimators": {"a": {}, "b": {}}, "budget": {"own": 7, "general": 8}}
+  settings |= {"rates": (0.3, 0.1), "seeds": (0, 1)}
+  rows = list(bilevel.rows(**settings, cases=("own", "general")))
+  found = [(row["case"], row["method"], row["outer_rate"], row["seed"]) for row in rows]
+  assert found[:2] == [("own", "b", 1e-3, 3), ("own", "b", 10.0, 3)] and seen[0] == ("sgd", 20, 7)
+  assert found[2:] == [("general", name, 0.1, seed) for name in "ab" for seed in (0, 1)]
+  assert rows[2]["tried"] == "0.3: 0.3, 0.1: 0.1" and seen[-1] == ("adam", sys.maxsize, 8)
+  with pytest.raises(ValueError, match="config.problems.own.outer.step is not a setting; did you mean 'steps'"):
+    list(bilevel.rows(**{**settings, "problems": {"own": {**QUADRATIC, "outer": {"step": 1}}}}, cases=("own",)))
+  with pytest.raises(ValueError, match="config.problems.own.outer.optimizer must be"):
+    list(bilevel.rows(**{**settings, "problems": {"own": {**QUADRATIC, "outer": {"optimizer": "x"}}}}, cases=("own",)))
 
 
 def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):
