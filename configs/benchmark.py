@@ -19,10 +19,11 @@ peers: The same meta-step by warpjax, as README writes it and by its faster path
   vmap. Each has a process of its own, which take turns; ratios are of medians, with bootstrap intervals over rounds.
   MAML, Leap and offline WarpGrad, of the papers' sizes; a few: --only=leap_16,leap_64. To write this machine's record,
   results/benchmark/peers_CPU.json: --record, of scaling too.
-bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py; `small` has
-  1000 examples and 100 inner steps, `hyper_cleaning` the published size). Every estimator learns `shared` at equal
-  oracle calls, gradients and Hessian-vector products, and the classifier is trained afresh with what was learned.
-  --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs, so that it resumes.
+bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py), whose
+  classifier is trained afresh with what was learned. Every estimator learns `shared` at equal oracle calls, gradients
+  and Hessian-vector products, on `quadratic` and `small`, which has 1000 examples and 100 inner steps. At the published
+  size are `hyper_cleaning`, 20 outer steps; `released`, the released codes' labels and outer step beside larger ones;
+  and `mlp`, of 300 units. --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs.
 
 profile: Where the time of one meta-step of MAML goes, by layer and operation; of another row with
   --config.row=omniglot:reptile.
