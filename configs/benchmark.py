@@ -19,10 +19,11 @@ peers: The same meta-step by warpjax, as in README's example and by its faster p
   Each runs in a process of its own, and the processes take turns. Ratios are of medians, with bootstrap intervals over
   rounds. The cases are MAML, Leap and offline WarpGrad at the papers' sizes; --only=leap_16,leap_64 chooses some.
   --record writes this machine's record, results/benchmark/peers_CPU.json, as it does for scaling.
-bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py; `small` has
-  1000 examples and 100 inner steps, `hyper_cleaning` the published size). Every estimator learns `shared` at equal
-  oracle calls, gradients and Hessian-vector products, and the classifier is trained afresh with what was learned.
-  --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs, so that it resumes.
+bilevel: Quadratics with a known solution, and data hyper-cleaning on Fashion-MNIST (configs/bilevel.py), whose
+  classifier is trained afresh with what was learned. Every estimator learns `shared` at equal oracle calls, gradients
+  and Hessian-vector products, on `quadratic` and `small`, which has 1000 examples and 100 inner steps. At the published
+  size are `hyper_cleaning`, 20 outer steps; `released`, the released codes' labels and outer step beside larger ones;
+  and `mlp`, of 300 units. --config.data_dir=FOLDER has the four idx files; --config.runs=FOLDER keeps finished runs.
 
 profile: The time of one meta-step of MAML by layer and operation; --config.row=omniglot:reptile takes another row.
 tune: The time of that meta-step by lowering of convolutions and number of vmapped tasks; `warpjax tune` finds the
@@ -100,7 +101,7 @@ BILEVEL = {
     "inner": bilevel.PROXIMAL,
     "meta_gradient": {"name": "implicit", "solver": "neumann", "solver_steps": 10, "step_size": DESCENT},
   },
-  "soba": {
+  "warm_implicit_carried": {
     "inner": {**bilevel.PROXIMAL, "num_steps": 5},
     "meta_gradient": {"name": "warm_implicit", "solver": "identity", "step_size": DESCENT, "carry_params": True},
   },
@@ -112,6 +113,11 @@ CLEANING = {
   "network": bilevel.COMMON["network"],
   "inner": bilevel.COMMON["inner"],
 }
+PUBLISHED = (
+  *("unrolled", "truncated", "implicit", "implicit_nystrom", "t1_t2", "penalty", "v_pbgd", "one_step"),
+  *("first_order", "forward_gradient", "evolution_strategies"),
+)
+ONE_SEED = {"seeds": (0,), "steps": 20, "budget": 31_000, "estimators": ("unrolled", "implicit", "penalty")}
 BILEVEL_PROBLEMS = {
   "quadratic": {
     "data": {"name": "bilevel_quadratic"},
@@ -123,7 +129,18 @@ BILEVEL_PROBLEMS = {
     "data": {**CLEANING["data"], "train": 1000, "val": 1000},
     "inner": {**CLEANING["inner"], "num_steps": 100},
   },
-  "hyper_cleaning": CLEANING,
+  "hyper_cleaning": {**CLEANING, "outer": {"steps": 20, "estimators": PUBLISHED}},
+  "released": {
+    **CLEANING,
+    "data": {**CLEANING["data"], "always_changed": False},
+    "outer": {**ONE_SEED, "optimizer": "sgd", "rates": (1e-3, 1e3, 1e4), "every_rate": True},
+  },
+  "mlp": {
+    **CLEANING,
+    "network": {**CLEANING["network"], **bilevel.MLP["network"]},
+    "inner": {**CLEANING["inner"], **bilevel.MLP["inner"]},
+    "outer": {**ONE_SEED, "rates": (1.0,)},
+  },
 }
 
 METHODS = {
@@ -175,8 +192,8 @@ METHODS = {
     "problems": BILEVEL_PROBLEMS,
     "estimators": BILEVEL,
     "cases": ("quadratic", "small", "hyper_cleaning"),
-    "budget": {"quadratic": 6_000, "small": 3_000, "hyper_cleaning": 30_000},
-    "rates": (0.3, 1.0),
+    "budget": {"quadratic": 6_000, "small": 3_000, "hyper_cleaning": 31_000},
+    "rates": (0.1, 0.3, 1.0, 3.0),
     "seeds": (0, 1, 2),
     "data_dir": "",
     "runs": "",

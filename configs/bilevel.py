@@ -13,6 +13,10 @@ hyper_cleaning: Franceschi et al. 2017, arXiv 1703.01785, as coded by Shen and C
 learning_rate_*: MNIST-1D (Greydanus and Kobak 2024, arXiv 2011.14439, its notebook 7): the step size of 200 SGD steps
   of an MLP of 50 tanh units on batches of 50, from 1.5 and from 0.15. The meta-loss is the mean of the losses before
   each step. There the step size is learned by SGD at 0.3, here its logarithm at 1.0.
+activation: MNIST-1D, notebook 8: the activation of an MLP of 128 units is `elu(x) + 0.2 f(x)`, f a network whose
+  parameters are learned. RMSprop at 0.01, 301 steps on batches of 100; the meta-loss is the mean of the last 200.
+  As there, every outer step has the same start, since the notebook seeds its generator again in the inner loop. Here f
+  has 8 units, there 100; the outer step is Adam's, there SGD's, both on clipped gradients; no noise is added to units.
 
 Command: python -m experiments.train --config=configs/bilevel.py:implicit --workdir=runs/bilevel/implicit
 --data_dir=FOLDER (the four idx files of Fashion-MNIST, or a tensorflow-datasets root)
@@ -61,6 +65,8 @@ ESTIMATORS = {
     "meta_gradient": {"name": "penalty", "weight": 1.0, "growth": 0.5, "num_steps": 50, "carried": True},
   },
   "sama": {"meta_gradient": {"name": "sama"}},
+  # One inner step a meta-step, which costs two gradients and a product.
+  "soba": {"inner": {**PROXIMAL, "num_steps": 1}, "meta_gradient": {"name": "soba", "step_size": 0.1}},
   "one_step": {"meta_gradient": {"name": "one_step"}},
   "warp": {"meta_gradient": {"name": "warp", "initial": "none"}},
   "first_order": {"meta_gradient": {"name": "unrolled", "derivative": "first_order"}},
@@ -78,6 +84,18 @@ LEARNING_RATE = {
   "optimizer": {"name": "one_block", "block": "rule", "optimizer": "sgd", "learning_rate": 1.0},
   "eval": {"num_tasks": 1, "num_steps": 200},
 }
+LAST = 200  # inner losses in the meta-loss
+ACTIVATION = {
+  "num_meta_steps": 300,
+  "checkpoint_every": 10,
+  "steps_per_dispatch": 10,
+  "data": {"name": "mnist1d", "examples": 10_000, "batch_size": 100},
+  "network": {"name": "learned_activation", "features": (128,), "hidden": 8},
+  "inner": {"rule": "rmsprop", "learning_rate": 0.01, "decay": 0.4, "initial_scale": 1.0, "num_steps": 301},
+  "meta_gradient": {"name": "unrolled", "online": (0.0,) * (301 - LAST) + (1 / LAST,) * LAST},
+  "optimizer": {"name": "one_block", "learning_rate": 0.05, "schedule": "cosine", "clip": 0.1},
+  "eval": {"num_tasks": 1, "num_steps": 301},
+}
 PROTOCOLS = {"released": RELEASED, "mlp": MLP}
 
 METHODS = {
@@ -91,4 +109,5 @@ METHODS = {
   "_learning_rate": LEARNING_RATE,
   "learning_rate_high": {"base": "_learning_rate", "inner": {"learning_rate": 1.5}},
   "learning_rate_low": {"base": "_learning_rate", "inner": {"learning_rate": 0.15}},
+  "activation": ACTIVATION,
 }

@@ -34,8 +34,8 @@ Every estimator with every rule is a case of `tests/test_conformance.py`, from w
 |---|---|---|---|---|---|
 {rows}
 
-- *few-shot*: the start of the adaptation, `initial`. `implicit`, `warm_implicit`, `penalty`, `sama` and `one_step`
-  estimate it by the proximal term alone, so that `InnerLoop.prox` must be above 0.
+- *few-shot*: the start of the adaptation, `initial`. `implicit`, `warm_implicit`, `penalty`, `sama`, `soba` and
+  `one_step` estimate it by the proximal term alone, so that `InnerLoop.prox` must be above 0.
 - *shared, query*: `shared` that the query loss reads, such as a frozen body or warp-layers.
 - *bilevel*: `shared` that the inner loss alone reads, such as the weights of examples or hyper-parameters. An estimator
   without a "yes" has a zero gradient there.

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import accuracy, bilevel, cost, memory, policies, recipe, report, scaling
+from experiments.benchmarks import accuracy, bilevel, bilevel_record, cost, memory, policies, recipe, report, scaling
 from experiments.peers import ratios
 from experiments.peers import records as of_peers
 from warpjax.runner import cli, workdir
@@ -45,7 +45,7 @@ class Mode(NamedTuple):
 
 MODES: dict[str, Mode] = {
   "accuracy": Mode(accuracy.rows, report.draw_accuracy),
-  "bilevel": Mode(bilevel.rows, bilevel.draw, bilevel.record),
+  "bilevel": Mode(bilevel.rows, bilevel_record.draw, bilevel_record.record),
   "memory": Mode(memory.rows, report.draw_memory),
   "peers": Mode(ratios.rows, ratios.draw, of_peers.of),
   "policies": Mode(policies.rows, report.draw_memory, policies.record),

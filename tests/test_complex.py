@@ -108,6 +108,7 @@ ESTIMATORS = {
   "warm": (lambda inner: meta_gradients.warm_implicit(inner, linear_solve.cg(2)), PROX),
   "penalty": (lambda inner: meta_gradients.penalty(inner, 2.0), PROX),
   "sama": (lambda inner: along_trajectory(inner, meta_gradients.sama()), PROX),
+  "soba": (lambda inner: meta_gradients.soba(inner, 0.2), PROX),
   "online": (rl.online, {}),
 }
 RULES = {

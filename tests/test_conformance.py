@@ -83,6 +83,7 @@ ESTIMATORS = {
   "penalty": lambda inner: meta_gradients.penalty(inner, 2.0),
   "penalty_carried": lambda inner: meta_gradients.penalty(inner, lambda count: 0.5 + count, num_steps=1, carried=True),
   "sama": lambda inner: along(inner, meta_gradients.sama()),
+  "soba": lambda inner: meta_gradients.soba(inner, 0.1),
   "one_step": lambda inner: along(inner, meta_gradients.one_step()),
   "bootstrapped": lambda inner: meta_gradients.bootstrapped(inner, 0.1, 2),
   "from_start": lambda inner: meta_gradients.from_start(inner, meta_gradients.unrolled(inner), start),
@@ -106,7 +107,7 @@ ESTIMATES = {
   **dict.fromkeys(("first_order", "truncated_unroll"), ("initial", "shared in the query loss", "rule")),
   **dict.fromkeys(("reptile", "reptile_carried", "reptile_weighted", "leap"), INITIAL),
   **dict.fromkeys(("implicit", "implicit_released", "warm_implicit", "warm_implicit_params"), PARTS[:3]),
-  **dict.fromkeys(("penalty", "penalty_carried", "sama"), PARTS[:3]),
+  **dict.fromkeys(("penalty", "penalty_carried", "sama", "soba"), PARTS[:3]),
   "warp": PARTS[1:],
   "warp_first_order": ("shared in the query loss",),
   "warp_leap": EVERYTHING,
@@ -238,7 +239,7 @@ def test_the_tables_are_complete():
   as_adam = {"adagrad", "adamw", "amsgrad", "nadam", "rmsprop"}  # tests/rules/test_zero_gradient.py has them all
   assert public <= set(RULES) | in_others | as_adam
   contributions = {"reptile", "leap", "implicit", "implicit_released", "one_step", "sama", "warp"}
-  whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start", "penalty", "warm_implicit"}
+  whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start", "penalty", "soba", "warm_implicit"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
   others = {"Match", "match_parameters", "match_predictions", "match_probabilities"}
   others |= {"annealed_step_weights", "own_parameters", "prototypes", "Start", "truncated_unroll"}

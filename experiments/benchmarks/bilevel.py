@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
-import itertools
 import json
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-import warpjax as wj
-from experiments.benchmarks import cost, count, report
+from experiments.benchmarks import cost, count
 from experiments.benchmarks.estimators import chosen
-from warpjax.problem import query_loss_of
+from warpjax.adaptation import run_steps
+from warpjax.problem import Problem, query_loss_of
 from warpjax.runner import workdir
 from warpjax.runner.components import outer_step
 from warpjax.runner.config import registry, schema
@@ -29,16 +30,8 @@ from warpjax.types import Aux, CarriedMetaGrad, InnerLoop, MetaParams, PyTree, T
 
 Row = dict[str, Any]
 Measure = Callable[[MetaParams, Task, Task], Mapping[str, jax.Array]]
+OPTIMIZERS = {"adam": optax.scale_by_adam, "sgd": optax.identity}
 _ENOUGH = 8  # examples of the problem on which evaluations are counted
-SHOWN = {
-  "accuracy": "accuracy",
-  "f1": "F1 of the flags",
-  "val_loss": "validation loss",
-  "relative_error": "relative error",
-  "seconds": "CPU seconds",
-  "temp_bytes": "temporaries, bytes",
-}
-"""The panels of the picture."""
 
 
 class Bilevel(NamedTuple):
@@ -59,6 +52,28 @@ class Bilevel(NamedTuple):
   measure: Measure
 
 
+class Outer(NamedTuple):
+  """The outer loop of a problem.
+
+  Attributes:
+    rates: Learning rates; the one with the least validation loss is taken.
+    seeds: Seeds of the data and of the start; the rate is tuned under the first.
+    budget: Oracle calls at most.
+    steps: Outer steps at most.
+    optimizer: "adam" or "sgd".
+    every_rate: Whether every rate is a row, and none is chosen.
+    estimators: Names of the estimators; none for all of them.
+  """
+
+  rates: Sequence[float]
+  seeds: Sequence[int]
+  budget: int
+  steps: int = sys.maxsize
+  optimizer: Literal["adam", "sgd"] = "adam"
+  every_rate: bool = False
+  estimators: Sequence[str] = ()
+
+
 def problem_of(table: Mapping[str, Any], inner: Mapping[str, Any], seed: int, data_dir: str | None) -> Bilevel:
   """The problem of the tables `data`, `network` and `inner`, the seed that of the data and the start."""
   data = {**table["data"], **({"split_seed": seed} if table["data"]["name"] == "hyper_cleaning" else {})}
@@ -71,14 +86,19 @@ def problem_of(table: Mapping[str, Any], inner: Mapping[str, Any], seed: int, da
   params, shared = network.init(key, task.support[0])
   measure = _against_the_solution if data["name"] == "bilevel_quadratic" else _trained_afresh
   test = jax.tree.map(lambda leaf: leaf[0], loaded.test)
-  return Bilevel(own, MetaParams(params, shared), task, test, jax.jit(partial(measure, plain)))
+  return Bilevel(own, MetaParams(params, shared), task, test, partial(measure, plain))
 
 
 def _trained_afresh(inner: InnerLoop, meta_params: MetaParams, task: Task, test: Task) -> Aux:
-  final = wj.adapt(inner, meta_params, task, jax.random.key(0)).final.params
-  val, of_val = query_loss_of(inner)(final, meta_params.shared, task.query)
-  _, of_test = query_loss_of(inner)(final, meta_params.shared, test.query)
-  return {"val_loss": val, "val_accuracy": of_val["accuracy"], "accuracy": of_test["accuracy"], "f1": of_test["f1"]}
+  """At the end of training, and `best_accuracy`, the best over all steps on the test examples, as released codes do."""
+  problem, query_loss = Problem(inner, meta_params, task, jax.random.key(0)), query_loss_of(inner)
+  of_test = lambda params: query_loss(params, meta_params.shared, test.query)[1]
+  best = lambda value, step: jnp.maximum(value, of_test(step.next.params)["accuracy"])
+  final, best_accuracy, _ = run_steps(problem.step, problem.start(), (best, jnp.zeros(())), last=inner.num_steps)
+  val, of_val = query_loss(final.params, meta_params.shared, task.query)
+  ended = of_test(final.params)
+  measured = {"val_loss": val, "val_accuracy": of_val["accuracy"], "accuracy": ended["accuracy"], "f1": ended["f1"]}
+  return {**measured, "best_accuracy": best_accuracy}
 
 
 def _against_the_solution(inner: InnerLoop, meta_params: MetaParams, task: Task, test: Task) -> Aux:
@@ -107,11 +127,12 @@ def rows(
   """Each estimator on each problem, under each seed; the outer step of all seeds is tuned on the first.
 
   Args:
-    problems: Tables with `data`, `network` and `inner`.
+    problems: Tables with `data`, `network` and `inner`, and with `outer` if the problem has settings of its own: those
+      of `Outer`.
     estimators: Tables with `meta_gradient`, and with what `inner` has else than the problem's.
     cases: Names of the problems to run.
     budget: Oracle calls, gradients and Hessian-vector products, of the outer steps, by problem.
-    rates: Learning rates of Adam in the outer loop; the one with the least validation loss is taken.
+    rates: Learning rates in the outer loop; the one with the least validation loss is taken.
     seeds: Seeds of the data and of the start.
     data_dir: Folder of prepared data; "" for the default.
     runs: Folder of finished runs, which are read instead of run again; "" for none.
@@ -119,69 +140,89 @@ def rows(
   """
   for case in cases:
     table = schema.choose("config.cases", case, problems)
-    for name, estimator in chosen(estimators, only).items():
-      run = partial(_kept, runs, case, name, table, estimator, budget[case], data_dir or None)
+    general = {"rates": rates, "seeds": seeds, "budget": budget.get(case, 0), **table.get("outer", {})}
+    outer = schema.call(f"config.problems.{case}.outer", general, Outer)
+    for name, estimator in chosen(estimators, only or outer.estimators).items():
+      run = partial(_kept, runs, case, name, table, estimator, outer, data_dir or None)
       try:
-        tuned = [run(rate, seeds[0]) for rate in rates]
+        tuned = run(outer.rates, outer.seeds[0])
       except ValueError as error:
         print(f"{case}: {name} is left out: {error}")
         continue
+      if outer.every_rate:
+        yield from tuned
+        continue
       best = min(tuned, key=lambda row: row["val_loss"] if math.isfinite(row["val_loss"]) else math.inf)
-      yield best
-      yield from (run(best["outer_rate"], seed) for seed in seeds[1:])
+      yield {**best, "tried": ", ".join(f"{row['outer_rate']:g}: {row['val_loss']:.4g}" for row in tuned)}
+      for seed in outer.seeds[1:]:
+        yield from run((best["outer_rate"],), seed)
 
 
-def _kept(runs: str, case: str, name: str, *arguments: Any) -> Row:
+def _kept(runs: str, case: str, name: str, *arguments: Any) -> list[Row]:
   """A run, read from the folder of finished runs if it is there."""
-  *tables, _, rate, seed = arguments
-  digest = hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:8]  # so that settings can change
-  path = pathlib.Path(runs, f"{case}-{name}-{rate:g}-{seed}-{digest}.json")
+  *tables, outer, _, rates, seed = arguments
+  told = [*({k: v for k, v in t.items() if k != "outer"} for t in tables), outer.budget, outer.steps, outer.optimizer]
+  text = json.dumps([*told, list(rates)], sort_keys=True)
+  digest = hashlib.sha256(text.encode()).hexdigest()[:8]  # so that settings can change
+  path = pathlib.Path(runs, f"{case}-{name}-{seed}-{digest}.json")
   if runs and path.exists():
-    return {key: math.nan if value is None else value for key, value in workdir.read_json(path).items()}
-  row = {"case": case, "method": name, **one_run(*arguments)}
+    return [{k: math.nan if v is None else v for k, v in row.items()} for row in workdir.read_json(path)]
+  made = [{"case": case, "method": name, **row} for row in runs_of(*arguments)]
   if runs:
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, row)
-  return row
+    workdir.write_json(path, made)
+  return made
 
 
-def one_run(
+def runs_of(
   table: Mapping[str, Any],
   estimator: Mapping[str, Any],
-  budget: int,
+  outer: Outer,
   data_dir: str | None,
-  rate: float,
+  rates: Sequence[float],
   seed: int,
-) -> Row:
-  """Learns `shared` until the oracle calls are used up, and measures what was learned."""
+) -> list[Row]:
+  """Learns `shared` under each rate until the oracle calls are used up, and measures what was learned.
+
+  The rates share the task, so they are one vmapped program: products with the same examples become one. `seconds` and
+  `temp_bytes` are those of the program, for as many rates as `together` says.
+  """
   inner = {**table["inner"], **estimator.get("inner", {})}
-  calls = oracle_calls(table, estimator, inner, data_dir)
+  calls = oracle_calls(json.dumps([table, estimator, inner]), data_dir)
   problem = problem_of(table, inner, seed, data_dir)
   estimate = meta_grad_of(estimator, problem.inner, problem.task)
-  adam = optax.scale_by_adam()
+  scale = OPTIMIZERS[outer.optimizer]()
 
-  # Task and rate are arguments, so that other seeds and rates need no other program.
-  def update(point: MetaParams, state: PyTree, carry: PyTree, key: jax.Array, task: Task, rate: jax.Array) -> Any:
+  # The task is an argument: as a constant it would be folded into the program.
+  def update(rate: jax.Array, point: MetaParams, state: PyTree, carry: PyTree, key: jax.Array, task: Task) -> Any:
     (_, grads), carry = estimate.grad(point, task, key, carry)
-    direction, state = adam.update(grads.shared, state)
+    direction, state = scale.update(grads.shared, state)
     shared = jax.tree.map(lambda p, d: p - rate * d, point.shared, direction)
     return point._replace(shared=shared), state, carry, optax.tree.norm(grads.shared)
 
-  point, carry = problem.start, estimate.init(problem.start)
-  state, key, fixed = adam.init(point.shared), jax.random.key(seed), (problem.task, jnp.asarray(rate))
-  program, known = cost.compiled(jax.jit(update), point, state, carry, key, *fixed)
-  steps, used, began = max(1, budget // sum(calls.values())), 0, time.process_time()
+  each = partial(jax.tree.map, lambda leaf: jnp.broadcast_to(leaf, (len(rates), *jnp.shape(leaf))))
+  point, carry, state = each((problem.start, estimate.init(problem.start), scale.init(problem.start.shared)))
+  lanes, key = jnp.asarray(rates, jnp.float32), jax.random.key(seed)
+  vmapped = jax.jit(jax.vmap(update, (0, 0, 0, 0, None, None)))
+  program, known = cost.compiled(vmapped, lanes, point, state, carry, key, problem.task)
+  steps, used, began = max(1, min(outer.budget // sum(calls.values()), outer.steps)), 0, time.process_time()
   for index in range(steps):
-    point, state, carry, norm = program(point, state, carry, jax.random.fold_in(key, index), *fixed)
+    point, state, carry, norms = program(lanes, point, state, carry, jax.random.fold_in(key, index), problem.task)
     used = index + 1
-    if not norm > 0:  # it says nothing about `shared`, or is not finite
+    if not (norms > 0).any():  # they say nothing about `shared`, or are not finite
       break
   seconds = time.process_time() - began
-  remark = "" if norm > 0 else "no gradient of shared" if norm == 0 else "not finite"
-  measured = {column: float(value) for column, value in problem.measure(point, problem.task, problem.test).items()}
-  sizes = {"inner_steps": inner["num_steps"], "outer_steps": used, "outer_rate": rate, "seed": seed}
-  totals = {column: used * number for column, number in calls.items()}
-  return {**sizes, **totals, **measured, "seconds": seconds, "temp_bytes": known["temp_bytes"], "remark": remark}
+  measured = jax.jit(jax.vmap(problem.measure, (0, None, None)))(point, problem.task, problem.test)
+  moved = jax.vmap(lambda shared: optax.tree.norm(optax.tree.sub(shared, problem.start.shared), ord=jnp.inf))
+  common = {"inner_steps": inner["num_steps"], "outer_steps": used, "seed": seed, "together": len(rates)}
+  common |= {column: used * number for column, number in calls.items()}
+  common |= {"seconds": seconds, "temp_bytes": known["temp_bytes"]}
+  columns = {**measured, "moved": moved(point.shared)}
+  return [
+    {"outer_rate": rate, **common, **{name: float(values[lane]) for name, values in columns.items()}}
+    | {"remark": "" if norms[lane] > 0 else "no gradient of shared" if norms[lane] == 0 else "not finite"}
+    for lane, rate in enumerate(rates)
+  ]
 
 
 def meta_grad_of(estimator: Mapping[str, Any], inner: InnerLoop, task: Task) -> CarriedMetaGrad:
@@ -193,10 +234,10 @@ def meta_grad_of(estimator: Mapping[str, Any], inner: InnerLoop, task: Task) -> 
   return CarriedMetaGrad(lambda point: (), lambda point, task, key, carry: (estimate(point, task, key), carry))
 
 
-def oracle_calls(
-  table: Mapping[str, Any], estimator: Mapping[str, Any], inner: Mapping[str, Any], data_dir: str | None
-) -> dict[str, int]:
-  """The gradients and Hessian-vector products of one outer step, counted on a few examples."""
+@functools.cache
+def oracle_calls(tables: str, data_dir: str | None) -> dict[str, int]:
+  """The gradients and Hessian-vector products of one outer step, counted on a few examples; `tables` are JSON."""
+  table, estimator, inner = json.loads(tables)
   sizes = {name: _ENOUGH for name in ("train", "val", "test") if name in table["data"]}
   problem = problem_of({**table, "data": {**table["data"], **sizes}}, inner, 0, data_dir)
   counter: count.Counter = collections.Counter()
@@ -208,64 +249,3 @@ def oracle_calls(
   carry = estimate.init(problem.start)
   jax.block_until_ready(jax.jit(estimate.grad)(problem.start, problem.task, jax.random.key(0), carry))
   return count.totals(counter)
-
-
-def draw(rows: Sequence[Row], folder: pathlib.Path) -> list[pathlib.Path]:
-  """A picture for each problem, with a panel for each number: the seeds as points, their mean as a line."""
-  from warpjax.runner.plots import canvas
-
-  paths = []
-  for case, group in itertools.groupby(rows, key=lambda row: row["case"]):
-    mine = list(group)
-    names = list(dict.fromkeys(row["method"] for row in mine))
-    columns = [column for column in SHOWN if column in mine[0]]
-    size = (1 + 2.6 * len(columns), 1 + 0.28 * len(names))
-    figure, grid = canvas.subplots(1, len(columns), figsize=size, squeeze=False, sharey=True, layout="constrained")
-    for axes, column in zip(grid.flat, columns, strict=True):
-      for place, name in enumerate(names):
-        values = [row[column] for row in mine if row["method"] == name]
-        axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.6, markersize=4)
-        axes.plot(sum(values) / len(values), place, "|", color="C1", markersize=12, markeredgewidth=2)
-      axes.set(title=SHOWN[column], xscale="log" if _spans_decades([row[column] for row in mine]) else "linear")
-      axes.grid(alpha=0.3)
-    grid[0, 0].set_yticks(range(len(names)), names, fontsize=7)
-    grid[0, 0].invert_yaxis()
-    paths.append(folder / f"bilevel_{case}.png")
-    canvas.save(figure, paths[-1])
-  return paths
-
-
-def _spans_decades(values: Sequence[float]) -> bool:
-  return min(values) > 0 and max(values) > 100 * min(values)
-
-
-def record(rows: Sequence[Row], about: Mapping[str, Any], command: str, before: Any = None) -> dict[str, Any]:
-  """The record of the benchmark: a row for each problem and estimator, means over the seeds."""
-  del before
-  columns = (
-    "accuracy",
-    "f1",
-    "val_loss",
-    "relative_error",
-    "outer_steps",
-    "gradients",
-    "hvps",
-    "seconds",
-    "temp_bytes",
-  )
-  made = []
-  for case, name in dict.fromkeys((row["case"], row["method"]) for row in rows):
-    mine = [row for row in rows if (row["case"], row["method"]) == (case, name)]
-    means = [sum(row[c] for row in mine) / len(mine) if c in mine[0] else None for c in columns]
-    cells = ["" if value is None else f"{value:.4g}" for value in means]
-    made.append([case, f"`{name}`", str(len(mine)), f"{mine[0]['outer_rate']:g}", *cells, mine[0]["remark"]])
-  text = (
-    "Means over seeds. The outer step is Adam's. Of the rates in the command, or in the config, it has the one with "
-    "the least validation loss on the first seed. Accuracy is that of test images after training afresh with the "
-    "learned weights. F1 is that of the sign of the weights against the replaced labels. Gradients and Hessian-vector "
-    "products are those of all outer steps, seconds are CPU seconds without compilation. The quadratic is the same "
-    "under every seed; its validation loss is that above the minimum."
-  )
-  titles = ("problem", "estimator", "seeds", "outer rate", *(c.replace("_", " ") for c in columns), "remark")
-  title = "Bilevel problems by estimator, at equal oracle calls"
-  return report.record(title, text, titles, made, about, command, measured=list(rows))

@@ -28,7 +28,20 @@ COLUMNS = (
   ),
   *("ratio", "ratio_low", "ratio_high", "speedup", "speedup_low", "speedup_high", "agrees", "matmul_fraction"),
   *("compile_seconds", "meta_steps_per_second", "version", "outer_steps", "outer_rate", "seed", "accuracy", "f1"),
-  *("val_loss", "val_accuracy", "remark", "layer", "operation", "kind", "whole_seconds", "choice"),
+  *(
+    "val_loss",
+    "val_accuracy",
+    "best_accuracy",
+    "moved",
+    "tried",
+    "together",
+    "remark",
+    "layer",
+    "operation",
+    "kind",
+    "whole_seconds",
+    "choice",
+  ),
 )
 
 

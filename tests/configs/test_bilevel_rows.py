@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from tests.datasets.idx_files import write_set
+from warpjax import networks
 from warpjax.runner import experiment, loop, measure
 from warpjax.runner.config import recipes
+from warpjax.runner.families import bilevel
 from warpjax.training import parallel
 
 SIZES = {"train": 16, "val": 12, "test": 8}
 QUICK = ("implicit", "v_pbgd")
-ROWS = [method for method in recipes.load("bilevel").methods if not method.startswith("learning_rate")]
+ROWS = [method for method in recipes.load("bilevel").methods if not method.startswith(("learning_rate", "activation"))]
 
 
 def tiny(method):
@@ -85,6 +87,40 @@ def test_bad_settings_are_named(row, setting, message, folder):
   config[table][name] = value
   with pytest.raises(ValueError, match=message):
     experiment.build(config, data_dir=folder)
+
+
+def test_the_learned_activation_starts_close_to_elu_and_both_parts_have_a_gradient():
+  network = bilevel.learned_activation(10, features=(6,), hidden=4)
+  x = jax.random.normal(jax.random.key(1), (5, 3))
+  params, shared = jax.jit(network.init)(jax.random.key(0), x)
+  plain = networks.from_linen(networks.MLP((6,), 10, jax.nn.elu))
+  scaled = lambda scale: bilevel.learned_activation(10, (6,), 4, scale).apply(params, shared, x)
+  np.testing.assert_allclose(scaled(0.0), plain.apply(params, (), x), atol=1e-6)
+  assert 0 < np.abs(network.apply(params, shared, x) - scaled(0.0)).max() < 0.5
+  grads = jax.jit(jax.grad(lambda *both: jax.numpy.sum(network.apply(*both, x) ** 2), argnums=(0, 1)))(params, shared)
+  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(grads))
+
+
+def test_the_loss_of_the_learned_activation_is_that_of_the_last_steps():
+  config = recipes.settings("bilevel:activation")
+  weights = config["meta_gradient"]["online"]
+  assert (
+    len(weights) == config["inner"]["num_steps"] and sum(weights) == pytest.approx(1) and weights[:101] == (0,) * 101
+  )
+
+
+@pytest.mark.slow
+def test_the_learned_activation_has_the_published_loss():
+  """The mean over the outer run of the mean of the last 200 training losses; the notebook's is 0.936 from one seed."""
+  pytest.importorskip("mnist1d", reason='needs the extra "mnist1d"')
+  means = []
+  for seed in range(3):
+    built = experiment.build(recipes.settings("bilevel:activation") | {"seed": seed})
+    steps = built.run.num_meta_steps
+    _, metrics = loop.make_dispatch(built, steps, parallel.device_mesh(1))(loop.start(built), built.data.train)
+    means.append(float(metrics["loss"].mean()))
+    assert metrics["loss"][0] > 1.2
+  assert np.mean(means) <= 0.95
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from experiments import benchmark
 from experiments.benchmarks import (
   accuracy,
   bilevel,
+  bilevel_record,
   cases,
   cost,
   count,
@@ -265,32 +267,77 @@ def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_a
   assert (tmp_path / "bilevel_quadratic.png").stat().st_size > 0
   assert list(bilevel.rows(**settings)) == [{key: row[key] for key in row if key != "mode"} for row in rows]
   about = {"date": "2026-01-02", "commit": "abc", "machine": {}, "versions": {}}
-  made = bilevel.record(rows, about, "command")
+  made = bilevel_record.record(rows, about, "command")
   assert [row[1] for row in made["rows"]] == ["`unrolled`", "`penalty`", "`reptile`"]
   assert {len(row) for row in made["rows"]} == {len(made["columns"])}
+  other = [{**rows[0], "case": "other", "outer_rate": rate, "seconds": rate, "together": 2} for rate in (1.0, 2.0)]
+  other.append({**other[1], "seconds": 7.0, "together": 1})
+  both = bilevel_record.record(other, {**about, "commit": "def"}, "another", made)
+  assert both["rows"][:3] == made["rows"] and both["command"] == "command; another"
+  assert [row[1:4] + [row[both["columns"].index("seconds")]] for row in both["rows"][3:]] == [
+    ["`unrolled`", "1", "1", "1"],
+    ["`unrolled`", "2", "2", "7"],  # without that of the program for two rates
+  ]
+  assert [row["commit"] for row in both["measured"]] == ["abc"] * 3 + ["def"] * 3
+  again = bilevel_record.record(rows, {**about, "commit": "ghi"}, "third", both)
+  assert len(again["rows"]) == 5 and again["commands"] == {"other": "another", "quadratic": "third"}
 
 
 def test_a_run_that_diverged_is_not_chosen_and_is_read_again_as_what_it_was(tmp_path, monkeypatch):
   row = {"seed": 0, "remark": "", "val_loss": 0.0}
-  made = lambda table, estimator, budget, data_dir, rate, seed: {
-    **row,
-    "outer_rate": rate,
-    "val_loss": float("nan") if rate == 1.0 else 0.5,
-  }
-  monkeypatch.setattr(bilevel, "one_run", made)
+  made = lambda table, estimator, outer, data_dir, rates, seed: [
+    {**row, "outer_rate": rate, "val_loss": float("nan") if rate == 1.0 else 0.5} for rate in rates
+  ]
+  monkeypatch.setattr(bilevel, "runs_of", made)
   settings = {"problems": {"quadratic": QUADRATIC}, "estimators": {"mine": {}}, "cases": ("quadratic",), "seeds": (0,)}
   settings |= {"budget": {"quadratic": 1}, "rates": (1.0, 0.3), "runs": str(tmp_path)}
   first = list(bilevel.rows(**settings))
-  monkeypatch.delattr(bilevel, "one_run")
+  monkeypatch.delattr(bilevel, "runs_of")
   assert [row["outer_rate"] for row in first] == [0.3] and list(bilevel.rows(**settings)) == first
+
+
+def test_a_problem_can_have_an_outer_loop_of_its_own(monkeypatch):
+  seen = []
+
+  def made(table, estimator, outer, data_dir, rates, seed):
+    seen.append((outer.optimizer, outer.steps, outer.budget))
+    return [{"outer_rate": rate, "seed": seed, "val_loss": rate} for rate in rates]
+
+  monkeypatch.setattr(bilevel, "runs_of", made)
+  own = {
+    "every_rate": True,
+    "optimizer": "sgd",
+    "rates": (1e-3, 10.0),
+    "seeds": (3,),
+    "steps": 20,
+    "estimators": ("b",),
+  }
+  problems = {"own": {**QUADRATIC, "outer": own}, "general": QUADRATIC}
+  settings = {"problems": problems, "estimators": {"a": {}, "b": {}}, "budget": {"own": 7, "general": 8}}
+  settings |= {"rates": (0.3, 0.1), "seeds": (0, 1)}
+  rows = list(bilevel.rows(**settings, cases=("own", "general")))
+  found = [(row["case"], row["method"], row["outer_rate"], row["seed"]) for row in rows]
+  assert found[:2] == [("own", "b", 1e-3, 3), ("own", "b", 10.0, 3)] and seen[0] == ("sgd", 20, 7)
+  assert found[2:] == [("general", name, 0.1, seed) for name in "ab" for seed in (0, 1)]
+  assert rows[2]["tried"] == "0.3: 0.3, 0.1: 0.1" and seen[-1] == ("adam", sys.maxsize, 8)
+  with pytest.raises(ValueError, match="config.problems.own.outer.step is not a setting; did you mean 'steps'"):
+    list(bilevel.rows(**{**settings, "problems": {"own": {**QUADRATIC, "outer": {"step": 1}}}}, cases=("own",)))
+  with pytest.raises(ValueError, match="config.problems.own.outer.optimizer must be"):
+    list(bilevel.rows(**{**settings, "problems": {"own": {**QUADRATIC, "outer": {"optimizer": "x"}}}}, cases=("own",)))
 
 
 def test_hyper_cleaning_is_measured_after_training_afresh(tmp_path):
   folder = write_set(tmp_path / "files", train=60, test=20)
   problem = config.BILEVEL_PROBLEMS["small"]
   problem = {**problem, "data": {**problem["data"], "train": 40, "val": 20, "test": 20}}
-  row = bilevel.one_run(problem, config.BILEVEL["one_step"], 2_000, str(folder), 1.0, 0)
+  outer = bilevel.Outer(rates=(1.0,), seeds=(0,), budget=2_000)
+  (row,) = bilevel.runs_of(problem, config.BILEVEL["one_step"], outer, str(folder), (1.0,), 0)
   assert row["f1"] > 0.7 and row["accuracy"] > 0.5 and row["hvps"] == row["outer_steps"]
+  assert row["best_accuracy"] >= row["accuracy"] and row["moved"] > 1 and row["seconds"] > 0
+  tried = bilevel.runs_of(problem, config.BILEVEL["one_step"], outer, str(folder), (1e-6, 1.0), 0)
+  same = ("accuracy", "f1", "val_loss", "moved", "outer_steps", "gradients")
+  assert [tried[1][name] for name in same] == pytest.approx([row[name] for name in same], rel=1e-4)  # of one program
+  assert tried[0]["moved"] < 1e-3 and tried[0]["val_loss"] > row["val_loss"] and tried[0]["together"] == 2
 
 
 def test_bfloat16_computes_in_it_and_keeps_the_parameters():

@@ -100,3 +100,11 @@ def test_numpy_numbers_are_numbers():
 def test_what_is_not_a_transformation():
   with pytest.raises(ValueError, match=r"transformation must be an optax.GradientTransformation; got 0.1"):
     rules.from_optax(0.1)
+
+
+def test_rmsprop_divides_by_the_average_from_where_it_starts():
+  rule, average, expected = rules.rmsprop(0.1, decay=0.4, eps=1e-8, initial_scale=1.0), np.ones(2), []
+  for gradient in GRADIENTS:
+    average = 0.4 * average + 0.6 * gradient**2
+    expected.append(-0.1 * gradient / np.sqrt(average + 1e-8))
+  np.testing.assert_allclose(moves(rule), expected, rtol=1e-9)

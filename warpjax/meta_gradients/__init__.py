@@ -20,6 +20,7 @@ from warpjax.meta_gradients.penalty import penalty
 from warpjax.meta_gradients.prototypes import prototypes
 from warpjax.meta_gradients.reptile import reptile
 from warpjax.meta_gradients.sama import sama
+from warpjax.meta_gradients.soba import soba
 from warpjax.meta_gradients.trajectory import Contribution, along_trajectory, zeros
 from warpjax.meta_gradients.truncated_unroll import truncated_unroll
 from warpjax.meta_gradients.unrolled import unrolled
@@ -53,6 +54,7 @@ __all__ = [
   "prototypes",
   "reptile",
   "sama",
+  "soba",
   "truncated_unroll",
   "unrolled",
   "warm_implicit",

@@ -108,7 +108,13 @@ def adamw(
   return _rule("adamw", decayed, eps_root)
 
 
-def rmsprop(learning_rate: Rate, decay: Scalar = 0.9, eps: Scalar = 1e-8, momentum: Scalar | None = None) -> UpdateRule:
+def rmsprop(
+  learning_rate: Rate,
+  decay: Scalar = 0.9,
+  eps: Scalar = 1e-8,
+  momentum: Scalar | None = None,
+  initial_scale: float = 0.0,
+) -> UpdateRule:
   """`g / sqrt(v + eps)`, v the moving average of `g^2`.
 
   Args:
@@ -116,6 +122,7 @@ def rmsprop(learning_rate: Rate, decay: Scalar = 0.9, eps: Scalar = 1e-8, moment
     decay: Decay of the average.
     eps: Added inside the root, where it makes the derivative finite.
     momentum: Decay of the momentum buffer, or None.
+    initial_scale: The average at the start; at 1, the first steps are small.
 
   Returns:
     An `UpdateRule` with rule parameters `()`.
@@ -131,7 +138,7 @@ def rmsprop(learning_rate: Rate, decay: Scalar = 0.9, eps: Scalar = 1e-8, moment
     Tieleman and Hinton 2012, lecture 6.5 of "Neural networks for machine learning".
   """
   check_learning_rate(learning_rate)
-  return _rule("rmsprop", optax.rmsprop(learning_rate, decay, eps, momentum=momentum), eps)
+  return _rule("rmsprop", optax.rmsprop(learning_rate, decay, eps, initial_scale, momentum=momentum), eps)
 
 
 def adagrad(learning_rate: Rate, initial_accumulator: float = 0.1, eps: Scalar = 1e-7) -> UpdateRule:

@@ -29,7 +29,7 @@ def unrolled(
   multi_step_epochs: int = 0,
   steps_per_epoch: int = 500,
   first_order_epochs: int = 0,
-  online: bool = False,
+  online: bool | Sequence[float] = False,
 ) -> Any:
   """Differentiates through the inner loop.
 
@@ -42,7 +42,8 @@ def unrolled(
     multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
     steps_per_epoch: Meta-steps of an epoch.
     first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
-    online: The meta-loss is the mean of the inner losses before each step, not the query loss.
+    online: The meta-loss is the mean of the inner losses before each step, or their sum with these weights, not the
+      query loss.
   """
   check_counts(steps_per_epoch=steps_per_epoch)
   check_counts(least=0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)

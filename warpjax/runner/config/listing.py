@@ -40,6 +40,7 @@ PAPERS = {
   "proto_maml": "Triantafillou et al. 2020, arXiv 1903.03096",
   "reptile": "Nichol et al. 2018, arXiv 1803.02999",
   "sama": "Choe et al. 2023, arXiv 2310.05674",
+  "soba": "Dagreou et al. 2022, arXiv 2201.13409",
   "t1_t2": "Luketina et al. 2016, arXiv 1511.06727",
   "t_net": "Lee and Choi 2018, arXiv 1801.05558",
   "truncated": "Shaban et al. 2019, arXiv 1810.10667",

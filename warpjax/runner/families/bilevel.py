@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from warpjax import datasets, networks
 from warpjax.checks import check_counts
+from warpjax.networks import initializers
 from warpjax.runner.config.schema import OfProblem
 from warpjax.runner.families.base import Data, Spec
 from warpjax.tasks import bilevel_quadratic, few_shot, mnist1d_training
@@ -104,6 +108,32 @@ def mnist1d(examples: OfProblem[int] = 5000, batch_size: OfProblem[int] = 50, da
     return inner._replace(batch_fn=mnist1d_training.in_order(batch_size))
 
   return Spec("accuracy", 10, load, loop=loop, own_batches=True)
+
+
+def learned_activation(
+  num_outputs: int, features: Sequence[int] = (128,), hidden: int = 100, scale: float = 0.2
+) -> networks.Network:
+  """An MLP whose activation is `elu(x) + scale f(x)`; `shared` is f, a network of one layer of tanh units.
+
+  Args:
+    num_outputs: Number of classes.
+    features: Width of each hidden layer.
+    hidden: Units of f.
+    scale: Weight of f.
+  """
+  inits: Any = {"kernel_init": initializers.torch_uniform, "bias_init": initializers.torch_bias}
+  f = networks.from_linen(networks.MLP((hidden,), activation="tanh", **inits))
+
+  def network(shared: PyTree) -> networks.Network:
+    activation = lambda x: jax.nn.elu(x) + scale * f.apply(shared, (), x[..., None])[..., 0]
+    return networks.from_linen(networks.MLP(features, num_outputs, activation, **inits))
+
+  def init(key: jax.Array, x: jax.Array) -> tuple[Params, PyTree]:
+    own, of_f = jax.random.split(key)
+    shared, _ = f.init(of_f, jnp.ones((1, 1)))
+    return network(shared).init(own, x)[0], shared
+
+  return networks.Network(init, lambda params, shared, x: network(shared).apply(params, (), x))
 
 
 def quadratics(dim: OfProblem[int] = 20, outer_dim: OfProblem[int] = 10, condition_number: float = 10.0) -> Spec:
