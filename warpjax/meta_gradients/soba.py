@@ -73,7 +73,8 @@ def soba(inner: InnerLoop, step_size: float) -> CarriedMetaGrad:
     # JAX's gradient is conjugate, so v meets H behind a conjugate, as in `implicit`.
     along = (optax.tree.conj(at.solution),)
     (inner_gradient, _), (product, mixed) = jax.jvp(lambda params: gradient(params, shared), (theta,), along)
-    query = jax.value_and_grad(lambda *point: problem.query_loss(*point, index), argnums=(0, 1), has_aux=True)
+    measured = lambda params, other: problem.query_loss(params, other, index)
+    query = jax.value_and_grad(measured, argnums=(0, 1), has_aux=True)
     (loss, aux), (b, direct) = query(theta, shared)
     off = optax.tree.sub(product, b)
     solution = jax.tree.map(lambda v, r: v - (step_size * r).astype(v.dtype), at.solution, off)
