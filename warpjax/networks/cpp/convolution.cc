@@ -23,7 +23,7 @@ void Compute(Threads& threads, const Geometry& g, Index of, ffi::AnyBuffer left,
   const Index features = of == 1 ? b[lead + 2] : b[lead + 3];
   if constexpr (!std::is_same_v<M, Rounded>)
     if (const Index channels = of == 1 ? features : inputs, outputs = of == 1 ? inputs : features;
-        IsForTiles(g, channels, outputs)) {
+        IsForTiles(g, of == 2, channels, outputs)) {
       Winograd<typename M::Number> tiles(threads, g, tasks, images, channels, outputs);
       if (of == 0) return tiles.Result(first, second, result);
       if (of == 1) return tiles.Images(first, second, result);

@@ -19,14 +19,16 @@ constexpr Index kFrameBytes = 1 << 18;  // of images and results that are read t
 constexpr Index kTilesFlops = 8000000;  // of a piece, at least
 constexpr Index kMostSums = 8;          // parts of a task's images, each with a sum for the gradient of its kernel
 constexpr Index kTransform = 9;         // what the transforms take for a channel of a tile, in products
+constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel, where each tile is only read
 
 // Whether these products take less time than those of all taps.
-inline bool IsForTiles(const Geometry& g, Index channels, Index features) {
+inline bool IsForTiles(const Geometry& g, bool of_kernel, Index channels, Index features) {
   for (const int axis : {0, 1})
     if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1 || g.low[axis] < 0) return false;
   const Index tiles = (g.result[0] + 1) / 2 * ((g.result[1] + 1) / 2), products = channels * features;
   const Index plain = 9 * g.result[0] * g.result[1] * products;
-  return 6 * plain > 7 * kAllPoints * tiles * (products + kTransform * (channels + features));
+  const Index transform = of_kernel ? kTransformOfSums : kTransform;
+  return 6 * plain > 7 * kAllPoints * tiles * (products + transform * (channels + features));
 }
 
 // The three maps of one convolution. Arrays of points are `[point, panel, row, width]`: a panel has some channels.
