@@ -102,7 +102,8 @@ inline __attribute__((always_inline)) void Store(const V (&from)[N][N], bool add
     }
 }
 
-// Images with room for whole tiles, `[row, column, wide]`: `wide` channels are whole vectors, with zeros behind.
+// Images with room for whole tiles, `[row, column, wide]`: `wide` channels are whole vectors. What is behind the last
+// channel reaches no result.
 template <typename T>
 struct Frame {
   static constexpr Index kLanes = Plain<T>::kLanes;
@@ -151,10 +152,7 @@ struct Frame {
       std::copy_n(from, pixels * to_step, to);
       return;
     }
-    for (Index pixel = 0; pixel < pixels; ++pixel, from += from_step, to += to_step) {
-      std::copy_n(from, channels, to);
-      std::fill_n(to + channels, to_step - channels, T(0));
-    }
+    for (Index pixel = 0; pixel < pixels; ++pixel, from += from_step, to += to_step) std::copy_n(from, channels, to);
   }
 };
 
