@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -36,8 +37,9 @@ copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
 def _origin() -> str:
   """The address of the repository that this is a clone of, if it is a public one; "" for none."""
-  done = subprocess.run(["git", "config", "--get", "remote.origin.url"], cwd=HERE, capture_output=True, text=True)
-  address = re.sub(r"^git@([\w.-]+):", r"https://\1/", done.stdout.strip()).removesuffix(".git")
+  command = ["git", "config", "--get", "remote.origin.url"]
+  found = shutil.which("git") and subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
+  address = re.sub(r"^git@([\w.-]+):", r"https://\1/", found or "").removesuffix(".git")
   return address if re.match(r"https://(github\.com|gitlab\.com|bitbucket\.org)/", address) else ""
 
 

@@ -30,6 +30,7 @@ def test_its_outputs_are_stored_and_small(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two minutes on a core that does nothing else
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_new_run_prints_and_draws_the_same(path, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
