@@ -123,6 +123,7 @@ BILEVEL_PROBLEMS = {
     "data": {"name": "bilevel_quadratic"},
     "network": {"name": "bilevel_variables"},
     "inner": {"rule": "sgd", "learning_rate": 1.0, "num_steps": 50, **bilevel.PROXIMAL},
+    "outer": {"rates": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},  # those that move at each inner step need small ones
   },
   "small": {
     **CLEANING,

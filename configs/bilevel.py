@@ -8,7 +8,7 @@ hyper_cleaning: Franceschi et al. 2017, arXiv 1703.01785, as coded by Shen and C
   on the validation loss. The proximal term of the implicit rows stands for the ridge that makes the inner problem
   strongly convex.
 *_released: the protocol of the released codes: a replaced label may be the true one, the outer step is SGD at 1e-3, by
-  which a weight moves by less than 1e-6 a step, so that nothing is cleaned, and 100 outer steps.
+  which a weight moves by less than 1e-6 a step, so that only its sign says anything, and 100 outer steps.
 *_mlp: 300 sigmoid units, SGD at 0.4.
 learning_rate_*: MNIST-1D (Greydanus and Kobak 2024, arXiv 2011.14439, its notebook 7): the step size of 200 SGD steps
   of an MLP of 50 tanh units on batches of 50, from 1.5 and from 0.15. The meta-loss is the mean of the losses before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from warpjax.adaptation import check_inner
@@ -73,22 +74,21 @@ def soba(inner: InnerLoop, step_size: float) -> CarriedMetaGrad:
     # JAX's gradient is conjugate, so v meets H behind a conjugate, as in `implicit`.
     along = (optax.tree.conj(at.solution),)
     (inner_gradient, _), (product, mixed) = jax.jvp(lambda params: gradient(params, shared), (theta,), along)
-    measured = lambda params, other: problem.query_loss(params, other, index)
-    query = jax.value_and_grad(measured, argnums=(0, 1), has_aux=True)
-    (loss, aux), (b, direct) = query(theta, shared)
+    query = jax.value_and_grad(problem.query_loss, argnums=(0, 1), has_aux=True)
+    (loss, aux), (b, direct) = query(theta, shared, index)
     off = optax.tree.sub(product, b)
     solution = jax.tree.map(lambda v, r: v - (step_size * r).astype(v.dtype), at.solution, off)
     value = problem.inner_objective(theta, shared, batch)
     state = problem.update(at.state, index, value, inner_gradient, batch)
     size = optax.tree.norm(b)
-    aux = {**aux, "soba/residual": optax.tree.norm(off) / jax.numpy.where(size > 0, size, 1.0)}
+    aux = {**aux, "soba/residual": optax.tree.norm(off) / jnp.where(size > 0, size, 1.0)}
     return Joint(state, solution), ((loss, aux), optax.tree.sub(direct, mixed))
 
   def grad_fn(meta_params: MetaParams, task: Task, key: jax.Array, at: Joint) -> tuple[Any, Joint]:
     check_learnable(meta_params)
     problem = Problem(inner, meta_params, constant(task, "the task"), key)
     _check_blocks(problem)
-    before, _ = jax.lax.scan(lambda joint, k: (moved(problem, joint, k)[0], None), at, jax.numpy.arange(num_steps - 1))
+    before, _ = jax.lax.scan(lambda joint, k: (moved(problem, joint, k)[0], None), at, jnp.arange(num_steps - 1))
     after, (value, block) = moved(problem, before, num_steps - 1)
     pulled = optax.tree.scale(inner.prox, before.solution) if has_prox(inner) else optax.tree.zeros_like(at.solution)
     kept = optax.tree.where(is_finite((value[0], after)), after, init(meta_params))
