@@ -83,7 +83,14 @@ def learner(chunks, *, learning_rate=0.5, vocabulary=256, **settings):
 TINY = {"vocabulary": 5, "num_blocks": 2, "width": 4, "num_heads": 1, "hidden": 4, "window": 3}
 
 
-@pytest.mark.parametrize("warp", [None, networks.WarpSpec("linear", identity_init=True)], ids=["plain", "warp"])
+# With warp-layers it has every parameter that it has without.
+@pytest.mark.parametrize(
+  "warp",
+  [
+    pytest.param(None, marks=pytest.mark.slow, id="plain"),
+    pytest.param(networks.WarpSpec("linear", identity_init=True), id="warp"),
+  ],
+)
 def test_the_meta_gradient_agrees_with_finite_differences(warp, x64):
   network, inner, task = learner(CHUNKS, warp=warp, **TINY)
   drawn = toy.init(network, task.support[0])
