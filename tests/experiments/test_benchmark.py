@@ -247,7 +247,11 @@ def test_a_setting_of_a_mode_can_have_another_value(mode):
   assert settings.load_config(f"benchmark:{mode}", "inner_steps=(1,2)")["inner_steps"] == (1, 2)
 
 
-QUADRATIC = {**config.BILEVEL_PROBLEMS["quadratic"], "data": {"name": "bilevel_quadratic", "dim": 4, "outer_dim": 2}}
+QUADRATIC = {
+  **config.BILEVEL_PROBLEMS["quadratic"],
+  "data": {"name": "bilevel_quadratic", "dim": 4, "outer_dim": 2},
+  "outer": {},
+}
 
 
 def test_bilevel_estimators_have_equal_oracle_calls_and_finished_runs_are_read_again(tmp_path):
