@@ -31,7 +31,7 @@ CASES = {
   # In C++ by tiles of 2x2 results: some of them cut, channels that fill no vector, and as many images.
   "tiles": (3, (7, 10), 33, 40, (3, 3), (1, 1), "SAME", (1, 1)),
   "tiles of a part": (2, (9, 12), 32, 20, (3, 3), (1, 1), ((2, -1), (0, 3)), (1, 1)),
-  "many tiles": (41, (14, 14), 32, 48, (3, 3), (1, 1), "VALID", (1, 1)),
+  "many tiles": (41, (14, 14), 32, 48, (3, 3), (1, 1), "SAME", (1, 1)),
 }
 
 
