@@ -242,7 +242,7 @@ def test_the_tables_are_complete():
   whole = {"bootstrapped", "forward_gradient", "evolution_strategies", "from_start", "penalty", "soba", "warm_implicit"}
   machinery = {"CarriedMetaGrad", "Contribution", "MetaGradFn", "along_trajectory", "blockwise", "unrolled", "zeros"}
   others = {"Match", "match_parameters", "match_predictions", "match_probabilities"}
-  others |= {"annealed_step_weights", "own_parameters", "prototypes", "Start", "truncated_unroll"}
+  others |= {"annealed_step_weights", "drawn", "own_parameters", "prototypes", "Start", "truncated_unroll"}
   assert set(meta_gradients.__all__) == contributions | whole | machinery | others
   assert contributions | whole <= set(ESTIMATORS)
   assert set(ESTIMATES) == set(ESTIMATORS)

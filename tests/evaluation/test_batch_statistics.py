@@ -291,7 +291,7 @@ def test_what_gives_no_statistics_is_refused_by_name():
     networks.from_linen(Fixed(), train=False).apply_with_stats(*params, None, x)
   with pytest.raises(ValueError, match=r"momentum of batch norm 'norm' must be at least 0 and below 1; got 1\.0"):
     apply(Fixed(1.0))
-  with pytest.raises(ValueError, match="statistics outside of flax.linen.BatchNorm"):
+  with pytest.raises(ValueError, match=r"must keep statistics only in flax.linen.BatchNorm; got others in"):
     apply(Counted())
   with pytest.raises(ValueError, match="apply_with_stats must be a function; got None"):
     readouts.running(None, losses.regression)

@@ -47,7 +47,7 @@ def test_a_context_starts_at_zero_and_stays_there():
   built = experiment.build(tiny.config("sinusoid", "cavia"))
   start = loop.start(built)
   state, _ = loop.make_dispatch(built, 2, parallel.device_mesh(1))(start, built.data.train)
-  assert not np.any(state.meta_params.initial["context"]) and built.draw is not None
+  assert not np.any(state.meta_params.initial["context"]) and built.start is not None
   assert np.any(state.meta_params.shared["weights"]["shift"] != start.meta_params.shared["weights"]["shift"])
 
 
