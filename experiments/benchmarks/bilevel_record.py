@@ -80,7 +80,7 @@ def _values(rows: Sequence[Row], column: str) -> list[float]:
 
 def _spans_decades(values: Sequence[float]) -> bool:
   finite = [value for value in values if math.isfinite(value)]
-  return min(finite) > 0 and max(finite) > 100 * min(finite)
+  return min(finite, default=0) > 0 and max(finite) > 100 * min(finite)
 
 
 def record(

@@ -105,14 +105,18 @@ def _of_pictures(stored: list, new: list) -> Iterator[str]:
     if before["labels"] != after["labels"]:
       yield f"labels {before['labels']} are stored and {after['labels']} drawn"
     timed = any(TIME.search(f"1 {label}") for label in before["labels"])
-    for kind in ("lines", "images"):
-      olds, news = ([*_numbers(part[kind])] for part in (before, after))
+    for kind in ("x", "y", "images"):  # each with a span of its own
+      olds, news = ([*_numbers(_values(part, kind))] for part in (before, after))
       if len(olds) != len(news):
         yield f"{len(olds)} numbers of {kind} are stored and {len(news)} drawn"
       span = max(olds, default=0) - min(olds, default=0)
       far = [(a, b) for a, b in zip(olds, news, strict=False) if not abs(a - b) <= 0.3 * abs(a) + 0.1 * span]
       if far and not timed:
         yield f"{len(far)} of {len(olds)} numbers of {kind} differ, such as {far[0]}"
+
+
+def _values(part: dict, kind: str) -> list:
+  return part["images"] if kind == "images" else [line["xy".index(kind)] for line in part["lines"]]
 
 
 def _numbers(values: object) -> Iterator[float]:

@@ -107,6 +107,7 @@ def test_a_loop_over_blocks_is_the_listed_blocks(x64):
   [
     ({"width": 6}, r"width must be a multiple of 2 \* num_heads, 4; got 6"),
     ({"num_adapting": 3}, "num_adapting must be 0 to num_blocks, 2; got 3"),
+    ({"scan": True, "warp": networks.WarpSpec("linear", batch_norm=True)}, "warp.batch_norm must be False with scan"),
     ({"warp": networks.WarpSpec("conv3x3")}, "warp.kind must be one of .*'linear'.*; got 'conv3x3'"),
   ],
 )

@@ -203,3 +203,5 @@ def _check(module: Transformer) -> None:
     raise ValueError(f"num_adapting must be 0 to num_blocks, {module.num_blocks}; got {module.num_adapting}")
   if module.warp is not None:
     check(module.warp, WARP_KINDS)
+    if module.scan and module.warp.batch_norm:
+      raise ValueError("warp.batch_norm must be False with scan, whose blocks keep no statistics; got True")

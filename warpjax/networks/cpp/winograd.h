@@ -24,7 +24,9 @@ constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel
 // Whether these products take less time than those of all taps.
 inline bool IsForTiles(const Geometry& g, bool of_kernel, Index channels, Index features) {
   for (const int axis : {0, 1})
-    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1 || g.low[axis] < 0) return false;
+    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1 || g.low[axis] < 0 ||
+        g.low[axis] > g.result[axis])  // images begin in their frames
+      return false;
   const Index tiles = (g.result[0] + 1) / 2 * ((g.result[1] + 1) / 2), products = channels * features;
   const Index plain = 9 * g.result[0] * g.result[1] * products;
   const Index transform = of_kernel ? kTransformOfSums : kTransform;
@@ -68,7 +70,7 @@ class Winograd {
   void Kernel(const T* x, const T* y, T* kernel) {
     const Panels<M> panels(result_.channels);
     const Index numbers = kAllPoints * Apart(image_.channels * panels.padded);
-    const Index parts = std::min(kMostSums, (images_ + each_ - 1) / each_);
+    const Index parts = std::max<Index>(1, std::min(kMostSums, (images_ + each_ - 1) / each_));
     std::unique_ptr<T[]> sums(new T[tasks_ * parts * numbers]);
     Pieces::Run(threads_, tasks_ * parts, [&](Index piece) {
       const Index task = piece / parts, part = piece % parts, last = images_ * (part + 1) / parts;

@@ -111,7 +111,22 @@ def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) ->
   }
 
 
-@functools.cache
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, computed once for the same arguments; each time for those that have no hash."""
+  cached = functools.cache(function)
+
+  @functools.wraps(function)
+  def call(*arguments: Any) -> Any:
+    try:
+      hash(arguments)
+    except TypeError:
+      return function(*arguments)
+    return cached(*arguments)
+
+  return call
+
+
+@once
 def hints_of(function: Callable[..., Any], marks: bool = False) -> Mapping[str, Any]:
   """The annotations of a function, of a class, or of what a `functools.partial` calls; with `Annotated` if `marks`."""
   try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import collections.abc
-import functools
 import inspect
 import re
 import types
@@ -305,7 +304,7 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 
 def _of(function: Callable[..., Any], prefix: str, excluded: Sequence[str] = ()) -> Iterator[Setting]:
-  hints, docs = schema.hints_of(function, marks=True), _docs(schema.called(function))
+  hints, docs = schema.hints_of(function, True), _docs(schema.called(function))
   for name, parameter in schema.parameters_of(function, excluded).items():
     required = parameter.default is parameter.empty
     default = None if required or callable(parameter.default) else parameter.default
@@ -318,7 +317,7 @@ def _unmarked(hint: Any) -> list[Any]:
   return [hint.__origin__, *hint.__metadata__] if typing.get_origin(hint) is typing.Annotated else [hint]
 
 
-@functools.cache
+@schema.once
 def _docs(function: Callable[..., Any]) -> Mapping[str, str]:
   """The sentences on arguments in a docstring's `Args:` or `Attributes:`."""
   docs: dict[str, str] = {}
