@@ -44,8 +44,8 @@ def _origin() -> str:
 
 
 # Pages have an edit link wherever the docs are built from a clone of a public repository.
-if _origin():
-  html_theme_options = {"source_repository": _origin(), "source_branch": "main", "source_directory": "docs/"}
+if origin := _origin():
+  html_theme_options = {"source_repository": origin, "source_branch": "main", "source_directory": "docs/"}
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3

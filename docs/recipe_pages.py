@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from warpjax.runner.config import listing, recipes
 from warpjax.runner.reporting.tables import markdown
@@ -153,18 +152,10 @@ def _missing(row: listing.Row) -> bool:
 
 
 def _common(recipe: recipes.Recipe) -> str:
-  lines = [(f"`{path}`", f"`{value!r}`") for path, value in _flat(recipe.common)]
+  lines = [(f"`{path}`", f"`{value!r}`") for path, value in recipes.flat(recipe.common)]
   command = f"`warpjax train --config={recipe.name}:ROW --settings`"
   text = f"A row changes some of them. {command} prints those of a row, [with their meaning](../settings/index.md)."
   return f"## Common settings\n\n{text}\n\n{markdown(('setting', 'value'), lines)}"
-
-
-def _flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in table.items():
-    if isinstance(value, Mapping):
-      yield from _flat(value, f"{path}{key}.")
-    else:
-      yield f"{path}{key}", value
 
 
 def marked(text: str) -> str:

@@ -82,8 +82,8 @@ void Correlate(Threads& threads, const Geometry& g, bool of_images, Index tasks,
       const Index count = std::min(plan.group, end - start), first_image = task * images + start;
       auto* input = Memory<typename M::Cell>(0, plan.group * padded);
       for (Index image = 0; image < count; ++image)
-        Pad<M>(source + (first_image + image) * from[0] * from[1] * inputs, from, inputs, plan.begin, plan.size,
-               input + image * padded);
+        Pad<M>(source + (first_image + image) * from[0] * from[1] * inputs, from, inputs, inputs, plan.begin, plan.size,
+               input + image * padded, cells);
       const auto* panel = packed.get() + task * packed_size;
       for (Index first = 0; first < panels.padded; first += Panels<M>::kWidth)
         for (const Phase& phase : plan.phases) {

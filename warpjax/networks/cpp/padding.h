@@ -24,21 +24,24 @@ void Zeros(Index count, typename M::Cell* to) {
   std::memset(to, 0, count * sizeof(typename M::Cell));
 }
 
-// The pixels `begin[0] + i, begin[1] + j` of an image as cells of consecutive channels, zeros where it has none.
+// The pixels `begin[0] + i, begin[1] + j` of an image as cells of consecutive channels, zeros where it has none. Pixels
+// are `from_step` numbers and `to_step` cells apart.
 template <typename M>
-void Pad(const typename M::Number* image, const Index extents[2], Index channels, const Index begin[2],
-         const Index size[2], typename M::Cell* to) {
+void Pad(const typename M::Number* image, const Index extents[2], Index from_step, Index channels, const Index begin[2],
+         const Index size[2], typename M::Cell* to, Index to_step) {
   const Index cells = channels / M::kNumbers;
   const Index first = std::min(size[1], std::max<Index>(0, -begin[1]));
   const Index last = std::max(first, std::min(size[1], extents[1] - begin[1]));
-  for (Index i = 0; i < size[0]; ++i, to += size[1] * cells) {
+  const Index run = from_step == channels && to_step == cells ? last - first : 1;  // pixels that are copied at once
+  for (Index i = 0; i < size[0]; ++i, to += size[1] * to_step) {
     const Index row = begin[0] + i;
     const bool inside = row >= 0 && row < extents[0];
-    Zeros<M>(inside ? first * cells : size[1] * cells, to);
+    Zeros<M>((inside ? first : size[1]) * to_step, to);
     if (!inside) continue;
-    M::Make(image + (row * extents[1] + begin[1] + first) * channels, M::kNumbers - 1, M::kNumbers,
-            (last - first) * cells, to + first * cells);
-    Zeros<M>((size[1] - last) * cells, to + last * cells);
+    const auto* from = image + (row * extents[1] + begin[1] + first) * from_step;
+    for (Index j = first; j < last; j += run, from += run * from_step)
+      M::Make(from, M::kNumbers - 1, M::kNumbers, run * cells, to + j * to_step);
+    Zeros<M>((size[1] - last) * to_step, to + last * to_step);
   }
 }
 
@@ -47,10 +50,10 @@ template <typename M>
 void PadPixels(const typename M::Number* image, const Index extents[2], Index channels, const Index begin[2],
                const Index size[2], Index apart, typename M::Cell* to) {
   using Number = typename M::Number;
-  if (M::kNumbers == 1) return Pad<M>(image, extents, channels, begin, size, to);
+  if (M::kNumbers == 1) return Pad<M>(image, extents, channels, channels, begin, size, to, channels);
   const Index numbers = size[0] * size[1] * channels;
   Number* padded = Memory<Number>(1, numbers + apart * channels);
-  Pad<Plain<Number>>(image, extents, channels, begin, size, padded);
+  Pad<Plain<Number>>(image, extents, channels, channels, begin, size, padded, channels);
   std::fill_n(padded + numbers, apart * channels, Number(0));
   // Behind the last pixels of a row is the next row, which meets a zero of the result.
   M::Make(padded, apart * channels, 1, numbers, to);

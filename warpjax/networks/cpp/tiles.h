@@ -6,9 +6,7 @@
 // Along an axis two results y meet four pixels x and a kernel k, and are y = A'[(G k) * (B' x)] with four products.
 // See Winograd 1980, and Lavin and Gray 2016, arXiv 1509.09308.
 
-#include <algorithm>
-
-#include "products.h"
+#include "padding.h"
 
 namespace warpjax {
 
@@ -122,37 +120,13 @@ struct Frame {
   Index Outside() const { return extents[0] * extents[1] * channels; }
 
   void Read(const T* image, T* to) const {
-    const Index last = std::min(size[1], low[1] + extents[1]);
-    for (Index i = 0; i < size[0]; ++i, to += Row()) {
-      const Index row = i - low[0];
-      if (row < 0 || row >= extents[0]) {
-        std::fill_n(to, Row(), T(0));
-        continue;
-      }
-      std::fill_n(to, low[1] * wide, T(0));
-      Copy(image + row * extents[1] * channels, channels, last - low[1], to + low[1] * wide, wide);
-      std::fill_n(to + last * wide, (size[1] - last) * wide, T(0));
-    }
+    const Index begin[2] = {-low[0], -low[1]};
+    Pad<Plain<T>>(image, extents, channels, channels, begin, size, to, wide);
   }
 
   // The part of an image that the frame has; zeros elsewhere.
   void Write(const T* from, T* image) const {
-    const Index columns = std::min(extents[1], size[1] - low[1]);
-    for (Index row = 0; row < extents[0]; ++row, image += extents[1] * channels) {
-      const Index known = row + low[0] < size[0] ? columns : 0;
-      Copy(from + (row + low[0]) * Row() + low[1] * wide, wide, known, image, channels);
-      std::fill_n(image + known * channels, (extents[1] - known) * channels, T(0));
-    }
-  }
-
- private:
-  // Pixels whose channels are `from_step` and `to_step` numbers apart.
-  void Copy(const T* from, Index from_step, Index pixels, T* to, Index to_step) const {
-    if (from_step == to_step) {
-      std::copy_n(from, pixels * to_step, to);
-      return;
-    }
-    for (Index pixel = 0; pixel < pixels; ++pixel, from += from_step, to += to_step) std::copy_n(from, channels, to);
+    Pad<Plain<T>>(from, size, wide, channels, low, extents, image, channels);
   }
 };
 

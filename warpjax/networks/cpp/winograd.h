@@ -24,9 +24,7 @@ constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel
 // Whether these products take less time than those of all taps.
 inline bool IsForTiles(const Geometry& g, bool of_kernel, Index channels, Index features) {
   for (const int axis : {0, 1})
-    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1 || g.low[axis] < 0 ||
-        g.low[axis] > g.result[axis])  // images begin in their frames
-      return false;
+    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1) return false;
   const Index tiles = (g.result[0] + 1) / 2 * ((g.result[1] + 1) / 2), products = channels * features;
   const Index plain = 9 * g.result[0] * g.result[1] * products;
   const Index transform = of_kernel ? kTransformOfSums : kTransform;

@@ -28,7 +28,7 @@ import os
 import pathlib
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 Table = Mapping[str, Any]
@@ -171,6 +171,20 @@ def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
   """Nested tables without entries that are None and tables that are empty."""
   nested = {key: without_none(value) if isinstance(value, Mapping) else value for key, value in table.items()}
   return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """The settings of nested tables, each with its path.
+
+  Example:
+    >>> dict(flat({"inner": {"rule": "sgd", "num_steps": 5}, "seed": 0}))
+    {'inner.rule': 'sgd', 'inner.num_steps': 5, 'seed': 0}
+  """
+  for key, value in table.items():
+    if isinstance(value, Mapping):
+      yield from flat(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
 
 
 def unpublished(row: Table) -> dict[str, Any]:

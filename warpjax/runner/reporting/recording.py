@@ -84,7 +84,8 @@ def _changed(
   recipe: recipes.Recipe, method: str, config: Mapping[str, Any], tested: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
   """The settings in which a tested run differs from the row."""
-  whole, config = (dict(_flat(workdir.as_json(settings.resolved(each)))) for each in (recipe.settings(method), config))
+  resolved = lambda table: dict(recipes.flat(workdir.as_json(settings.resolved(table))))
+  whole, config = resolved(recipe.settings(method)), resolved(config)
   if method == config["method"]:
     yield from ((key, value) for key, value in config.items() if whole.get(key) != value and not _is_named(key))
     yield from ((key, None) for key in whole if key not in config and not _is_named(key))
@@ -95,14 +96,6 @@ def _changed(
 
 def _is_named(key: str) -> bool:
   return key in OF_THE_MACHINE or key.split(".")[0] in NAMES
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in table.items():
-    if isinstance(value, Mapping):
-      yield from _flat(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 def _command(config: Mapping[str, Any], result: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
