@@ -177,8 +177,8 @@ def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
   """The settings of nested tables, each with its path.
 
   Example:
-    >>> dict(flat({"inner": {"rule": "sgd", "num_steps": 5}, "seed": 0}))
-    {'inner.rule': 'sgd', 'inner.num_steps': 5, 'seed': 0}
+    >>> dict(flat({"network": {"name": "mlp", "warp": {"kind": "linear"}}, "seed": 0}))
+    {'network.name': 'mlp', 'network.warp.kind': 'linear', 'seed': 0}
   """
   for key, value in table.items():
     if isinstance(value, Mapping):
