@@ -110,8 +110,8 @@ def differentiable_value(loss_fn: LossFn) -> Callable[..., tuple[jax.Array, tupl
     loss_fn: `(params, shared, batch) -> (scalar, aux)`.
 
   Returns:
-    `(params, shared, batch) -> (value, (grads, shared_grads))`. The value is constant in `shared`: who adds up many of
-    them adds up these gradients too, and attaches the sum by `with_gradient`, so that no step keeps one.
+    `(params, shared, batch) -> (value, (grads, shared_grads))`. The value is constant in `shared`. A caller that sums
+    many values sums `shared_grads` too and attaches the sum with `with_gradient`, so that no step stores a gradient.
   """
 
   def evaluate(params: Params, shared: PyTree, batch: Batch) -> tuple[jax.Array, tuple[Params, PyTree]]:

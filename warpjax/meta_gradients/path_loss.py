@@ -18,7 +18,7 @@ from warpjax.types import Aux, InnerStep, PyTree
 class PathLoss(NamedTuple):
   """`total`, the weighted sum so far; `loss` and `aux`, the query loss at the last point.
 
-  `slope` is what the derivative of `total` in `shared` lacks, of steps that give theirs as `shared_grads`.
+  `slope` is the weighted sum of the steps' `shared_grads`. The derivative of `total` in `shared` lacks these terms.
   """
 
   total: jax.Array
@@ -61,8 +61,8 @@ def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:
 def online_path(problem: Problem, weights: jax.Array, held: bool = False) -> WeightedPath:
   """The fold of `sum_k w_k L(theta_k; batch_k)`, k from 0: the inner losses before each step, the prox term included.
 
-  They are the inner loop's own values, so that they cost no further forward pass. Of steps whose gradients are held
-  constant the sum of the gradients in `shared` is carried, instead of one for each step.
+  They are the inner loop's own values, so that they cost no further forward pass. If the gradients of a
+  step are held constant, its gradient in `shared` is added to a sum that the scan carries, and is not stored.
 
   Args:
     problem: The task.

@@ -39,7 +39,7 @@ class Transformer(nn.Module):
     scan: Whether the blocks are a loop, which compiles as fast for many as for one. Their parameters are stacked,
       `[blocks, ...]`: "adapting" those of the blocks whose MLPs adapt, "fixed" those of the others.
     remat: Whether a backward pass computes the activations of each block again instead of storing them. On a CPU this
-      saves memory with `scan` only: elsewhere XLA merges what is computed again with the forward pass.
+      saves memory only with `scan`. Without it XLA merges the recomputation with the forward pass.
     dtype: Compute dtype; default: that of the parameters.
     param_dtype: Dtype of the parameters; `float` is the default float of JAX.
 

@@ -100,8 +100,8 @@ inline __attribute__((always_inline)) void Store(const V (&from)[N][N], bool add
     }
 }
 
-// Images with room for whole tiles, `[row, column, wide]`: `wide` channels are whole vectors. What is behind the last
-// channel reaches no result.
+// Images with room for whole tiles, `[row, column, wide]`: `wide` channels are whole vectors. The lanes behind the
+// last channel hold arbitrary numbers, which no result uses.
 template <typename T>
 struct Frame {
   static constexpr Index kLanes = Plain<T>::kLanes;

@@ -14,12 +14,12 @@
 
 namespace warpjax {
 
-constexpr Index kTileBytes = 3 << 17;   // of the transformed tiles that are multiplied at a time
-constexpr Index kFrameBytes = 1 << 18;  // of images and results that are read together
-constexpr Index kTilesFlops = 8000000;  // of a piece, at least
+constexpr Index kTileBytes = 3 << 17;   // size of the transformed tiles that are multiplied at a time
+constexpr Index kFrameBytes = 1 << 18;  // size of the images and results that are read together
+constexpr Index kTilesFlops = 8000000;  // the smallest piece of work
 constexpr Index kMostSums = 8;          // parts of a task's images, each with a sum for the gradient of its kernel
-constexpr Index kTransform = 9;         // what the transforms take for a channel of a tile, in products
-constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel, where each tile is only read
+constexpr Index kTransform = 9;         // cost of the transforms for a channel of a tile, in products
+constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel, whose tiles are only read
 
 // Whether these products take less time than those of all taps.
 inline bool IsForTiles(const Geometry& g, bool of_kernel, Index channels, Index features) {
@@ -198,7 +198,8 @@ class Winograd {
           V in[3][3] = {}, out[kPoints][kPoints];
           for (V(&row)[3] : in)
             for (V& numbers : row) {
-              M::Make(one, 0, to_output, std::min(kLanes, panels.features - first - lane), reinterpret_cast<T*>(&numbers));
+              const Index known = std::min(kLanes, panels.features - first - lane);
+              M::Make(one, 0, to_output, known, reinterpret_cast<T*>(&numbers));
               one += tap;
             }
           Both<KernelPoints>(in, out);
