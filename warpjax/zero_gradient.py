@@ -22,7 +22,7 @@ Mode = Literal["reverse", "forward"]
 
 # The zero part of the gradient, and the line to write if the derivative is not finite. The last has all parts.
 _ADAPTIVE = (
-  "write rules.adamw(0.01), or rules.learned(rules.adamw, learning_rate=0.01), or one of rules.adam, amsgrad, nadam, "
+  "write rules.adam(0.01), or rules.learned(rules.adam, learning_rate=0.01), or one of rules.adamw, amsgrad, nadam, "
   "rmsprop and adagrad; or give optax's own an eps_root, as in optax.adamw(0.01, eps_root=1e-8)"
 )
 _NORM = (

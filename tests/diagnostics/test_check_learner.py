@@ -37,6 +37,7 @@ def test_a_sound_learner_passes(sound):
     "zero leaves": "passed",
     "rule at zero": "passed",
     "query batch": "passed",
+    "keys": "passed",
     "examples": "passed",
     "classes": "skipped",
     "held out": "passed",
@@ -99,6 +100,14 @@ def images(*, shared_examples=0, classes=(0, 1)):
   x[:, 2 : 2 + shared_examples] = x[:, :shared_examples]
   y = np.tile(np.array([0, 1, *classes], np.int32), (4, 1))
   return Task((x[:, :2], y[:, :2]), (x[:, 2:], y[:, 2:]))
+
+
+def test_a_sampler_that_ignores_its_key_is_seen():
+  loss = wj.losses.classification(lambda params, shared, x: x.reshape(-1, 9) @ params)
+  inner, start, tasks = wj.InnerLoop(loss, rules.sgd(0.1), 1), MetaParams(jnp.full((9, 3), 0.1)), images()
+  for chosen, status in ((lambda key: 0, "note"), (lambda key: jax.random.randint(key, (), 0, 4), "passed")):
+    sampler = lambda key, chosen=chosen: jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen(key)], tasks)
+    assert diagnostics.check_learner(inner, start, sampler, toy.key())["keys"].status == status
 
 
 def test_leaks_between_sets():

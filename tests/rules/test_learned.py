@@ -94,6 +94,7 @@ def test_a_schedule_over_inner_steps_composes_with_any_rule():
     (lambda: rules.learned(optax.sgd, learning_rate=float("nan")), "learning_rate must be a finite number"),
     (lambda: rules.learned(optax.sgd, positive=["learning_rate"], learning_rate=0.0), "learning_rate must start above"),
     (lambda: rules.learned(optax.sgd, positive=["momentum"], learning_rate=0.1), "positive must name .*'momentum'"),
+    (lambda: rules.learned(optax.sgd, positive="learning_rate", learning_rate=0.1), "a sequence of names.*a string"),
     (lambda: rules.per_step_sgd(0.0, 3), "learning_rate must be a positive number"),
     (lambda: rules.per_step_sgd(lambda step: 0.1, 3), "learning_rate must be a positive number, where every"),
     (lambda: rules.per_step_sgd(0.1, 0), "num_steps must be an integer of at least 1; got 0"),

@@ -64,7 +64,7 @@ def lines(shots: Annotated[int, "test"] = 5) -> Spec:
     slope, points = jax.random.normal(keys[0]), [jax.random.normal(k, (n, 1)) for k, n in zip(keys[1:], (shots, 9))]
     return wj.Task(*((x, slope * x) for x in points))
 
-  return Spec("mse", 1, lambda: Data(jax.tree_util.Partial(sample), jax.tree_util.Partial(sample), {}))
+  return Spec("mse", 1, lambda: Data(sample, sample, {}))
 
 
 def momentum(learning_rate: float):

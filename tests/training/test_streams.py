@@ -192,7 +192,11 @@ def test_mistakes_in_an_evaluation():
     INNER, start().meta_params, items, toy.key(), num_tasks=4, metric="loss", **kwargs
   )
   for items, kwargs, message in (
-    ([one] * 3, {}, r"sampler must yield as many items as are asked for, 4; it ended after 3"),
+    (
+      [one] * 3,
+      {},
+      r"sampler must yield as many items as are asked for, 4; it ended after 3; if .* pass tasks_per_batch=",
+    ),
     ([BATCH], {"tasks_per_batch": 3}, r"sampler must yield 3 tasks at a time, .* got 4"),
     ([one, Task(np.ones(2), np.ones(3))], {}, r"sampler, item 1 must have the shapes of the first item"),
     ([(1, 2)], {}, r"sampler, item 0 must be a Task\(support, query\)"),

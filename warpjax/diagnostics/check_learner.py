@@ -34,6 +34,7 @@ def check_learner(
   - `zero leaves`: meta-parameters whose gradient is exactly zero, or only round-off.
   - `rule at zero`: whether the rule's derivative is finite at a zero inner gradient (Adam's needs `eps_root`).
   - `query batch`: whether the loss of a query example depends on the others (batch norm: a transductive result).
+  - `keys`: whether keys give tasks that differ; NumPy's random numbers in a sampler are drawn once, when JAX traces it.
   - `examples`: examples that are in a task's support and in its query set.
   - `classes`: query classes that the support set lacks.
   - `held out`: examples of training tasks that are in held-out tasks, for images also rotated: leaked classes.
@@ -78,7 +79,7 @@ def check_learner(
       derivatives.rule_at_zero(inner, point),
       data.query_batch(inner, point, first, direction_key),
     )
-  return Report((*checks, data.examples(tasks), data.classes(tasks), data.held_out(tasks, others)))
+  return Report((*checks, data.keys(tasks), data.examples(tasks), data.classes(tasks), data.held_out(tasks, others)))
 
 
 def _for_one_task(meta_grad: MetaGradFn | CarriedMetaGrad | None) -> MetaGradFn | None:

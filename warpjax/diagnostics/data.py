@@ -40,6 +40,20 @@ def query_batch(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.
   )
 
 
+def keys(tasks: Task) -> Check:
+  """Whether the tasks, each drawn with a key of its own, differ from one another."""
+  is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  leaves = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in jax.tree.leaves(tasks)]
+  count = len(leaves[0])
+  if count < 2:
+    return Check("keys", "skipped", "tasks can be compared from two on")
+  if any((leaf != leaf[:1]).any() for leaf in leaves):
+    return Check("keys", "passed", f"the {count} tasks are not all the same")
+  return Check(
+    "keys", "note", f"all {count} tasks are the same; if they should differ, draw them with the key, not with NumPy"
+  )
+
+
 def examples(tasks: Task) -> Check:
   """Examples that are in the support and in the query set of one task."""
   support, query = _inputs(tasks.support), _inputs(tasks.query)

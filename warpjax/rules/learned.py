@@ -77,6 +77,8 @@ def _check(factory: Any, positive: Sequence[str], hyperparameters: dict[str, flo
     raise ValueError(f"factory must be a function that makes an optax transformation or a rule; got {factory!r}")
   if not hyperparameters:
     raise ValueError("learned needs a hyper-parameter to learn, such as learning_rate=0.1; got none")
+  if isinstance(positive, str):
+    raise ValueError(f"positive must be a sequence of names, as in positive=({positive!r},); got a string")
   for name, value in hyperparameters.items():
     if isinstance(value, bool) or not is_number(value) or not math.isfinite(value):
       raise ValueError(f"{name} must be a finite number, where it starts; got {value!r}")

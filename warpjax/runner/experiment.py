@@ -92,7 +92,7 @@ def build(config: Mapping[str, Any], *, data_dir: str | None = None, cache_dir: 
   made = registry.meta_gradient(tables, inner, network.apply)
   outer_step.check(made, tables, run.tasks_per_step)
   with progress.waiting(f"Reading the data of {run.name}", shown=hosts.is_first()):
-    data = spec.load()  # last, once everything cheap has been checked
+    data = spec.load().as_arguments()  # last, once everything cheap has been checked
   step = outer_step.resolve(made, _checked_task(tables, evaluation, spec, data))
   start = registry.start(tables["meta_gradient"], network.apply)
   readouts = _readouts(evaluation, spec, data, test_inner, start, network, loss_of)

@@ -134,7 +134,8 @@ def _read(items: Iterable[Task], name: str, tasks_per_item: int | None, count: i
       index += 1
     if index < (count or 1):
       wanted = "1 at least" if count is None else f"{count}"
-      raise ValueError(f"{name} must yield as many items as are asked for, {wanted}; it ended after {index}")
+      batched = "; if each item is a batch of tasks, pass tasks_per_batch=" if index and tasks_per_item is None else ""
+      raise ValueError(f"{name} must yield as many items as are asked for, {wanted}; it ended after {index}{batched}")
 
   return iterate()
 

@@ -46,9 +46,9 @@ def first_task(local: int, axis_name: str | None) -> Any:
   return 0 if axis_name is None else jax.lax.axis_index(axis_name) * local
 
 
-def as_argument(sampler: TaskSampler) -> jax.tree_util.Partial:
+def as_argument(sampler: TaskSampler, name: str = "sampler") -> jax.tree_util.Partial:
   """The sampler as an argument of a jitted function, where its arrays are data and not constants of the program."""
-  check_sampler(sampler)
+  check_sampler(sampler, name)
   return sampler if isinstance(sampler, jax.tree_util.Partial) else jax.tree_util.Partial(sampler)
 
 

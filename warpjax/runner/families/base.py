@@ -18,20 +18,27 @@ from warpjax.runner.components import norm_stats
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
+from warpjax.training.task_batch import as_argument
 from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
 
 
 class Data(NamedTuple):
   """The splits, and a description for the result, such as the hash of the class split.
 
-  `test` is a sampler, or all test tasks with leaves `[n, ...]`, which an evaluation cycles through. `val` likewise has
-  the validation tasks, or is None.
+  A sampler is a function `(key) -> Task` that JAX traces. `test` is a sampler, or all test tasks with leaves
+  `[n, ...]`, which an evaluation cycles through. `val` likewise has the validation tasks, or is None.
   """
 
   train: TaskSampler
   test: TaskSampler | Task
   description: dict[str, Any]
   val: TaskSampler | Task | None = None
+
+  def as_arguments(self) -> Data:
+    """The same with each sampler as an argument of jitted functions; raises a ValueError for what is no sampler."""
+    given = {name: getattr(self, name) for name in ("train", "test", "val")}
+    samplers = {n: as_argument(s, f"Data.{n}") for n, s in given.items() if s is not None and not isinstance(s, Task)}
+    return self._replace(**samplers)
 
   def test_task(self, key: jax.Array) -> Task:
     """One test task."""

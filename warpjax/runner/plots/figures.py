@@ -17,16 +17,21 @@ from warpjax.runner.reporting import tables
 
 
 def draw(
-  directories: Sequence[pathlib.Path], output: str | os.PathLike[str], *, results: Sequence[Mapping[str, Any]]
+  directories: Sequence[pathlib.Path],
+  output: str | os.PathLike[str],
+  *,
+  results: Sequence[Mapping[str, Any]],
+  names: Sequence[str] | None = None,
 ) -> None:
   """Draws the metric while training and after each inner step on test tasks, a colour for each workdir.
 
-  A sweep is drawn as the mean over its seeds, in a band from the lowest to the highest.
+  A sweep is drawn as the mean over its seeds, in a band from the lowest to the highest. The legend has the names, or
+  each workdir's experiment and method.
   """
   from matplotlib import ticker
 
   figure, (left, right) = canvas.subplots(1, 2, figsize=(11, 4), layout="constrained")
-  names = labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
+  names = names or labels(directories, [f"{result['experiment']}:{result['method']}" for result in results])
   for directory, result, label in zip(directories, results, names, strict=True):
     metric, runs = result["metric"], seeds(directory)
     color = _band(left, *_training(runs, metric), label=label)
