@@ -115,12 +115,20 @@ def test_the_recipe_of_your_own_method_is_built(tmp_path, monkeypatch):
     config = runner.load_config("my_method.py:mine", "inner.num_steps=3")
     assert runner.build(config).inner.num_steps == 3 and "published" not in config
     tasks = next(block for block in blocks if "Annotated" in block)
-    (tmp_path / "my_lines.py").write_text(tasks)
-    lines = settings.reference({**config, "data": {"name": "my_lines:lines"}})
+    recipe = blocks[blocks.index(tasks) + 1]
+    (tmp_path / "my_tasks.py").write_text(tasks + recipe)
+    lines = settings.reference(own := runner.load_config("my_tasks.py:lines"))
+    short = {
+      "num_meta_steps": 4,
+      "steps_per_dispatch": 2,
+      "checkpoint_every": 4,
+      "eval": {**own["eval"], "num_tasks": 2},
+    }
+    assert runner.train_and_evaluate({**own, **short}, tmp_path / "run")["mean"] > 0
     marks = {setting.path: set(setting.marks) for setting in lines}
     assert marks["data.shots"] == {"test"} and marks["data.noise"] == {"problem"}
   finally:
-    for name in ("my_method", "my_lines"):
+    for name in ("my_method", "my_tasks"):
       sys.modules.pop(name, None)
   words = {mark for name in vars(schema) if name.startswith("Of") for mark in getattr(schema, name).__metadata__}
   assert words == set(re.findall(r'^\| `"(\w+)"` \|', text, re.MULTILINE))

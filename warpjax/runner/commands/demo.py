@@ -24,9 +24,8 @@ from warpjax.tasks import sinusoid
 
 SHOWN_STEPS = (0, 1, 10)
 NUM_WAVES = 3
-IMAML = """iMAML is behind since it sees a fifth of the tasks of the others. With as many tasks, MAML is behind it.
-More meta-steps at this step size diverge: where the inner loss is concave by more than `prox`, the implicit gradient
-has no solution."""
+IMAML = """iMAML is behind since it sees a fifth of the tasks of the others. With as many tasks, MAML does no better.
+Longer training diverges at this outer step size, and a smaller one learns no more in the time."""
 
 
 def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: Any) -> list[measure.Result]:
