@@ -36,9 +36,9 @@ class Data(NamedTuple):
 
   def as_arguments(self) -> Data:
     """The same with each sampler as an argument of jitted functions; raises a ValueError for what is no sampler."""
-    given = {name: getattr(self, name) for name in ("train", "test", "val")}
-    samplers = {n: as_argument(s, f"Data.{n}") for n, s in given.items() if s is not None and not isinstance(s, Task)}
-    return self._replace(**samplers)
+    given: Iterable[tuple[str, Any]] = zip(("train", "test", "val"), (self.train, self.test, self.val), strict=True)
+    samplers = [(name, of) for name, of in given if of is not None and not isinstance(of, Task)]
+    return self._replace(**{name: as_argument(sampler, f"Data.{name}") for name, sampler in samplers})
 
   def test_task(self, key: jax.Array) -> Task:
     """One test task."""
