@@ -36,9 +36,10 @@ class Data(NamedTuple):
 
   def as_arguments(self) -> Data:
     """The same with each sampler as an argument of jitted functions; raises a ValueError for what is no sampler."""
-    given: Iterable[tuple[str, Any]] = zip(("train", "test", "val"), (self.train, self.test, self.val), strict=True)
-    samplers = [(name, of) for name, of in given if of is not None and not isinstance(of, Task)]
-    return self._replace(**{name: as_argument(sampler, f"Data.{name}") for name, sampler in samplers})
+    given = {"train": self.train, "test": self.test, "val": self.val}
+    are = {name: of for name, of in given.items() if of is not None and not isinstance(of, Task)}
+    samplers: dict[str, Any] = {name: as_argument(sampler, f"Data.{name}") for name, sampler in are.items()}
+    return self._replace(**samplers)
 
   def test_task(self, key: jax.Array) -> Task:
     """One test task."""
