@@ -42,14 +42,10 @@ def run_methods(directory: pathlib.Path, methods: Sequence[str], **overrides: An
   configs = [{**recipes.settings(f"demo:{method}"), **overrides} for method in methods]
   places = [directory / method for method in methods]
   results = [run.train_and_evaluate(config, place) for config, place in zip(configs, places, strict=True)]
-  names = [f"{config['method']}, trained on {_num_tasks(config):,} tasks" for config in configs]
+  names = [f"{c['method']}, trained on {c['num_meta_steps'] * c['tasks_per_step']:,} tasks" for c in configs]
   figures.draw(places, directory / "curves.png", results=results, names=names)
   draw_adapted(configs, places, directory / "adapted.png")
   return results
-
-
-def _num_tasks(config: Mapping[str, Any]) -> int:
-  return config["num_meta_steps"] * config["tasks_per_step"]
 
 
 def draw_adapted(configs: Sequence[Mapping[str, Any]], places: Sequence[pathlib.Path], output: pathlib.Path) -> None:
