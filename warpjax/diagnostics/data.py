@@ -10,6 +10,7 @@ import numpy as np
 
 from warpjax.diagnostics.report import Check
 from warpjax.problem import Problem, query_loss_of, with_step
+from warpjax.training.task_batch import count_tasks
 from warpjax.types import InnerLoop, MetaParams, PyTree, Task
 
 
@@ -42,12 +43,10 @@ def query_batch(inner: InnerLoop, meta_params: MetaParams, task: Task, key: jax.
 
 def keys(tasks: Task) -> Check:
   """Whether the tasks, each drawn with a key of its own, differ from one another."""
-  is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-  leaves = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in jax.tree.leaves(tasks)]
-  count = len(leaves[0])
+  count = count_tasks(tasks)
   if count < 2:
     return Check("keys", "skipped", "tasks can be compared from two on")
-  if any((leaf != leaf[:1]).any() for leaf in leaves):
+  if any(jnp.any(leaf != leaf[:1]) for leaf in jax.tree.leaves(tasks)):
     return Check("keys", "passed", f"the {count} tasks are not all the same")
   return Check(
     "keys", "note", f"all {count} tasks are the same; if they should differ, draw them with the key, not with NumPy"
