@@ -109,8 +109,7 @@ def maze(
     goal = mazes.goals(key, (), size)
     return Task((goal,), (goal,))
 
-  sampler = jax.tree_util.Partial(sample)
-  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sampler, sampler, {}), loop=loop, own_batches=True)
+  return Spec("return", mazes.NUM_ACTIONS, lambda: Data(sample, sample, {}), loop=loop, own_batches=True)
 
 
 def gaussian_policy(apply: Apply) -> rl.Policy:
