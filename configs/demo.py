@@ -23,7 +23,7 @@ COMMON = {
 }
 
 METHODS = {
-  # Without the clip, a few meta-gradients of steep tasks set the training back, and more so on some machines.
+  # Without the clip the loss jumps now and then, and rounding decides when: the error depends on the machine.
   "maml": {"optimizer": {"clip_norm": 1.0}},
   "meta_sgd": {
     "inner": {"rule": "meta_sgd", "learning_rate": (0.005, 0.02), "num_steps": 5},
@@ -38,7 +38,7 @@ METHODS = {
   },
   "imaml": {
     # At the start the curvature of the inner loss is down to -12 in some direction; a smaller prox leaves no minimum.
-    # Longer runs at this step size diverge, hence the fifth of the tasks of the others.
+    # With more meta-steps at this outer step size it diverges, so that it has a fifth of the tasks of the others.
     "num_meta_steps": 2_500,
     "checkpoint_every": 2_500,
     "tasks_per_step": 10,
