@@ -169,6 +169,10 @@ MISTAKES = {
     ),
     r"the parameters of the rule 'meta_sgd'; got dense_0/bias \[9\] where it has dense_0/bias \[4\]; pass",
   ),
+  "parameters for a rule that has none": (
+    lambda: adapt(INNER, PARAMS._replace(rule=ZEROS)),
+    r"MetaParams.rule must be empty for the rule 'sgd', .*; got dense_0/bias \[4\], .* pass .*_replace\(rule=\(\)\)",
+  ),
   "parameters of another part of a chain": (
     lambda: adapt(INNER._replace(rule=rules.meta_sgd(0.1)), PARAMS._replace(rule=[(), ZEROS])),
     r"the parameters of the rule 'meta_sgd'; got no dense_0/bias where it has dense_0/bias \[4\]; pass",
@@ -288,6 +292,10 @@ MISTAKES = {
   ),
   "state and tasks swapped": (lambda: step(tasks=STATE, state=TASKS), "state must be a TrainState, .* got a Task"),
   "a list of tasks": (lambda: step([TASK, TASK]), "tasks must be one Task .*; got a list of them; pass jax.tree.map"),
+  "a list of tasks of unequal size": (
+    lambda: step([TASK, TASK._replace(query=jax.tree.map(lambda leaf: leaf[:1], TASK.query))]),
+    r"got a list of them; pass padding.pad_tasks\(tasks\), as their sizes differ",
+  ),
   "meta-parameters for parameters": (
     lambda: training.init(KEY, SGD, PARAMS, (), ADAM),
     "params must be what adapts; got a MetaParams; pass meta_params.initial",

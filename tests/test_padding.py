@@ -235,6 +235,8 @@ def test_what_cannot_be_padded_is_refused():
   chex.assert_trees_all_equal(pad_tasks(iter(tasks)), pad_tasks(tasks))
   with pytest.raises(ValueError, match=r"must be Task\(\(x, y\), \(x, y\)\); got another in place 1"):
     pad_tasks([Task((x, y), (x, y)), ((x, y), (x, y))])
+  with pytest.raises(ValueError, match="support=3 must be at least the support examples of every task; task 1 has 4"):
+    pad_tasks(reversed(tasks), support=3)
 
 
 def test_what_a_loss_is_not_given_rightly_is_refused():
@@ -250,4 +252,7 @@ def test_what_a_loss_is_not_given_rightly_is_refused():
   with pytest.raises(AttributeError) as caught:
     losses.regression(lambda params, shared, x: x.reshape(-1))((), (), pad(x, x, 5))
   assert "padding.per_example(apply)" in caught.value.__notes__[0]
+  with pytest.raises(ValueError, match="PaddedInputs") as caught:
+    losses.regression(lambda params, shared, x: jnp.einsum("bi->b", x))((), (), pad(x, x, 5))
+  assert any("padding.per_example(apply)" in note for note in caught.value.__notes__)
   assert padding.inputs((x, y)) is x

@@ -21,11 +21,11 @@ def classification(apply: Apply) -> LossFn:
   """Mean softmax cross-entropy with integer labels; aux holds `accuracy`, a fraction.
 
   Args:
-    apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.
+    apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`, or `[batch, length, classes]` of sequences.
 
   Returns:
-    A loss on batches `(x, y)`, y integers `[batch]`, or `padding.Padded(x, y, weights)`: the mean is over what has a
-    weight, and so is the accuracy. All losses of this module take padded batches.
+    A loss on batches `(x, y)`, y integers `[batch]` or `[batch, length]`, or `padding.Padded(x, y, weights)`: the mean
+    is over what has a weight, and so is the accuracy. All losses of this module take padded batches.
 
   Example:
     >>> import jax.numpy as jnp

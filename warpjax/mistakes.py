@@ -102,26 +102,36 @@ def check_task(task: Any) -> None:
   """Raises a ValueError if the argument is not a `Task`."""
   if isinstance(task, Task):
     return
-  if isinstance(task, list) and any(isinstance(each, Task) for each in task):
-    raise ValueError(
-      "tasks must be one Task of leaves [num_tasks, ...]; got a list of them; "
-      "pass jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
-    )
+  check_one_batch(task)
   how = "Task(*it)" if isinstance(task, tuple | list) and len(task) == 2 else "Task(support=..., query=...)"
   hint = ": the task comes after meta_params" if isinstance(task, MetaParams) else f"; pass {how}"
   raise ValueError(f"a task must be a Task; got {short(task)}{hint}")
 
 
+def check_one_batch(tasks: Any) -> None:
+  """Raises a ValueError for a list of tasks in the place of one `Task` with an axis of tasks."""
+  if not isinstance(tasks, list) or not any(isinstance(each, Task) for each in tasks):
+    return
+  sizes = {tuple(map(np.shape, jax.tree.leaves(each))) for each in tasks}
+  how = "jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
+  how = how if len(sizes) == 1 else "padding.pad_tasks(tasks), as their sizes differ"
+  raise ValueError(f"tasks must be one Task of leaves [num_tasks, ...]; got a list of them; pass {how}")
+
+
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
-  """Raises a ValueError if the rule has parameters and `MetaParams.rule` has none, or those of another rule.
+  """Raises a ValueError unless `MetaParams.rule` holds the rule's parameters, and no others.
 
   Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
   from that of the rule's `init` if it broadcasts to it.
   """
   made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
   wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))
-  if not wanted:
-    return
+  if given and not wanted:
+    path = next(iter(given))
+    raise ValueError(
+      f"MetaParams.rule must be empty for the rule {rule.name!r}, which has no parameters; got {_shown(given, path)}, "
+      "of another rule; pass meta_params._replace(rule=()) to adapt by this one"
+    )
   differing = [path for path in wanted if path not in given or not _broadcasts(given[path], wanted[path])]
   differing += [path for path in given if path not in wanted]
   if differing:

@@ -8,7 +8,7 @@ them, `networks.from_nnx` refuses batch norm, and `per_example` declares that an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -101,10 +101,17 @@ def pad_tasks(tasks: Iterable[Task], *, support: int | None = None, query: int |
   for index, task in enumerate(tasks):
     if not isinstance(task, Task) or not all(isinstance(part, tuple) and len(part) == 2 for part in task):
       raise ValueError(f"tasks must be Task((x, y), (x, y)); got another in place {index}")
-  stack = lambda pairs, size: jax.tree.map(lambda *leaves: np.stack(leaves), *[pad(x, y, size) for x, y in pairs])
-  most = lambda pairs: max(_count(*pair) for pair in pairs)
   supports, queries = [task.support for task in tasks], [task.query for task in tasks]
-  return Task(stack(supports, support or most(supports)), stack(queries, query or most(queries)))
+  return Task(_stacked(supports, "support", support), _stacked(queries, "query", query))
+
+
+def _stacked(pairs: Sequence[tuple[PyTree, PyTree]], name: str, size: int | None) -> Padded:
+  counts = [_count(*pair) for pair in pairs]
+  most = max(counts)
+  if size is not None and most > size:
+    index = counts.index(most)
+    raise ValueError(f"{name}={size} must be at least the {name} examples of every task; task {index} has {most}")
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *[pad(x, y, size or most) for x, y in pairs])
 
 
 def _count(x: PyTree, y: PyTree) -> int:
@@ -188,8 +195,9 @@ def apply_to(apply: Apply, params: Params, shared: PyTree, x: Any) -> Any:
   """`apply`, with an error that has the remedy if it does not accept a padded batch."""
   try:
     return apply(params, shared, x)
-  except (AttributeError, TypeError) as error:
-    if isinstance(x, PaddedInputs):
+  except (AttributeError, IndexError, TypeError, ValueError) as error:  # IndexError: a linen module's, of no shape
+    is_about_it = not isinstance(error, ValueError) or PaddedInputs.__name__ in str(error)
+    if isinstance(x, PaddedInputs) and is_about_it:
       error.add_note(
         "The batch is padded, so apply is given padding.PaddedInputs(x, weights). If it computes each example by "
         "itself, pass padding.per_example(apply); if not, it has to leave out what has weight 0."

@@ -78,7 +78,15 @@ def test_a_grid_has_a_folder_for_each_point_and_a_config_of_its_own(runs):
     assert result_in(path / each["name"])["mean"] == each["mean"]
   config = workdir.read_json(path / workdir.CONFIG)
   assert config["sweep"] == {"inner.num_steps": ["1", "2"]} and config["seed"] == 0
-  assert (path / grid.PICTURE).exists() and len(grid.table(result).splitlines()) == 3
+  assert (path / grid.PICTURE).exists() and len(grid.table(result).splitlines()) == 4
+
+
+@pytest.mark.parametrize(("seeds", "over"), [((), "test tasks"), ((0, 1), "seeds")])
+def test_a_grid_names_each_point_and_what_the_interval_is_over(tmp_path, trained, capsys, seeds, over):
+  result = grid.train(CONFIG, tmp_path, ["inner.num_steps=1,2"], seeds)
+  said = capsys.readouterr().out
+  assert "[1/2] inner.num_steps=1" in said and "[2/2] inner.num_steps=2" in said
+  assert grid.table(result).endswith(f"interval over the {over}.")
 
 
 def test_names_of_points_need_no_quotes():

@@ -77,7 +77,7 @@ def test_a_schedule_is_told_of_only_where_there_is_one(capsys):
 
 def test_a_run_is_not_made_shorter_nor_longer_with_other_settings(extended):
   path, _, after = extended
-  with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 3 here"):
+  with pytest.raises(ValueError, match="is a run of 6 meta-steps, and num_meta_steps can only be raised; got 3"):
     run.train_and_evaluate(SHORT, path)
   with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 8 here; seed: 0 there, 1"):
     run.train_and_evaluate({**CONFIG, "num_meta_steps": 8, "seed": 1}, path)

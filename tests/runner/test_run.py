@@ -336,7 +336,7 @@ def test_an_interrupted_sweep_keeps_its_config(finished, tmp_path, monkeypatch):
   with pytest.raises(Interrupted) as stopped:
     run.sweep(CONFIG, tmp_path, [0, 1])
   assert (stopped.value.signal, stopped.value.code) == (signal.SIGTERM, 128 + signal.SIGTERM)
-  with pytest.raises(ValueError, match="belongs to another config.*num_meta_steps: 6 there, 4 here"):
+  with pytest.raises(ValueError, match="is a run of 6 meta-steps, and num_meta_steps can only be raised; got 4"):
     run.sweep({**CONFIG, "num_meta_steps": 4}, tmp_path, [0, 1])
 
 

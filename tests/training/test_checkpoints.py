@@ -235,7 +235,7 @@ def test_whoever_gives_a_path_changes_nothing(tmp_path):
 def test_an_absent_directory_is_read_as_empty_and_stays_absent(tmp_path):
   assert checkpoints.steps(tmp_path / "none") == []
   assert checkpoints.restore_latest(tmp_path / "none", make_state()) is None
-  with pytest.raises(ValueError, match="holds no checkpoint; it has none"):
+  with pytest.raises(ValueError, match="holds no checkpoint; it does not exist"):
     checkpoints.restore_meta_params(tmp_path / "none")
   assert not list(tmp_path.iterdir())
 

@@ -65,6 +65,8 @@ def run_with(main: Callable[[Sequence[str]], int | None], flags_parser: Callable
     status = error.code
   except KeyboardInterrupt:
     interrupts.leave_interrupted()
+  except BrokenPipeError:  # of --help; `errors_in_one_line` has those of a command
+    status = hosts.BROKEN_PIPE
   except BaseException:
     traceback.print_exc()
   if isinstance(status, str):

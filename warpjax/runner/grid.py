@@ -120,7 +120,8 @@ def train(
   with run.locked(path):
     hosts.from_first(lambda: _prepare(path, whole))
     results = []
-    for name, one in configs.items():
+    for index, (name, one) in enumerate(configs.items(), 1):
+      hosts.say(f"[{index}/{len(configs)}] {' '.join(named[name])}")
       each = {"init": init, "writers": writers, **arguments}
       if seeds:
         results.append(run.sweep(one, path / name, seeds, **each))
@@ -131,11 +132,12 @@ def train(
 
 
 def table(result: Mapping[str, Any]) -> str:
-  """A line for each point, with its settings and the metric and interval."""
+  """A line for each point, with its settings and the metric and interval, and a line on what the interval is of."""
   keys = list(result["runs"][0]["settings"])
   lines = [[*keys, result["metric"], "+/-"]]
   lines += [[*each["settings"].values(), _number(each["mean"]), _number(each["ci95"])] for each in result["runs"]]
-  return tables.aligned(lines)
+  over = "seeds" if "seeds" in result["runs"][0] else "test tasks"
+  return f"{tables.aligned(lines)}\n+/- is half of the 95% interval over the {over}."
 
 
 def draw(result: Mapping[str, Any], output: pathlib.Path) -> None:

@@ -20,6 +20,8 @@ from warpjax.runner.reporting import progress, watch
 from warpjax.runner.reporting.writers import Writer
 from warpjax.training import TrainState
 
+PICTURE = "curves.png"
+
 
 def train_and_evaluate(
   config: Mapping[str, Any],
@@ -187,8 +189,8 @@ def _train_and_evaluate(
 
   def write() -> Any:
     np.save(path / workdir.PER_TASK, per_task)
-    with progress.waiting(f"Drawing {path / 'curves.png'}"):
-      figures.draw([path], path / "curves.png", results=[result])
+    with progress.waiting(f"Drawing {path / PICTURE}"):
+      figures.draw([path], path / PICTURE, results=[result])
     workdir.write_json(path / workdir.RESULT, result)
     return workdir.read_json(path / workdir.RESULT)
 
@@ -227,6 +229,7 @@ def sweep(
   with locked(directory) as whole:
     _prepare(whole, shared)
     for index, (one, path) in enumerate(zip(configs, paths, strict=True)):
+      hosts.say(f"[{index + 1}/{len(seeds)}] seed={one['seed']}")
       programs = _build(one, path, on_nonfinite, **places) if index else programs
       with locked(path):
         _prepare(path, one)
@@ -237,7 +240,7 @@ def sweep(
     def write() -> Any:
       per_task = [np.load(path / workdir.PER_TASK) for path in paths]
       np.save(whole / workdir.PER_TASK, np.mean(per_task, axis=0))
-      figures.draw(paths, whole / "curves.png", results=results)
+      figures.draw(paths, whole / PICTURE, results=results)
       combined = origins.recorded(measure.combine(results, per_task), origins.of_sweep(results))
       workdir.write_json(whole / workdir.RESULT, combined)
       return workdir.read_json(whole / workdir.RESULT)

@@ -85,6 +85,12 @@ def prepare(
     if before != as_json(config):  # longer, or of an older version without defaults
       write_json(directory / CONFIG, config)
     return directory
+  if _extends(now, earlier):
+    fewer, more = now["num_meta_steps"], earlier["num_meta_steps"]
+    raise ValueError(
+      f"{directory} is a run of {more} meta-steps, and num_meta_steps can only be raised; got {fewer}. "
+      "Use another --workdir for fewer."
+    )
   differing = "; ".join(differences(earlier, now))
   raise ValueError(f"{directory} belongs to another config; use another --workdir. It differs in: {differing}.")
 

@@ -184,5 +184,5 @@ def _check_shapes(item: Task, first: PyTree, name: str) -> None:
     if (dtype, shape) != (first_dtype, first_shape):
       raise ValueError(
         f"{name} must have the shapes of the first item; got {dtype}{list(shape)} for {jax.tree_util.keystr(path)}, "
-        f"which was {first_dtype}{list(first_shape)}. Tasks of unequal size are padded by padding.pad_tasks"
+        f"which was {first_dtype}{list(first_shape)}. padding.pad_tasks(tasks, support=, query=) gives all one size"
       )

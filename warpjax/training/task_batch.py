@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.checks import check_key
-from warpjax.mistakes import check_sampler
+from warpjax.mistakes import check_one_batch, check_sampler
 from warpjax.numerics import add_to, cast_like, sum_dtype
 from warpjax.types import CarriedMetaGrad, MetaGradFn, MetaParams, PyTree, Task, TaskSampler
 
@@ -58,6 +58,7 @@ def count_tasks(tasks: PyTree, name: str = "tasks") -> int:
   Raises:
     ValueError: when its leaves have no common first axis, as those of a single task.
   """
+  check_one_batch(tasks)
   shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tasks)]
   if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
     raise ValueError(

@@ -1,6 +1,6 @@
 """Meta-trains and evaluates one config.
 
-  warpjax train --config=configs/sinusoid.py:maml --workdir=runs/maml --config.inner.learning_rate=0.02
+  warpjax train --config=sinusoid:maml --workdir=runs/maml --config.inner.learning_rate=0.02
 
 The same command resumes a stopped run. A finished workdir prints its result, or trains on with a larger
 `--config.num_meta_steps`. `--init_from=WORKDIR` starts from the meta-parameters of another run. `--seeds=0,1,2` runs
@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from warpjax.runner import cli, grid, loop, origins, run
+from warpjax.runner import cli, grid, loop, origins, run, workdir
 from warpjax.runner.cli import FLAGS
 from warpjax.runner.config import listing, settings
 from warpjax.runner.machine import cores, hosts, lowering, tuning
@@ -58,6 +58,7 @@ def main() -> None:
     hosts.say(json.dumps(result, indent=2))
   else:
     hosts.say(grid.table(result) if FLAGS.sweep else protocol.text(result))
+    hosts.say(f"In {FLAGS.workdir}: {workdir.RESULT}, {grid.PICTURE if FLAGS.sweep else run.PICTURE}")
 
 
 def command() -> None:

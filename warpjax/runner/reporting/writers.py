@@ -57,7 +57,9 @@ def tensorboard(directory: pathlib.Path, first: int) -> Iterator[Writer]:
     from tensorboardX import SummaryWriter
   except ImportError as error:
     raise ImportError('--writer=tensorboard needs tensorboardX: pip install "warpjax[tensorboard]"') from error
-  with contextlib.closing(SummaryWriter(str(directory / "tensorboard"), purge_step=first + 1)) as events:
+  # Its default writes every two minutes, and a run that is killed would lose them.
+  made = SummaryWriter(str(directory / "tensorboard"), purge_step=first + 1, flush_secs=1)
+  with contextlib.closing(made) as events:
 
     def write(row: Mapping[str, Any]) -> None:
       for name, value in row.items():

@@ -129,8 +129,9 @@ def restore_meta_params(
     saved = steps(source)
     order = saved[::-1] if step is None else [each for each in saved if each == step]
     if not order:
-      wanted = "" if step is None else f" {step}"
-      raise ValueError(f"{directory_of(source)} holds no checkpoint{wanted}; it has {_listed(saved)}.")
+      wanted, directory = "" if step is None else f" {step}", directory_of(source)
+      has = f"it has {_listed(saved)}" if os.path.exists(directory) else "it does not exist"
+      raise ValueError(f"{directory} holds no checkpoint{wanted}; {has}.")
     explain = lambda folder: files.misfits(folder, template, "meta_params") if template is not None else ""
     restored = _first_whole(source, order, read, explain, warn)
     assert restored is not None  # there was one to try
