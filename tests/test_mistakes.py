@@ -46,6 +46,11 @@ def with_loss(loss_fn):
   return adapt(INNER._replace(loss_fn=loss_fn), wj.MetaParams(np.zeros(3, np.float32)))
 
 
+class KeywordOnly(nnx.Module):
+  def __init__(self, *, rngs):
+    self.dense = nnx.Linear(3, 3, rngs=rngs)
+
+
 def step(tasks=TASKS, inner=INNER, state=STATE):
   return jax.eval_shape(training.meta_step(meta_gradients.unrolled(inner), optax.identity()), state, tasks)
 
@@ -180,6 +185,10 @@ MISTAKES = {
   "forgotten in a chain": (
     lambda: step(inner=INNER._replace(rule=rules.chain(rules.meta_sgd(0.1), SGD))),
     "MetaParams.rule must hold the parameters of the rule",
+  ),
+  "a module's class whose rngs are keyword-only": (
+    lambda: networks.from_nnx(KeywordOnly),
+    r"factory must be a function \(rngs\); got KeywordOnly\(rngs\), .* Pass lambda rngs: KeywordOnly\(rngs=rngs\)\.",
   ),
   # rules, optimizers, networks
   "an optimizer for a rule": (

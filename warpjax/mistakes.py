@@ -39,12 +39,21 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
     )
   except (TypeError, ValueError):  # not every builtin has one
     return
-  try:
-    signature.bind(*parameters)
-  except TypeError:
-    shape = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
+  if not _binds(signature, *parameters):
+    name = getattr(function, "__name__", type(function).__name__)
+    shape = f"{name}({', '.join(signature.parameters)})"
     hint = " Parameters that tasks share, () for none, are its second argument." if parameters in (LOSS, APPLY) else ""
-    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{hint}") from None
+    if _binds(signature, **dict.fromkeys(parameters)):  # keyword-only
+      hint = f" Pass lambda {', '.join(parameters)}: {name}({', '.join(f'{each}={each}' for each in parameters)})."
+    raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{hint}")
+
+
+def _binds(signature: inspect.Signature, *arguments: Any, **named: Any) -> bool:
+  try:
+    signature.bind(*arguments, **named)
+  except TypeError:
+    return False
+  return True
 
 
 def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:

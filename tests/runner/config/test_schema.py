@@ -53,7 +53,7 @@ REFUSED = [
   ({"count": 1, "sizes": (1, 2.5)}, "config.sizes must be a sequence"),
   ({"count": 1, "bounds": (1.0, 2.0, 3.0)}, "config.bounds must be a number or a sequence"),
   ({"count": 1, "limit": 1.0}, "config.limit must be an integer; got"),
-  ({}, "config.count is missing; it must be an integer"),
+  ({}, "config.count is missing; it must be an integer.$"),
   ({"count": 1, "rat": 0.1}, r"config.rat is not a setting; did you mean 'rate'\? Allowed: count, rate, "),
   ({"count": 1, "qqqq": 0.1}, r"config.qqqq is not a setting\. Allowed: count"),
 ]
@@ -63,6 +63,13 @@ REFUSED = [
 def test_refuses(table, message):
   with pytest.raises(ValueError, match=message):
     schema.call("config", table, target)
+
+
+def test_what_is_missing_is_named_at_once():
+  def target(a: int, b: float, c: str): ...
+
+  with pytest.raises(ValueError, match=r"config.a is missing; it must be an integer\. Missing too: c\."):
+    schema.call("config", {"b": 1.0}, target)
 
 
 def test_given_arguments_are_not_settings():

@@ -214,7 +214,7 @@ def test_a_number_stays_one_where_a_text_is_allowed_too():
 
 @pytest.mark.parametrize("table", ["data", "network", "inner", "meta_gradient", "optimizer", "eval"])
 def test_an_empty_table_is_refused_by_name(table):
-  with pytest.raises(ValueError, match=rf"config\.{table} must be a table"):
+  with pytest.raises(ValueError, match=rf"config must have the tables .*; it lacks {table}\."):
     experiment.build({**recipes.settings("sinusoid:maml"), table: {}})
 
 

@@ -31,7 +31,8 @@ def events_in(directory):
 
 
 def scalars_in(directory):
-  return [(event.step, value.tag, value.simple_value) for event in events_in(directory) for value in event.summary.value]
+  events = events_in(directory)
+  return [(event.step, value.tag, value.simple_value) for event in events for value in event.summary.value]
 
 
 def await_until(holds, seconds):

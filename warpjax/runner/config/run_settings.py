@@ -88,9 +88,15 @@ class Published(NamedTuple):
 
 def check_tables(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for a table that is missing or no table."""
+  missing = [name for name in TABLES[:-1] if name not in config]
+  if missing:
+    raise ValueError(
+      f"config must have the tables {', '.join(TABLES[:-1])}; it lacks {', '.join(missing)}. A recipe with BASE has "
+      "those of another row."
+    )
   for name in TABLES[:-1]:
-    if not isinstance(config.get(name), Mapping):
-      raise ValueError(f"config.{name} must be a table; got {config.get(name, 'nothing')!r}.")
+    if not isinstance(config[name], Mapping):
+      raise ValueError(f"config.{name} must be a table; got {config[name]!r}.")
 
 
 def parsed(config: Mapping[str, Any]) -> tuple[Run, Evaluation, Published | None]:

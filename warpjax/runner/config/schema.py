@@ -88,9 +88,10 @@ def _check(
     if not matches(value, hint):
       close = near(value, choices(hint))
       raise ValueError(f"{where}.{key} must be {describe(hint)}; got {value!r} ({type(value).__name__}){close}")
-  for key, parameter in parameters.items():
-    if parameter.default is parameter.empty and key not in table:
-      raise ValueError(f"{where}.{key} is missing; it must be {describe(hints.get(key, Any))}.")
+  missing = [key for key, parameter in parameters.items() if parameter.default is parameter.empty and key not in table]
+  if missing:
+    others = f" Missing too: {', '.join(missing[1:])}." if missing[1:] else ""
+    raise ValueError(f"{where}.{missing[0]} is missing; it must be {describe(hints.get(missing[0], Any))}.{others}")
 
 
 def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
