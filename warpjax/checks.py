@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.mistakes import check_meta_params
+from warpjax.numerics import is_typed_key
 from warpjax.types import MetaParams, Params, UpdateRule
 
 # Under vmap these draw all numbers from the first key, and so other numbers in a batch of another size.
@@ -80,7 +81,7 @@ def check_key(key: Any, name: str = "key") -> None:
     name: Name of the argument.
   """
   dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
-  typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+  typed = is_typed_key(key)
   if not typed and (dtype != jnp.uint32 or shape[-1:] not in ((2,), (4,))):
     got = type(key).__name__ if dtype is None else f"an array {dtype}{list(shape)}"
     raise ValueError(f"{name} must be a key, such as jax.random.key(0); got {got}")

@@ -38,6 +38,16 @@ def take(tree: PyTree, index: Any) -> PyTree:
   return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
 
 
+def is_typed_key(leaf: Any) -> bool:
+  """Whether a leaf is a key, or an array of keys, as `jax.random.key` makes them.
+
+  Example:
+    >>> is_typed_key(jax.random.key(0)), is_typed_key(jax.random.PRNGKey(0)), is_typed_key(0.0)
+    (True, False, False)
+  """
+  return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
   """The leaves of `tree` in the dtypes of `like`.
 

@@ -16,6 +16,7 @@ from warpjax.checks import check_key
 from warpjax.mistakes import check_takes
 from warpjax.networks import masked, probes
 from warpjax.networks.adapters import Network, check_split
+from warpjax.numerics import is_typed_key
 from warpjax.padding import PaddedInputs
 from warpjax.types import Params, PyTree
 
@@ -157,8 +158,7 @@ def _streams(streams: Any, key: jax.Array | None) -> Any:
   """The module's random streams, each with its own key; without a key none of them is read."""
   leaves, treedef = jax.tree.flatten(streams)
   of = lambda index: jax.random.fold_in(jax.random.key(0) if key is None else key, index)
-  is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-  one = lambda i, leaf: jax.random.split(of(i), leaf.shape) if is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype)
+  one = lambda i, leaf: jax.random.split(of(i), leaf.shape) if is_typed_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype)
   return jax.tree.unflatten(treedef, [one(i, leaf) for i, leaf in enumerate(leaves)])
 
 

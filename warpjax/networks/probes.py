@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from warpjax.numerics import named_leaves
+from warpjax.numerics import is_typed_key, named_leaves
 from warpjax.types import PyTree
 
 _MODES = ("train", "training", "is_training", "use_running_average", "deterministic")
@@ -209,7 +209,7 @@ def split_key(x: Any) -> tuple[Any, jax.Array | None]:
 
 def key_of(data: jax.Array) -> jax.Array:
   """A random key from its key data, as in a batch; a key is returned unchanged."""
-  if jnp.issubdtype(data.dtype, jax.dtypes.prng_key):
+  if is_typed_key(data):
     return data
   # Key data of two words are those of threefry, for every jax_default_prng_impl.
   return jax.random.wrap_key_data(data, impl="threefry2x32" if data.shape[-1] == 2 else None)
@@ -218,5 +218,4 @@ def key_of(data: jax.Array) -> jax.Array:
 def _is_key(leaf: Any) -> bool:
   if not hasattr(leaf, "dtype"):
     return False
-  typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-  return leaf.ndim == 0 if typed else leaf.dtype == jnp.uint32 and leaf.ndim == 1
+  return leaf.ndim == 0 if is_typed_key(leaf) else leaf.dtype == jnp.uint32 and leaf.ndim == 1

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from warpjax import processor
 from warpjax.checks import check_count
+from warpjax.numerics import is_typed_key
 from warpjax.training.step import Dispatch, Metrics, Step, TrainState, check_averaging_over
 from warpjax.types import PyTree
 
@@ -142,7 +143,7 @@ def on_every_host(tree: PyTree, mesh: Mesh) -> PyTree:
       return leaf
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
       return jax.jit(_identity, out_shardings=whole)(leaf)
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_typed_key(leaf):
       return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     values = np.asarray(leaf)
     return jax.make_array_from_callback(values.shape, whole, lambda index: values[index])
@@ -156,7 +157,7 @@ def on_this_host(tree: PyTree) -> PyTree:
     return tree
 
   def take(leaf: jax.Array) -> jax.Array:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_typed_key(leaf):
       return jax.random.wrap_key_data(take(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     return jax.numpy.asarray(np.asarray(leaf))
 

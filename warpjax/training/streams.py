@@ -14,6 +14,7 @@ import numpy as np
 
 from warpjax.checks import check_count
 from warpjax.mistakes import check_step
+from warpjax.numerics import is_typed_key
 from warpjax.training.task_batch import count_tasks
 from warpjax.types import PyTree, Task
 
@@ -148,7 +149,7 @@ def _arrays(item: Any, name: str) -> Task:
   def array(path: Any, leaf: Any) -> Any:
     where = f"{name}{jax.tree_util.keystr(path)}"
     if isinstance(leaf, jax.Array):
-      if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      if is_typed_key(leaf):
         raise ValueError(f"{where} must not be a typed key; pass jax.random.key_data(key), and wrap it in the loss")
       return leaf
     try:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warpjax.mistakes import short
-from warpjax.numerics import named_leaves
+from warpjax.numerics import is_typed_key, named_leaves
 from warpjax.types import PyTree
 
 STATE, RECORD = "state", "record"
@@ -145,7 +145,7 @@ def arrays(tree: PyTree, name: str) -> PyTree:
   def array(path: Any, leaf: Any) -> Any:
     with contextlib.suppress(TypeError):  # JAX has no type for it, such as for a text
       made = leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jnp.result_type(leaf))
-      if _is_key(made) or np.dtype(made.dtype).kind in "biufcV":  # V: bfloat16 and its like
+      if is_typed_key(made) or np.dtype(made.dtype).kind in "biufcV":  # V: bfloat16 and its like
         return made
     raise ValueError(f"{name}{jax.tree_util.keystr(path)} must be an array or a number; got {short(leaf)}")
 
@@ -154,7 +154,7 @@ def arrays(tree: PyTree, name: str) -> PyTree:
 
 def raw_key(leaf: Any) -> Any:
   """The numbers of a typed random key, or their shape and dtype; any other leaf unchanged."""
-  if not _is_key(leaf):
+  if not is_typed_key(leaf):
     return leaf
   return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
 
@@ -179,11 +179,9 @@ def _check_digest(what: str, actual: str, expected: str) -> None:
 
 
 def _as_key(leaf: jax.Array, like: Any) -> jax.Array:
-  return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(jnp.empty((), like.dtype))) if _is_key(like) else leaf
-
-
-def _is_key(leaf: Any) -> bool:
-  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  return (
+    jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(jnp.empty((), like.dtype))) if is_typed_key(like) else leaf
+  )
 
 
 def _place_like(leaf: jax.Array, like: Any) -> jax.Array:
