@@ -7,12 +7,12 @@ hyper_cleaning: Franceschi et al. 2017, arXiv 1703.01785, as coded by Shen and C
   sign(x_i) against the replaced labels. A replaced label is always another class, and the outer step is Adam's, tuned
   on the validation loss. The proximal term of the implicit rows stands for the ridge that makes the inner problem
   strongly convex.
-*_released: the protocol of the released codes: a replaced label may be the true one, the outer step is SGD at 1e-3, by
-  which a weight moves by less than 1e-6 a step, so that only its sign says anything, and 100 outer steps.
+*_released: the protocol of the released codes: a replaced label may be the true one, and there are 100 outer steps of
+  SGD at 1e-3. A weight moves by less than 1e-6 a step, so that only its sign says anything.
 *_mlp: 300 sigmoid units, SGD at 0.4.
 learning_rate_*: MNIST-1D (Greydanus and Kobak 2024, arXiv 2011.14439, its notebook 7): the step size of 200 SGD steps
   of an MLP of 50 tanh units on batches of 50, from 1.5 and from 0.15. The meta-loss is the mean of the losses before
-  each step. There the step size is learned by SGD at 0.3, here its logarithm at 1.0.
+  each step. The notebook learns the step size by SGD at 0.3. Here SGD at 1.0 learns its logarithm.
 activation: MNIST-1D, notebook 8: the activation of an MLP of 128 units is `elu(x) + 0.2 f(x)`, f a network whose
   parameters are learned. RMSprop at 0.01, 301 steps on batches of 100; the meta-loss is the mean of the last 200.
   As there, every outer step has the same start, since the notebook seeds its generator again in the inner loop. Here f

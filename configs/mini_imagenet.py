@@ -44,9 +44,9 @@ MAMLPP = "Antoniou et al. 2019, arXiv 1810.09502, an ensemble of five checkpoint
 IMAML = "Rajeswaran et al. 2019, arXiv 1909.04630"
 WARPGRAD = "Flennerhag et al. 2020, arXiv 1909.00025"
 
-# Step sizes and bounds are for mean losses. MAML's released loss is a sum over the examples divided by the shots: its
-# inner step of 0.01 is 5, the ways, times that here, and its bound of 10 on each element of the meta-gradient is 10
-# divided by the ratio of its outer loss to the mean, 5 ways * 15 queries / shots.
+# Step sizes and bounds are for mean losses. MAML's released loss is a sum over the examples divided by the shots. Its
+# inner loss is 5 times the mean, 5 being the ways, so its step size of 0.01 is 0.05 here. Its outer loss is 5 ways * 15
+# queries / shots times the mean. Its bound of 10 on each element of the meta-gradient is divided by that ratio.
 COMMON = {
   "seed": 0,
   "num_meta_steps": 60_000,

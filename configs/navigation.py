@@ -3,9 +3,9 @@
 Papers: Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.3, in the convention of the released code (distances; the
 paper says squared distances): horizon 100, moves of at most 0.1 along each axis, an episode ends within 0.01 of
 the goal, 20 episodes an inner step, step size 0.5 and at test 0.25 after the first, 40 episodes a step at test, 40 test
-goals; TRPO (0.01), 20 tasks a meta-step, 100 meta-steps. And Li et al. 2017, arXiv 1707.09835: one step, 600 test
+goals; TRPO (KL 0.01), 20 tasks a meta-step, 100 meta-steps. And Li et al. 2017, arXiv 1707.09835: one step, 600 test
 tasks, starts at the origin or (`_varying`) uniform; horizon, discount and MAML's step size are not given: here 100,
-0.99, 0.1. Policy 2-100-100-2, deviations learned. Advantages are less a linear baseline and standardized.
+0.99, 0.1. Policy 2-100-100-2, deviations learned. A linear baseline is subtracted. Advantages are standardized.
 
 Command: python -m experiments.train --config=configs/navigation.py:maml --workdir=runs/navigation/maml
 Trajectories before and after adaptation: python -m experiments.navigation --workdir=runs/navigation/maml

@@ -168,7 +168,7 @@ def run_all(directory: pathlib.Path, method: str, **places: Any) -> list[dict[st
     built = build(recipes.lay_over(settings, setting.changes), **places)
     pictures[str(setting)], statement = compare(rule_params, built, setting)
     statements.append({"setting": str(setting), **statement})
-    print(f"{method}, {setting}: {json.dumps(statement['less_best_baseline'])} less than {statement['best_baseline']}")
+    print(f"{method}, {setting}: minus {statement['best_baseline']}: {json.dumps(statement['less_best_baseline'])}")
   draw(pictures, directory / "comparison.png")
   workdir.write_json(directory / "comparison.json", statements)
   return statements

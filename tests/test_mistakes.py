@@ -233,7 +233,7 @@ MISTAKES = {
   ),
   "tasks for a sampler": (
     lambda: training.many_steps(lambda s, t: None, TASKS, tasks_per_step=1, num_steps=1),
-    r"got a Task: tasks that are there go to the step itself, step\(state, tasks\)",
+    r"got a Task: pass stored tasks to the step itself, step\(state, tasks\)",
   ),
   "a sampler without a key": (
     lambda: training.many_steps(lambda s, t: None, lambda: TASK, tasks_per_step=1, num_steps=1),

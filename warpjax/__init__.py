@@ -1,6 +1,6 @@
-"""warpjax: gradient-based meta-learning in JAX, from three choices.
+"""warpjax: gradient-based meta-learning in JAX.
 
-Which parameters adapt (`MetaParams`), how they adapt (`rules`), how the meta-gradient is obtained (`meta_gradients`).
+Choose which parameters adapt (`MetaParams`), how they adapt (`rules`), and the meta-gradient (`meta_gradients`).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def check_learning_rate(learning_rate: Any) -> None:
 
 
 def check_real(name: str, params: Params) -> None:
-  """Raises a ValueError that names the rule for complex parameters, whose sign and logarithm it reads."""
+  """Raises a ValueError that names the rule for complex parameters; such a rule takes only real ones."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     if jnp.iscomplexobj(leaf):
       raise ValueError(f"{name} takes real parameters; got {leaf.dtype} at params{jax.tree_util.keystr(path)}")

@@ -190,12 +190,12 @@ def nystrom(
 ) -> LinearSolve:
   """A low-rank solve of `(A + damping I) x = b`, where `A = shift I + H`, H symmetric: no iterations.
 
-  `H ~ C W^+ C^T` with `C = H S`, `W = S^T H S` for a random S `[size, rank]`, and by the identity of Woodbury, with
-  `s = shift + damping`: `x = (b - C (s W + C^T C)^+ C^T b) / s`. Exact where H has no more than `rank` non-zero
+  `H ~ C W^+ C^T` with `C = H S`, `W = S^T H S` for a random S `[size, rank]`. By the Woodbury identity, with
+  `s = shift + damping`: `x = (b - C (s W + C^T C)^+ C^T b) / s`. It is exact if H has at most `rank` non-zero
   eigenvalues. The operator of `meta_gradients.implicit` is `I + H / prox`, hence the shift of 1.
 
   Args:
-    rank: Columns of S, at most the number of unknowns; products with A, one after another, and one for the residual.
+    rank: Columns of S, at most the number of unknowns. The solve takes `rank + 1` products with A, in sequence.
     shift: The diagonal of A that is added to the part of low rank.
     damping: Added to A's diagonal.
     sketch: S has "gaussian" orthonormal columns, or "columns" of the identity, which pick columns of H (the paper's).

@@ -27,6 +27,9 @@ def classification(apply: Apply) -> LossFn:
     A loss on batches `(x, y)`, y integers `[batch]` or `[batch, length]`, or `padding.Padded(x, y, weights)`: the mean
     is over what has a weight, and so is the accuracy. All losses of this module take padded batches.
 
+  Raises:
+    ValueError: when `apply` is not a function of three arguments; from the loss, for labels of another shape, or that
+      are not integers or classes.
   Example:
     >>> import jax.numpy as jnp
     >>> loss_fn = classification(lambda params, shared, x: params * x)
@@ -55,6 +58,8 @@ def margins(apply: Apply) -> LossFn:
   Returns:
     A loss on batches `(x, y)`; `margins` are `[batch, classes]`, 0 at the label; all -inf for padding.
 
+  Raises:
+    ValueError: as for `classification`.
   Example:
     >>> import jax.numpy as jnp
     >>> loss, aux = margins(lambda params, shared, x: x)((), (), (jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])))

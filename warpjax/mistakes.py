@@ -167,7 +167,7 @@ def check_sampler(sampler: Any, name: str = "sampler") -> None:
   """Raises a ValueError if the argument is not a function of a key."""
   wanted = f"{name} must be a function (key) -> Task, traced by JAX"
   if isinstance(sampler, Task):
-    raise ValueError(f"{wanted}; got a Task: tasks that are there go to the step itself, step(state, tasks)")
+    raise ValueError(f"{wanted}; got a Task: pass stored tasks to the step itself, step(state, tasks)")
   if isinstance(sampler, Iterator):
     raise ValueError(f"{wanted}; got {short(sampler)}; streams.steps trains over an iterable, and evaluate takes one")
   if inspect.isgeneratorfunction(getattr(sampler, "func", sampler)):

@@ -98,7 +98,7 @@ class Problem(_Fields):
     Args:
       state: Task parameters and optimizer state.
       index: Which step.
-      derivative: The mode in which its gradient will be differentiated, if it is; with "value" its value is too.
+      derivative: How the gradient is differentiated. With "value" it is constant, and the value is differentiable.
       known: `(value, grads)` of the same step, if it was taken before: only their derivative is computed.
 
     Returns:

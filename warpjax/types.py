@@ -1,6 +1,6 @@
-"""The nouns of warpjax: what adapts, how it adapts, and how the meta-gradient is obtained.
+"""The types of warpjax: what adapts, how it adapts, and how the meta-gradient is obtained.
 
-Everything is written for one task. A task batch is `jax.vmap`; many devices are an axis name.
+Everything is written for one task. `jax.vmap` computes a task batch, and an axis name stands for many devices.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Apply = Callable[[Params, PyTree, jax.Array], Any]
 ApplyWithStats = Callable[[Params, PyTree, PyTree, jax.Array], tuple[Any, PyTree]]
 """`(params, shared, stats, x) -> (outputs, stats)`: a network under `stats`, or with None under those of the batch.
 
-It returns the statistics that it used: nested dicts whose leaves are named `mean` and `var` (the mean square about the
-mean, divided by the count), for every batch norm, those of warp-layers too; `{}` without any.
+It returns the statistics that it used: nested dicts whose leaves are named `mean` and `var` (the biased variance), for
+every batch norm, including those of warp-layers. They are `{}` for a network without batch norm.
 """
 
 BatchFn = Callable[[jax.Array, PyTree, jax.Array, Params, PyTree], Batch]
@@ -204,7 +204,7 @@ class CarriedMetaGrad(NamedTuple):
     init: `(meta_params) -> carry`, for one task slot.
     grad: `(meta_params, task, key, carry) -> (((loss, aux), MetaParams), carry)`.
     in_turn: False: every task of a meta-step has a slot of its own, and they are computed together. True: there is one
-      slot, and the tasks of a meta-step pass it on, one after another, to the next meta-step's.
+      slot. The tasks of a meta-step update it in sequence, and the next meta-step continues from it.
   """
 
   init: Callable[[MetaParams], PyTree]

@@ -44,8 +44,8 @@ def check_at_zero(
   Args:
     estimator: Its name, for the message.
     rule: A differentiable rule; one with `finite_at_zero` set is not tried.
-    initial: Parameters; only structure, shapes and dtypes matter. The probe makes two elements an axis of them, unless
-      the rule computes otherwise there.
+    initial: Parameters; only structure, shapes and dtypes matter. The probe cuts each axis to two elements, unless the
+      rule would then compute something else.
     held: Whether the inner gradient is constant, so that the rule is only differentiated in its parameters.
     mode: The mode of differentiation. Reverse mode multiplies by zero more often.
 
@@ -81,7 +81,7 @@ def is_finite_at_zero(
 
 
 def _probe(rule: UpdateRule, initial: Params, held: bool, mode: Mode) -> Callable[[str], bool]:
-  """Of what is zero: whether the derivative is finite there. One compiled program answers for each."""
+  """`(zeros) -> bool`: whether the derivative is finite if that part is zero. One program is compiled for all parts."""
   shapes = _shapes(rule, initial)
 
   def finite(seed: jax.Array, params: Params, mask: PyTree) -> jax.Array:

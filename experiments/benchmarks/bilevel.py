@@ -129,7 +129,7 @@ def rows(
   Args:
     problems: Tables with `data`, `network` and `inner`, and with `outer` if the problem has settings of its own: those
       of `Outer`.
-    estimators: Tables with `meta_gradient`, and with what `inner` has else than the problem's.
+    estimators: Tables with `meta_gradient`, and with the settings of `inner` that differ from the problem's.
     cases: Names of the problems to run.
     budget: Oracle calls, gradients and Hessian-vector products, of the outer steps, by problem.
     rates: Learning rates in the outer loop; the one with the least validation loss is taken.

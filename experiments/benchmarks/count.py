@@ -33,7 +33,7 @@ def counted(loss_fn: LossFn, counter: Counter) -> LossFn:
 
 
 def _mark(counter: Counter, order: int, above: Mark | None) -> Mark:
-  """The identity, which counts as `order`, and where it is differentiated as the mark above."""
+  """The identity. It counts as `order`, or, where it is differentiated, as the mark above."""
 
   def count(_: jax.Array) -> None:
     counter[order] += 1

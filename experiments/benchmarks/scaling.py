@@ -20,7 +20,7 @@ from warpjax.runner.config import schema
 from warpjax.runner.plots import canvas
 
 FROM = {"tasks": 32, "inner_steps": 16, "width": 64}
-"""Where the slope of an axis begins: below, what a meta-step takes besides is much of it."""
+"""The value from which the slope of an axis is fitted; below it, fixed costs are a large share of a meta-step."""
 WHAT = {"seconds": "seconds a meta-step", "temp_bytes": "temporaries, MiB", "compile_seconds": "compilation, seconds"}
 UNITS = {"temp_bytes": 2**20}
 NAMES = {"width": "filters"}
@@ -106,7 +106,7 @@ def slopes(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def said(axis: str, column: str, points: Sequence[tuple[float, float]]) -> str:
-  """The slope of a line; of the time by devices, which levels off at the cores, how much faster the fastest is."""
+  """The slope of a line; for time by devices, which levels off at the number of cores, the largest speedup."""
   if axis == "devices" and column == "seconds":
     devices, fastest = min(points, key=lambda point: point[1])
     return f"{points[0][1] / fastest:.2f} times as fast with {devices}"

@@ -113,7 +113,7 @@ def lowerings(call: Call) -> None:
 
 
 def _fastest(call: Call) -> Any:
-  """The lowering that the part above chose; on this device's default where it has no result."""
+  """The lowering that the part `lowering` chose; "auto" if that part has no result."""
   measured = workdir.read_json(call.directory / PARTS / "lowering" / RESULT)
   return measured["fastest"] if measured else "auto"
 

@@ -173,10 +173,10 @@ def use_cores(case: Case) -> None:
   """Makes a device of each core, before JAX has run anything.
 
   Raises:
-    ValueError: If that is nothing else than one device, or tasks do not divide over them.
+    ValueError: If there is only one core, or the tasks do not divide over the cores.
   """
   if cases.cores() == 1 or case.num_tasks % cases.cores():
-    raise ValueError(f"{case.num_tasks} tasks do not divide over {cases.cores()} cores, or that is one device")
+    raise ValueError(f"{case.num_tasks} tasks do not divide over {cases.cores()} cores, or there is only one core")
   jax.config.update("jax_num_cpu_devices", cases.cores())
 
 

@@ -62,7 +62,7 @@ def _mean_seconds(peer: Callable[[], object], times: int) -> float:
 def peak_bytes() -> int:
   """The most bytes that this process has had in memory.
 
-  Linux's `ru_maxrss` is the same but for those of the parent's, which it counts where they are more.
+  Linux's `ru_maxrss` also counts the memory of the parent process, if that was larger.
   """
   status = pathlib.Path("/proc/self/status")
   if status.exists():

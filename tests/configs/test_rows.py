@@ -150,7 +150,7 @@ def built(number, row):
   return pytest.param(*row, marks=[pytest.mark.slow] if number % 5 else [], id="-".join(row))
 
 
-@pytest.mark.parametrize(("file", "method"), itertools.starmap(built, enumerate(SMALLER)))
+@pytest.mark.parametrize(("file", "method"), [built(*row) for row in enumerate(SMALLER)])
 def test_smaller_recipe_builds(file, method, images):
   build(file, method, images)
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_taken_in_turn():
     along_trajectory(inner, reptile(), carry_optimizer="chain")
   slots = along_trajectory(inner, reptile(), carry_optimizer=True)
   state = training.init(toy.key(), inner.rule, toy.initial(), toy.shared(), outer, meta_grad=slots, tasks_per_step=2)
-  with pytest.raises(ValueError, match="carry must have one slot, for tasks in turn, "):
+  with pytest.raises(ValueError, match="carry must have one slot for all tasks, "):
     training.meta_step(meta_grad, outer)(state, toy.tasks(2))
 
 

@@ -62,6 +62,8 @@ def _fit(config: Mapping[str, Any]) -> dict[str, Any]:
     small["data"]["train_queries"] = 5
   if data.get("train_shots", 0) >= NUM_EXAMPLES:
     small["data"]["train_shots"] = 6
+  if data.get("val_classes"):
+    small["data"]["val_classes"] = 0  # the folder below has its own
   if inner.get("batch_size") == 25:
     small["inner"]["batch_size"] = 4
   if test.get("batch_size"):

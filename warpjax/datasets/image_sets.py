@@ -80,7 +80,7 @@ def load(
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
-    require_complete: Refuse a part of the set.
+    require_complete: Whether to refuse an incomplete set.
 
   Returns:
     An `ImageSet`.
@@ -112,7 +112,7 @@ def load(
 
 
 def prepare(name: str, published: Published, root: PathLike, archive: PathLike | None) -> None:
-  """Makes image files a data set of tensorflow-datasets, `root/<name>`, in the bytes that they have.
+  """Prepares image files as a tensorflow-datasets data set, `root/<name>`, without re-encoding them.
 
   Args:
     name: Name of the data set.

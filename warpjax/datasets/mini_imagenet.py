@@ -46,7 +46,7 @@ def load(
     cache_dir: Where the arrays are kept; `None` for `$XDG_CACHE_HOME/warpjax` or `~/.cache/warpjax`.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
-    require_complete: Refuse a part of the set.
+    require_complete: Whether to refuse an incomplete set.
 
   Returns:
     An `ImageSet`; `train` is `[64, 600, 84, 84, 3]` for the whole set.
@@ -70,7 +70,7 @@ def load(
 
 
 def prepare(root: PathLike, archives: PathLike | None = None) -> None:
-  """Makes image files a data set of tensorflow-datasets under `root`, in the bytes that they have.
+  """Prepares image files as a tensorflow-datasets data set under `root`, without re-encoding them.
 
   Args:
     root: A tensorflow-datasets root.

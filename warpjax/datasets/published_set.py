@@ -64,7 +64,7 @@ def identical(pairs: list[tuple[layouts.File, layouts.File]], published: Publish
     layouts.complain("are the same image twice, pixel by pixel", new, what="pairs of files")
   if not pairs:
     return []
-  known_or_not = "as" if published.identical is not None else "nobody has listed whether"
+  known_or_not = "as" if published.identical is not None else "perhaps also"
   return [f"{len(pairs)} images occur twice, {known_or_not} in the published set"]
 
 

@@ -31,7 +31,7 @@ def load(
     cache_dir: Where the arrays are kept, 16 GB for the whole set; `None` for the user's cache.
     size: Height and width in pixels.
     resample: Pillow's filter, for images of another size.
-    require_complete: Refuse a part of the set.
+    require_complete: Whether to refuse an incomplete set.
 
   Returns:
     An `ImageSet`; pass its `counts` to the sampler, since classes differ in their number of images.
@@ -55,7 +55,7 @@ def load(
 
 
 def prepare(root: PathLike, archives: PathLike | None = None) -> None:
-  """Makes image files a data set of tensorflow-datasets under `root`, in the bytes that they have.
+  """Prepares image files as a tensorflow-datasets data set under `root`, without re-encoding them.
 
   Args:
     root: A tensorflow-datasets root.

@@ -117,7 +117,7 @@ class Growth(NamedTuple):
     return round(self.fixed + self.boundary * kept.boundaries + self.step * kept.segment)
 
 
-# Numbers of steps and snapshots: few enough to compile fast, enough states for those to decide the bytes.
+# Numbers of steps and snapshots: small enough to compile fast, and large enough that kept states dominate the bytes.
 _LINE = ((32, None), (64, None))
 _SAMPLES = {"nested": ((64, 32), (64, 2), (63, 21)), "treeverse": ((64, 32), (64, 64))}
 _SAMPLES["offload"] = _SAMPLES["nested"]

@@ -45,7 +45,7 @@ def keys(tasks: Task) -> Check:
   """Whether the tasks, each drawn with a key of its own, differ from one another."""
   count = count_tasks(tasks)
   if count < 2:
-    return Check("keys", "skipped", "tasks can be compared from two on")
+    return Check("keys", "skipped", "a comparison needs at least two tasks")
   if any(jnp.any(leaf != leaf[:1]) for leaf in jax.tree.leaves(tasks)):
     return Check("keys", "passed", f"the {count} tasks are not all the same")
   return Check(

@@ -145,7 +145,7 @@ def evaluate(
     tasks_per_batch: Tasks in each item of an iterable; None where an item is one task.
     num_steps: Inner steps K; None for the inner loop's own.
     metric: The name in the query loss's aux, or "loss".
-    readout: The loss at each point, such as `norm_stats.running(...)`; None for the inner loop's query loss.
+    readout: The loss at each point, such as `readouts.running(...)`; None for the inner loop's query loss.
     others: Further readouts, or inner loops that differ in their query loss, for the end point (other statistics).
     draw: Draws the parameters that each task has of its own, as for `meta_gradients.own_parameters`.
     start: The start of each task, as for `meta_gradients.from_start`, made from what `draw` gave.

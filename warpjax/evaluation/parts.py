@@ -20,7 +20,7 @@ Measured = tuple[jax.Array, dict[str, jax.Array]]
 
 
 def size_of(num_tasks: int, most: int, at_once: int) -> int:
-  """The tasks of each part: at most `most`, and with several threads about as many in each of two for a thread.
+  """The tasks of each part: at most `most`. Several threads get two or more parts each, of about equal size.
 
   Example:
     >>> size_of(450, 200, 1), size_of(450, 200, 2), size_of(30, 200, 2)

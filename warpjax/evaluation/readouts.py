@@ -21,7 +21,7 @@ class Readout(NamedTuple):
     start: `(problem, data) -> carry`, before the first step of each task.
     step: `(problem, carry, inner_step) -> carry`.
     loss: `(problem, carry, params, index) -> (scalar, aux)`, the loss of point `index`, which follows `index` steps.
-    data: Arrays that `start` reads; an argument of a compiled evaluation, which other arrays do not compile again.
+    data: Arrays that `start` reads. They are arguments of the compiled evaluation, so new values do not recompile it.
   """
 
   start: Callable[[Problem, PyTree], PyTree]

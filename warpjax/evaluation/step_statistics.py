@@ -32,8 +32,8 @@ def collect(
 ) -> PyTree:
   """The mean over tasks of the batch statistics that the support batch has at each point 0..K.
 
-  `stats_k = mean over tasks of stats(params_k, batch_k)`. MAML++ keeps a moving average of the same while it trains;
-  this is its limit at the final parameters, so any meta-gradient has it, and a checkpoint needs nothing more.
+  `stats_k = mean over tasks of stats(params_k, batch_k)`. MAML++ keeps a moving average of these while it trains. Here
+  they are computed after training, so every meta-gradient can use them and no checkpoint has to hold them.
 
   Args:
     inner: The inner loop.
@@ -47,7 +47,7 @@ def collect(
     task_chunk: Vmapped tasks.
 
   Returns:
-    Statistics of leaves `[K + 1, ...]`, for `norm_stats.by_step`.
+    Statistics of leaves `[K + 1, ...]`, for `readouts.by_step`.
 
   Raises:
     ValueError: when a count is below 1.

@@ -126,7 +126,7 @@ def _each_step(body: Callable, policy: Memory) -> Callable:
 
 
 def _nested(body: Callable, carry: PyTree, indices: jax.Array, kept: Plan, offload: bool) -> tuple[PyTree, None]:
-  """A scan of scans, each of which is run again; steps that make no whole segment come last, and are not."""
+  """A scan over checkpointed scans. Steps that do not fill a segment come last, in a scan that is not checkpointed."""
   policy = jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
     names_which_can_be_offloaded=[_BOUNDARY],

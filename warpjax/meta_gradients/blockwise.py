@@ -11,10 +11,10 @@ from warpjax.types import Aux, MetaGradFn, MetaParams, Task
 
 
 def blockwise(*, initial: MetaGradFn, shared: MetaGradFn | None = None, rule: MetaGradFn | None = None) -> MetaGradFn:
-  """Each block's gradient from the estimator named for it; value and aux from `initial`'s.
+  """Takes each block's gradient from its own estimator, and value and aux from the estimator of `initial`.
 
-  An estimator by `along_trajectory` shares the adaptation of `initial`'s, if that is `unrolled` or `along_trajectory`
-  of the same inner loop.
+  An estimator made by `along_trajectory` does not adapt again if `initial` is `unrolled` or `along_trajectory` of the
+  same inner loop.
 
   Args:
     initial: Estimates the `initial` block, and every block without an estimator of its own.

@@ -1,4 +1,4 @@
-"""Random directions in the space of the meta-parameters, for estimators that only evaluate."""
+"""Random directions in the space of the meta-parameters, for estimators without reverse mode."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _window(
   choose = partial(jax.tree.map, lambda new, old: jnp.where(begins, new, old))
   task = choose(jax.tree.map(jnp.asarray, constant(task, "the task")), life.task)
   life_key = jax.random.wrap_key_data(choose(jax.random.key_data(key), life.key), impl=jax.random.key_impl(key))
-  # The window is in the key: a caller may keep the task's key over a lifetime, as `meta_steps.repeated` does.
+  # The window is in the key: a caller may keep the task's key over a lifetime, as `compose.repeated` does.
   stream = jax.random.fold_in(jax.random.fold_in(key, _STREAM), life.steps_done)
   drawn = directions(stream, meta_params, num_pairs, distribution)
   noise = jax.tree.map(lambda v: (std * v).astype(v.dtype), drawn)

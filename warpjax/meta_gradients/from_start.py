@@ -17,7 +17,7 @@ Start = Callable[[Problem], MetaParams]
 
 
 def from_start(inner: InnerLoop, grad_fn: MetaGradFn, start: Start) -> MetaGradFn:
-  """`J^T g`: the meta-gradient g at `start(meta_params, task)` by any estimator, and J the derivative of `start`.
+  """`J^T g`: g is the meta-gradient at the output of `start`, by any estimator, and J is the derivative of `start`.
 
   Args:
     inner: The inner loop, whose support batches `start` sees by `problem.batch`.

@@ -24,7 +24,7 @@ def implicit(solve: LinearSolve, *, prox_offset: float = 0.0) -> Contribution:
 
   Args:
     solve: For example `linear_solve.cg(5)`.
-    prox_offset: Added to `prox` only in the operator; the released code's is 10 (`implicit_released`).
+    prox_offset: Added to `prox` in the operator and in the gradient of `shared`; 10 in `implicit_released`.
 
   Returns:
     A contribution to the `initial` and `shared` blocks; its info holds `implicit/residual`, `implicit/iterations`

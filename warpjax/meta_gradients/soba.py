@@ -28,12 +28,12 @@ def soba(inner: InnerLoop, step_size: float) -> CarriedMetaGrad:
   """`d_phi L_query(theta) - (d_phi g)^T v`, g the inner gradient with its prox term, theta and v of the last meta-step.
 
   The meta-step also moves `theta <- theta + U(g)` by the rule, and `v <- v - step_size (H v - d_theta L_query(theta))`,
-  H the Hessian of the inner loss. All three are at the same point, so that a meta-step costs one gradient, one
+  H the Hessian of the inner loss. All three are at the same point, so that an inner step costs one gradient, one
   Hessian-vector product and one query gradient. phi is `initial` (by the prox term) and `shared`.
 
   Args:
-    inner: The inner loop. Of its `num_steps`, all move theta and v, and the gradient is at the point before the last.
-    step_size: Of v, below 2 over the largest eigenvalue of H.
+    inner: The inner loop. Each of its `num_steps` moves theta and v. The gradient is taken before the last of them.
+    step_size: The step size of v, which converges if it is below 2 over the largest eigenvalue of H.
 
   Returns:
     A `CarriedMetaGrad`; each position in a meta-step has a theta and a v of its own. They start from `initial` and 0,

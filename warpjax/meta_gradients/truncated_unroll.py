@@ -37,11 +37,10 @@ def truncated_unroll(
 ) -> CarriedMetaGrad:
   """Truncated back-propagation: the derivative of the mean query loss over a segment of `length` inner steps.
 
-  `d (1 / length) sum_k L_query(theta_k)`. A segment begins where the last one ended, at a point that is held constant
-  unless it is `initial`. After
-  `inner.num_steps` steps, or when it is no longer finite, the adaptation restarts from `initial`. A segment uses the
-  task of its call, so an adaptation to one task is
-  `meta_steps.repeated(training.meta_step(...), num_steps // length)`.
+  The estimate is `d (1 / length) sum_k L_query(theta_k)`. A segment begins at the end of the last one, which is held
+  constant unless it is `initial`. After `inner.num_steps` steps, or when it is no longer finite, the adaptation
+  restarts from `initial`. A segment uses the task of its call, so an adaptation to one task is
+  `compose.repeated(training.meta_step(...), num_steps // length)`.
 
   Args:
     inner: The inner loop; `num_steps` is the length of an adaptation.

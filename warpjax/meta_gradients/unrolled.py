@@ -74,12 +74,12 @@ def unrolled(
       for all of them. 0 is "first_order".
     memory: What the backward sweep stores. Three policies store the carry of each step, plus all residuals
       ("save_all"), the inner gradient ("save_gradients") or nothing ("recompute"). "auto" is "save_gradients" in mixed
-      mode and "recompute" in reverse mode. Three policies store fewer carries: "nested" those at the boundaries of
-      segments, "offload" the same in the memory of the host, "treeverse" `snapshots` carries by a binomial schedule.
+      mode, "recompute" in reverse mode and "save_all" in first order. Three policies store fewer carries: "nested" only
+      those at the boundaries of segments, "offload" the same in host memory, and "treeverse" only `snapshots` carries.
     snapshots: The most carries that the last three policies keep (plus those of one segment). None takes about the
-      square root of the number of steps, and for "treeverse" twice its logarithm.
+      square root of the number of steps, and for "treeverse" twice its logarithm to base 2.
     step_weights: Weights `w_1..w_K` of the query losses after each step (MAML++'s multi-step loss), or a function from
-      the number of meta-steps done to the weights, such as `annealed_step_weights`; under `meta_steps.repeated` it
+      the number of meta-steps done to the weights, such as `annealed_step_weights`; under `compose.repeated` it
       counts outer updates. None takes only the last loss. The value is always the query loss at the end point.
     start_weight: The weight `w_0` of the query loss at `initial`, which is added to the others.
     online: The meta-loss is the mean of the inner losses before each step (True), or their sum with the weights

@@ -17,9 +17,9 @@ FIXED = ("axis", "axis_name", "axis_index_groups", "use_fast_variance", "force_f
 class BatchNorm(nn.BatchNorm):
   """flax's batch norm over all axes but the last, computed as `x * slope + offset`.
 
-  `slope = scale / sqrt(var + epsilon)`, `offset = bias - mean * slope`: what is computed of the activations is one
-  product and one sum, whose derivatives of every order read and write them fewer times than those of
-  `(x - mean) * slope + bias` do. Parameters, statistics and attributes are those of `flax.linen.BatchNorm`; those of
+  `slope = scale / sqrt(var + epsilon)` and `offset = bias - mean * slope`. Only one product and one sum are as large as
+  the activations. Derivatives of every order then read and write activations fewer times than those of
+  `(x - mean) * slope + bias`. Parameters, statistics and attributes are those of `flax.linen.BatchNorm`; those of
   `FIXED` keep their defaults.
 
   Raises:

@@ -24,7 +24,7 @@ MIN_LOG_STD = -13.8  # log(1e-6), as in rllab
 
 
 class GaussianMLP(nn.Module):
-  """`observations [..., n] -> (mean, log_std)`, each `[..., num_outputs]`; the deviation is one for all observations.
+  """`observations [..., n] -> (mean, log_std)`, each `[..., num_outputs]`; `log_std` does not depend on x.
 
   Attributes:
     features: Width of each hidden layer.
@@ -124,7 +124,7 @@ class HebbianRNN(nn.Module):
   Attributes:
     width: Width of the hidden state.
     num_actions: Outputs of the policy head.
-    modulated: Whether eta is `tanh(linear(h'))`, fanned out by neuron, instead of one learned number.
+    modulated: Whether eta is `linear(tanh(linear(h')))`, one number for each neuron, instead of one learned number.
 
   Reference:
     Miconi et al. 2019, arXiv 2002.10585 (backpropamine), the released maze code.

@@ -23,8 +23,8 @@ class Calls(NamedTuple):
     adapter: The adapter's name, for messages.
     module: The module's class.
     kwargs: Its arguments other than x.
-    run: `(kwargs, keyed, stats, key data) -> outputs`; not keyed: as for an x without a key in a network that takes
-      one, whatever its outputs then owe to the key data.
+    run: `(kwargs, keyed, stats, key data) -> outputs`. If not `keyed`, the module is called as a network with
+      `takes_key` calls it for an x without a key; its outputs may depend on the key data all the same.
     stats: The statistics that the module keeps, arrays or their shapes.
   """
 

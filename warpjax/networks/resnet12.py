@@ -127,8 +127,8 @@ class ResNet12(nn.Module):
 def drop(key: jax.Array, x: jax.Array, rate: float, block_size: int = 1) -> jax.Array:
   """Drop-block: squares of each channel set to zero, the rest scaled so that the mean of a mask of ones stays one.
 
-  A square starts at each place where it fits with chance `rate / block_size^2 * area / places`; `block_size` 1 is
-  dropout.
+  At each place where a square fits, one starts with probability `rate / block_size^2 * area / places`. With a
+  `block_size` of 1 this is dropout.
 
   Args:
     key: A random key.

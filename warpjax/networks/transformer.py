@@ -28,7 +28,7 @@ class Transformer(nn.Module):
   norm and a linear head follow.
 
   Attributes:
-    num_outputs: Number of tokens; inputs are integers below it.
+    num_outputs: Vocabulary size; inputs are integers below it.
     num_blocks: Blocks.
     width: Width of the residual stream.
     num_heads: Heads of the attention, a divisor of `width` with an even quotient.

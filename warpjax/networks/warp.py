@@ -30,8 +30,8 @@ class WarpSpec(NamedTuple):
     residual: Adds the layer's input to its output; a 1x1 kernel adjusts the input if the widths differ.
     num_layers: Number of such layers after each block.
     hidden_width: Width between them; default: that of the block.
-    identity_init: Starts as the identity, exactly: a residual whose kernel is zero or, where an activation would stop
-      the gradient of that, whose branch has a zero factor per channel. Without the batch norm after the sum.
+    identity_init: Starts exactly as the identity: the input plus a branch of zeros. The branch has a zero kernel or,
+      with an activation, a zero factor per channel, as a zero kernel may get no gradient. No batch norm after the sum.
     head: Puts a linear warp-layer, `warp_head`, after the head too; the head then keeps the width of its input.
     kernel_init: Initialiser of the kernels.
     bias_init: From a kernel's fan-in to the initialiser of its bias; `None`, and with `identity_init`, for zeros.

@@ -64,7 +64,7 @@ class Geometry(NamedTuple):
     return self._replace(image=self.result, result=self.image, low=(low[0], low[1]))
 
   def multiplications(self, images: int, channels: int, features: int) -> int:
-    """The shape of the result of any of the three maps in `convolution.py`."""
+    """The number of multiplications in any of the three maps in `convolution.py`."""
     return images * channels * features * math.prod((*self.kernel, *self.result))
 
 

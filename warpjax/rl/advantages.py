@@ -58,8 +58,8 @@ def linear_baseline(episodes: Episodes, returns: jax.Array, ridge: float | jax.A
   Args:
     episodes: The episodes to fit on; masked steps do not count.
     returns: The returns to fit.
-    ridge: Added to the diagonal of the normal equations; at least what rounding makes of collinear features, such as
-      one-hot observations and their squares.
+    ridge: Added to the diagonal of the normal equations. It is raised to 2 eps times their trace, which collinear
+      features need, such as one-hot observations and their squares.
 
   Returns:
     The fit at every step.

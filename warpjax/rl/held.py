@@ -63,7 +63,7 @@ def hold(
     task_chunk: Vmapped tasks; None chooses automatically.
 
   Returns:
-    What takes means over the tasks, and over the axis.
+    `mean(f)`, the mean of `f(episodes, key)` over the tasks, and over the axis.
   """
   check_learnable(state.meta_params)
   num_tasks = count_tasks(tasks)

@@ -99,6 +99,12 @@ class Maze(NamedTuple):
 def maze(size: int = 13, num_steps: int = 200, reward: float = 10.0, penalty: float = 0.0) -> Maze:
   """Makes a `Maze` after checking its attributes.
 
+  Args:
+    size: As in `Maze`.
+    num_steps: As in `Maze`.
+    reward: As in `Maze`.
+    penalty: As in `Maze`.
+
   Returns:
     The `Maze`.
 
@@ -143,7 +149,20 @@ def goal_cells(size: int) -> np.ndarray:
 
 
 def goals(key: jax.Array, shape: tuple[int, ...], size: int = 13) -> jax.Array:
-  """Goals drawn uniformly, `[*shape, 2]`."""
+  """Goals drawn uniformly.
+
+  Args:
+    key: The key of the draw.
+    shape: How many goals.
+    size: Cells along a side, as of the maze.
+
+  Returns:
+    Cells (row, column), integers `[*shape, 2]`.
+
+  Example:
+    >>> goals(jax.random.key(0), (5,)).shape
+    (5, 2)
+  """
   cells = jnp.asarray(goal_cells(size))
   return cells[jax.random.randint(key, shape, 0, len(cells))]
 

@@ -28,7 +28,7 @@ Estimator = Literal["score", "ratio", "dice"]
 def dice_weights(log_probs: jax.Array, mask: jax.Array) -> jax.Array:
   """`m_t - m_{t-1}`, `m_t = exp(l_t - stop(l_t))`, `l_t` the log-probability of the actions up to t; 0 in value.
 
-  Times advantages and summed, every derivative is an unbiased estimate of that of the expected return: with returns as
+  Every derivative of `sum_t weights_t A_t` is an unbiased estimate of that of the expected return. With returns as
   advantages the sum telescopes to `sum_t (m_t - 1) r_t`, DiCE's objective.
 
   Args:

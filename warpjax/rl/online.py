@@ -16,8 +16,8 @@ from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, MetaParam
 def online(inner: InnerLoop) -> CarriedMetaGrad:
   """Takes `num_steps` steps on fresh batches, and sums the gradients of the loss in `shared` along the way.
 
-  The task is one life, and a meta-step has one task: the ends of several lives would be averaged, each with its own
-  optimizer state. The life continues from meta-step to meta-step: the gradient of `initial` is
+  A task is one lifetime. Use one task for each meta-step: the final parameters of several tasks would be averaged, but
+  not their optimizer states. The lifetime continues in the next meta-step: the gradient of `initial` is
   `initial - final`, so that the optimizer `sgd(1)` replaces the start by the end, and the state of the rule's
   transformation is carried. With `optimizers.per_block(initial=optax.sgd(1.0), shared=optax.adam(1e-3))` it is
   WarpGrad's reinforcement learning: the RNN learns at every episode, its warp every `num_steps` episodes.
@@ -29,7 +29,7 @@ def online(inner: InnerLoop) -> CarriedMetaGrad:
     A `CarriedMetaGrad`; its value and aux are means over the steps. The rule's parameters get zeros.
 
   Raises:
-    ValueError: when a field of `inner` is not allowed, or it has a prox term, which would hold the life back.
+    ValueError: when a field of `inner` is not allowed, or `inner.prox` is not 0.
 
   Example:
     >>> import warpjax as wj

@@ -16,7 +16,7 @@ class Distribution(NamedTuple):
   """Distributions over actions, by their parameters `p` of leading axes `[...]`.
 
   Attributes:
-    noise: `(key, shape, p) -> noise [*shape, ...]`: all of an episode's randomness in one draw, outside its loop.
+    noise: `(key, shape, p) -> noise [*shape, ...]`: the random numbers of all actions, drawn before the loop.
     sample: `(p, noise) -> actions [...]`.
     log_prob: `(p, actions) -> [...]`.
     kl: `(p, q) -> [...]`, the divergence of q from p.

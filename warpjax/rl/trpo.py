@@ -19,8 +19,9 @@ from warpjax.types import Aux, InnerLoop, MetaParams, PyTree, Task
 
 
 class Settings(NamedTuple):
-  """The numbers of TRPO; the defaults are those of MAML's released code, whose products with the
-  Hessian are finite differences; these are exact.
+  """The hyper-parameters of TRPO, with the defaults of MAML's released code.
+
+  Products with the Hessian are exact here, and finite differences in that code.
 
   Attributes:
     max_kl: Bound of the mean KL divergence between adapted policies before and after a step, over the visited states.

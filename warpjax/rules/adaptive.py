@@ -54,7 +54,7 @@ def adam(
 def nadam(
   learning_rate: Rate, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 1e-8
 ) -> UpdateRule:
-  """Adam with Nesterov's momentum; arguments as for `adam`.
+  """Adam with Nesterov's momentum; arguments, result and errors as for `adam`.
 
   Example:
     >>> nadam(1e-3).name
@@ -70,7 +70,7 @@ def nadam(
 def amsgrad(
   learning_rate: Rate, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, eps_root: Scalar = 1e-8
 ) -> UpdateRule:
-  """Adam whose second moment never falls; arguments as for `adam`.
+  """Adam whose second moment never falls; arguments, result and errors as for `adam`.
 
   Example:
     >>> amsgrad(1e-3).name
@@ -94,7 +94,20 @@ def adamw(
 ) -> UpdateRule:
   """Adam's step, and `-learning_rate * weight_decay * theta`; the first five arguments are as for `adam`.
 
-  `mask` chooses the parameters that decay: a tree of booleans or a function from parameters to one; None for all.
+  Args:
+    learning_rate: As for `adam`.
+    b1: As for `adam`.
+    b2: As for `adam`.
+    eps: As for `adam`.
+    eps_root: As for `adam`.
+    weight_decay: Factor of the decay.
+    mask: The parameters that decay: a tree of booleans or a function from parameters to one; None for all.
+
+  Returns:
+    An `UpdateRule` with rule parameters `()`.
+
+  Raises:
+    ValueError: when the learning rate is not a positive number or a schedule.
 
   Example:
     >>> adamw(1e-3, weight_decay=1e-2).name

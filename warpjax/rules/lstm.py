@@ -54,7 +54,7 @@ def log_and_sign(x: jax.Array, p: float) -> jax.Array:
 
   Args:
     x: `[num_coordinates]`.
-    p: Which sizes count as zero.
+    p: Numbers below `e^-p` in size count as small.
 
   Returns:
     `[num_coordinates, 2]`.

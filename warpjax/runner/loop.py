@@ -114,7 +114,7 @@ def train(
   experiment, mesh, run = programs.experiment, programs.mesh, programs.experiment.run
   folder = directory / workdir.CHECKPOINTS
   with contextlib.ExitStack() as stack:
-    # Orbax takes as long to import as a start may take: if there is nothing to restore, it waits for the first save.
+    # Importing orbax takes seconds. If there is no checkpoint to restore, it is imported at the first save.
     manager = cache(lambda: stack.enter_context(checkpoints.open_manager(folder)))
     hosts.from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     begun = hosts.from_first(lambda: bool(checkpoints.steps(folder)))
@@ -247,7 +247,7 @@ def start(experiment: Experiment, meta_params: MetaParams | None = None) -> Trai
 
 
 def num_devices(tasks_per_step: int, in_turn: bool = False) -> int:
-  """The most devices that divide the tasks of a meta-step, equally many of each host; one of each if tasks run in turn.
+  """The largest number of devices that divides the tasks, equally many on each host; one on each if `in_turn`.
 
   Raises:
     ValueError: If the number of hosts does not divide the tasks.

@@ -81,7 +81,7 @@ def random_affine(
 
 
 def random_crop(padding: int = 8) -> ImageTransform:
-  """Every image shifted by up to `padding` pixels each way, with black where nothing was: a crop of the padded image.
+  """Pads every image with zeros, and crops it at random to its own size: a shift by up to `padding` pixels each way.
 
   Args:
     padding: Pixels on each side.
@@ -110,7 +110,16 @@ def random_crop(padding: int = 8) -> ImageTransform:
 
 
 def random_flip() -> ImageTransform:
-  """Every image mirrored left to right, or not, with equal chances."""
+  """Mirrors every image left to right with probability 1/2.
+
+  Returns:
+    `(key, images [n, height, width, channels]) -> images` of the same shape and dtype.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> random_flip()(jax.random.key(0), jnp.ones((3, 4, 4, 1))).shape
+    (3, 4, 4, 1)
+  """
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:
     flips = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
@@ -155,12 +164,36 @@ def random_colour(brightness: float = 0.4, contrast: float = 0.4, saturation: fl
 
 
 def random_rotation(degrees: float = 15.0) -> ImageTransform:
-  """Every image turned by up to `degrees` each way, with black where nothing was."""
+  """Rotates every image by an angle that is uniform within `degrees` each way; pixels from outside are zero.
+
+  Args:
+    degrees: The largest angle.
+
+  Returns:
+    `(key, images [n, height, width, channels]) -> images` of the same shape, as `random_affine` makes it.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> random_rotation(10.0)(jax.random.key(0), jnp.ones((3, 4, 4, 1))).shape
+    (3, 4, 4, 1)
+  """
   return random_affine(degrees=(-degrees, degrees), translate=0.0, scale=(1.0, 1.0))
 
 
 def compose(*transforms: ImageTransform) -> ImageTransform:
-  """One transform after the other, each with a key of its own."""
+  """One transform after the other, each with a key of its own.
+
+  Args:
+    *transforms: Functions `(key, images) -> images`.
+
+  Returns:
+    One such function.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> compose(random_crop(1), random_flip())(jax.random.key(0), jnp.ones((3, 4, 4, 1))).shape
+    (3, 4, 4, 1)
+  """
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:
     for i, each in enumerate(transforms):

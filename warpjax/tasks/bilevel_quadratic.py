@@ -50,13 +50,31 @@ def sampler(dim: int = 20, outer_dim: int = 10, *, condition_number: float = 10.
 
 
 def loss(theta: jax.Array, phi: jax.Array, batch: Batch) -> tuple[jax.Array, Aux]:
-  """The inner loss g, a `LossFn`."""
+  """The inner loss g, a `LossFn`.
+
+  Args:
+    theta: The inner parameters, `[dim]`.
+    phi: The outer parameters.
+    batch: `(A, B, a)`.
+
+  Returns:
+    The loss, and no aux.
+  """
   curvature, mixed, linear = batch
   return 0.5 * theta @ curvature @ theta + theta @ (mixed @ phi + linear), {}
 
 
 def query_loss(theta: jax.Array, phi: jax.Array, batch: Batch) -> tuple[jax.Array, Aux]:
-  """The query loss f, a `LossFn`."""
+  """The query loss f, a `LossFn`.
+
+  Args:
+    theta: The inner parameters, `[dim]`.
+    phi: The outer parameters.
+    batch: The target of theta, and the matrix and vector of the least squares in phi.
+
+  Returns:
+    The loss, and no aux.
+  """
   target, outer, constant = batch
   return 0.5 * jnp.sum((theta - target) ** 2) + 0.5 * jnp.sum((outer @ phi - constant) ** 2), {}
 

@@ -1,6 +1,6 @@
 """Data hyper-cleaning: a weight for each training example is learned, so that wrong labels lose theirs.
 
-The inner problem is training on `mean_i sigmoid(x_i) l_i`, x the parameters `shared["weights"]`, l_i the cross-entropy
+The inner problem is training on `mean_i sigmoid(w_i) l_i`, w the parameters `shared["weights"]`, l_i the cross-entropy
 of example i. The outer loss is that of a clean validation set. A task's support is `(x, y, numbers)`, where `numbers`
 index the weights; its query is `(x, y, clean)`, where `clean` tells which training labels are right, for the F1 alone.
 """
@@ -70,7 +70,7 @@ def problem(
 
 
 def training_loss(apply: Apply) -> LossFn:
-  """`mean_i sigmoid(x_i) l_i` on batches `(x, y, numbers)`; aux is empty.
+  """`mean_i sigmoid(w_i) l_i` on batches `(x, y, numbers)`, w from `shared["weights"]`; aux is empty.
 
   Args:
     apply: `(params, shared, x [batch, ...]) -> logits [batch, classes]`.

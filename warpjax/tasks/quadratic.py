@@ -55,7 +55,16 @@ def sampler(dim: int = 10, *, condition_number: float = 10.0, noise: float = 0.1
 
 
 def loss(params: jax.Array, shared: PyTree, batch: Batch) -> tuple[jax.Array, Aux]:
-  """`1/2 |A phi - b|^2`, a `LossFn` with no shared parameters and no aux."""
+  """`1/2 |A phi - b|^2`, a `LossFn` with no shared parameters and no aux.
+
+  Args:
+    params: phi, `[dim]`.
+    shared: Not used.
+    batch: A `[rows, dim]` and b `[rows]`.
+
+  Returns:
+    The loss, and no aux.
+  """
   del shared
   matrix, target = batch
   return 0.5 * jnp.sum((matrix @ params - target) ** 2), {}

@@ -46,7 +46,7 @@ class Chunks(NamedTuple):
     return x, jax.lax.dynamic_slice_in_dim(support[0], first + self.context + 1, self.chunk)
 
   def query_batch_fn(self, key: jax.Array, task: Task, params: Params, shared: PyTree, step: Any) -> Batch:
-    """A `QueryBatchFn` that knows its step: after k steps, chunk k, which no step has seen."""
+    """A `QueryBatchFn` with a step: after k steps, the unseen chunk k; after all chunks, the last one again."""
     return self.batch_fn(key, task.query, step, params, shared)
 
 

@@ -1,4 +1,4 @@
-"""Meta-training: a state, a meta-step over a task batch, and what composes, spreads, replays and saves them."""
+"""Meta-training: a state, a meta-step over a task batch, composed and parallel meta-steps, replay, and checkpoints."""
 
 from warpjax.training import checkpoints, compose, optimizers, parallel, replay, streams, task_batch
 from warpjax.training.step import (

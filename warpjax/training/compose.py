@@ -58,8 +58,8 @@ def repeated(step: Step, times: int) -> StepFn:
     times: Outer updates.
 
   Returns:
-    `(state, tasks) -> (state, metrics)`; metrics are means over the updates, `finite` whether all are, `skipped` how
-    many were.
+    `(state, tasks) -> (state, metrics)`. Metrics are means over the updates, but `finite` is whether all updates are
+    finite, and `skipped` is the number of skipped updates.
 
   Raises:
     ValueError: when `times` is below 1.

@@ -31,7 +31,7 @@ def use_cores(cores: int | None = None) -> int:
     The number of devices of a CPU.
 
   Raises:
-    ValueError: if JAX has started its devices, for a number that is below one.
+    ValueError: if JAX has already started with another number of CPU devices, or `cores` is below 1.
 
   Example:
     >>> use_cores(len(jax.devices("cpu")))  # as many as there are, which is allowed later too
@@ -87,8 +87,8 @@ def over_devices(
     takes_tasks: True for `(state, tasks) -> ...`, False for `(state) -> ...`, which `many_steps(...)` always is.
 
   Returns:
-    The jitted step over the mesh. Arguments behind these, such as a sampler with its data, are passed to a step that is
-    a function, and every device has them whole.
+    The jitted step over the mesh. Further arguments, such as a sampler with its data, are replicated on every device;
+    only a step that is a plain function takes them.
 
   Raises:
     ValueError: when the step averages over another axis, or none; when called with a number of tasks that is no

@@ -120,8 +120,8 @@ def meta_step(
     eta: Points of one warp update, over all devices; it must divide the number of points. None for all of them.
     initial: Estimates the `initial` block along the collection: `leap()`, `leap(loss=False, all_segments=False)`
       as the released code has it, `reptile()`; None does not update the block.
-    memory: Where the replay waits: "device", or "host", the machine's own memory, from which points are fetched one by
-      one. On a CPU the two are the same.
+    memory: Where the iterates are stored: "device", or "host" memory, from which points are fetched one by one. On a
+      CPU the two are the same.
     axis_name: Axis that the tasks are spread over. Each device replays its own tasks and gradients are averaged at
       each warp update, so which points meet in an update depends on the number of devices (unless `eta` is None).
     task_chunk: Vmapped tasks, and vmapped points of an update; None chooses automatically.

@@ -260,7 +260,7 @@ def skip_nonfinite(step: Step) -> StepFn:
   """The step, which skips and counts an update whose loss, meta-gradient or parameters are not finite.
 
   The carried state of a meta-gradient is still updated, except in slots where it is not finite. Around
-  `meta_steps.repeated` it skips all updates of a meta-step; inside of it, a single update.
+  `compose.repeated` it skips all updates of a meta-step. Inside `compose.repeated` it skips a single update.
 
   Args:
     step: `meta_step(...)`, or a step of its form.
@@ -286,7 +286,7 @@ def skip_nonfinite(step: Step) -> StepFn:
     new, metrics = step(state, tasks)
     learned = lambda state: (state.meta_params, state.opt_state)
     meta_params, opt_state = optax.tree.where(metrics["finite"], learned(new), learned(state))
-    # The old carry of a lifetime that runs away would run away again, and of every other slot lose a step.
+    # From its old carry a diverged lifetime would diverge again, and every other slot would lose a step.
     slot = lambda after, before: optax.tree.where(is_finite(after), after, before)
     carry = jax.vmap(slot)(new.carry, state.carry) if jax.tree.leaves(state.carry) else new.carry
     kept = new._replace(meta_params=meta_params, opt_state=opt_state, carry=carry)
@@ -315,7 +315,7 @@ def _check_carry(meta_grad: MetaGradFn | CarriedMetaGrad, state: TrainState, num
   if structure != jax.tree.structure(state.carry):
     raise ValueError(f"the state lacks the carry of this meta-gradient; {how}; got {jax.tree.structure(state.carry)}")
   slots = 1 if meta_grad.in_turn else num_tasks
-  of_what = "one slot, for tasks in turn" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
+  of_what = "one slot for all tasks" if meta_grad.in_turn else f"a slot for each of the {num_tasks} tasks"
   for slot, leaf in zip(jax.tree.leaves(expected), jax.tree.leaves(state.carry), strict=True):
     if leaf.shape != (slots, *slot.shape):
       raise ValueError(f"the state's carry must have {of_what}, {(slots, *slot.shape)}; {how}; got {leaf.shape}")

@@ -45,7 +45,7 @@ def test_the_end_of_the_text_is_held_out(book):
 
 def test_a_text_without_room_for_a_held_out_task_is_refused(book):
   with pytest.raises(
-    ValueError, match="a text whose last twentieth has the 27 bytes of a task; made.txt has 400 bytes"
+    ValueError, match="a text of which a twentieth has the 27 bytes of a task; made.txt has 400 bytes"
   ):
     built("end_to_end", book, {"data": {"num_chunks": 6}})
 

@@ -4,7 +4,7 @@
   warpjax fits --config=configs/omniglot.py:maml --gib=4 --num_steps=1024   # which of them take so many steps?
 
 Programs are compiled and not run, so that the budget may exceed the memory of this machine. The last row is the
-config's own estimator. With --num_steps, the memory is predicted from programs of at most 64 steps.
+config's own estimator. With --num_steps that row is missing, and memory is predicted from programs of at most 64 steps.
 """
 
 from __future__ import annotations

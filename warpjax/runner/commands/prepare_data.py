@@ -53,7 +53,7 @@ def prepare_data(name: str, data_dir: str | None = None, archives: str | None = 
   Args:
     name: One of `PREPARE`.
     data_dir: A tensorflow-datasets root; `None` for `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    archives: A folder with the archives, of images a folder or a zip archive; `None` downloads what can be downloaded.
+    archives: A folder with the archives; for image sets, a folder of images or its zip archive. `None` to download.
 
   Returns:
     The root.

@@ -21,7 +21,7 @@ from warpjax.runner.reporting import recording, records
 def main() -> None:
   """Runs the command."""
   if FLAGS.row and not FLAGS.evaluation:
-    raise ValueError("--row needs --evaluation, which is the number of that row.")
+    raise ValueError("--row needs --evaluation, the evaluation that gives the number of that row.")
   record = recording.make(pathlib.Path(FLAGS.workdir), evaluation=FLAGS.evaluation, row=FLAGS.row, reason=FLAGS.reason)
   path = recording.write(record, further="" if FLAGS.row else FLAGS.evaluation)
   print(f"{records.measured(record)} is in {path}; warpjax report prints it in the tables.")
@@ -32,6 +32,6 @@ def command() -> None:
   cli.define(places=False)
   flags.DEFINE_string("workdir", None, "A finished run, or a finished sweep over seeds.", required=True)
   flags.DEFINE_string("evaluation", "", "Takes evaluation_NAME.json: one more number of the run's record, or --row's.")
-  flags.DEFINE_string("row", "", "The row of the same recipe that the evaluation is the number of.")
+  flags.DEFINE_string("row", "", "The row of the same recipe whose number the evaluation gives.")
   flags.DEFINE_string("reason", "", "Why the number is short of its paper's.")
   cli.run(main)

@@ -154,7 +154,7 @@ def implicit(
     solver: The solver of the linear system.
     solver_steps: Steps of the solver; the rank of "nystrom"; "identity" has none.
     damping: Added to the operator's diagonal.
-    step_size: The step size of "neumann"; what "identity" takes for the inverse, times the identity; None for 1.
+    step_size: The step size of "neumann"; for "identity", the factor of the identity as the inverse; None for 1.
   """
   solve = _solve(solver, solver_steps, damping, step_size)
   if operator == "released" and (solver != "cg" or damping):
@@ -263,8 +263,8 @@ def whole(
     made: A meta-gradient, or a contribution to one, such as `leap`, which is computed along the trajectory.
     inner: The inner loop.
     apply: The network.
-    redrawn: Parameters that each task of training and test starts afresh, instead of learned ones: with "head", a
-      random head; with "context", context parameters of zero (CAVIA).
+    redrawn: Parameters that each training or test task sets anew, instead of learned ones: with "head", a random
+      head; with "context", context parameters of zero (CAVIA).
     start: The start of each task of training and test; with "prototypes", the head is computed from the support set
       (ProtoMAML).
   """
@@ -276,7 +276,7 @@ def whole(
 
 
 def start_of(apply: Apply, redrawn: str, start: str) -> meta_gradients.Start | None:
-  """What each task, a test task too, begins with, by the settings `redrawn` and `start`; None for what is learned."""
+  """The start of each training or test task under `redrawn` and `start`; None for the learned parameters."""
   own, begin = DRAWS[redrawn], STARTS[start]
   starts = [own and meta_gradients.drawn(own), begin and begin(apply)]
   return (lambda problem: begun(problem, *starts).meta_params) if any(starts) else None

@@ -78,7 +78,7 @@ def online(
     inner: The inner loop.
     initial: The objective of the initial parameters.
     objective: The warp objective.
-    reduction: Over the points of a trajectory.
+    reduction: Mean or sum of the objective over the points of a trajectory.
     seen_every: Inner steps of a sub-task, in continual learning.
     leap_loss: Whether Leap's paths include the loss; False in the released code.
     leap_all_segments: Whether Leap counts every segment of a path; False in the released code.

@@ -95,7 +95,7 @@ def _check(
 
 
 def parameters_of(function: Callable[..., Any], excluded: Iterable[str] = ()) -> dict[str, inspect.Parameter]:
-  """The arguments that a config can set, but for those excluded: those that data can be, and those without a default.
+  """The arguments that a config can set, except `excluded`: those without a default, or of a type it can hold.
 
   Example:
     >>> def rule(rate: float, seed: int = 0, init: Callable | None = None): ...

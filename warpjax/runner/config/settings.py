@@ -24,7 +24,7 @@ class Setting(NamedTuple):
   Attributes:
     path: "inner.learning_rate".
     hint: Its type.
-    default: Its default; None where the default is None or no data.
+    default: Its default; None if it has none, or if its default is None or a function.
     required: Whether it has no default.
     doc: Its sentence in the docstring, or "".
     marks: What it belongs to: "problem", "test", "training" or "chosen"; see `schema.OfProblem` and its siblings.
@@ -174,7 +174,7 @@ def identity(settings: Table) -> dict[str, Any]:
 
 
 def with_modules(settings: Table, modules: Table) -> dict[str, Any]:
-  """The settings with these modules of a user's in place of theirs; without the table if there are none."""
+  """The settings with `modules` as their table of user modules; without that table if `modules` is empty."""
   others = {key: value for key, value in settings.items() if key != "modules"}
   return {**others, "modules": modules} if modules else others
 

@@ -142,7 +142,7 @@ def quadratics(dim: OfProblem[int] = 20, outer_dim: OfProblem[int] = 10, conditi
   Args:
     dim: Size of the inner variable.
     outer_dim: Size of the outer variable.
-    condition_number: Of the inner problem.
+    condition_number: Condition number of the inner problem.
   """
   sampler = bilevel_quadratic.sampler(dim, outer_dim, condition_number=condition_number)
 

@@ -44,7 +44,7 @@ def text(
     parts = whole.data[:first], whole.data[first:second], whole.data[second:]
     if min(map(len, parts)) < chunks.length:
       raise ValueError(
-        f"--data_dir must be a text whose last twentieth has the {chunks.length} bytes of a task; "
+        f"--data_dir must be a text of which a twentieth has the {chunks.length} bytes of a task; "
         f"{whole.name} has {len(whole.data)} bytes."
       )
     val, test = (text_tasks.windows(part, chunks) for part in parts[1:])

@@ -80,7 +80,7 @@ def _band(axes: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: n
 
 
 def labels(directories: Sequence[pathlib.Path], names: Sequence[str]) -> list[str]:
-  """The names, with its directory after each that several have.
+  """The names; each name that occurs several times is followed by its directory.
 
   Example:
     >>> labels([pathlib.Path("runs/a"), pathlib.Path("runs/b"), pathlib.Path("runs/c")], ["maml", "maml", "anil"])
@@ -90,7 +90,7 @@ def labels(directories: Sequence[pathlib.Path], names: Sequence[str]) -> list[st
 
 
 def smooth(values: Sequence[float], points: int = 200) -> np.ndarray:
-  """A running mean over the 200th part of the values."""
+  """A running mean over windows of `len(values) // points` values."""
   width = max(1, len(values) // points)
   padded = np.concatenate([np.full(width - 1, values[0] if len(values) else 0.0), np.asarray(values, float)])
   return np.convolve(padded, np.ones(width) / width, mode="valid") if len(values) else padded[:0]

@@ -23,7 +23,7 @@ def make(directory: pathlib.Path, *, evaluation: str = "", row: str = "", reason
   Args:
     directory: The workdir, of one run or of a sweep over seeds.
     evaluation: Takes `evaluation_NAME.json` in place of `result.json`.
-    row: The row that the evaluation is the number of, where that is not the run's own.
+    row: The row whose number the evaluation gives; "" for the run's own row.
     reason: Why the number is short of its paper's.
 
   Returns:

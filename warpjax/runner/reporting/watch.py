@@ -31,8 +31,8 @@ def warn_of_still_leaves(before: Any, after: Any, count: int, say: Say) -> None:
   still = diagnostics.zero_leaves(jax.tree.map(lambda old, new: np.asarray(old) != np.asarray(new), before, after))
   if still:
     say(
-      f"Warning: {', '.join(still)} did not move in {count} meta-steps: their meta-gradient is exactly zero, as for "
-      "parameters that each task draws for itself, or their outer learning rate is. `warpjax check` tells more."
+      f"Warning: {', '.join(still)} did not move in {count} meta-steps: their meta-gradient or their outer learning "
+      "rate is zero. Parameters that each task draws for itself have a zero meta-gradient. See `warpjax check`."
     )
 
 

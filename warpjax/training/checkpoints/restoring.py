@@ -42,7 +42,20 @@ class Restored(NamedTuple):
 
 
 def restore_latest(source: Source, template: PyTree, *, warn: Callable[[str], object] = print) -> Restored | None:
-  """Restores the newest checkpoint that is whole; see `restore_first`."""
+  """Restores the newest checkpoint that is whole.
+
+  Args:
+    source: As for `restore_first`.
+    template: As for `restore_first`.
+    warn: As for `restore_first`.
+
+  Returns:
+    The checkpoint, or None if there is none.
+
+  Raises:
+    BusyError: If the checkpoints are being replaced, or the first is being written.
+    ValueError: As for `restore_first`.
+  """
   return when_free(lambda: restore_first(source, template, list(reversed(steps(source))), warn=warn))
 
 

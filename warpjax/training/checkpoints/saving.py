@@ -89,6 +89,9 @@ def steps(source: Source) -> list[int]:
 
   Args:
     source: From `open_manager`, or the directory.
+
+  Returns:
+    The steps.
   """
   directory = directory_of(source)
   names = os.listdir(directory) if directory.is_dir() else []
@@ -133,7 +136,12 @@ def save(manager: Manager, step: int, state: PyTree, extra: dict[str, Any] | Non
 
 
 def delete(manager: Manager, step: int) -> None:
-  """Deletes a checkpoint; a reader sees it whole or not at all."""
+  """Deletes a checkpoint; a reader sees it whole or not at all.
+
+  Args:
+    manager: From `open_manager`.
+    step: The meta-step that it was saved under.
+  """
   manager.delete(step)
   _empty_deleted(manager)
 
