@@ -21,14 +21,18 @@ void Compute(Threads& threads, const Geometry& g, Index of, ffi::AnyBuffer left,
   const auto* second = reinterpret_cast<const typename M::Number*>(right.untyped_data());
   auto* result = reinterpret_cast<typename M::Number*>(out.untyped_data());
   const Index features = of == 1 ? b[lead + 2] : b[lead + 3];
-  if constexpr (!std::is_same_v<M, Rounded>)
-    if (const Index channels = of == 1 ? features : inputs, outputs = of == 1 ? inputs : features;
-        IsForTiles(g, of == 2, channels, outputs)) {
-      Winograd<typename M::Number> tiles(threads, g, tasks, images, channels, outputs);
+  if constexpr (!std::is_same_v<M, Rounded>) {
+    const Index channels = of == 1 ? features : inputs, outputs = of == 1 ? inputs : features;
+    const int tile = BestTile(g, of == 2, channels, outputs);
+    const auto in_tiles = [&](auto size) {
+      Winograd<typename M::Number, size> tiles(threads, g, tasks, images, channels, outputs);
       if (of == 0) return tiles.Result(first, second, result);
       if (of == 1) return tiles.Images(first, second, result);
       return tiles.Kernel(first, second, result);
-    }
+    };
+    if (tile == 2) return in_tiles(std::integral_constant<int, 2>());
+    if (tile == 4) return in_tiles(std::integral_constant<int, 4>());
+  }
   if (of == 2) return OfKernel<M>(threads, g, tasks, images, inputs, features, first, second, result);
   Correlate<M>(threads, g, of == 1, tasks, images, inputs, features, first, second, result);
 }

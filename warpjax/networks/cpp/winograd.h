@@ -1,9 +1,10 @@
 #ifndef WARPJAX_WINOGRAD_H_
 #define WARPJAX_WINOGRAD_H_
 
-// Convolutions by 3x3 kernels at stride 1 with 16 products instead of 36 for each tile of 2x2 results.
+// Convolutions by 3x3 kernels at stride 1 with 16 products instead of 36 for each tile of 2x2 results, or 36 instead of
+// 144 for 4x4.
 //
-// The trilinear form of images, kernel and result is a sum over 16 points of products of the transformed three. So each
+// The trilinear form of images, kernel and result is a sum over points of products of the transformed three. So each
 // of the three maps is one matrix product for each point: over channels, over features, or over tiles. The transforms
 // only add and halve numbers, and the rounding is about that of plain sums.
 
@@ -18,33 +19,45 @@ constexpr Index kTileBytes = 3 << 17;   // size of the transformed tiles that ar
 constexpr Index kFrameBytes = 1 << 18;  // size of the images and results that are read together
 constexpr Index kTilesFlops = 8000000;  // the smallest piece of work
 constexpr Index kMostSums = 8;          // parts of a task's images, each with a sum for the gradient of its kernel
-constexpr Index kTransform = 9;         // cost of the transforms for a channel of a tile, in products
+constexpr Index kTransform = 9;         // cost of the transforms for a channel of a point, in products
 constexpr Index kTransformOfSums = 5;   // the same for the gradient of a kernel, whose tiles are only read
 
-// Whether these products take less time than those of all taps.
-inline bool IsForTiles(const Geometry& g, bool of_kernel, Index channels, Index features) {
+// The tile that takes the least time, or 0 where the products of all taps do.
+inline int BestTile(const Geometry& g, bool of_kernel, Index channels, Index features) {
   for (const int axis : {0, 1})
-    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1) return false;
-  const Index tiles = (g.result[0] + 1) / 2 * ((g.result[1] + 1) / 2), products = channels * features;
-  const Index plain = 9 * g.result[0] * g.result[1] * products;
-  const Index transform = of_kernel ? kTransformOfSums : kTransform;
-  return 6 * plain > 7 * kAllPoints * tiles * (products + transform * (channels + features));
+    if (g.kernel[axis] != 3 || g.strides[axis] != 1 || g.dilation[axis] != 1) return 0;
+  const Index products = channels * features, transform = of_kernel ? kTransformOfSums : kTransform;
+  Index least = 6 * 9 * g.result[0] * g.result[1] * products;
+  int best = 0;
+  for (const int tile : {2, 4}) {
+    const Index tiles = (g.result[0] + tile - 1) / tile * ((g.result[1] + tile - 1) / tile);
+    const Index cost = 7 * (tile + 2) * (tile + 2) * tiles * (products + transform * (channels + features));
+    if (cost < least) least = cost, best = tile;
+  }
+  return best;
 }
 
 // The three maps of one convolution. Arrays of points are `[point, panel, row, width]`: a panel has some channels.
-template <typename T>
+template <typename T, int kTile>
 class Winograd {
   using M = Plain<T>;
   using V = typename M::Vector;
+  using ImagePoints = typename Transforms<kTile>::ImagePoints;
+  using PointsImage = typename Transforms<kTile>::PointsImage;
+  using KernelPoints = typename Transforms<kTile>::KernelPoints;
+  using PointsKernel = typename Transforms<kTile>::PointsKernel;
+  using ResultPoints = typename Transforms<kTile>::ResultPoints;
+  using PointsResult = typename Transforms<kTile>::PointsResult;
   static constexpr Index kLanes = M::kLanes;
+  static constexpr int kPoints = kTile + 2, kAllPoints = kPoints * kPoints;
 
  public:
   Winograd(Threads& threads, const Geometry& g, Index tasks, Index images, Index channels, Index features)
       : threads_(threads),
         tasks_(tasks),
         images_(images),
-        rows_((g.result[0] + 1) / kTile),
-        columns_((g.result[1] + 1) / kTile),
+        rows_((g.result[0] + kTile - 1) / kTile),
+        columns_((g.result[1] + kTile - 1) / kTile),
         image_(g.image, g.low[0], g.low[1], kTile * rows_ + 2, kTile * columns_ + 2, channels),
         result_(g.result, 0, 0, kTile * rows_, kTile * columns_, features) {
     const Index both = (image_.Numbers() + result_.Numbers()) * sizeof(T);
