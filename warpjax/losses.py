@@ -112,7 +112,8 @@ def regression(apply: Apply) -> LossFn:
     predictions = padding.apply_to(apply, params, shared, x)
     check_batch_axis(apply, params, shared, x, y)
     if predictions.shape != y.shape:
-      raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}")
+      hint = "; pass y[..., None]" if predictions.shape == (*y.shape, 1) else ""
+      raise ValueError(f"predictions must have the shape of y, {y.shape}; got {predictions.shape}{hint}")
     loss = padding.mean(jnp.square(_at_least_float32(predictions) - _at_least_float32(y)), weights)
     return loss, {"mse": loss}
 
