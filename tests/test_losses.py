@@ -50,7 +50,9 @@ def test_regression_is_the_mean_over_every_element():
 
 def test_regression_refuses_to_broadcast():
   # [4, 3] against [4] would broadcast, or fail far from its cause.
-  with pytest.raises(ValueError, match=r"predictions must have the shape of y, \(4,\); got \(4, 1\); pass y\[\.\.\., None\]"):
+  with pytest.raises(
+    ValueError, match=r"predictions must have the shape of y, \(4,\); got \(4, 1\); pass y\[\.\.\., None\]"
+  ):
     losses.regression(lambda params, shared, x: x)((), (), (jnp.zeros((4, 1)), jnp.zeros(4)))
 
 
