@@ -55,7 +55,7 @@ def run_steps(
     first: Index of the first step.
     last: One past the index of the last step.
     observe: `(inner_step) -> tree` to stack over the steps; None for nothing.
-    scan: Used instead of `jax.lax.scan`. One from `memory.scan_of` stacks nothing, so `observe` must be None.
+    scan: Used instead of `jax.lax.scan`. Those of `memory.scan_of` may stack nothing, so `observe` must then be None.
 
   Returns:
     The final state, the fold's carry, and the stacked observations `[last - first, ...]`.

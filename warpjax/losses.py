@@ -30,6 +30,7 @@ def classification(apply: Apply) -> LossFn:
   Raises:
     ValueError: when `apply` is not a function of three arguments; from the loss, for labels of another shape, or that
       are not integers or classes.
+
   Example:
     >>> import jax.numpy as jnp
     >>> loss_fn = classification(lambda params, shared, x: params * x)
@@ -60,6 +61,7 @@ def margins(apply: Apply) -> LossFn:
 
   Raises:
     ValueError: as for `classification`.
+
   Example:
     >>> import jax.numpy as jnp
     >>> loss, aux = margins(lambda params, shared, x: x)((), (), (jnp.log(jnp.array([[0.75, 0.25]])), jnp.array([1])))

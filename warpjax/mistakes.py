@@ -44,7 +44,9 @@ def check_takes(name: str, function: Any, parameters: tuple[str, ...]) -> None:
     shape = f"{name}({', '.join(signature.parameters)})"
     hint = " Parameters that tasks share, () for none, are its second argument." if parameters in (LOSS, APPLY) else ""
     if _binds(signature, **dict.fromkeys(parameters)):  # keyword-only
-      hint = f" Pass lambda {', '.join(parameters)}: {name}({', '.join(f'{each}={each}' for each in parameters)})."
+      called = name if inspect.isclass(function) else "f"
+      by_name = f"lambda {', '.join(parameters)}: {called}({', '.join(f'{each}={each}' for each in parameters)})"
+      hint = f" Pass {by_name}{'' if inspect.isclass(function) else ', with f this function'}."
     raise ValueError(f"{wanted}; got {shape}, which cannot be called so.{hint}")
 
 
@@ -121,10 +123,14 @@ def check_one_batch(tasks: Any) -> None:
   """Raises a ValueError for a list of tasks in the place of one `Task` with an axis of tasks."""
   if not isinstance(tasks, list) or not any(isinstance(each, Task) for each in tasks):
     return
-  sizes = {tuple(map(np.shape, jax.tree.leaves(each))) for each in tasks}
-  how = "jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
-  how = how if len(sizes) == 1 else "padding.pad_tasks(tasks), as their sizes differ"
-  raise ValueError(f"tasks must be one Task of leaves [num_tasks, ...]; got a list of them; pass {how}")
+  shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(each)] for each in tasks]
+  if all(each == shapes[0] for each in shapes):
+    how = "pass jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)"
+  elif all([shape[1:] for shape in each] == [shape[1:] for shape in shapes[0]] for each in shapes):
+    how = "pass padding.pad_tasks(tasks), as their sizes differ"
+  else:
+    how = "their shapes differ in more than the number of examples"
+  raise ValueError(f"tasks must be one Task of leaves [num_tasks, ...]; got a list of them; {how}")
 
 
 def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:

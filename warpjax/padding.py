@@ -88,7 +88,8 @@ def pad_tasks(tasks: Iterable[Task], *, support: int | None = None, query: int |
     batches are to have the same shape and compile once.
 
   Raises:
-    ValueError: for no task, a task that is not of `(x, y)` pairs, or what `pad` refuses.
+    ValueError: for no task, a task that is not of `(x, y)` pairs or has more examples than `support` or `query`, or
+      what `pad` refuses.
 
   Example:
     >>> task = lambda n: Task((np.ones((n, 2)), np.ones(n)), (np.ones((9, 2)), np.ones(9)))

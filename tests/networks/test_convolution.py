@@ -28,14 +28,16 @@ CASES = {
   "larger stride": (2, (7, 7), 2, 2, (2, 2), (3, 3), "VALID", (1, 1)),
   # In C++ several groups of images, pieces of work, and parts of the kernel's gradient, the last of each smaller.
   "many images": (41, (14, 14), 8, 32, (3, 3), (1, 1), "SAME", (1, 1)),
-  # In C++ by tiles of 2x2 results, or 4x4 where at most a few are cut: channels that fill no vector, and many images.
-  "tiles": (3, (7, 10), 33, 40, (3, 3), (1, 1), "SAME", (1, 1)),
-  "tiles of a part": (2, (9, 12), 32, 20, (3, 3), (1, 1), ((2, -1), (0, 3)), (1, 1)),
+  # In C++ by tiles of 2x2 results: some of them cut, channels that fill no vector, and as many images.
+  "tiles": (3, (5, 6), 64, 40, (3, 3), (1, 1), "SAME", (1, 1)),
+  "tiles cropped": (2, (5, 5), 64, 64, (3, 3), (1, 1), ((2, 0), (-1, 3)), (1, 1)),
+  "many tiles": (41, (6, 6), 48, 64, (3, 3), (1, 1), "SAME", (1, 1)),
+  # By tiles of 4x4.
+  "large tiles": (3, (7, 10), 33, 40, (3, 3), (1, 1), "SAME", (1, 1)),
+  "large tiles of a part": (2, (9, 12), 32, 20, (3, 3), (1, 1), ((2, -1), (0, 3)), (1, 1)),
   "cropped behind": (2, (8, 8), 32, 32, (3, 3), (1, 1), ((20, -10), (1, 1)), (1, 1)),
-  "tiles cropped": (2, (9, 12), 32, 32, (3, 3), (1, 1), ((-1, 2), (3, -2)), (1, 1)),
-  "large tiles": (3, (8, 11), 64, 40, (3, 3), (1, 1), "SAME", (1, 1)),
   "large tiles cropped": (2, (13, 12), 64, 64, (3, 3), (1, 1), ((-1, 2), (3, -2)), (1, 1)),
-  "many tiles": (41, (14, 14), 32, 48, (3, 3), (1, 1), "SAME", (1, 1)),
+  "many large tiles": (41, (14, 14), 32, 48, (3, 3), (1, 1), "SAME", (1, 1)),
 }
 
 
@@ -75,9 +77,8 @@ def natively(left, right, of, geometry):
   return convolution._bind(left, right, of=of, geometry=geometry, rounded=False, precision=None)
 
 
-WAYS = [
-  (name, way) for name in CASES for way in (whole, in_blocks, natively) if name != "many tiles" or way == natively
-]
+LARGE = ("many tiles", "many large tiles")
+WAYS = [(name, way) for name in CASES for way in (whole, in_blocks, natively) if name not in LARGE or way == natively]
 
 
 @pytest.mark.parametrize("tasks", [None, 3])
@@ -91,7 +92,7 @@ def test_the_three_maps_are_those_of_lax(name, way, tasks, x64, monkeypatch):
 
 
 @pytest.mark.parametrize("tasks", [None, 3])
-@pytest.mark.parametrize("name", ["same", "tiles"])
+@pytest.mark.parametrize("name", ["same", "tiles", "large tiles"])
 def test_single_precision(name, tasks):
   operands, wanted, geometry = case(name, tasks, np.float32)
   for of, pair in operands.items():

@@ -84,7 +84,7 @@ def test_a_grid_has_a_folder_for_each_point_and_a_config_of_its_own(runs):
 @pytest.mark.parametrize(("seeds", "over"), [((), "test tasks"), ((0, 1), "seeds")])
 def test_a_grid_names_each_point_and_what_the_interval_is_over(tmp_path, trained, capsys, seeds, over):
   result = grid.train(CONFIG, tmp_path, ["inner.num_steps=1,2"], seeds)
-  said = capsys.readouterr().out
+  said = capsys.readouterr().err
   assert "[1/2] inner.num_steps=1" in said and "[2/2] inner.num_steps=2" in said
   assert grid.table(result).endswith(f"interval over the {over}.")
 

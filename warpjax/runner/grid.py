@@ -121,7 +121,7 @@ def train(
     hosts.from_first(lambda: _prepare(path, whole))
     results = []
     for index, (name, one) in enumerate(configs.items(), 1):
-      hosts.say(f"[{index}/{len(configs)}] {' '.join(named[name])}")
+      hosts.say(f"[{index}/{len(configs)}] {' '.join(named[name])}", error=True)  # --json has the output to itself
       each = {"init": init, "writers": writers, **arguments}
       if seeds:
         results.append(run.sweep(one, path / name, seeds, **each))

@@ -229,7 +229,7 @@ def sweep(
   with locked(directory) as whole:
     _prepare(whole, shared)
     for index, (one, path) in enumerate(zip(configs, paths, strict=True)):
-      hosts.say(f"[{index + 1}/{len(seeds)}] seed={one['seed']}")
+      hosts.say(f"[{index + 1}/{len(seeds)}] seed={one['seed']}", error=True)
       programs = _build(one, path, on_nonfinite, **places) if index else programs
       with locked(path):
         _prepare(path, one)

@@ -67,7 +67,8 @@ def prepare(
     The workdir's path.
 
   Raises:
-    ValueError: If the workdir belongs to another config; the message names every key that differs.
+    ValueError: If the workdir belongs to another config, whose message names every key that differs, or has more
+      `num_meta_steps`.
   """
   directory = make(path)
   before = read_json(directory / CONFIG)

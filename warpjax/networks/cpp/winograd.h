@@ -6,7 +6,8 @@
 //
 // The trilinear form of images, kernel and result is a sum over points of products of the transformed three. So each
 // of the three maps is one matrix product for each point: over channels, over features, or over tiles. The transforms
-// only add and halve numbers, and the rounding is about that of plain sums.
+// of 2x2 results only add and halve numbers, and the rounding is about that of plain sums; those of 4x4 lose some three
+// bits. A number that is not finite makes all results of its tiles NaN.
 
 #include <array>
 
@@ -21,6 +22,7 @@ constexpr Index kTileBytes = 3 << 17;   // size of the transformed tiles that ar
 constexpr Index kFrameBytes = 1 << 18;  // size of the images and results that are read together
 constexpr Index kTilesFlops = 8000000;  // the smallest piece of work
 constexpr Index kMostSums = 8;          // parts of a task's images, each with a sum for the gradient of its kernel
+constexpr Index kSumBytes = 1 << 25;    // size of the sums of all tasks; at least one part of each
 
 // The tile that takes the least time, or 0 where the products of all taps do.
 inline int BestTile(const Geometry& g, bool of_kernel, Index channels, Index features) {
@@ -83,7 +85,8 @@ class Winograd {
   void Kernel(const T* x, const T* y, T* kernel) {
     const Panels<M> panels(result_.channels);
     const Index numbers = kAllPoints * Apart(image_.channels * panels.padded);
-    const Index parts = std::max<Index>(1, std::min(kMostSums, (images_ + each_ - 1) / each_));
+    const Index most = std::min(kMostSums, kSumBytes / (numbers * static_cast<Index>(sizeof(T)) * tasks_ + 1));
+    const Index parts = std::max<Index>(1, std::min(most, (images_ + each_ - 1) / each_));
     std::unique_ptr<T[]> sums(new T[tasks_ * parts * numbers]);
     Pieces::Run(threads_, tasks_ * parts, [&](Index piece) {
       const Index task = piece / parts, part = piece % parts, last = images_ * (part + 1) / parts;
