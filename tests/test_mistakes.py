@@ -13,7 +13,7 @@ from flax import nnx
 
 import warpjax as wj
 from tests import toy
-from warpjax import diagnostics, losses, meta_gradients, networks, padding, rules, training
+from warpjax import diagnostics, evaluation, losses, meta_gradients, networks, padding, rules, training
 from warpjax.training import replay, streams
 
 KEY = jax.random.key(0)
@@ -189,6 +189,56 @@ MISTAKES = {
   "a module's class whose rngs are keyword-only": (
     lambda: networks.from_nnx(KeywordOnly),
     r"factory must be a function \(rngs\); got KeywordOnly\(rngs\), .* Pass lambda rngs: KeywordOnly\(rngs=rngs\)\.",
+  ),
+  "logarithms for a rule that takes none": (
+    lambda: adapt(
+      INNER._replace(rule=rules.learned(optax.sgd, learning_rate=0.1)),
+      PARAMS._replace(rule={"log_learning_rate": np.float32(-1)}),
+    ),
+    r"the parameters of the rule 'learned'; got no learning_rate where it has learning_rate \[\]",
+  ),
+  "parameters without the axis of the steps": (
+    lambda: adapt(INNER._replace(rule=rules.per_step_values(5)), PARAMS._replace(rule=ZEROS)),
+    r"the parameters of the rule 'per_step_values'; got dense_0/bias \[4\] where it has dense_0/bias \[4, 4\]",
+  ),
+  "nesterov without momentum": (
+    lambda: rules.sgd(0.1, nesterov=True),
+    "nesterov must be False without momentum; got True and None",
+  ),
+  # losses and queries
+  "a name of the metrics in the aux": (
+    lambda: with_loss(lambda params, shared, batch: (params.sum(), {"loss": 7.0})),
+    r"the aux of InnerLoop.loss_fn must not use the name 'loss', which the metrics have; rename it",
+  ),
+  "a step by keyword alone": (
+    lambda: step(inner=INNER._replace(query_batch_fn=lambda key, task, params, shared, *, step=0: task.query)),
+    "query_batch_fn must take step as its fifth argument by position; it takes it by keyword",
+  ),
+  "a query loss for the online objective": (
+    lambda: meta_gradients.unrolled(INNER._replace(query_loss_fn=INNER.loss_fn), online=True),
+    "InnerLoop.query_loss_fn must be None with online, whose meta-loss has only the inner losses",
+  ),
+  "truncated without a derivative": (
+    lambda: meta_gradients.unrolled(INNER, "first_order", truncate=1),
+    "truncate must be None with 'first_order', which holds all inner gradients constant; got 1",
+  ),
+  "a start of another inner loop": (
+    lambda: meta_gradients.from_start(
+      INNER._replace(num_steps=2), meta_gradients.unrolled(INNER), lambda problem: problem.meta_params
+    ),
+    "grad_fn must be of the same inner loop as from_start; got another num_steps or prox",
+  ),
+  "an example task without a window": (
+    lambda: meta_gradients.evolution_strategies(INNER, 0.1, task=TASK),
+    "task must be None without a window, where each call has its own task",
+  ),
+  "another loop to evaluate beside": (
+    lambda: evaluation.evaluator(INNER, others={"longer": INNER._replace(num_steps=9)}),
+    r"others\['longer'\] must be inner with another query loss, .*; got another num_steps: evaluate that loop",
+  ),
+  "a name of the summary": (
+    lambda: evaluation.evaluator(INNER, others={"mean": INNER}),
+    r"others must not use the name 'mean', which Evaluation.summary\(\) has; rename it",
   ),
   # rules, optimizers, networks
   "an optimizer for a rule": (

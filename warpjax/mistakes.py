@@ -14,6 +14,7 @@ import numpy as np
 from warpjax.numerics import named_leaves
 from warpjax.types import Aux, LossFn, MetaParams, Params, PyTree, Task, UpdateRule
 
+RESERVED = ("loss", "finite", "skipped", "step", "split", "seconds")  # names of metrics beside those in aux
 LOSS = ("params", "shared", "batch")
 APPLY = ("params", "shared", "x")
 
@@ -91,6 +92,8 @@ def with_aux(loss_fn: LossFn, name: str = "loss_fn") -> LossFn:
 
 def _check_aux(aux: Mapping, name: str) -> None:
   for key, value in aux.items():
+    if key in RESERVED or str(key).startswith(("grad_norm/", "param_norm/")):
+      raise ValueError(f"the aux of {name} must not use the name {key!r}, which the metrics have; rename it")
     try:
       jax.tree.map(jnp.result_type, value)
     except TypeError:
@@ -137,7 +140,7 @@ def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
   """Raises a ValueError unless `MetaParams.rule` holds the rule's parameters, and no others.
 
   Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
-  from that of the rule's `init` if it broadcasts to it.
+  from that of the rule's `init` if it broadcasts to it, axis by axis: a missing first axis may be that of the steps.
   """
   made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
   wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))
@@ -163,10 +166,9 @@ def _shown(shapes: dict[str, tuple[int, ...]], path: str) -> str:
 
 
 def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
-  try:
-    return np.broadcast_shapes(shape, over) == over
-  except ValueError:
-    return False
+  return not shape or (
+    len(shape) == len(over) and all(size in (1, most) for size, most in zip(shape, over, strict=True))
+  )
 
 
 def check_sampler(sampler: Any, name: str = "sampler") -> None:

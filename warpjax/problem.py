@@ -187,11 +187,18 @@ def query_loss_of(inner: InnerLoop) -> LossFn:
 
 
 def takes_step(query_batch_fn: QueryBatchFn) -> bool:
-  """Whether a query_batch_fn has a fifth argument, the step: one that is required, or that has this name."""
+  """Whether a query_batch_fn has a fifth argument, the step: one that is required, or that has this name.
+
+  Raises:
+    ValueError: if it only takes `step` by keyword.
+  """
   try:
     parameters = inspect.signature(query_batch_fn).parameters.values()
   except (TypeError, ValueError):  # not every builtin has a signature
     return False
+  bound = getattr(query_batch_fn, "keywords", {})  # of a partial, whose arguments become keyword-only
+  if any(each.name == "step" and each.kind is each.KEYWORD_ONLY for each in parameters) and "step" not in bound:
+    raise ValueError("query_batch_fn must take step as its fifth argument by position; it takes it by keyword")
   by_position = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
   return len(by_position) > 4 and (by_position[4].name == "step" or by_position[4].default is inspect.Parameter.empty)
 

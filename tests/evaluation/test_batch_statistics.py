@@ -245,16 +245,18 @@ def test_support_of_classification_gives_accuracy():
 
 def test_without_batch_norm_every_choice_is_the_same():
   network = networks.from_linen(networks.MLP(features=(4,), num_outputs=2))
-  inner, start = loop(network, query_batch_fn=losses.whole_task), meta_params(network)
+  inner, start = loop(network), meta_params(network)
   params, shared = start.initial, start.shared
   outputs, stats = network.apply_with_stats(params, shared, None, toy.draw(0, 5, 3))
   assert stats == {} and network.apply_with_stats(params, shared, {}, toy.draw(0, 5, 3))[1] == {}
   np.testing.assert_array_equal(outputs, network.apply(params, shared, toy.draw(0, 5, 3)))
   others = {
-    "support": inner._replace(query_loss_fn=losses.support(network.apply_with_stats, losses.regression)),
+    "support": inner._replace(
+      query_batch_fn=losses.whole_task, query_loss_fn=losses.support(network.apply_with_stats, losses.regression)
+    ),
     "running": readouts.running(network.apply_with_stats, losses.regression),
   }
-  found = evaluation.evaluate(loop(network), start, sampler, KEY, num_tasks=2, metric="loss", others=others)
+  found = evaluation.evaluate(inner, start, sampler, KEY, num_tasks=2, metric="loss", others=others)
   assert np.isfinite(found.per_task).all()
   for values in found.others.values():
     np.testing.assert_allclose(values, found.per_task[:, -1], rtol=1e-6)

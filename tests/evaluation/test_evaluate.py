@@ -41,8 +41,11 @@ def sampler(key):
   return Task(support, query)
 
 
+HALF = rules.sgd(0.5)
+
+
 def measure(rule=None, num_steps=3, num_tasks=10, metric="target", sampler=sampler, key=None, **kwargs):
-  inner = wj.InnerLoop(kwargs.pop("loss_fn", loss_fn), rule or rules.sgd(0.5), num_steps)
+  inner = wj.InnerLoop(kwargs.pop("loss_fn", loss_fn), rule or HALF, num_steps)
   rule_params = inner.rule.init(toy.key(), START.initial)
   start, key = START._replace(rule=rule_params), toy.key() if key is None else key
   return evaluate(inner, start, sampler, key, num_tasks=num_tasks, metric=metric, **kwargs)
@@ -140,7 +143,7 @@ def test_other_query_losses_are_measured_at_the_end_point():
   def other(params, shared, batch):
     return jnp.abs(params - batch), {"target": batch + 1}
 
-  inner = wj.InnerLoop(loss_fn, rules.sgd(0.5), 3, query_loss_fn=other)
+  inner = wj.InnerLoop(loss_fn, HALF, 3, query_loss_fn=other)
   result = measure(metric="loss", others={"absolute": inner})
   np.testing.assert_allclose(result.others["absolute"], np.sqrt(2 * result.per_task[:, -1]), rtol=1e-4)
   mean, half = mean_and_ci95(result.others["absolute"])
@@ -149,7 +152,7 @@ def test_other_query_losses_are_measured_at_the_end_point():
 
 def test_what_diverges_under_another_query_loss_alone_is_counted_there():
   broken = lambda params, shared, batch: (jnp.where(batch > 0.5, jnp.nan, 1.0), {})
-  result = measure(metric="loss", others={"broken": wj.InnerLoop(loss_fn, rules.sgd(0.5), 3, query_loss_fn=broken)})
+  result = measure(metric="loss", others={"broken": wj.InnerLoop(loss_fn, HALF, 3, query_loss_fn=broken)})
   bad = int(np.isnan(result.others["broken"]).sum())
   assert 0 < bad < 10 and result.summary()["num_diverged"] == 0
   assert result.summary()["broken"] == {"mean": 1.0, "ci95": 0.0, "num_diverged": bad}

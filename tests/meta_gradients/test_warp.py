@@ -116,7 +116,7 @@ def test_objectives_against_finite_differences_in_phi(objective):
         through = shared if objective == "full" else meta_params.shared
         grads = jax.grad(lambda p: inner.loss_fn(p, through, batch)[0])(theta)  # noqa: B023
         after = jax.tree.map(lambda p, g: p - 0.05 * g, theta, grads)
-        total += moved.query_loss(after, shared, k)[0]
+        total += moved.query_loss(after, shared, k + 1)[0]
       return total / 4
 
     _, grads = estimate(inner, meta_gradients.warp(objective))
@@ -130,7 +130,7 @@ def by_hand(problem, state, index, objective):
   def loss(shared, rule):
     moved = problem._replace(meta_params=meta_params._replace(shared=shared, rule=rule))
     after = (problem if objective == "first_order" else moved).step(state, index, "reverse").next.params
-    return moved.query_loss(after, shared, index)[0]
+    return moved.query_loss(after, shared, index + 1)[0]
 
   return jax.grad(loss, argnums=(0, 1))(meta_params.shared, meta_params.rule)
 
@@ -221,10 +221,15 @@ def test_errors_name_the_argument(kwargs, named):
 
 @pytest.mark.parametrize(
   "objective, rule, allowed",
-  [("full", (), "a shared or a rule"), ("first_order", (), "a shared"), ("first_order", jnp.ones(()), "a shared")],
+  [
+    ("full", rules.sgd(0.5), "a shared or a rule"),
+    ("first_order", rules.sgd(0.5), "a shared"),
+    ("first_order", rules.meta_sgd(0.5), "a shared"),
+  ],
 )
 def test_nothing_to_learn_is_refused(objective, rule, allowed):
-  inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), wj.rules.sgd(0.5), 1)
+  inner = wj.InnerLoop(lambda w, shared, batch: (0.5 * (w - batch) ** 2, {}), rule, 1)
   meta_grad = wj.meta_gradients.along_trajectory(inner, wj.meta_gradients.warp(objective))
   with pytest.raises(ValueError, match=f"{objective}.* needs {allowed} block to learn; got none"):
-    meta_grad(wj.MetaParams(jnp.zeros(()), (), rule), wj.Task(jnp.ones(()), jnp.ones(())), jax.random.key(0))
+    rule_params = rule.init(jax.random.key(0), jnp.zeros(()))
+    meta_grad(wj.MetaParams(jnp.zeros(()), (), rule_params), wj.Task(jnp.ones(()), jnp.ones(())), jax.random.key(0))

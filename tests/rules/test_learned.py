@@ -60,7 +60,7 @@ def test_a_learned_step_size_is_sgd_and_has_the_sum_of_meta_sgd_s_derivatives(pl
   result, grads = toy.run(unrolled(toy.loop(rule)), toy.meta_params(rule), toy.task())
   toy.assert_close((result, tuple(grads[:2])), (value, tuple(expected[:2])), rtol=1e-9)
   np.testing.assert_allclose(
-    grads.rule["learning_rate"], in_step_size * (0.3 if positive else 1), rtol=1e-9
+    grads.rule["log_learning_rate" if positive else "learning_rate"], in_step_size * (0.3 if positive else 1), rtol=1e-9
   )  # in log(a): a times
 
 

@@ -8,6 +8,8 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.runner import tiny
@@ -33,6 +35,15 @@ SINUSOID = [
   ({"inner": {"rule": "sdg"}}, r"config\.inner\.rule has no 'sdg'; did you mean 'sgd'\?"),
   ({"meta_gradient": {"derivative": "mixd"}}, r"config\.meta_gradient\.derivative must be one of 'mixed', 'reverse'"),
   ({"optimizer": {"schedule": "liner"}}, r"config\.optimizer\.schedule must be one of 'constant', 'linear'"),
+  ({"eval": {"batch_size": 2}}, r"config\.eval\.batch_size needs inner\.batch to be 'minibatch' or 'epochs'; got 2"),
+  (
+    {"meta_gradient": {"steps_per_epoch": 10}},
+    r"config\.meta_gradient\.steps_per_epoch needs multi_step_epochs or first_order_epochs; got 10",
+  ),
+  (
+    {"meta_gradient": {"derivative": "first_order", "first_order_epochs": 3}},
+    r"config\.meta_gradient\.first_order_epochs must be 0 with derivative='first_order'; got 3",
+  ),
   ({"num_meta_steps": 1.5}, r"config\.num_meta_steps must be an integer; got 1\.5 \(float\)"),
   ({"inner": {"learning_rate": "fast"}}, r"config\.inner\.learning_rate must be a number; got 'fast'"),
   ({"network": {"features": 40}}, r"config\.network\.features must be a sequence, each an integer; got 40"),
@@ -110,6 +121,56 @@ def overridden(file, method, overrides):
 @pytest.mark.parametrize(("overrides", "message"), SINUSOID)
 def test_settings(overrides, message):
   refused(overridden("sinusoid", "maml", overrides), message)
+
+
+OF_OTHER_METHODS = [
+  (
+    "navigation",
+    "maml",
+    {"optimizer": {"name": "adam", "learning_rate": 0.1}},
+    r"optimizer\.name must be 'none' with 'trpo'",
+  ),
+  (
+    "navigation",
+    "maml",
+    {"loss": "warpjax.losses:classification"},
+    r"config\.loss must be None with config\.data\.name='navigation'",
+  ),
+  (
+    "continual",
+    "maml",
+    {"loss": "warpjax.losses:regression"},
+    r"config\.loss must be None with config\.data\.name='continual'",
+  ),
+  (
+    "continual",
+    "warp_maml",
+    {"meta_gradient": {"leap_loss": False}},
+    r"leap_loss needs initial to be 'leap'; got 'maml'",
+  ),
+]
+
+
+@pytest.mark.parametrize(("file", "method", "overrides", "message"), OF_OTHER_METHODS)
+def test_settings_without_an_effect(file, method, overrides, message):
+  refused(overridden(file, method, overrides), message)
+
+
+def test_a_step_size_of_parameters_that_there_are_not(tmp_path):
+  config = overridden("sinusoid", "maml", {"optimizer": {"shared_learning_rate": 0.1}})
+  with pytest.raises(ValueError, match=r"config\.optimizer\.shared_learning_rate must be 0 for a method without these"):
+    run.train_and_evaluate(config, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("batch", ["minibatch", "epochs"])
+def test_batches_of_the_test_are_drawn_as_those_of_training(batch):
+  config = overridden("sinusoid", "maml", {"inner": {"batch": batch, "batch_size": 3}, "eval": {"batch_size": 3}})
+  built = experiment.build(config)
+  key, support = jax.random.key(0), jnp.arange(7)
+  for index in range(4):
+    wanted, found = (loop.batch_fn(key, support, index, (), ()) for loop in (built.inner, built.test_inner))
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(("method", "overrides", "message"), ROWS)

@@ -21,6 +21,9 @@ from warpjax.meta_gradients.own_parameters import Draw, drawn
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, InnerLoop, MetaParams, Params, PyTree, Task, TaskSampler
 
+# Names in `Evaluation.summary()`.
+_SUMMARY = ("mean", "ci95", "num_tasks", "num_distinct", "per_step", "per_step_ci95", "num_diverged", "diverged_tasks")
+
 
 class Evaluation(NamedTuple):
   """Per-task results.
@@ -295,7 +298,7 @@ def evaluator(
   """
   check_counts(tasks_per_dispatch=tasks_per_dispatch, at_once=at_once)
   check_count("task_chunk", task_chunk, optional=True)
-  ends = {name: other if isinstance(other, Readout) else query_loss(other) for name, other in (others or {}).items()}
+  ends = {name: _other_readout(name, other, inner) for name, other in (others or {}).items()}
   along = readout or query_loss()
   starts = [drawn(draw) if draw else None, start]
   measured = partial(_measure, inner, starts, along, ends, check_inner(inner, num_steps), metric)
@@ -326,6 +329,21 @@ def evaluator(
     return Evaluation(curve, rest, stored if stored < num_tasks else None)
 
   return run
+
+
+def _other_readout(name: str, other: InnerLoop | Readout, inner: InnerLoop) -> Readout:
+  """One of `others`; raises a ValueError for a loop that would adapt otherwise, which it does not do."""
+  if name in _SUMMARY:
+    raise ValueError(f"others must not use the name {name!r}, which Evaluation.summary() has; rename it")
+  if isinstance(other, Readout):
+    return other
+  for field in ("rule", "num_steps", "batch_fn", "prox"):
+    if getattr(other, field) is not getattr(inner, field) and getattr(other, field) != getattr(inner, field):
+      raise ValueError(
+        f"others[{name!r}] must be inner with another query loss, such as inner._replace(query_loss_fn=...); got "
+        f"another {field}: evaluate that loop by itself"
+      )
+  return query_loss(other)
 
 
 def _measure(

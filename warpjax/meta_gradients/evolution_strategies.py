@@ -155,6 +155,8 @@ def _check(num_steps: int, std: Any, num_pairs: int, window: Any, task: Any, dis
   if not isinstance(std, (int, float)) or not 0 < std < float("inf"):
     raise ValueError(f"std must be finite and above 0; got {std!r}")
   if window is None:
+    if task is not None:
+      raise ValueError("task must be None without a window, where each call has its own task; got an example")
     return
   check_count("window", window)
   if num_steps % window:

@@ -48,6 +48,9 @@ def from_start(inner: InnerLoop, grad_fn: MetaGradFn, start: Start) -> MetaGradF
   check_takes("start", start, ("problem",))
   if not callable(grad_fn):
     raise ValueError(f"grad_fn must be a function without state; got {type(grad_fn).__name__}")
+  own = getattr(grad_fn, "inner", inner)
+  if (own.num_steps, own.prox) != (inner.num_steps, inner.prox):
+    raise ValueError("grad_fn must be of the same inner loop as from_start; got another num_steps or prox")
 
   def started(meta_params: MetaParams, task: Task, key: jax.Array) -> tuple[tuple[jax.Array, Aux], MetaParams]:
     check_learnable(meta_params)

@@ -12,7 +12,7 @@ import optax
 from warpjax.checks import check_count
 from warpjax.differentiation import with_gradient
 from warpjax.problem import Problem
-from warpjax.types import Aux, InnerStep, PyTree
+from warpjax.types import Aux, InnerLoop, InnerStep, PyTree
 
 
 class PathLoss(NamedTuple):
@@ -33,6 +33,12 @@ class WeightedPath(NamedTuple):
   start: PathLoss
   step: Callable[[PathLoss, InnerStep], PathLoss]
   total: Callable[[PathLoss], jax.Array] = lambda path: path.total
+
+
+def check_no_query(inner: InnerLoop, online: bool) -> None:
+  """Raises a ValueError for a query loss that the online objective would not use."""
+  if online and inner.query_loss_fn is not None:
+    raise ValueError("InnerLoop.query_loss_fn must be None with online, whose meta-loss has only the inner losses")
 
 
 def weighted_path(problem: Problem, weights: jax.Array) -> WeightedPath:

@@ -12,7 +12,7 @@ from warpjax.adaptation import check_inner
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable
 from warpjax.differentiation import Derivative, Memory, Mode, constant
 from warpjax.memory import check_memory, scan_of
-from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
+from warpjax.meta_gradients.path_loss import PathLoss, check_no_query, online_path, weighted_path
 from warpjax.numerics import is_finite
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, CarriedMetaGrad, InnerLoop, MetaParams, Task
@@ -72,6 +72,7 @@ def truncated_unroll(
   check_differentiable("truncated_unroll", inner.rule)
   check_count("length", length)
   check_choice("online", online, (True, False))
+  check_no_query(inner, online)
   if num_steps % length:
     raise ValueError(f"length must divide the inner loop's num_steps, {num_steps}; got {length}")
 

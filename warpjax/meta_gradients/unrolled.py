@@ -14,7 +14,7 @@ from warpjax.adaptation import check_inner, run_steps
 from warpjax.checks import check_choice, check_count, check_differentiable, check_learnable, is_number
 from warpjax.differentiation import Derivative, Gradient, Memory, Mode, constant
 from warpjax.memory import check_memory, is_below_linear, scan_of
-from warpjax.meta_gradients.path_loss import PathLoss, online_path, weighted_path
+from warpjax.meta_gradients.path_loss import PathLoss, check_no_query, online_path, weighted_path
 from warpjax.meta_gradients.trajectory import Guests, OneAdaptation, Result, follow
 from warpjax.problem import Problem
 from warpjax.types import AdaptState, Aux, CarriedMetaGrad, InnerLoop, InnerStep, MetaGradFn, MetaParams, Task
@@ -109,6 +109,7 @@ def unrolled(
   check_memory(memory, snapshots)
   num_steps = _check(inner, derivative, truncate, step_weights)
   losses_before = _check_online(online, start_weight, step_weights, num_steps)
+  check_no_query(inner, losses_before is not None)
   middle = 0 if truncate is None else num_steps - min(truncate, num_steps)
   parts: list[tuple[int, int, Derivative]] = [(0, middle, "first_order"), (middle, num_steps, derivative)]
 
@@ -172,6 +173,10 @@ def _check(inner: InnerLoop, derivative: str, truncate: int | None, step_weights
   num_steps = check_inner(inner)
   check_choice("derivative", derivative, Derivative)
   check_count("truncate", truncate, least=0, optional=True)
+  if truncate is not None and derivative == "first_order":
+    raise ValueError(
+      f"truncate must be None with 'first_order', which holds all inner gradients constant; got {truncate}"
+    )
   if step_weights is not None:
     seen = np.shape(step_weights(jnp.zeros((), jnp.int32)) if callable(step_weights) else step_weights)
     if seen != (num_steps,):

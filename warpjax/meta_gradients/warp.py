@@ -102,7 +102,7 @@ def point_gradient(problem: Problem, state: AdaptState, index: Any, objective: O
 def step_gradient(problem: Problem, seen: InnerStep, objective: Objective) -> tuple[PyTree, PyTree]:
   """`point_gradient` at the start of a step that was taken; with the step's pullback, "full" does not take it again."""
   shared, rule = problem.meta_params[1:]
-  loss = lambda after, shared: problem.query_loss(after, shared, seen.number)[0]
+  loss = lambda after, shared: problem.query_loss(after, shared, seen.number + 1)[0]
   if objective == "first_order":
     return jax.grad(loss, argnums=1)(seen.next.params, shared), optax.tree.zeros_like(rule)
   if seen.pullback is None:

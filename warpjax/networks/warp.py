@@ -58,6 +58,8 @@ def check(spec: WarpSpec, kinds: tuple[Kind, ...] = KINDS) -> None:
   check_count("warp.hidden_width", spec.hidden_width, optional=True)
   if spec.hidden_width is not None and (spec.identity_init or spec.kind == "scale"):
     raise ValueError(f"warp.hidden_width must be None with identity_init or kind='scale', got {spec.hidden_width}.")
+  if spec.hidden_width is not None and spec.num_layers == 1:
+    raise ValueError(f"warp.hidden_width needs num_layers above 1, got {spec.hidden_width}.")
 
 
 def warp_head(spec: WarpSpec, num_outputs: int, fan_in: int, **dtypes: Any) -> nn.Dense:

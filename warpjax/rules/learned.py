@@ -31,8 +31,8 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
     **hyperparameters: Their initial values. Others are closed over, by a lambda or a partial.
 
   Returns:
-    An `UpdateRule`; its rule parameters are a dict of scalars, logarithms for those in `positive`. Its
-    `values(rule_params)` has all of them in their own units.
+    An `UpdateRule`; its rule parameters are a dict of scalars, for those in `positive` of logarithms, `log_NAME`. Its
+    `values(rule_params)` has all of them in their own units, by name.
 
   Raises:
     ValueError: without a hyper-parameter, or if one is not finite, is not an argument of the factory, or is in
@@ -42,21 +42,24 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
     >>> import jax, jax.numpy as jnp, optax
     >>> rule = learned(optax.sgd, positive=("learning_rate",), learning_rate=0.5, momentum=0.25)
     >>> rule_params = rule.init(jax.random.key(0), jnp.zeros(3))
-    >>> round(float(rule_params["learning_rate"]), 3)
+    >>> round(float(rule_params["log_learning_rate"]), 3)
     -0.693
     >>> rule.values(rule_params)
     {'learning_rate': Array(0.5, dtype=float32), 'momentum': Array(0.25, dtype=float32)}
   """
   _check(factory, positive, hyperparameters)
+  # Under another name, so that a rule with and one without `positive` never take each other's parameters.
+  stored = {name: f"log_{name}" if name in positive else name for name in hyperparameters}
 
   def init(key: jax.Array, params: Params) -> PyTree:
     del key
     dtype = real_dtype(jnp.result_type(*jax.tree.leaves(params)))
-    start = {name: math.log(value) if name in positive else value for name, value in hyperparameters.items()}
+    start = {stored[name]: math.log(value) if name in positive else value for name, value in hyperparameters.items()}
     return {name: jnp.asarray(value, dtype) for name, value in start.items()}
 
   def values(rule_params: PyTree) -> PyTree:
-    return {name: jnp.exp(value) if name in positive else value for name, value in rule_params.items()}
+    held = {name: rule_params[stored[name]] for name in hyperparameters}
+    return {name: jnp.exp(value) if name in positive else value for name, value in held.items()}
 
   def transform(rule_params: PyTree) -> optax.GradientTransformation:
     made: Any = factory(**values(rule_params))

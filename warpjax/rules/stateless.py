@@ -54,13 +54,15 @@ def sgd(learning_rate: Rate, momentum: Scalar | None = None, *, nesterov: bool =
     An `UpdateRule` with rule parameters `()`.
 
   Raises:
-    ValueError: when the learning rate is not a positive number or a schedule.
+    ValueError: when the learning rate is not a positive number or a schedule, or `nesterov` has no momentum.
 
   Example:
     >>> sgd(0.4).name
     'sgd'
   """
   check_learning_rate(learning_rate)
+  if nesterov and momentum is None:
+    raise ValueError("nesterov must be False without momentum; got True and None")
   transformation = optax.sgd(learning_rate, momentum, nesterov)
   return UpdateRule(no_parameters, lambda rule_params: transformation, name="sgd", finite_at_zero=True)
 

@@ -45,6 +45,8 @@ def evaluate(
   config = workdir.config_of_run(path)
   if not re.fullmatch(r"[\w.-]*", name):
     raise ValueError(f"--name must be letters, digits, '_', '-' and '.'; got {name!r}.")
+  if num_tasks is not None and "eval.num_tasks" in (changed or {}):
+    raise ValueError("--num_tasks and --set=eval.num_tasks both give the number of test tasks; use one of them.")
   experiment = build(_with(config, changed or {}), data_dir=data_dir, cache_dir=cache_dir)
   (state, *members), origin = loop.restore_all(experiment, path)
   measured, _ = measure.measure(experiment, state, members=members, num_tasks=num_tasks)

@@ -13,6 +13,7 @@ from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients import Start
 from warpjax.runner.components import norm_stats, outer_step
+from warpjax.runner.components import rules as components
 from warpjax.runner.config import recipes, registry, run_settings, settings
 from warpjax.runner.config.run_settings import Evaluation, Published, Run
 from warpjax.runner.families import base
@@ -112,12 +113,17 @@ def _loops(
   """The inner loop of training, and that of the test."""
   loop = registry.inner(tables["inner"], loss_of(network.apply))
   inner = spec.loop(loop, network, True)
+  if run.loss and (inner.loss_fn is not loop.loss_fn or inner.query_loss_fn is not loop.query_loss_fn):
+    data = tables["data"]["name"]
+    raise ValueError(f"config.loss must be None with config.data.name={data!r}, which has its own; got {run.loss!r}.")
   if network.takes_key:
     batch_fns = augment.keyed(inner.batch_fn), augment.keyed_query(inner.query_batch_fn)
     inner = inner._replace(batch_fn=batch_fns[0], query_batch_fn=batch_fns[1])
   inner = norm_stats.in_training(run.train_norm_stats, inner, network, loss_of)
   test = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
-  test = test._replace(batch_fn=wj.epochs(evaluation.batch_size)) if evaluation.batch_size else test
+  if evaluation.batch_size:
+    batch = components.batch_fn("config.eval.batch_size", tables["inner"].get("batch", "full"), evaluation.batch_size)
+    test = test._replace(batch_fn=batch)
   return inner, spec.loop(test, network, False)
 
 

@@ -82,6 +82,10 @@ class Programs:
     with _waiting("Tracing the meta-step of", self.experiment):
       state = jax.eval_shape(lambda: start(self.experiment))
       self.dispatch(min(run.steps_per_dispatch, run.num_meta_steps)).trace(state, self.experiment.data.train)
+    for block in ("shared", "rule"):
+      rate = self.experiment.settings["optimizer"].get(f"{block}_learning_rate")
+      if rate and not jax.tree.leaves(getattr(state.meta_params, block)):
+        raise ValueError(f"config.optimizer.{block}_learning_rate must be 0 for a method without these; got {rate}.")
 
 
 def train(

@@ -158,7 +158,8 @@ def query_at_step(contribution: Contribution, query_fn: StepQueryFn) -> Contribu
   """A contribution whose meta-loss at the point of step k sees `query_fn(key, task, k, params, shared)`.
 
   Args:
-    contribution: Such as `warp()`.
+    contribution: One that reads the query at each step, such as `warp()`. What others read of it at the end, such as
+      `implicit`, stays the query of `InnerLoop.query_batch_fn`.
     query_fn: Such as `seen_so_far(20)`.
 
   Returns:

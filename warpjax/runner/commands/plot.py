@@ -32,6 +32,8 @@ def main() -> None:
       raise ValueError(f"--workdirs must be runs; {directory} is a grid. Name the folders of its points: {points}.")
   if len({result["metric"] for result in results}) > 1:
     raise ValueError("--workdirs must share a metric; they have " + ", ".join(r["metric"] for r in results) + ".")
+  if FLAGS.against and FLAGS.markdown:
+    raise ValueError("--markdown must not be given with --against, whose table is one.")
   if FLAGS.against:
     runs = curves.against(directories, results, FLAGS.against)
     curves.draw(runs, FLAGS.against, output)

@@ -31,6 +31,9 @@ from warpjax.runner.reporting.writers import WRITERS
 def main() -> None:
   """Trains, evaluates and prints the result."""
   config, seeds = cli.config(), cli.integers("seeds", FLAGS.seeds)
+  if FLAGS.list:
+    print(listing.text())
+    return
   if FLAGS.settings:
     print(settings.text(config))
     return

@@ -27,7 +27,7 @@ def unrolled(
   memory: Memory = "auto",
   snapshots: int | None = None,
   multi_step_epochs: int = 0,
-  steps_per_epoch: int = 500,
+  steps_per_epoch: int | None = None,
   first_order_epochs: int = 0,
   online: bool | Sequence[float] = False,
 ) -> Any:
@@ -40,13 +40,22 @@ def unrolled(
     memory: What the forward pass stores for the backward pass.
     snapshots: Carries that "nested", "offload" and "treeverse" keep; None chooses by the number of steps.
     multi_step_epochs: Epochs over which MAML++ anneals the losses of all steps to that of the last; 0 for none.
-    steps_per_epoch: Meta-steps of an epoch.
+    steps_per_epoch: Meta-steps of an epoch; None for 500.
     first_order_epochs: Epochs with first-order derivatives at the beginning (MAML++).
     online: The meta-loss is the mean of the inner losses before each step, or their sum with these weights, not the
       query loss.
   """
-  check_counts(steps_per_epoch=steps_per_epoch)
   check_counts(least=0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)
+  if steps_per_epoch is not None and not (multi_step_epochs or first_order_epochs):
+    raise ValueError(
+      f"config.meta_gradient.steps_per_epoch needs multi_step_epochs or first_order_epochs; got {steps_per_epoch}."
+    )
+  if first_order_epochs and derivative == "first_order":
+    raise ValueError(
+      f"config.meta_gradient.first_order_epochs must be 0 with derivative='first_order'; got {first_order_epochs}."
+    )
+  steps_per_epoch = 500 if steps_per_epoch is None else steps_per_epoch
+  check_counts(steps_per_epoch=steps_per_epoch)
   weights = None
   if multi_step_epochs:
     weights = meta_gradients.annealed_step_weights(inner.num_steps, multi_step_epochs, steps_per_epoch)
@@ -224,6 +233,8 @@ def penalty(
     num_steps: Inner steps of the penalised problem; None for `inner.num_steps`.
     carried: Whether both inner problems start from the solutions of the last meta-step.
   """
+  if max_weight and not growth:
+    raise ValueError(f"config.meta_gradient.max_weight needs growth above 0; got {max_weight}.")
   if growth < 0 or (max_weight and not 0 < weight <= max_weight):
     raise ValueError(
       "config.meta_gradient.growth must be at least 0, and max_weight 0 or at least the weight; got "

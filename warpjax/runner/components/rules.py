@@ -11,8 +11,8 @@ import optax
 
 import warpjax as wj
 from warpjax import rules
-from warpjax.checks import check_counts
-from warpjax.types import InnerLoop, LossFn, Params, PyTree, UpdateRule
+from warpjax.checks import check_count, check_counts
+from warpjax.types import BatchFn, InnerLoop, LossFn, Params, PyTree, UpdateRule
 
 
 def loop(
@@ -36,12 +36,17 @@ def loop(
   check_counts(num_steps=num_steps)
   if prox < 0:
     raise ValueError(f"prox must be at least 0; got {prox}")
-  if batch == "full":
-    if batch_size:
-      raise ValueError(f"config.inner.batch_size needs inner.batch to be 'minibatch' or 'epochs'; got {batch_size}.")
+  if batch == "full" and not batch_size:
     return InnerLoop(loss_fn, rule, num_steps, prox=prox)
-  check_counts(batch_size=batch_size)
-  return InnerLoop(loss_fn, rule, num_steps, {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](batch_size), prox)
+  return InnerLoop(loss_fn, rule, num_steps, batch_fn("config.inner.batch_size", batch, batch_size), prox)
+
+
+def batch_fn(name: str, batch: str, size: int) -> BatchFn:
+  """The batches of an inner step by the setting `inner.batch`, of the size in the setting `name`."""
+  if batch == "full":
+    raise ValueError(f"{name} needs inner.batch to be 'minibatch' or 'epochs'; got {size}.")
+  check_count(name, size)
+  return {"minibatch": wj.minibatch, "epochs": wj.epochs}[batch](size)
 
 
 def sgd(

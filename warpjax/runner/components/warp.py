@@ -84,6 +84,7 @@ def online(
     leap_all_segments: Whether Leap counts every segment of a path; False in the released code.
   """
   warp = meta_gradients.warp(objective, reduction=reduction)
+  _check_of_leap(initial, leap_loss, leap_all_segments)
   if seen_every:
     warp = continual.query_at_step(warp, continual.seen_so_far(seen_every))
   checked = partial(_check_seen, seen_every)
@@ -122,6 +123,7 @@ def offline(
     eta: Outer updates from one buffer; 0 uses all of its points at once.
     memory: Where the buffer is stored.
   """
+  _check_of_leap(initial, leap_loss, leap_all_segments)
   checked = outer_step.constant_schedule("whose blocks count other steps")
   first = None if initial == "none" else _path(initial, leap_loss, leap_all_segments)
   return OuterStep(
@@ -137,6 +139,12 @@ def untrained(inner: InnerLoop) -> Any:
     {},
   )
   return meta_gradients.along_trajectory(inner, Contribution(lambda problem: (), lambda p, carry, step: carry, nothing))
+
+
+def _check_of_leap(initial: str, leap_loss: bool, leap_all_segments: bool) -> None:
+  for name, value in {"leap_loss": leap_loss, "leap_all_segments": leap_all_segments}.items():
+    if initial != "leap" and not value:
+      raise ValueError(f"config.meta_gradient.{name} needs initial to be 'leap'; got {initial!r}.")
 
 
 def _path(name: str, leap_loss: bool, leap_all_segments: bool) -> Contribution:

@@ -85,9 +85,7 @@ def with_overrides(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
   pairs = [_pair(text) for text in overrides]
   if not set(registry.KINDS) & settings.keys():
     return _replaced(settings, pairs)
-  keys = [key for key, _ in pairs]
-  if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-    raise ValueError(f"config.{twice[0]} is given twice.")
+  _check_given_once(pairs)
   for key, text in sorted(pairs, key=lambda pair: pair[0].rpartition(".")[2] not in ("name", "rule", "kind")):
     settings = _put(settings, key, _value(reference(settings), key, text))
   return dict(settings)
@@ -104,8 +102,15 @@ def values(settings: Table, overrides: Sequence[str]) -> dict[str, Any]:
     >>> values(recipes.settings("sinusoid:maml"), ["eval.num_steps=5", "eval.norm_stats=support"])
     {'eval.num_steps': 5, 'eval.norm_stats': 'support'}
   """
-  known = reference(settings)
-  return {key: _value(known, key, text) for key, text in map(_pair, overrides)}
+  known, pairs = reference(settings), list(map(_pair, overrides))
+  _check_given_once(pairs)
+  return {key: _value(known, key, text) for key, text in pairs}
+
+
+def _check_given_once(pairs: Sequence[tuple[str, str]]) -> None:
+  keys = [key for key, _ in pairs]
+  if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+    raise ValueError(f"config.{twice[0]} is given twice.")
 
 
 def _value(known: Sequence[Setting], key: str, text: str) -> Any:

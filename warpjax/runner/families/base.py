@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warpjax import losses, networks, tasks
+from warpjax import losses, networks, rules, tasks
 from warpjax.checks import check_counts
 from warpjax.datasets import decode, splits
 from warpjax.datasets import omniglot as omniglot_files
@@ -19,7 +19,7 @@ from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
 from warpjax.tasks import few_shot
 from warpjax.tasks.few_shot import Rotations
 from warpjax.training.task_batch import as_argument
-from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler
+from warpjax.types import InnerLoop, QueryBatchFn, Task, TaskSampler, UpdateRule
 
 
 class Data(NamedTuple):
@@ -73,6 +73,11 @@ class Spec(NamedTuple):
   whole_task: QueryBatchFn = losses.whole_task
   loop: Callable[[InnerLoop, networks.Network, bool], InnerLoop] = lambda inner, network, training: inner
   own_batches: bool = False
+
+
+def frozen(rule: UpdateRule) -> UpdateRule:
+  """The rule whose updates are zero. It keeps its parameters, which are not read then."""
+  return rule._replace(transform=lambda rule_params: rules.freeze(True).transform(()), finite_at_zero=True)
 
 
 def sinusoid(
@@ -211,6 +216,8 @@ def _split(files: omniglot_files.Omniglot, name: str, seed: int, val_classes: in
       "config.data.split must be 'folders' for a data folder {train,val,test}/<class>/*, and only for one; "
       f"got {name!r} for data that come {'in such a folder' if files.split else 'otherwise'}."
     )
+  if seed and name != "random_characters":
+    raise ValueError(f"config.data.split_seed must be 0 for {name}, which is not random; got {seed}.")
   most = _TRAIN_CHARACTERS - 1 if name == "random_characters" else 0
   if not 0 <= val_classes <= most:
     allowed = f"0 to {most}" if most else "0"

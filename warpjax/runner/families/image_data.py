@@ -145,7 +145,8 @@ def _cifar(name: Literal["cifar_fs", "fc100"]) -> Load:
   def load(
     data_dir: str | None, cache_dir: str | None, *, size: int, resample: str, require_complete: bool
   ) -> image_sets.ImageSet:
-    del resample
+    if resample != "lanczos":
+      raise ValueError(f"config.data.resample must be 'lanczos' for {name}, which is not resized; got {resample!r}.")
     if size != 32:
       raise ValueError(f"config.data.size must be 32 for {name}; got {size}.")
     return cifar.load(name, data_dir, cache_dir, require_complete=require_complete)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from warpjax import networks, rl, rules
+from warpjax import networks, rl
 from warpjax.checks import check_counts
 from warpjax.rl import maze as mazes
 from warpjax.rl import ppo, trpo
@@ -19,7 +19,7 @@ from warpjax.rl.objectives import Estimator
 from warpjax.runner.components import outer_step
 from warpjax.runner.components.outer_step import OuterStep
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
-from warpjax.runner.families.base import Data, Spec
+from warpjax.runner.families.base import Data, Spec, frozen
 from warpjax.types import Apply, InnerLoop, Params, PyTree, Task
 
 
@@ -100,7 +100,7 @@ def maze(
       return play(params, shared, task.query[0], key, num_episodes=test_episodes)
 
     loss_fn = rl.a2c(policy, discount, trace=trace, value_cost=value_cost, concentration_cost=concentration_cost)
-    rule = inner.rule if training else rules.freeze(True)
+    rule = inner.rule if training else frozen(inner.rule)
     return inner._replace(
       loss_fn=loss_fn, rule=rule, batch_fn=batch_fn, query_batch_fn=query_batch_fn, query_loss_fn=None
     )
@@ -169,7 +169,13 @@ def trust_region(
     del optimizer
     return trpo.meta_step(inner, settings, derivative=derivative, **kwargs)
 
-  return OuterStep(make_step)
+  return OuterStep(make_step, checks=(_check_no_optimizer,))
+
+
+def _check_no_optimizer(tables: outer_step.Tables, tasks_per_step: int) -> None:
+  del tasks_per_step
+  if (name := tables["optimizer"]["name"]) != "none":
+    raise ValueError(f"config.optimizer.name must be 'none' with 'trpo', whose step is its own; got {name!r}.")
 
 
 def proximal(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from warpjax import networks, rules
+from warpjax import networks
 from warpjax.checks import check_counts
 from warpjax.datasets import text as text_files
 from warpjax.runner.config.schema import OfProblem, OfTest, OfTraining
-from warpjax.runner.families.base import Data, Spec
+from warpjax.runner.families.base import Data, Spec, frozen
 from warpjax.tasks import text as text_tasks
 from warpjax.types import InnerLoop
 
@@ -53,9 +53,7 @@ def text(
 
   def loop(inner: InnerLoop, network: networks.Network, training: bool) -> InnerLoop:
     del network
-    rule = inner.rule
-    if not (train_adapts if training else test_adapts):
-      rule = rule._replace(transform=lambda rule_params: rules.freeze(True).transform(()))  # its parameters stay
+    rule = inner.rule if (train_adapts if training else test_adapts) else frozen(inner.rule)
     return inner._replace(rule=rule, batch_fn=chunks.batch_fn, query_batch_fn=chunks.query_batch_fn)
 
   return Spec("bits_per_byte", text_tasks.NUM_BYTES, load, loop=loop, own_batches=True)
