@@ -75,6 +75,7 @@ MOMENTUM = r"config.optimizer.momentum must be 0 with the optimizer 'adam'; got 
 EXAMPLES = r"num_train \+ num_val must be at most the examples, 40; got 100 \+ 12"
 BAD_SETTINGS = [
   ("penalty", ("meta_gradient", "max_weight", 1.0), r"config.meta_gradient.max_weight needs growth above 0; got 1.0"),
+  ("penalty", ("meta_gradient", "growth", -1.0), GROWTH),
   ("t1_t2", ("meta_gradient", "damping", 0.1), DAMPING),
   ("implicit", ("optimizer", "momentum", 0.9), MOMENTUM),
   ("implicit", ("data", "train", 100), EXAMPLES),
