@@ -166,7 +166,7 @@ def test_a_benchmark_without_records_is_refused(tmp_path):
 def test_peers_take_turns_and_one_that_cannot_start_is_missing(tmp_path):
   said = []
   timed = group.time_case(SINE._replace(peers=("nobody",)), rounds=2, say=said.append)
-  names = "warpjax, warpjax_cores, warpjax_bfloat16, warpjax_cores_bfloat16, warp_maml, reverse, flax, matmul"
+  names = "warpjax, warpjax_cores, warpjax_bfloat16, warpjax_cores_bfloat16, warp_maml, reverse, flax, jax, matmul"
   assert timed.missing == {"nobody": f"ValueError: peer must be one of {names}; got 'nobody'"}
   assert {name: len(values) for name, values in timed.seconds.items()} == {"warpjax": 2, "matmul": 2}
   assert all(min(values) > 0 for values in timed.seconds.values()) and any("round 2/2" in line for line in said)
