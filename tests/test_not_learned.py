@@ -42,7 +42,10 @@ def refusal(block):
 @pytest.mark.parametrize("name", [*ESTIMATORS, "blockwise", "own_parameters", "online"])
 @pytest.mark.parametrize("block", MetaParams._fields)
 def test_every_estimator(name, block):
-  inner = toy.loop()
+  rule = toy.loop().rule
+  if block == "rule":
+    rule = rule._replace(init=lambda key, params: with_leaf(block, "integers").rule)
+  inner = toy.loop(rule)
   others = {
     "blockwise": lambda: meta_gradients.blockwise(initial=meta_gradients.unrolled(inner)),
     "own_parameters": lambda: meta_gradients.own_parameters(

@@ -265,7 +265,7 @@ def test_values_in_their_own_units():
   first = rules.learned(rules.adamw, positive=("learning_rate",), learning_rate=0.01, weight_decay=0.1)
   rule = rules.chain(rules.masked(first, {"b": False, "w": True}), rules.meta_sgd(0.5))
   rule_params = rule.init(toy.key(), toy.initial())
-  np.testing.assert_allclose(rule_params[0]["learning_rate"], np.log(0.01), rtol=1e-12)
+  np.testing.assert_allclose(rule_params[0]["log_learning_rate"], np.log(0.01), rtol=1e-12)
   of_first, of_second = rule.values(rule_params)
   np.testing.assert_allclose([of_first["learning_rate"], of_first["weight_decay"]], [0.01, 0.1], rtol=1e-12)
   toy.assert_close(of_second, rule_params[1])

@@ -292,13 +292,6 @@ def test_a_clip_may_be_chained():
   chex.assert_trees_all_close(new.meta_params, state.meta_params, rtol=0, atol=1e-6)
 
 
-def test_an_aux_named_loss_does_not_take_the_place_of_the_loss():
-  inner = wj.InnerLoop(lambda w, s, batch: ((s * w - batch) ** 2, {"loss": jnp.array(-1.0)}), rules.sgd(0.1), 2)
-  state = training.init(jax.random.key(0), inner.rule, jnp.array(0.0), jnp.array(1.0), SGD)
-  _, metrics = jax.jit(replay.meta_step(inner, SGD))(state, wj.Task(jnp.ones(2), jnp.ones(2)))
-  assert metrics["loss"] > 0
-
-
 def test_eta_must_divide_the_points():
   inner = loop()
   state, tasks = start(SGD, inner)

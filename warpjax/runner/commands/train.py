@@ -31,9 +31,6 @@ from warpjax.runner.reporting.writers import WRITERS
 def main() -> None:
   """Trains, evaluates and prints the result."""
   config, seeds = cli.config(), cli.integers("seeds", FLAGS.seeds)
-  if FLAGS.list:
-    print(listing.text())
-    return
   if FLAGS.settings:
     print(settings.text(config))
     return
@@ -57,11 +54,9 @@ def main() -> None:
     result = run.sweep(config, FLAGS.workdir, seeds, init=init, writers=FLAGS.writer, **arguments)
   else:
     result = run.train_and_evaluate(config, FLAGS.workdir, init=init, writers=FLAGS.writer, **arguments)
-  if FLAGS.json:
-    hosts.say(json.dumps(result, indent=2))
-  else:
-    hosts.say(grid.table(result) if FLAGS.sweep else protocol.text(result))
-    hosts.say(f"In {FLAGS.workdir}: {workdir.RESULT}, {grid.PICTURE if FLAGS.sweep else run.PICTURE}")
+  text, picture = (grid.table(result), grid.PICTURE) if FLAGS.sweep else (protocol.text(result), run.PICTURE)
+  text = f"{text}\nIn {FLAGS.workdir}: {workdir.RESULT}, {picture}"
+  hosts.say(json.dumps(result, indent=2) if FLAGS.json else text)
 
 
 def command() -> None:
@@ -82,7 +77,7 @@ def command() -> None:
     "tune", False, "Use the task_chunk and network.lowering that are fastest on this machine; see warpjax tune."
   )
   flags.DEFINE_bool("list", False, "Print every experiment and method, with its paper and numbers, and exit.")
-  if "--list" in sys.argv[1:]:  # before the flags that are required
+  if {"--list", "--list=true"} & set(sys.argv[1:]):  # before the flags that are required
     print(listing.text())
     sys.exit()
   cli.run(main)
