@@ -71,7 +71,7 @@ class PlainJax:
       over_tasks = jax.vmap(partial(query_loss, case), (None, 0, 0))
       value, grads = jax.value_and_grad(lambda params: jnp.mean(over_tasks(params, support, query)))(params)
       updates, state = adam.update(grads, state)
-      return optax.apply_updates(params, updates), state, value, optax.global_norm(grads)
+      return optax.apply_updates(params, updates), state, value, optax.tree.norm(grads)
 
     self.step, known = cost.compiled(step, self.params, self.state, *self.tasks)
     value, norm = self.step(self.params, self.state, *self.tasks)[2:]

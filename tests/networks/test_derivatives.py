@@ -224,7 +224,7 @@ def compiled_cases() -> Iterator[Any]:
       yield pytest.param(family, case, marks=marks, id=f"{family}-{name_of(case)}")
 
 
-@pytest.mark.parametrize(("family", "case"), compiled_cases())
+@pytest.mark.parametrize(("family", "case"), list(compiled_cases()))
 def test_the_compiled_gradient_is_that_of_finite_differences(family, case, x64):
   """Compiled without fusion emitters, where every window of the old max-pooling lost its gradient or made a NaN."""
   check(family, case, toy.jit)

@@ -70,7 +70,7 @@ def random_affine(
   lows, highs = np.array([np.radians(degrees), scale, *2 * [(-translate, translate)]]).T
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:
-    images = few_shot.as_in_batches(images)
+    images = jnp.asarray(few_shot.as_in_batches(images))
     numbers = jax.random.uniform(key, (images.shape[0], 4), images.dtype, lows, highs)
     shift = numbers[:, 2:] * jnp.asarray(images.shape[1:3])
     shift = jnp.round(shift) if interpolation == "nearest" else shift
@@ -151,7 +151,7 @@ def random_colour(brightness: float = 0.4, contrast: float = 0.4, saturation: fl
       raise ValueError(f"{name} must be 0 to 1; got {bound}")
 
   def transform(key: jax.Array, images: jax.Array) -> jax.Array:
-    images = few_shot.as_in_batches(images)
+    images = jnp.asarray(few_shot.as_in_batches(images))
     spread = jnp.asarray(list(bounds.values()), images.dtype)
     factors = 1 + spread * jax.random.uniform(key, (images.shape[0], 1, 1, 3), images.dtype, -1.0, 1.0)
     images = jnp.clip(images * factors[..., 0:1], 0, 1)
