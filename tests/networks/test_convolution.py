@@ -77,12 +77,18 @@ def natively(left, right, of, geometry):
   return convolution._bind(left, right, of=of, geometry=geometry, rounded=False, precision=None)
 
 
-LARGE = ("many tiles", "many large tiles")
-WAYS = [(name, way) for name in CASES for way in (whole, in_blocks, natively) if name not in LARGE or way == natively]
+OF_TILES = [name for name in CASES if "tiles" in name and name != "tiles"]  # the other ways have no tiles
+WAYS = [
+  (name, way) for name in CASES for way in (whole, in_blocks, natively) if name not in OF_TILES or way == natively
+]
+FORMS = [
+  pytest.param(name, way, tasks, marks=pytest.mark.slow if tasks and name.startswith("many ") else ())
+  for name, way in WAYS
+  for tasks in (None, 3)
+]
 
 
-@pytest.mark.parametrize("tasks", [None, 3])
-@pytest.mark.parametrize(("name", "way"), WAYS)
+@pytest.mark.parametrize(("name", "way", "tasks"), FORMS)
 def test_the_three_maps_are_those_of_lax(name, way, tasks, x64, monkeypatch):
   monkeypatch.setattr(windows, "BLOCK_BYTES", 2 * 7 * 10 * 9 * 4 * 8)  # two images of the first case
   operands, wanted, geometry = case(name, tasks)
