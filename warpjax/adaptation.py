@@ -55,7 +55,8 @@ def run_steps(
     first: Index of the first step.
     last: One past the index of the last step.
     observe: `(inner_step) -> tree` to stack over the steps; None for nothing.
-    scan: Used instead of `jax.lax.scan`. Those of `memory.scan_of` may stack nothing, so `observe` must then be None.
+    scan: Used instead of `jax.lax.scan`. With a policy of `memory.scan_of` that stores fewer carries than steps,
+      `observe` must be None.
 
   Returns:
     The final state, the fold's carry, and the stacked observations `[last - first, ...]`.

@@ -140,7 +140,8 @@ def check_rule_params(rule: UpdateRule, meta_params: MetaParams) -> None:
   """Raises a ValueError unless `MetaParams.rule` holds the rule's parameters, and no others.
 
   Paths are compared instead of structures, because tuples restored without a template are lists. A shape may differ
-  from that of the rule's `init` if it broadcasts to it, axis by axis: a missing first axis may be that of the steps.
+  from that of the rule's `init` if it is a scalar's, or broadcasts to it with as many axes: a missing first axis could
+  be that of the steps.
   """
   made = jax.eval_shape(lambda: rule.init(jax.random.key(0), meta_params.initial))
   wanted, given = ({path: jnp.shape(leaf) for path, leaf in named_leaves(tree)} for tree in (made, meta_params.rule))

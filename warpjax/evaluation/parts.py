@@ -20,7 +20,7 @@ Measured = tuple[jax.Array, dict[str, jax.Array]]
 
 
 def size_of(num_tasks: int, most: int, at_once: int) -> int:
-  """The tasks of each part: at most `most`. With several threads, about two parts or more for each if tasks suffice.
+  """The tasks of each part: at most `most`. Several threads get about two parts each, if there are enough tasks.
 
   Example:
     >>> size_of(450, 200, 1), size_of(450, 200, 2), size_of(30, 200, 2)

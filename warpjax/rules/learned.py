@@ -31,8 +31,8 @@ def learned(factory: Factory, *, positive: Sequence[str] = (), **hyperparameters
     **hyperparameters: Their initial values. Others are closed over, by a lambda or a partial.
 
   Returns:
-    An `UpdateRule`; its rule parameters are a dict of scalars, for those in `positive` of logarithms, `log_NAME`. Its
-    `values(rule_params)` has all of them in their own units, by name.
+    An `UpdateRule`; its rule parameters are a dict of scalars. A hyper-parameter in `positive` is stored as its
+    logarithm, under `log_NAME`. `values(rule_params)` has all of them in their own units, by name.
 
   Raises:
     ValueError: without a hyper-parameter, or if one is not finite, is not an argument of the factory, or is in

@@ -13,7 +13,7 @@ from warpjax import losses, networks
 from warpjax.evaluation.readouts import Readout, query_loss
 from warpjax.meta_gradients import Start
 from warpjax.runner.components import norm_stats, outer_step
-from warpjax.runner.components import rules as components
+from warpjax.runner.components.rules import batch_fn
 from warpjax.runner.config import recipes, registry, run_settings, settings
 from warpjax.runner.config.run_settings import Evaluation, Published, Run
 from warpjax.runner.families import base
@@ -122,8 +122,8 @@ def _loops(
   inner = norm_stats.in_training(run.train_norm_stats, inner, network, loss_of)
   test = loop if evaluation.prox is None else loop._replace(prox=evaluation.prox)
   if evaluation.batch_size:
-    batch = components.batch_fn("config.eval.batch_size", tables["inner"].get("batch", "full"), evaluation.batch_size)
-    test = test._replace(batch_fn=batch)
+    batch = tables["inner"].get("batch", "full")
+    test = test._replace(batch_fn=batch_fn("config.eval.batch_size", batch, evaluation.batch_size))
   return inner, spec.loop(test, network, False)
 
 

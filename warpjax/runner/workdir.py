@@ -67,8 +67,8 @@ def prepare(
     The workdir's path.
 
   Raises:
-    ValueError: If the workdir belongs to another config, whose message names every key that differs, or has more
-      `num_meta_steps`.
+    ValueError: If the workdir belongs to another config, or has more `num_meta_steps`. The message names every key that
+      differs.
   """
   directory = make(path)
   before = read_json(directory / CONFIG)

@@ -76,7 +76,7 @@ class Spec(NamedTuple):
 
 
 def frozen(rule: UpdateRule) -> UpdateRule:
-  """The rule whose updates are zero. It keeps its parameters, which are not read then."""
+  """The rule whose updates are zero. Its parameters stay, and are not read."""
   return rule._replace(transform=lambda rule_params: rules.freeze(True).transform(()), finite_at_zero=True)
 
 
